@@ -1,0 +1,108 @@
+"""What can go wrong, as types that a retry policy or an ``on_failure_callback`` can name.
+
+All of them are :class:`AirflowException`, so Airflow's own handling (retries, ``soft_fail``) applies.
+Two families are kept apart on purpose: the run *ended badly* (:class:`RunEndedError` and its children), and
+the platform *could not be asked* (:class:`ApiError` and its children). The second never stands for the first.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+
+class ConfigurationError(AirflowException, ValueError):
+    """An argument, or a field of the connection, can't be right. Nothing was sent."""
+
+
+class RunEndedError(AirflowException):
+    """A run did not end with a passing verdict. The parent of the verdicts below; never raised itself."""
+
+
+class RunFailedError(RunEndedError):
+    """The tests ran and some did not pass, or a gate of the task was missed."""
+
+
+class RunErroredError(RunEndedError):
+    """The platform could not run the tests: there is no verdict on what was to be tested."""
+
+
+class RunCancelledError(RunEndedError):
+    """The run was cancelled, aborted or revoked before it had a result."""
+
+
+class RunTimeoutError(AirflowException):
+    """The run was not final when the task's ``timeout`` (or ``execution_timeout``) was over."""
+
+
+class StartOutcomeUnknownError(AirflowException):
+    """A start was sent, its outcome is not known, and looking could not tell. Nothing is started again."""
+
+
+class StartSupersededError(AirflowException):
+    """A later try of the task has taken over; this one stops and leaves the run alone."""
+
+
+class ApiError(AirflowException):
+    """The platform could not be asked, or did not answer as its documents say.
+
+    :param message: which connection and call, what was answered, what to do next.
+    :param status: the HTTP status, when there was a reply.
+    :param retry_after: seconds that the platform asked to wait, when it did.
+    """
+
+    #: Asking again later may help, without anybody changing anything.
+    transient: bool = False
+    #: Whether it is proven that the call did nothing on the platform; only then a start may be sent again unseen.
+    did_nothing: bool = False
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class AuthenticationError(ApiError):
+    """The credentials of the connection were not accepted (HTTP 401, or the token endpoint refused them)."""
+
+
+class PermissionDeniedError(ApiError):
+    """The credentials are good, what was asked is not allowed or not paid for (HTTP 402, 403)."""
+
+
+class NotFoundError(ApiError):
+    """What was asked for does not exist, or not for this user (HTTP 404)."""
+
+
+class InvalidRequestError(ApiError):
+    """The platform refused the request as it stands (HTTP 400, 409, 422 and the other 4xx)."""
+
+
+class RateLimitedError(ApiError):
+    """Too many requests (HTTP 429)."""
+
+    transient = True
+
+
+class ServerError(ApiError):
+    """The platform, or a gateway before it, failed (HTTP 5xx)."""
+
+    transient = True
+
+
+class TransportError(ApiError):
+    """No complete reply: refused or lost connection, time-out, name not found, certificate not accepted.
+
+    :param message: as for :class:`ApiError`.
+    :param sent: whether the request may have reached the platform. ``False`` proves that it did not.
+    """
+
+    transient = True
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.did_nothing = not sent
+
+
+class InvalidReplyError(ApiError):
+    """A reply that is not what the documents say: not JSON, a field missing or of a wrong type, too large."""

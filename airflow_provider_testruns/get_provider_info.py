@@ -1,0 +1,173 @@
+"""What Airflow's provider manager reads: what there is, and the connections' forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PACKAGE = "airflow_provider_testruns"
+
+_VERIFY = {
+    "label": "Verify certificates",
+    "description": "true, false, or the path of a CA bundle on the workers, the triggerer and the API server. Default:"
+    " true.",
+    "schema": {"type": ["string", "null"], "default": "true"},
+}
+_TIMEOUT = {
+    "label": "Timeout (seconds)",
+    "description": "How long one request may take, from 1 to 600 seconds. Default: 30.",
+    "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 600, "default": 30},
+}
+_AUTH_URL = {
+    "label": "Token URL",
+    "description": "The whole address of the token endpoint, where it is not the usual one below the host.",
+    "schema": {"type": ["string", "null"], "format": "url"},
+}
+
+
+def _text(label: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
+
+
+def _platform(title: str, url: str) -> dict[str, Any]:
+    return {"integration-name": title, "external-doc-url": url, "tags": ["service"]}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's description, as ``provider_info.schema.json`` of Airflow has it."""
+    names = {"eggplant": "Eggplant DAI", "futureagi": "Future AGI", "omilia": "Omilia Testing Studio"}
+    return {
+        "package-name": "airflow-provider-testruns",
+        "name": "Test runs",
+        "description": "Start and await test runs on Eggplant DAI, Future AGI and Omilia Testing Studio.",
+        "integrations": [
+            _platform(names["eggplant"], "https://docs.eggplantsoftware.com/dai/"),
+            _platform(names["futureagi"], "https://docs.futureagi.com/"),
+            _platform(names["omilia"], "https://learn.ocp.ai/"),
+        ],
+        "operators": [
+            {"integration-name": title, "python-modules": [f"{_PACKAGE}.operators.{key}"]}
+            for key, title in names.items()
+        ],
+        "sensors": [
+            {"integration-name": title, "python-modules": [f"{_PACKAGE}.sensors.{key}"]} for key, title in names.items()
+        ],
+        "hooks": [
+            {"integration-name": title, "python-modules": [f"{_PACKAGE}.hooks.{key}"]} for key, title in names.items()
+        ],
+        "triggers": [
+            {"integration-name": title, "python-modules": [f"{_PACKAGE}.triggers.run"]} for title in names.values()
+        ],
+        "extra-links": [f"{_PACKAGE}.links.run.RunLink"],
+        "connection-types": [
+            {
+                "connection-type": "eggplant",
+                "hook-class-name": f"{_PACKAGE}.hooks.eggplant.EggplantHook",
+                "hook-name": names["eggplant"],
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port", "extra"],
+                    "relabeling": {
+                        "host": "DAI address",
+                        "login": "Client ID (client_id)",
+                        "password": "Client secret (client_secret)",
+                    },
+                    "placeholders": {
+                        "host": "https://dai.example.com:8000",
+                        "login": "from the file of System > API Access > Add New",
+                    },
+                },
+                "conn-fields": {
+                    "realm": _text(
+                        "Realm",
+                        "The realm in the token_url of the API client's file: eggplant on premises, its own on Eggplant"
+                        " Cloud. Default: eggplant.",
+                    ),
+                    "auth_url": {
+                        **_AUTH_URL,
+                        "description": "The token_url of the API client's file, whole. Only needed when it is not"
+                        " below the DAI address.",
+                    },
+                    "verify": _VERIFY,
+                    "timeout": _TIMEOUT,
+                    "poll_endpoint": _text(
+                        "Poll endpoint",
+                        "Pins the call that runs are polled with. Empty: each is tried, and what answers is"
+                        " remembered.",
+                        enum=["progress", "executions", "ai_executions", "runs", "", None],
+                    ),
+                    "run_url_template": _text(
+                        "Link to a run",
+                        "An address with {base_url}, {run_id} and {model_id}, for the link from Airflow. Default: the"
+                        " DAI address.",
+                    ),
+                },
+            },
+            {
+                "connection-type": "futureagi",
+                "hook-class-name": f"{_PACKAGE}.hooks.futureagi.FutureAGIHook",
+                "hook-name": names["futureagi"],
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port", "login", "extra"],
+                    "relabeling": {"host": "API address", "password": "API key"},
+                    "placeholders": {"host": "https://api.futureagi.com"},
+                },
+                "conn-fields": {
+                    "secret_key": _text(
+                        "Secret key",
+                        "The secret key that belongs to the API key (Settings > API keys). With it requests are sent in"
+                        " the API's current form (X-Api-Key and X-Secret-Key), without it in the documented one"
+                        " (Bearer).",
+                        format="password",
+                    ),
+                    "app_url": _text(
+                        "App address",
+                        "Where the web app is, for the link from Airflow; only needed when self-hosted.",
+                        format="url",
+                    ),
+                    "verify": _VERIFY,
+                    "timeout": _TIMEOUT,
+                },
+            },
+            {
+                "connection-type": "omilia",
+                "hook-class-name": f"{_PACKAGE}.hooks.omilia.OmiliaHook",
+                "hook-name": names["omilia"],
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port", "extra"],
+                    "relabeling": {
+                        "host": "Testing Studio address",
+                        "login": "User name or client id",
+                        "password": "Password, client secret or bearer token",
+                    },
+                    "placeholders": {
+                        "host": "https://us1-m.ocp.ai/testing-studio",
+                        "login": "empty with a bearer token or a personal access token",
+                    },
+                },
+                "conn-fields": {
+                    "personal_access_token": _text(
+                        "Personal access token",
+                        "Sent as X-OCP-PERSONAL-ACCESS-TOKEN; the way for unattended jobs. User name and password stay"
+                        " empty with it.",
+                        format="password",
+                    ),
+                    "grant_type": _text(
+                        "Grant type",
+                        "password (user name and password, the default) or client_credentials (client id and secret).",
+                        enum=["password", "client_credentials", "", None],
+                    ),
+                    "realm": _text(
+                        "Realm",
+                        "master on the EU1, US1 and US2 platforms, ocp on CA1 and Frankfurt. Default: master.",
+                    ),
+                    "auth_url": _AUTH_URL,
+                    "verify": _VERIFY,
+                    "timeout": _TIMEOUT,
+                    "run_url_template": _text(
+                        "Link to a run",
+                        "An address with {base_url}, {run_id} and {project_id}, for the link from Airflow. Default: the"
+                        " Testing Studio address.",
+                    ),
+                },
+            },
+        ],
+    }

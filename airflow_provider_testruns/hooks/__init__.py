@@ -1,0 +1,1 @@
+"""An Airflow connection and a transport: what workers and the triggerer talk to a platform with."""

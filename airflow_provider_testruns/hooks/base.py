@@ -1,0 +1,219 @@
+"""What the three hooks share: a connection, read once; a transport, opened when it is needed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
+
+from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
+from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.model import Run, RunReport
+from airflow_provider_testruns.platforms.call import Steps, ask
+from airflow_provider_testruns.platforms.platform import Platform
+from airflow_provider_testruns.transport.auth import Auth
+from airflow_provider_testruns.transport.policy import Session, patiently
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.transport.blocking import BlockingClient
+    from airflow_provider_testruns.transport.nonblocking import AsyncClient
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Platform)
+
+#: How long a hook's method goes on trying a call that failed in passing and can be repeated; seconds.
+PATIENCE = 20.0
+
+
+class PlatformHook(BaseHook, Generic[P]):
+    """A connection to one platform.
+
+    :param conn_id: the Airflow connection.
+    """
+
+    #: The base URL when the connection names no host; empty when it must.
+    default_host: ClassVar[str] = ""
+
+    def __init__(self, conn_id: str) -> None:
+        super().__init__()
+        self.conn_id = conn_id
+        self._settings: Settings | None = None
+        self._platform: P | None = None
+        self._client: BlockingClient | None = None
+
+    @classmethod
+    @abstractmethod
+    def make_platform(cls, settings: Settings) -> P:
+        """The platform of a connection.
+
+        :raises ConfigurationError: naming the field that can't be right.
+        """
+
+    @classmethod
+    @abstractmethod
+    def make_auth(cls, settings: Settings) -> tuple[Auth, str]:
+        """How requests say who they come from, and the connection's fields that it was read from.
+
+        :raises ConfigurationError: naming the field that can't be right.
+        """
+
+    @property
+    def settings(self) -> Settings:
+        """The connection's fields.
+
+        :raises ConfigurationError: naming the field that can't be right.
+        """
+        if self._settings is None:
+            conn = self.get_connection(self.conn_id)
+            self._settings = Settings.read(conn, conn.extra_dejson, default_host=self.default_host)
+        return self._settings
+
+    @property
+    def platform(self) -> P:
+        """The platform's API, as steps."""
+        if self._platform is None:
+            self._platform = self.make_platform(self.settings)
+        return self._platform
+
+    @property
+    def client(self) -> BlockingClient:
+        """The transport; opened at its first use."""
+        if self._client is None:
+            self._client = self.new_client()
+        return self._client
+
+    def new_client(self, *, timeout: float | None = None, in_signal_handler: bool = False) -> BlockingClient:
+        """A transport of its own, which shares nothing with :attr:`client`.
+
+        :param timeout: seconds for one request, instead of the connection's.
+        :param in_signal_handler: make no call to the task's supervisor, whose lock may be held: new tokens are then
+            not masked in the logs, so nothing may log them.
+        """
+        from airflow.providers.common.compat.sdk import mask_secret
+
+        from airflow_provider_testruns.transport.blocking import BlockingClient
+
+        settings = self.settings
+        session = _session(self, settings, timeout)
+        if in_signal_handler:
+            return BlockingClient(session, verify=settings.verify)
+        for secret in session.auth.secrets():
+            mask_secret(secret)
+        return BlockingClient(session, verify=settings.verify, mask=mask_secret)
+
+    @classmethod
+    async def open_async(cls, conn_id: str) -> tuple[P, AsyncClient]:
+        """The platform and a transport for the triggerer's event loop. The caller closes the transport.
+
+        :param conn_id: the Airflow connection.
+        """
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+        from airflow_provider_testruns.transport.nonblocking import AsyncClient
+
+        conn = await get_async_connection(conn_id, hook=cls)
+        settings = Settings.read(conn, await get_async_extra_dejson(conn), default_host=cls.default_host)
+        session = _session(cls, settings)
+        mask = _async_mask()
+        for secret in session.auth.secrets():
+            await mask(secret)
+        return cls.make_platform(settings), AsyncClient(session, verify=settings.verify, mask=mask)
+
+    def get_conn(self) -> BlockingClient:
+        """The transport, under the name that Airflow's hooks have for it."""
+        return self.client
+
+    def close(self) -> None:
+        """Close what is open."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def ask(self, steps: Steps[T], patience: float = PATIENCE) -> T:
+        """Carry a platform's steps; calls that failed in passing are sent again where that changes nothing.
+
+        :param steps: what to do.
+        :param patience: for how many seconds.
+        :raises ApiError: one of its children, by what the platform answered.
+        """
+        return self.client.run(patiently(steps, patience, log=self.log.warning))
+
+    def start_run(self, **arguments: Any) -> Run:
+        """Start a run with one start call, which is never sent again blindly.
+
+        :param arguments: of the platform's start; see the hook's own method for it.
+        :raises ConfigurationError: before any request, naming the argument.
+        :raises ApiError: when it did not work, or when it is not known whether it did.
+        """
+        start = self.ask(self.platform.prepare_start(**arguments))
+        for warning in start.warnings:
+            self.log.warning(warning)
+        return self.client.run(ask(start.call))
+
+    def get_run(self, run_id: str, **context: str) -> Run:
+        """One run as it stands.
+
+        :param run_id: the platform's id.
+        :param context: the other ids that its API needs.
+        """
+        return self.ask(self.platform.get_run(run_id, **context))
+
+    def find_runs(self, since: datetime | None = None, **context: str) -> list[Run]:
+        """The runs that began at or after a time, newest first.
+
+        :param since: by the platform's clock; a naive time is UTC, ``None`` is from the first.
+        :param context: where to look (a project, a run test, a model).
+        """
+        from airflow_provider_testruns.model import utc
+
+        return self.ask(self.platform.find_runs(utc(since) if since is not None else None, **context))
+
+    def cancel_run(self, run_id: str, **context: str) -> None:
+        """Ask the platform to stop a run; one that is already final is no error.
+
+        :param run_id: the platform's id.
+        :param context: the other ids that its API needs.
+        """
+        self.ask(self.platform.cancel_run(run_id, **context))
+
+    def get_report(self, run: Run) -> RunReport:
+        """The results of a final run.
+
+        :param run: as :meth:`get_run` gave it.
+        """
+        return self.ask(self.platform.get_report(run))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Prove the address and the credentials; what the button "Test" of the connection form calls."""
+        try:
+            return True, self.ask(self.platform.check(), patience=0.0)
+        except (ApiError, ConfigurationError, AirflowNotFoundException) as e:
+            return False, str(e)
+        except AirflowException as e:
+            return False, f"Connection {self.conn_id!r} could not be read: {e}"
+
+
+def _session(
+    hook: PlatformHook[Any] | type[PlatformHook[Any]], settings: Settings, timeout: float | None = None
+) -> Session:
+    auth, fields = hook.make_auth(settings)
+    return Session(settings.conn_id, settings.base_url, auth, fields, timeout or settings.timeout)
+
+
+def _async_mask() -> Callable[[str], Any]:
+    try:
+        from airflow.sdk.log import amask_secret
+    except ImportError:
+        # Before Airflow 3.3.2. The synchronous one may wait for the supervisor: not in the event loop.
+        import asyncio
+
+        from airflow.providers.common.compat.sdk import mask_secret
+
+        async def in_a_thread(secret: str) -> None:
+            await asyncio.to_thread(mask_secret, secret)
+
+        return in_a_thread
+    return amask_secret

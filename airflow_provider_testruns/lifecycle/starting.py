@@ -1,0 +1,550 @@
+"""Starting a run exactly once.
+
+No platform takes an idempotency key, so a start that is repeated is a second run that is paid for. The rule: a
+start is repeated only after looking, and only when looking showed that nothing was started.
+
+What happened is kept in one :class:`Record`, which outlives the try where the Airflow version has a place for it.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    AuthenticationError,
+    NotFoundError,
+    StartOutcomeUnknownError,
+    StartSupersededError,
+)
+from airflow_provider_testruns.lifecycle.stopping import stop
+from airflow_provider_testruns.lifecycle.waiting import GRACE
+from airflow_provider_testruns.model import Run, Verdict
+from airflow_provider_testruns.platforms.call import Steps, ask, pause
+from airflow_provider_testruns.platforms.platform import Platform, Start
+from airflow_provider_testruns.transport.policy import back_off, patiently
+
+#: How long a platform may take to show a run in its list after the start's own deadline; seconds.
+LISTING_LAG = 60.0
+#: What is allowed for clocks that differ, where the platform's own can't be read; seconds.
+CLOCK_ALLOWANCE = 60.0
+#: How long calls that only read are tried again while a start is prepared or looked up; seconds.
+PATIENCE = 60.0
+#: How long a start that provably did nothing (connection refused, 429 …) is tried again; seconds.
+START_PATIENCE = 300.0
+#: How many starts of unknown outcome, each shown by a look-up to have done nothing, one try may send.
+MAX_UNKNOWN = 3
+
+
+class Phase(enum.StrEnum):
+    """How far a start has come."""
+
+    INTENT = "intent"
+    STARTED = "started"
+    JUDGED = "judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Which attempt of its user's a task is in. A retry keeps it, a clear moves it.
+
+    :param max_tries: of the task instance: a clear raises it, a retry does not.
+    :param retries: of the task: when it was lowered, a clear may leave ``max_tries`` as it was.
+    :param clear_number: of the Dag run.
+    """
+
+    max_tries: int
+    retries: int
+    clear_number: int
+
+    def same_as(self, other: Epoch) -> bool:
+        """Whether no clear lies between the two."""
+        if self.max_tries != other.max_tries:
+            return False
+        return self.retries == other.retries or self.clear_number == other.clear_number
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the platform showed just before a start was sent: the line between older runs and ours.
+
+    :param run_id: the newest run then; ``None`` when there was none, or none could be had.
+    :param at: its start by the platform's clock, or the best guess at the platform's time then (seconds since
+        1970); ``None`` when the platform showed that there was no run at all.
+    :param offset: the platform's clock minus ours in seconds, ``None`` when not known.
+    """
+
+    run_id: str | None = None
+    at: float | None = None
+    offset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The one thing that is remembered of a task's start. Holds ids and times, never a secret.
+
+    :param epoch: see :class:`Epoch`.
+    :param phase: how far it has come.
+    :param intent_at: when the start was about to be sent, by our clock; seconds since 1970.
+    :param window: how many seconds after ``intent_at`` the start may have reached the platform.
+    :param mark: see :class:`Mark`.
+    :param fingerprint: of the arguments.
+    :param context: where the run is to be looked for.
+    :param started_with: what a look-up compares.
+    :param cannot_list: why no look-up is possible, ``None`` when one is.
+    :param run: the run, from ``started`` on.
+    :param seen: whether the platform has shown the run in a poll.
+    :param verdict: of a judged run.
+    """
+
+    epoch: Epoch
+    phase: Phase
+    intent_at: float
+    window: float
+    mark: Mark
+    fingerprint: str
+    context: Mapping[str, str] = field(default_factory=dict)
+    started_with: Mapping[str, Any] = field(default_factory=dict)
+    cannot_list: str | None = None
+    run: Run | None = None
+    seen: bool = False
+    verdict: Verdict | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; :meth:`from_json` reads it back."""
+        return {
+            "version": 1,
+            "epoch": [self.epoch.max_tries, self.epoch.retries, self.epoch.clear_number],
+            "phase": self.phase.value,
+            "intent_at": self.intent_at,
+            "window": self.window,
+            "mark": {"run_id": self.mark.run_id, "at": self.mark.at, "offset": self.mark.offset},
+            "fingerprint": self.fingerprint,
+            "context": dict(self.context),
+            "started_with": dict(self.started_with),
+            "cannot_list": self.cannot_list,
+            "run": self.run.to_dict() if self.run else None,
+            "seen": self.seen,
+            "verdict": self.verdict.value if self.verdict else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Record:
+        """Read what :meth:`to_json` wrote.
+
+        :raises StartOutcomeUnknownError: when it is anything else: a record that can't be read may stand for a
+            run that is going.
+        """
+        try:
+            return cls(
+                epoch=Epoch(*(int(part) for part in data["epoch"])),
+                phase=Phase(data["phase"]),
+                intent_at=float(data["intent_at"]),
+                window=float(data["window"]),
+                mark=Mark(**data["mark"]),
+                fingerprint=data["fingerprint"],
+                context=data.get("context") or {},
+                started_with=data.get("started_with") or {},
+                cannot_list=data.get("cannot_list"),
+                run=Run.from_dict(data["run"]) if data.get("run") else None,
+                seen=bool(data.get("seen")),
+                verdict=Verdict(data["verdict"]) if data.get("verdict") else None,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise StartOutcomeUnknownError(
+                f"The record of this task's start can't be read ({type(e).__name__}: {e}), and may stand for a run"
+                " that is going. Nothing is started. Check the platform, then remove the key from the task's state"
+                " store, or set durable=False for one run."
+            ) from e
+
+
+class RecordStore(Protocol):
+    """Where the record is kept beyond a try."""
+
+    def read(self) -> Any:
+        """What was written last, ``None`` when nothing was."""
+
+    def write(self, data: dict[str, Any]) -> None:
+        """Keep ``data``.
+
+        :raises StartSupersededError: when a later try owns the task.
+        :raises Exception: any other, when it could not be kept.
+        """
+
+    def clear(self) -> None:
+        """Forget what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """The run that a task is to wait for or to judge.
+
+    :param run: the run as it was seen last.
+    :param how: ``started``, ``adopted``, ``reattached`` or ``judged``.
+    :param seen: whether the platform has shown it in a poll.
+    """
+
+    run: Run
+    how: str
+    seen: bool = False
+
+
+class Starter:
+    """Obtains the one run of a task.
+
+    :param platform: where it runs.
+    :param store: where the record is kept; ``None`` when there is no such place or none is wanted.
+    :param epoch: the task's.
+    :param window: seconds within which a start is sent and answered, or given up.
+    :param adopt: whether a run that a look-up has found is taken; otherwise it is reported as an error.
+    :param cancel_older: whether the run of an earlier epoch is cancelled when it is still going.
+    :param log: takes the lines for the task's log.
+    :param clock_offset: gives the platform's clock minus ours in seconds, ``None`` while not known.
+    :param clock: wall-clock seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        store: RecordStore | None,
+        epoch: Epoch,
+        window: float,
+        log: Any,
+        adopt: bool = True,
+        cancel_older: bool = True,
+        clock_offset: Callable[[], float | None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.platform = platform
+        self._store = store
+        self._epoch = epoch
+        self._window = window
+        self._log = log
+        self._adopt = adopt
+        self._cancel_older = cancel_older
+        self._clock_offset = clock_offset
+        self._clock = clock
+        #: The record as it should be kept; what is known even if it could not be.
+        self.record: Record | None = None
+        self._unkept = False
+
+    def obtain(self, arguments: Mapping[str, Any]) -> Steps[Obtained]:
+        """Get the run that the task is to wait for, by starting, adopting or attaching again.
+
+        :param arguments: of :meth:`Platform.prepare_start`.
+        :raises StartOutcomeUnknownError: when a start may have worked and no look-up can tell.
+        :raises StartSupersededError: when a later try owns the task.
+        :raises ApiError: when nothing was started and the platform says why.
+        """
+        record = self._read()
+        fingerprint = _fingerprint(arguments)
+        if record is not None and not record.epoch.same_as(self._epoch):
+            yield from self._leave(record)
+            record = None
+        if record is not None:
+            if record.fingerprint != fingerprint:
+                self._log.warning(
+                    "The arguments of this task differ from those its run was started with; the run stands."
+                )
+            obtained = yield from self._resume(record)
+            if obtained is not None:
+                return obtained
+        return (yield from self._start(arguments, fingerprint))
+
+    def saw(self, run: Run) -> None:
+        """Note that the platform has shown the run; kept with the record, so that a later 404 is understood."""
+        if self.record is not None and self.record.run is not None and not self.record.seen:
+            self.record = replace(self.record, run=run, seen=True)
+            self._keep_if_possible()
+
+    def judged(self, run: Run, verdict: Verdict) -> None:
+        """Note the verdict. To be called before a failing one is raised: the next try then starts anew."""
+        if self.record is not None and self.record.run is not None and self.record.run.run_id == run.run_id:
+            self.record = replace(self.record, phase=Phase.JUDGED, run=run, verdict=verdict, seen=True)
+            self._keep_if_possible()
+
+    def catch_up(self) -> None:
+        """Try once more to keep a record that could not be kept.
+
+        :raises StartSupersededError: when a later try owns the task.
+        """
+        if self._unkept:
+            self._keep_if_possible()
+
+    def restore(self, run: Run) -> None:
+        """Pick up the record in a new process, after a wait elsewhere."""
+        record = self._read()
+        if (
+            record is not None
+            and record.epoch.same_as(self._epoch)
+            and record.run is not None
+            and record.run.run_id == run.run_id
+        ):
+            self.record = record
+
+    def candidates(self, record: Record) -> Steps[list[Run]]:
+        """One look for the run of a start whose reply never came: all runs that it could be."""
+        since = None if record.mark.at is None else datetime.fromtimestamp(record.mark.at, UTC)
+        runs = yield from self.platform.find_runs(since, **record.context)
+        offset, allowance = record.mark.offset, 2.0
+        if offset is None:
+            offset, allowance = 0.0, CLOCK_ALLOWANCE
+        until = datetime.fromtimestamp(record.intent_at + offset + allowance, UTC) + timedelta(
+            seconds=record.window + LISTING_LAG
+        )
+        return [
+            run
+            for run in runs
+            if run.run_id != record.mark.run_id
+            and (run.started_at is None or since is None or run.started_at >= since)
+            and (run.started_at is None or run.started_at <= until)
+            and all(
+                _same(run.started_with[key], value)
+                for key, value in record.started_with.items()
+                if key in run.started_with
+            )
+        ]
+
+    def _read(self) -> Record | None:
+        data = self._store.read() if self._store is not None else None
+        return None if data is None else Record.from_json(data)
+
+    def _leave(self, record: Record) -> Steps[None]:
+        """The task was cleared since: its older run is not wanted any more."""
+        if record.phase is Phase.JUDGED or not self._cancel_older:
+            return
+        run = record.run
+        try:
+            if run is None:
+                if record.cannot_list is not None:
+                    return
+                found = yield from patiently(self.candidates(record), PATIENCE, clock=self._clock)
+                if len(found) != 1:
+                    return
+                run = found[0]
+            else:
+                run = yield from patiently(
+                    self.platform.get_run(run.run_id, **run.context), PATIENCE, clock=self._clock
+                )
+        except NotFoundError:
+            return
+        except ApiError as e:
+            self._log.warning(
+                "The run from before this task was cleared could not be looked at; it may still be going. %s", e
+            )
+            return
+        if not run.final:
+            yield from stop(
+                self.platform, run, self._log, why="the task was cleared and starts anew", clock=self._clock
+            )
+
+    def _resume(self, record: Record) -> Steps[Obtained | None]:
+        """Go on from what an earlier try of this epoch left; ``None`` when a new start is due."""
+        self.record = record
+        run = record.run
+        if record.phase is Phase.INTENT or run is None:
+            self._log.info("An earlier try was about to start a run and left no word of it: looking for it.")
+            return (yield from self._look_up(record))
+        if record.phase is Phase.JUDGED:
+            if record.verdict is Verdict.PASSED:
+                self._log.info("Run %s has passed in an earlier try: not started again.", run.run_id)
+                return Obtained(run, "judged", seen=True)
+            self._log.info("Run %s of an earlier try ended as %s: starting a new one.", run.run_id, record.verdict)
+            return None
+        while True:
+            try:
+                now = yield from patiently(
+                    self.platform.get_run(run.run_id, **run.context),
+                    PATIENCE,
+                    clock=self._clock,
+                    log=self._log.warning,
+                )
+            except NotFoundError as e:
+                if record.seen:
+                    self._log.warning("Run %s is gone from the platform: starting a new one. %s", run.run_id, e)
+                    return None
+                left = record.intent_at + record.window + GRACE - self._clock()
+                if left > 0:
+                    yield from pause(min(5.0, left))
+                    continue
+                raise StartOutcomeUnknownError(
+                    f"Run {run.run_id} was started by an earlier try, and the platform has never shown it. Nothing"
+                    " is started. Check the platform for the run; clear the task to start a new one."
+                ) from e
+            break
+        self._log.info("Run %s was started by an earlier try: waiting for it, no new start.", run.run_id)
+        now = replace(now, context={**run.context, **now.context})
+        self.saw(now)
+        return Obtained(now, "reattached", seen=True)
+
+    def _start(self, arguments: Mapping[str, Any], fingerprint: str) -> Steps[Obtained]:
+        start = yield from patiently(
+            self.platform.prepare_start(**arguments), PATIENCE, clock=self._clock, log=self._log.warning
+        )
+        for warning in start.warnings:
+            self._log.warning(warning)
+        give_up_at = self._clock() + START_PATIENCE
+        failures = unknown = 0
+        while True:
+            mark = yield from self._mark(start)
+            record = Record(
+                self._epoch,
+                Phase.INTENT,
+                self._clock(),
+                self._window,
+                mark,
+                fingerprint,
+                start.context,
+                start.started_with,
+                start.cannot_list,
+            )
+            self.record = record
+            # A start that nobody would know of must not be sent: this may raise.
+            self._keep(record)
+            if self._clock() - record.intent_at > self._window:
+                continue
+            try:
+                run = yield from ask(start.call)
+            except ApiError as e:
+                if e.did_nothing:
+                    wait = max(back_off(failures), e.retry_after or 0.0)
+                    failures += 1
+                    if e.transient and self._clock() + wait <= give_up_at:
+                        self._log.warning("%s Nothing was started; trying again in %.0f s.", e, wait)
+                        yield from pause(wait)
+                        continue
+                    self._forget()
+                    raise
+                self._log.warning("%s It is not known whether a run was started: looking for it.", e)
+                obtained = yield from self._look_up(record, e, start.not_compared)
+                if obtained is not None:
+                    return obtained
+                unknown += 1
+                if unknown >= MAX_UNKNOWN:
+                    self._forget()
+                    raise
+                continue
+            self._log.info("Started %s: run %s.", start.what, run.run_id)
+            self._started(run)
+            return Obtained(run, "started")
+
+    def _mark(self, start: Start) -> Steps[Mark]:
+        newest: Run | None = None
+        known = False
+        if start.cannot_list is None:
+            try:
+                newest = yield from patiently(
+                    self.platform.newest_run(start), PATIENCE, clock=self._clock, log=self._log.warning
+                )
+                known = True
+            except AuthenticationError:
+                raise
+            except ApiError as e:
+                self._log.warning("The runs before this start can't be listed; going by the clock. %s", e)
+        offset = self._clock_offset()
+        if newest is not None and newest.started_at is not None:
+            return Mark(newest.run_id, newest.started_at.timestamp(), offset)
+        if known and newest is None:
+            return Mark(None, None, offset)
+        guess = self._clock() - CLOCK_ALLOWANCE if offset is None else self._clock() + offset - 2.0
+        return Mark(newest.run_id if newest else None, guess, offset)
+
+    def _look_up(
+        self, record: Record, cause: ApiError | None = None, not_compared: tuple[str, ...] = ()
+    ) -> Steps[Obtained | None]:
+        """Find the run of a start whose reply never came; ``None`` when it is sure that there is none."""
+        if record.cannot_list is not None:
+            raise StartOutcomeUnknownError(
+                f"A start was sent and its outcome is not known, and it can't be looked up: {record.cannot_list}"
+                " Nothing is started again. Check the platform; clear the task to start a new run."
+                + (f" ({cause})" if cause else "")
+            ) from cause
+        until = record.intent_at + record.window + LISTING_LAG
+        gap = 1.0
+        while True:
+            try:
+                found = yield from patiently(
+                    self.candidates(record),
+                    max(PATIENCE, until - self._clock()),
+                    clock=self._clock,
+                    log=self._log.warning,
+                )
+            except ApiError as e:
+                raise StartOutcomeUnknownError(
+                    f"A start was sent and its outcome is not known, and the runs could not be listed. {e} Nothing"
+                    " is started again; the next try of the task looks again."
+                ) from e
+            if len(found) > 1:
+                ids = ", ".join(run.run_id for run in found[:5])
+                raise StartOutcomeUnknownError(
+                    f"A start was sent and its outcome is not known: {len(found)} runs could be it ({ids})."
+                    " Nothing is started again. Check on the platform which one is this task's; clear the task to"
+                    " start a new run. An Airflow pool with one slot keeps identical starts apart."
+                ) from cause
+            if found:
+                return self._take(found[0], cause, not_compared)
+            left = until - self._clock()
+            if left <= 0:
+                self._log.info("The platform shows no run of that start: nothing was started.")
+                return None
+            yield from pause(min(gap, left))
+            gap = min(5.0, gap * 1.5)
+
+    def _take(self, run: Run, cause: ApiError | None, not_compared: tuple[str, ...]) -> Obtained:
+        if not self._adopt:
+            raise StartOutcomeUnknownError(
+                f"A start was sent and its reply never came; run {run.run_id} is most likely it, and"
+                " adopt_lost_start=False forbids to take it. Nothing is started again. Check the run on the"
+                " platform; clear the task to start a new one."
+            ) from cause
+        self._log.warning("Run %s is the one whose start got no reply: adopted.", run.run_id)
+        if not_compared:
+            self._log.info("The platform's list does not show, so not compared: %s.", ", ".join(not_compared))
+        self._started(run, seen=True)
+        return Obtained(run, "adopted", seen=True)
+
+    def _started(self, run: Run, *, seen: bool = False) -> None:
+        assert self.record is not None
+        self.record = replace(self.record, phase=Phase.STARTED, run=run, seen=seen)
+        self._keep_if_possible()
+
+    def _keep(self, record: Record) -> None:
+        if self._store is not None:
+            self._store.write(record.to_json())
+        self._unkept = False
+
+    def _keep_if_possible(self) -> None:
+        assert self.record is not None
+        try:
+            self._keep(self.record)
+        except StartSupersededError:
+            raise
+        except Exception as e:  # whatever the backend raises: the run is going, and the wait must go on
+            self._unkept = True
+            self._log.warning("The record of the run could not be kept (%s: %s); trying again.", type(e).__name__, e)
+
+    def _forget(self) -> None:
+        self.record = None
+        if self._store is not None:
+            try:
+                self._store.clear()
+            except Exception as e:  # the next try then looks before it starts, which costs time and no run
+                self._log.warning("The record of a start that did nothing could not be removed: %s", e)
+
+
+def _fingerprint(arguments: Mapping[str, Any]) -> str:
+    text = json.dumps(arguments, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, where nothing given and an empty text are the same to all three platforms."""
+    return (one or None) == (other or None)

@@ -1,0 +1,68 @@
+"""Stopping a run, and making sure that it has stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_testruns.exceptions import ApiError, NotFoundError
+from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.platforms.call import Steps, pause
+from airflow_provider_testruns.platforms.platform import Platform
+from airflow_provider_testruns.transport.policy import patiently
+
+#: How long a cancelled run is watched until it is final, in seconds. All three platforms stop in the background.
+CONFIRM_WITHIN = 30.0
+
+
+def stop(
+    platform: Platform,
+    run: Run,
+    log: Any,
+    *,
+    why: str,
+    within: float = CONFIRM_WITHIN,
+    clock: Callable[[], float] = time.time,
+) -> Steps[Run]:
+    """Cancel a run and watch it until it is final, or ``within`` seconds have passed. Never raises an ApiError.
+
+    :param platform: the run's platform.
+    :param run: the run as it was seen last.
+    :param log: takes the lines for the task's log.
+    :param why: the reason, for the log: "the task timed out".
+    :param within: seconds for all of it.
+    :return: the run as it was seen last: final, unless a line in the log says otherwise.
+    """
+    until = clock() + within
+    try:
+        yield from patiently(platform.cancel_run(run.run_id, **run.context), within / 2, clock=clock)
+    except ApiError as e:
+        log.error("Run %s could not be cancelled (%s): it may go on. %s", run.run_id, why, e)
+        return run
+    log.info("Asked the platform to cancel run %s: %s.", run.run_id, why)
+    gap = 0.5
+    trouble: ApiError | None = None
+    while True:
+        try:
+            run = yield from platform.get_run(run.run_id, **run.context)
+        except NotFoundError:
+            log.info("Run %s is not there any more.", run.run_id)
+            return run
+        except ApiError as e:
+            trouble = e
+        else:
+            if run.final:
+                log.info("Run %s has ended as %s.", run.run_id, run.raw_state)
+                return run
+        if clock() + gap > until:
+            log.warning(
+                "Run %s was asked to stop and is still %s after %.0f s.%s",
+                run.run_id,
+                run.raw_state,
+                within,
+                f" {trouble}" if trouble else "",
+            )
+            return run
+        yield from pause(gap)
+        gap = min(5.0, gap * 1.6)

@@ -1,0 +1,171 @@
+"""Waiting for a run: what each look at it, or each failure to look, means for the wait.
+
+The rules are in :class:`Wait`; :func:`wait_for` is the loop for one run, in a worker. The watcher of the triggerer
+has a loop of its own, for many runs at once, over the same rules.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    AuthenticationError,
+    InvalidReplyError,
+    NotFoundError,
+)
+from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.platforms.call import Steps, pause
+from airflow_provider_testruns.platforms.platform import Platform
+
+#: How long a run may be not there, the credentials not accepted or the replies unreadable, without a break, before
+#: the wait ends with an error; seconds.
+GRACE = 60.0
+#: How far a poll may stray from its interval, as a fraction, so that polls of many runs do not march in step.
+JITTER = 0.1
+
+_WITH_GRACE = (NotFoundError, AuthenticationError, InvalidReplyError)
+
+
+class WaitStatus(enum.StrEnum):
+    """How a wait ended. Nothing is said about what the run's result means."""
+
+    FINISHED = "finished"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitEnd:
+    """The end of a wait.
+
+    :param status: how it ended.
+    :param run: the run as it was seen last.
+    :param error: why the run can't be seen, with ``ERROR``; with ``TIMEOUT``, what the last look ran into, if
+        anything.
+    """
+
+    status: WaitStatus
+    run: Run
+    error: ApiError | None = None
+
+
+@dataclass(slots=True)
+class Wait:
+    """One run that is waited for.
+
+    :param run: the run as it was seen last.
+    :param deadline: when the wait is over, in seconds of ``clock``.
+    :param poll_interval: seconds between two looks.
+    :param log: takes the lines for the task's log.
+    :param clock: wall-clock seconds; for tests.
+    :param seen: whether the platform has shown the run in a look.
+    """
+
+    run: Run
+    deadline: float
+    poll_interval: float
+    log: logging.Logger | Any
+    clock: Callable[[], float] = time.time
+    seen: bool = False
+    _unseen_since: float | None = field(default=None, init=False)
+    _trouble: type[ApiError] | None = field(default=None, init=False)
+    _retry_after: float = field(default=0.0, init=False)
+    _warned: bool = field(default=False, init=False)
+
+    def look(self, run: Run) -> WaitEnd | None:
+        """The platform has shown the run.
+
+        :return: the end of the wait, or ``None`` when it goes on.
+        """
+        if self._trouble is not None:
+            self.log.info("The platform answers again about run %s.", run.run_id)
+        self._trouble, self._unseen_since, self._retry_after = None, None, 0.0
+        news = (run.raw_state, run.progress) != (self.run.raw_state, self.run.progress)
+        if news or not self.seen:
+            self._tell(run)
+        self.run, self.seen = run, True
+        if run.final:
+            return WaitEnd(WaitStatus.FINISHED, run)
+        return self._timeout(None)
+
+    def trouble(self, error: ApiError) -> WaitEnd | None:
+        """A look ended in an error.
+
+        What passes by itself never ends a wait before its deadline; a run that is not there, credentials that
+        are not accepted and replies that can't be read do so after :data:`GRACE`; anything else at once.
+
+        :return: the end of the wait, or ``None`` when it goes on.
+        """
+        now = self.clock()
+        if not error.transient:
+            if self._unseen_since is None:
+                self._unseen_since = now
+            if not isinstance(error, _WITH_GRACE) or now - self._unseen_since >= GRACE:
+                return WaitEnd(WaitStatus.ERROR, self.run, error)
+        else:
+            self._unseen_since = None
+        self._retry_after = error.retry_after or 0.0
+        if type(error) is not self._trouble:
+            self._trouble = type(error)
+            self.log.warning("%s The wait goes on.", error)
+        return self._timeout(error)
+
+    def pause(self) -> float:
+        """Seconds until the next look: the poll interval give or take, never beyond the deadline.
+
+        After a failure it is the same, or the Retry-After if that is longer: so the end of an outage is noticed
+        as soon as anything else would be.
+        """
+        interval = self.poll_interval * (1 + JITTER * (2 * random.random() - 1))
+        return max(0.0, min(max(interval, self._retry_after), self.deadline - self.clock()))
+
+    def _timeout(self, error: ApiError | None) -> WaitEnd | None:
+        if self.clock() >= self.deadline:
+            return WaitEnd(WaitStatus.TIMEOUT, self.run, error)
+        return None
+
+    def _tell(self, run: Run) -> None:
+        progress = f", {run.progress}" if run.progress is not None else ""
+        self.log.info("Run %s is %s (%s%s).", run.run_id, run.state.value, run.raw_state, progress)
+        if not run.known_state and not self._warned:
+            self._warned = True
+            self.log.warning(
+                "%r is not a status that the provider knows; the run counts as going on until its status is"
+                " known, or the time-out.",
+                run.raw_state,
+            )
+
+
+def wait_for(platform: Platform, wait: Wait, *, first_pause: float = 0.0) -> Steps[WaitEnd]:
+    """Wait for one run in place.
+
+    :param platform: the run's platform.
+    :param wait: the run and the rules; kept up to date while it goes on.
+    :param first_pause: seconds before the first look.
+    """
+    gap = first_pause
+    while True:
+        yield from pause(gap)
+        end = yield from look_once(platform, wait)
+        if end is not None:
+            return end
+        gap = wait.pause()
+
+
+def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
+    """One look at a run, whatever comes of it.
+
+    :return: the end of the wait, or ``None`` when it goes on.
+    """
+    try:
+        run = yield from platform.get_run(wait.run.run_id, **wait.run.context)
+    except ApiError as e:
+        return wait.trouble(e)
+    return wait.look(run)

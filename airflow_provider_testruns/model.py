@@ -1,0 +1,351 @@
+"""The one vocabulary that every platform is translated into. Plain data: no I/O, no Airflow, no HTTP.
+
+*Is it over?* and *what does it mean?* are two questions. A poll answers the first with a :class:`Run`; only a
+:class:`RunReport` answers the second, through :func:`judge`, for operators and sensors alike.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+
+
+class RunState(enum.StrEnum):
+    """Where a run is in its life. What it amounts to is not said here."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class Verdict(enum.StrEnum):
+    """What a finished run means."""
+
+    #: The tests ran and all that was asked of them was met.
+    PASSED = "passed"
+    #: The tests ran and some did not pass, or a gate was missed.
+    FAILED = "failed"
+    #: The platform could not run the tests.
+    ERRORED = "errored"
+    #: Somebody stopped the run.
+    CANCELLED = "cancelled"
+
+
+class Outcome(enum.StrEnum):
+    """How one test case ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    #: It was tried and could not be decided (the system under test was not reachable, say).
+    UNAVAILABLE = "unavailable"
+    NOT_RUN = "not_run"
+
+
+class Kind(enum.StrEnum):
+    """What was started: some calls of a platform differ by it."""
+
+    RUN = "run"
+    GENERATION = "generation"
+    TEST_CONFIGURATION = "test_configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    :param done: pieces of work done (test cases, calls).
+    :param total: pieces of work in all; ``None`` when the platform does not say.
+    """
+
+    done: int
+    total: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.done}/{self.total}" if self.total is not None else str(self.done)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run, as a platform's reply tells of it.
+
+    :param platform: ``eggplant``, ``futureagi`` or ``omilia``.
+    :param run_id: the platform's own id.
+    :param state: whether it is over.
+    :param raw_state: the platform's own word for it, as it came.
+    :param kind: what was started.
+    :param ending: what the platform itself calls a finished run; ``None`` while it is not over, and where the
+        platform's word says only that it is over.
+    :param started_at: when it began, by the platform's clock; aware, UTC.
+    :param finished_at: when it ended, by the platform's clock; aware, UTC.
+    :param progress: how far it is, when the platform says.
+    :param url: a page for people; empty when there is none.
+    :param context: the ids that its API needs beside ``run_id`` (``project_id``, ``run_test_id``, …).
+    :param started_with: the arguments of its start that the platform shows again, for the look-up of a lost start.
+    :param message: what the platform says about how it ended (an error reason), empty when it says nothing.
+    :param known_state: whether ``raw_state`` is a word that the provider knows.
+    """
+
+    platform: str
+    run_id: str
+    state: RunState
+    raw_state: str
+    kind: Kind = Kind.RUN
+    ending: Verdict | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    progress: Progress | None = None
+    url: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
+    started_with: Mapping[str, Any] = field(default_factory=dict)
+    message: str = ""
+    known_state: bool = True
+
+    @property
+    def final(self) -> bool:
+        """Whether the run is over."""
+        return self.state is RunState.FINISHED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data, for the places in which Airflow stores it; :meth:`from_dict` reads it back.
+
+        Everything that has its default is left out: rows of the metadata database stay small.
+        """
+        out: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "progress" and value is not None:
+                value = [value.done, value.total]
+            elif isinstance(value, datetime):
+                value = value.isoformat()
+            elif isinstance(value, enum.Enum):
+                value = value.value
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            default = {} if item.name in ("context", "started_with") else item.default
+            if item.name == "kind":
+                default = Kind.RUN.value
+            if value != default:
+                out[item.name] = value
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Run:
+        """Read what :meth:`to_dict` wrote; fields that this version does not know are passed over.
+
+        :raises KeyError, ValueError, TypeError: when it is not such data.
+        """
+        known = {item.name for item in fields(cls)}
+        kept = {key: value for key, value in data.items() if key in known}
+        kept["state"] = RunState(kept["state"])
+        if "kind" in kept:
+            kept["kind"] = Kind(kept["kind"])
+        if kept.get("ending") is not None:
+            kept["ending"] = Verdict(kept["ending"])
+        for moment in ("started_at", "finished_at"):
+            if kept.get(moment) is not None:
+                kept[moment] = datetime.fromisoformat(kept[moment])
+        if kept.get("progress") is not None:
+            kept["progress"] = Progress(*kept["progress"])
+        return cls(**kept)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """How one test case (a call, a scenario) ended.
+
+    :param name: its name on the platform.
+    :param outcome: how it ended.
+    :param duration: seconds, ``None`` when the platform does not say.
+    :param message: why it did not pass, in one text; empty when it did.
+    :param suite: the suite, scenario or model that it belongs to; empty when the platform does not say.
+    """
+
+    name: str
+    outcome: Outcome
+    duration: float | None = None
+    message: str = ""
+    suite: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many cases ended in which way."""
+
+    passed: int = 0
+    failed: int = 0
+    unavailable: int = 0
+    not_run: int = 0
+
+    @property
+    def total(self) -> int:
+        """All cases, whether they ran or not."""
+        return self.passed + self.failed + self.unavailable + self.not_run
+
+    @property
+    def decided(self) -> int:
+        """The cases that were tried: all but those that did not run."""
+        return self.passed + self.failed + self.unavailable
+
+    @classmethod
+    def of(cls, cases: tuple[CaseResult, ...]) -> Counts:
+        """Count ``cases`` by their outcome."""
+        outcomes = [case.outcome for case in cases]
+        return cls(
+            passed=outcomes.count(Outcome.PASSED),
+            failed=outcomes.count(Outcome.FAILED),
+            unavailable=outcomes.count(Outcome.UNAVAILABLE),
+            not_run=outcomes.count(Outcome.NOT_RUN),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One evaluation's figure over a whole run.
+
+    :param value: the figure; a fraction from 0 to 1 where the platform's figure is a rate, ``None`` when
+        nothing was scored.
+    :param scored: on how many cases it stands, ``None`` when the platform does not say.
+    """
+
+    value: float | None
+    scored: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """All that is known of a finished run.
+
+    :param run: the run, in its last state.
+    :param counts: how many cases ended in which way; ``None`` when the platform gives no counts.
+    :param cases: the cases; may be empty although ``counts`` is not (an older server, a list that expired).
+    :param metrics: evaluation figures by name.
+    """
+
+    run: Run
+    counts: Counts | None = None
+    cases: tuple[CaseResult, ...] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Passed cases as a fraction of those that were tried (passed, failed and unavailable; not those that
+        did not run); ``None`` when none was."""
+        if self.counts is None or self.counts.decided == 0:
+            return None
+        return self.counts.passed / self.counts.decided
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the run's start to its end, by the platform's clock."""
+        if self.run.started_at is None or self.run.finished_at is None:
+            return None
+        return max(0.0, (self.run.finished_at - self.run.started_at).total_seconds())
+
+    @property
+    def failures(self) -> list[CaseResult]:
+        """The cases that were tried and did not pass: failed ones first, then unavailable ones."""
+        return sorted(
+            (case for case in self.cases if case.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)),
+            key=lambda case: case.outcome is Outcome.UNAVAILABLE,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What a task asks of a run beyond what the platform itself says.
+
+    :param min_pass_rate: when given it replaces "all cases passed": :attr:`RunReport.pass_rate` must be at
+        least this fraction (0 to 1).
+    :param fail_on_no_tests: whether a run in which no test case took part counts as failed.
+    :param eval_thresholds: the least value of an evaluation's figure, by its name, as a fraction (0 to 1).
+    """
+
+    min_pass_rate: float | None = None
+    fail_on_no_tests: bool = True
+    eval_thresholds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and the reasons for it, each a sentence for people; none for a plain pass."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+
+
+def judge(report: RunReport, gates: Gates | None = None) -> Verdict:
+    """Say what a finished run means. The one function that does, for operators and sensors alike.
+
+    :param report: the report of a run that is final.
+    :param gates: what the task asks of it; without, the platform's word and "all passed" decide.
+    """
+    return assess(report, gates).verdict
+
+
+def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
+    """As :func:`judge`, with the reasons.
+
+    The platform's word alone is never enough for a pass, and a failure needs a test that did not pass: where a
+    platform says that a run failed and no case shows it, the run itself broke (``ERRORED``).
+
+    :raises ValueError: when the run is not final.
+    """
+    gates = gates or Gates()
+    run, counts = report.run, report.counts
+    if not run.final:
+        raise ValueError(f"Run {run.run_id} is not final ({run.raw_state}); there is nothing to judge yet.")
+    if run.ending is Verdict.CANCELLED:
+        return Judgement(Verdict.CANCELLED, ("The run was cancelled.",))
+    if run.ending is Verdict.ERRORED:
+        return Judgement(Verdict.ERRORED, (run.message or f"The platform could not run it ({run.raw_state}).",))
+    not_passed = counts.failed + counts.unavailable if counts else 0
+    if run.ending is Verdict.FAILED and not_passed == 0 and not _missed_evaluations(report, gates):
+        why = run.message or f"The run ended as {run.raw_state} without a test that failed: the run itself broke."
+        return Judgement(Verdict.ERRORED, (why,))
+    if counts is not None and counts.decided == 0 and run.kind is not Kind.GENERATION:
+        said = "No test case took part in the run." if counts.total == 0 else "None of the test cases ran."
+        if gates.fail_on_no_tests:
+            hint = " Check the filters and selections of the task, or set fail_on_no_tests=False."
+            return Judgement(Verdict.FAILED, (said + hint,))
+        missed = _missed_evaluations(report, gates)
+        return Judgement(Verdict.FAILED, missed) if missed else Judgement(Verdict.PASSED, (said,))
+
+    reasons: list[str] = []
+    rate = report.pass_rate
+    if gates.min_pass_rate is not None and rate is not None and counts is not None:
+        if rate < gates.min_pass_rate:
+            reasons.append(
+                f"Pass rate {rate:.1%} ({counts.passed} of {counts.decided}) is below"
+                f" min_pass_rate {gates.min_pass_rate:.1%}."
+            )
+    elif counts is not None and not_passed:
+        parts = [f"{counts.failed} failed"] if counts.failed else []
+        parts += [f"{counts.unavailable} unavailable"] if counts.unavailable else []
+        reasons.append(f"{' and '.join(parts)} of {counts.total} test cases.")
+    reasons += _missed_evaluations(report, gates)
+    return Judgement(Verdict.FAILED if reasons else Verdict.PASSED, tuple(reasons))
+
+
+def _missed_evaluations(report: RunReport, gates: Gates) -> tuple[str, ...]:
+    reasons = []
+    for name, threshold in gates.eval_thresholds.items():
+        metric = report.metrics.get(name)
+        if metric is None:
+            known = ", ".join(sorted(report.metrics)) or "none"
+            reasons.append(f"Evaluation {name!r} of eval_thresholds is not in the report (there: {known}).")
+        elif metric.value is None or metric.scored == 0:
+            reasons.append(f"Evaluation {name!r} scored nothing; its gate is {threshold:g}.")
+        elif metric.value < threshold:
+            missed_by = threshold - metric.value
+            reasons.append(
+                f"Evaluation {name!r} is {metric.value:.3g}, below its gate {threshold:g} by {missed_by:.3g}."
+            )
+    return tuple(reasons)
+
+
+def utc(moment: datetime) -> datetime:
+    """The same moment in UTC; a naive one is taken as UTC, as the platforms' documents have it."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,142 @@
+"""One request of an API and how its reply is read, as data; and the form in which several make a step.
+
+A platform module describes; it never sends. What it writes are *steps*: generators that yield a :class:`Call`
+(and get what its ``read`` made of the reply, or have an :class:`~..exceptions.ApiError` raised at the ``yield``)
+or a :class:`Sleep`, and that return a typed result. The transport carries them over the wire, in a worker and in
+the triggerer alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back.
+
+    :param status: the HTTP status.
+    :param headers: by lower-case name.
+    :param body: the whole body; empty for a reply that was written to a file.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        :raises InvalidReplyError: when it is not.
+        """
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as e:
+            kind = self.headers.get("content-type", "no content type")
+            raise InvalidReplyError(
+                f"the reply is not JSON ({kind}, {len(self.body)} bytes)", status=self.status
+            ) from e
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait before going on.
+
+    :param seconds: how long.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that goes out as the one part of a multipart form.
+
+    :param field: the form field's name.
+    :param path: the local file.
+    :param content_type: of the part.
+    """
+
+    field: str
+    path: Path
+    content_type: str = "application/zip"
+
+
+def no_value(reply: Reply) -> None:
+    """Read a reply that says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request and how its reply is read.
+
+    :param what: the call in words, for messages: "get run 4711".
+    :param method: the HTTP method.
+    :param path: below the connection's base URL, beginning with a slash, percent-encoded (see :func:`path`).
+    :param read: makes the result of a 2xx reply; raises InvalidReplyError when it is not as documented.
+    :param query: the query's parameters; those that are ``None`` are left out.
+    :param json: the body as JSON, ``None`` for none.
+    :param form: the body as a form, ``None`` for none.
+    :param upload: the body as a multipart form with one file, ``None`` for none.
+    :param save_to: a local file that takes a 2xx reply's body instead of memory.
+    :param repeatable: whether sending it again changes nothing. ``False`` for what starts or changes something.
+    :param did_nothing: whether an error reply to a call that is not repeatable proves that nothing was done.
+    :param error_text: finds the platform's own words in the JSON of an error reply.
+    :param headers: more headers.
+    """
+
+    what: str
+    method: str
+    path: str
+    read: Callable[[Reply], T]
+    query: Mapping[str, str | int | None] = field(default_factory=dict)
+    json: Any = None
+    form: Mapping[str, str] | None = None
+    upload: Upload | None = None
+    save_to: Path | None = None
+    repeatable: bool = True
+    did_nothing: Callable[[Reply], bool] = lambda reply: 400 <= reply.status < 500 and reply.status != 408
+    error_text: Callable[[Any], str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def reading(self, read: Callable[[Reply], Any]) -> Call[Any]:
+        """The same request, read in another way."""
+        return replace(self, read=read)
+
+
+#: A platform's steps: see the module's text.
+Steps = Generator[Call[Any] | Sleep, Any, T]
+
+
+def ask(call: Call[T]) -> Steps[T]:
+    """The step of one call: ``run = yield from ask(call)``, typed."""
+    result: T = yield call
+    return result
+
+
+def pause(seconds: float) -> Steps[None]:
+    """The step of waiting."""
+    yield Sleep(seconds)
+
+
+def path(template: str, **ids: str | int) -> str:
+    """Fill ``{names}`` of a path with ids, each percent-encoded whole, so that none can change the path.
+
+    :raises ConfigurationError: for an id that is empty, ``.`` or ``..``: clients and servers drop or fold such a segment.
+    """
+    encoded = {}
+    for name, value in ids.items():
+        text = str(value)
+        if text.strip() in ("", ".", ".."):
+            raise ConfigurationError(f"{name} must be an id of the platform, got {value!r}.")
+        encoded[name] = quote(text, safe="")
+    return template.format(**encoded)

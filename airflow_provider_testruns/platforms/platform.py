@@ -1,0 +1,113 @@
+"""What the rest of the provider needs of a platform: the part of each API that a run's life is made of.
+
+A new platform is a subclass of :class:`Platform` in a module of its own, a hook that fills it from a connection,
+and thin operators and sensors.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from airflow_provider_testruns.model import Run, RunReport
+from airflow_provider_testruns.platforms.call import Call, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start that is ready to be sent, and what a look-up for it would compare.
+
+    :param what: it in words, for the log: "run of project p-1".
+    :param call: the one request that starts the run.
+    :param context: what :meth:`Platform.find_runs` needs to list runs like it (a project, a run test, a model).
+    :param started_with: the arguments that the platform shows again with each run; equal in a candidate.
+    :param not_compared: arguments of this start that no listing shows, so that no look-up can compare them.
+    :param cannot_list: why runs like it can't be listed; ``None`` when they can.
+    :param warnings: what the user should know before it is sent.
+    """
+
+    what: str
+    call: Call[Run]
+    context: Mapping[str, str] = field(default_factory=dict)
+    started_with: Mapping[str, Any] = field(default_factory=dict)
+    not_compared: tuple[str, ...] = ()
+    cannot_list: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Platform(ABC):
+    """One platform's API, as far as the life of a run goes. Pure: everything is steps, nothing is sent here."""
+
+    #: ``eggplant``, ``futureagi``, ``omilia``: also the connection type.
+    name: ClassVar[str]
+    #: For people: "Eggplant DAI".
+    title: ClassVar[str]
+
+    @abstractmethod
+    def prepare_start(self, **arguments: Any) -> Steps[Start]:
+        """Check a start's arguments and make it ready. May ask the platform, starts nothing.
+
+        :raises ConfigurationError: for arguments that can't be right, naming them.
+        """
+
+    @abstractmethod
+    def newest_run(self, start: Start) -> Steps[Run | None]:
+        """The newest run among those that :meth:`find_runs` would list for this start, in one cheap call;
+        ``None`` when there is none yet."""
+
+    @abstractmethod
+    def get_run(self, run_id: str, **context: str) -> Steps[Run]:
+        """One run as it stands."""
+
+    @abstractmethod
+    def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:
+        """The runs that began at or after ``since`` (the platform's clock), newest first.
+
+        Runs that have no start time yet are listed too: they are new.
+        """
+
+    @abstractmethod
+    def cancel_run(self, run_id: str, **context: str) -> Steps[None]:
+        """Ask the platform to stop a run. A run that is already final is no error and is left as it is."""
+
+    @abstractmethod
+    def get_report(self, run: Run) -> Steps[RunReport]:
+        """The results of a final run."""
+
+    @abstractmethod
+    def check(self) -> Steps[str]:
+        """Prove that the address and the credentials are right; returns a sentence for people."""
+
+    def group_of(self, run: Run) -> str | None:
+        """The group in which :meth:`list_group` can poll ``run`` together with others; ``None`` when there is
+        no call for it."""
+        return None
+
+    def list_group(self, group: str, oldest: datetime | None, enough: int) -> Steps[list[Run]]:
+        """The runs of a group in as few calls as the API allows, newest first.
+
+        :param group: as :meth:`group_of` gave it.
+        :param oldest: runs that began before need not be listed.
+        :param enough: how many runs are looked for; a hint for the size of pages.
+        """
+        raise NotImplementedError(f"{self.title} has no call that lists the runs of a group.")
+
+
+def own_words(*names: str) -> Any:
+    """Find a platform's own words in the JSON of an error reply, by the first of ``names`` that holds some."""
+
+    def find(body: Any) -> str:
+        if not isinstance(body, Mapping):
+            return ""
+        for name in names:
+            found = body.get(name)
+            if isinstance(found, str) and found.strip():
+                return found.strip()
+            if isinstance(found, list | Mapping) and found:
+                return str(found)
+        return ""
+
+    return find

@@ -1,0 +1,159 @@
+"""Taking values out of replies that nobody vouches for.
+
+Every function gives a value of the type it promises, or raises :class:`InvalidReplyError` that names the field.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_testruns.exceptions import InvalidReplyError
+from airflow_provider_testruns.model import utc
+
+_SHORT_OFFSET = re.compile(r"([+-]\d{2})$")
+
+
+class Fields:
+    """One JSON object of a reply, read by key without regard to case and underscores.
+
+    The platforms' documents spell the same field in two ways (``createAt`` and ``createdAt`` aside): ``runId``,
+    ``run_id`` and ``RUNID`` are one key here.
+
+    :param value: what stands where an object should.
+    :param where: its place in the reply, for messages.
+    :raises InvalidReplyError: when it is not an object.
+    """
+
+    __slots__ = ("_values", "raw", "where")
+
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise InvalidReplyError(f"{where} should be an object, and is {_kind(value)}")
+        self.raw: Mapping[str, Any] = value
+        self.where = where
+        self._values = {_fold(key): item for key, item in value.items()}
+
+    def get(self, *names: str) -> Any:
+        """The first of the fields ``names`` that is there and not null; ``None`` when none is."""
+        for name in names:
+            found = self._values.get(_fold(name))
+            if found is not None:
+                return found
+        return None
+
+    def text(self, *names: str) -> str:
+        """A text that must be there and not be empty; a number is taken as its digits."""
+        found = self.optional_text(*names)
+        if not found:
+            raise InvalidReplyError(f"{self.where}: field {names[0]!r} is missing or empty")
+        return found
+
+    def optional_text(self, *names: str) -> str | None:
+        """A text, or ``None`` when it is not there."""
+        found = self.get(*names)
+        if found is None or isinstance(found, str):
+            return found
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            return str(found)
+        raise InvalidReplyError(f"{self.where}: field {names[0]!r} should be a text, and is {_kind(found)}")
+
+    def integer(self, *names: str, default: int | None = None) -> int:
+        """A whole number not below zero; ``default`` when it is not there, which without one is an error."""
+        found = self.get(*names)
+        if found is None and default is not None:
+            return default
+        if isinstance(found, str) and found.strip().isdecimal() and len(found) < 20:
+            found = int(found)
+        if isinstance(found, float) and found.is_integer():
+            found = int(found)
+        if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+            raise InvalidReplyError(f"{self.where}: field {names[0]!r} should be a count, and is {_kind(found)}")
+        return found
+
+    def optional_number(self, *names: str) -> float | None:
+        """A finite number, or ``None`` when it is not there."""
+        found = self.get(*names)
+        if found is None:
+            return None
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            raise InvalidReplyError(f"{self.where}: field {names[0]!r} should be a number, and is {_kind(found)}")
+        try:
+            number = float(found)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise InvalidReplyError(f"{self.where}: field {names[0]!r} is not a finite number")
+        return number
+
+    def flag(self, *names: str, default: bool) -> bool:
+        """True or false; ``default`` when it is not there."""
+        found = self.get(*names)
+        if found is None:
+            return default
+        if not isinstance(found, bool):
+            raise InvalidReplyError(f"{self.where}: field {names[0]!r} should be true or false")
+        return found
+
+    def moment(self, *names: str) -> datetime | None:
+        """A time in UTC, ``None`` when it is not there."""
+        found = self.get(*names)
+        if found is None or found == "":
+            return None
+        return moment(found, f"{self.where}: field {names[0]!r}")
+
+    def child(self, *names: str) -> Fields | None:
+        """An object inside this one, ``None`` when it is not there."""
+        found = self.get(*names)
+        return None if found is None else Fields(found, f"{self.where}.{names[0]}")
+
+    def children(self, *names: str) -> list[Fields]:
+        """A list of objects inside this one; empty when it is not there."""
+        found = self.get(*names)
+        if found is None:
+            return []
+        return objects(found, f"{self.where}.{names[0]}")
+
+
+def objects(value: Any, where: str) -> list[Fields]:
+    """A list of objects.
+
+    :raises InvalidReplyError: when it is anything else.
+    """
+    if not isinstance(value, list):
+        raise InvalidReplyError(f"{where} should be a list, and is {_kind(value)}")
+    return [Fields(item, f"{where}[{index}]") for index, item in enumerate(value)]
+
+
+def moment(value: Any, where: str) -> datetime:
+    """A time in UTC: ISO 8601 with ``Z``, an offset of two or four digits, or none (taken as UTC).
+
+    :raises InvalidReplyError: when it is not such a time.
+    """
+    if not isinstance(value, str):
+        raise InvalidReplyError(f"{where} should be a time, and is {_kind(value)}")
+    text = _SHORT_OFFSET.sub(r"\g<1>:00", value.strip()) if ":" in value else value.strip()
+    try:
+        return utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as e:
+        raise InvalidReplyError(f"{where} is not a time: {value[:60]!r}") from e
+
+
+def newest_first(started_at: datetime | None) -> datetime:
+    """A sort key for runs by their start; those that have not started count as the newest."""
+    return started_at or datetime.max.replace(tzinfo=UTC)
+
+
+def _fold(key: Any) -> str:
+    return str(key).replace("_", "").lower()
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "missing"
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    kind = next((name for type_, name in names.items() if isinstance(value, type_)), "a number")
+    return f"{kind} ({str(value)[:60]!r})" if isinstance(value, str | int | float) else kind

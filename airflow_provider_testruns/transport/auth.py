@@ -1,0 +1,182 @@
+"""How requests say who they come from. What a token costs is asked once and shared."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import urlencode
+
+from airflow_provider_testruns.exceptions import AuthenticationError, InvalidReplyError
+from airflow_provider_testruns.transport.effects import Flow, Mask, Request
+
+#: How long a token goes unrenewed after a renewal that did not help, first and at most, in seconds.
+_BACK_OFF = (1.0, 30.0)
+
+
+class Auth(Protocol):
+    """A way to authenticate."""
+
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers to send now; ``None`` when something must be asked for first."""
+
+    @property
+    def current(self) -> str | None:
+        """What :meth:`headers` sends now, to tell old from new; ``None`` when there is nothing yet."""
+
+    def may_renew(self) -> bool:
+        """Whether asking again may help now."""
+
+    def accepted(self) -> None:
+        """The platform has accepted what was sent."""
+
+    def renew(self, check: Callable[[Request, str], Flow[bytes]]) -> Flow[None]:
+        """Ask for something newer.
+
+        :param check: sends the request and gives the body of a 2xx reply, or raises an ApiError.
+        """
+
+    def secrets(self) -> Iterator[str]:
+        """All that must not be seen."""
+
+
+@dataclass
+class FixedHeaders:
+    """Headers that never change: API keys, a static bearer token, a personal access token.
+
+    :param values: the headers.
+    :param secret: what in them must not be seen.
+    """
+
+    values: Mapping[str, str] = field(repr=False)
+    secret: tuple[str, ...] = field(repr=False)
+
+    def headers(self) -> Mapping[str, str]:
+        return self.values
+
+    @property
+    def current(self) -> str | None:
+        return "fixed"
+
+    def may_renew(self) -> bool:
+        return False
+
+    def accepted(self) -> None:
+        return None
+
+    def renew(self, check: Callable[[Request, str], Flow[bytes]]) -> Flow[None]:
+        yield from ()
+
+    def secrets(self) -> Iterator[str]:
+        return iter(self.secret)
+
+
+@dataclass
+class OAuthToken:
+    """A bearer token of an OAuth 2.0 token endpoint (Keycloak), renewed before it expires.
+
+    :param token_url: the whole URL of the endpoint.
+    :param grant: the form that gets a token (``grant_type`` and what goes with it).
+    :param timeout: seconds for one request.
+    :param fields: which fields of the connection the grant comes from, for messages.
+    :param can_refresh: use the ``refresh_token`` of a reply, when there is one, instead of the grant. Only for
+        the password grant: the others have nothing to save by it.
+    :param clock: gives seconds; for tests.
+    """
+
+    token_url: str
+    grant: Mapping[str, str] = field(repr=False)
+    timeout: float = 30.0
+    fields: str = "login and password"
+    can_refresh: bool = False
+    clock: Callable[[], float] = time.monotonic
+    _token: str | None = field(default=None, init=False, repr=False)
+    _stale_at: float = field(default=0.0, init=False)
+    _refresh: str | None = field(default=None, init=False, repr=False)
+    _refresh_until: float = field(default=0.0, init=False)
+    _renewed_at: float = field(default=float("-inf"), init=False)
+    _in_vain: int = field(default=0, init=False)
+
+    def headers(self) -> Mapping[str, str] | None:
+        if self._token is None or self.clock() >= self._stale_at:
+            return None
+        return {"Authorization": f"Bearer {self._token}"}
+
+    @property
+    def current(self) -> str | None:
+        return self._token
+
+    def may_renew(self) -> bool:
+        if self._in_vain == 0:
+            return True
+        first, most = _BACK_OFF
+        since: float = self.clock() - self._renewed_at
+        return since >= min(most, first * 2.0 ** min(self._in_vain - 1, 10))
+
+    def accepted(self) -> None:
+        self._in_vain = 0
+
+    def renew(self, check: Callable[[Request, str], Flow[bytes]]) -> Flow[None]:
+        asked_at = self.clock()
+        if self._refresh is not None and asked_at < self._refresh_until:
+            refresh = {"grant_type": "refresh_token", "refresh_token": self._refresh}
+            if "client_id" in self.grant:
+                refresh["client_id"] = self.grant["client_id"]
+            self._refresh = None
+            try:
+                yield from self._ask(refresh, asked_at, check)
+                return
+            except AuthenticationError:
+                # The session behind a refresh token can end at any time; the grant itself may still be good.
+                pass
+        yield from self._ask(self.grant, asked_at, check)
+
+    def _ask(
+        self, form: Mapping[str, str], asked_at: float, check: Callable[[Request, str], Flow[bytes]]
+    ) -> Flow[None]:
+        request = Request(
+            "POST",
+            self.token_url,
+            {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
+            self.timeout,
+            urlencode(form).encode(),
+        )
+        self._renewed_at = asked_at
+        self._in_vain += 1
+        body = yield from check(request, self.fields)
+        try:
+            reply = json.loads(body)
+            token = reply["access_token"]
+            if not isinstance(token, str) or not token or not token.isprintable() or not token.isascii():
+                raise TypeError("access_token is not a text")
+            lasts = _seconds(reply.get("expires_in"), 60.0)
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
+            raise InvalidReplyError(
+                f"The token endpoint {self.token_url} answered without a usable access_token. Check auth_url and"
+                " realm of the connection."
+            ) from e
+        yield Mask(token)
+        # A token is renewed while it is still good, so that no request has to find out; a short one is used longer.
+        self._stale_at = asked_at + lasts - min(30.0, lasts / 4)
+        self._token = token
+        refresh = reply.get("refresh_token")
+        if self.can_refresh and isinstance(refresh, str) and refresh:
+            yield Mask(refresh)
+            self._refresh = refresh
+            self._refresh_until = asked_at + _seconds(reply.get("refresh_expires_in"), 0.0) - 5.0
+
+    def secrets(self) -> Iterator[str]:
+        for name, value in self.grant.items():
+            if name in ("client_secret", "password"):
+                yield value
+        yield from (value for value in (self._token, self._refresh) if value)
+
+
+def _seconds(value: object, default: float) -> float:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError("a time in seconds is not a number")
+    return max(0.0, float(value))

@@ -1,0 +1,240 @@
+"""Drives flows with requests, in a worker. The only module that imports it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import RLock
+from typing import IO, Any, TypeVar
+
+import requests
+from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ProxyError as Urllib3ProxyError
+
+from airflow_provider_testruns import __version__
+from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, Upload
+from airflow_provider_testruns.transport.effects import (
+    MAX_REPLY,
+    Flow,
+    Mask,
+    Renew,
+    ReplyTooLargeError,
+    Request,
+    WireError,
+)
+from airflow_provider_testruns.transport.policy import Session
+
+T = TypeVar("T")
+
+_CHUNK = 64 * 1024
+_BEFORE_SENDING = (NewConnectionError, NameResolutionError, Urllib3ProxyError)
+_HANDSHAKE = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "HANDSHAKE", "hostname", "doesn't match")
+
+
+class BlockingClient:
+    """Carries a session's flows with requests, one at a time.
+
+    :param session: the connection's way to its platform.
+    :param verify: as in requests: whether certificates are checked, or the path of a CA bundle.
+    :param mask: keeps a secret out of the logs.
+    :param sleep: waits for so many seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        verify: bool | str = True,
+        mask: Callable[[str], None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.session = session
+        self._verify = verify
+        self._mask = mask
+        self._sleep = sleep
+        self._http = _new_http()
+        # Re-entrant: a signal handler may run a flow of its own in the middle of a renewal.
+        self._renewal = RLock()
+
+    def run(self, steps: Steps[T], until: float | None = None) -> T:
+        """Carry steps to their end.
+
+        :param steps: what to do.
+        :param until: no request may last much beyond this time (wall-clock seconds).
+        :raises ApiError: as the steps do.
+        """
+        return self._drive(self.session.carry(steps, until))
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._http.close()
+
+    def __enter__(self) -> BlockingClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _drive(self, flow: Flow[T]) -> T:
+        value: Any = None
+        error: Exception | None = None
+        try:
+            while True:
+                try:
+                    effect = flow.throw(error) if error else flow.send(value)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                value, error = None, None
+                try:
+                    match effect:
+                        case Request():
+                            value = self._send(effect)
+                        case Sleep(seconds):
+                            self._sleep(seconds)
+                        case Renew(_, stale):
+                            with self._renewal:
+                                self._drive(self.session.renewing(stale))
+                        case Mask(secret):
+                            if self._mask is not None:
+                                self._mask(secret)
+                except Exception as e:  # whatever it is, the flow decides what it means
+                    error = e
+        finally:
+            flow.close()
+
+    def _send(self, request: Request) -> Reply:
+        http = _new_http() if request.fresh else self._http
+        deadline = time.monotonic() + request.timeout
+        headers = dict(request.headers)
+        data: Any = request.body
+        upload = None
+        if request.upload is not None:
+            data = upload = _MultipartFile(request.upload)
+            headers["Content-Type"] = upload.content_type
+        try:
+            with http.request(
+                request.method,
+                request.url,
+                headers=headers,
+                data=data,
+                auth=_as_it_is,
+                timeout=(min(10.0, request.timeout), request.timeout),
+                verify=self._verify,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                body = self._receive(response, request, deadline)
+                return Reply(
+                    response.status_code, {key.lower(): value for key, value in response.headers.items()}, body
+                )
+        except requests.RequestException as e:
+            raise _wire_error(e) from e
+        except HTTPError as e:
+            raise WireError(f"the connection broke ({type(e).__name__})", sent=True) from e
+        finally:
+            if upload is not None:
+                upload.close()
+            if request.fresh:
+                http.close()
+
+    def _receive(self, response: requests.Response, request: Request, deadline: float) -> bytes:
+        if request.save_to is not None and response.ok:
+            with request.save_to.open("wb") as file:
+                for chunk in response.iter_content(_CHUNK):
+                    file.write(chunk)
+            return b""
+        parts: list[bytes] = []
+        size = 0
+        for chunk in response.iter_content(_CHUNK):
+            size += len(chunk)
+            if size > MAX_REPLY:
+                raise ReplyTooLargeError
+            if time.monotonic() > deadline:
+                raise WireError(f"the reply was not complete after {request.timeout:.0f} s", sent=True)
+            parts.append(chunk)
+        return b"".join(parts)
+
+
+class _MultipartFile:
+    """A multipart form with one file, read from the disk while it is sent."""
+
+    def __init__(self, upload: Upload) -> None:
+        boundary = secrets.token_hex(16)
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        name = upload.path.name.replace('"', "_").replace("\r", "_").replace("\n", "_")
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{upload.field}"; filename="{name}"\r\n'
+            f"Content-Type: {upload.content_type}\r\n\r\n"
+        )
+        self._size, self._file = _open(upload.path)
+        self._parts = [head.encode(), None, f"\r\n--{boundary}--\r\n".encode()]
+        self._length = self._size + sum(len(part) for part in self._parts if part is not None)
+        self._chunks = self._read()
+        self._left = b""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def _read(self) -> Iterator[bytes]:
+        for part in self._parts:
+            if part is not None:
+                yield part
+            else:
+                while chunk := self._file.read(_CHUNK):
+                    yield chunk
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, as http.client asks for them."""
+        while size < 0 or len(self._left) < size:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._left += chunk
+        cut = len(self._left) if size < 0 else size
+        given, self._left = self._left[:cut], self._left[cut:]
+        return given
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _open(path: Path) -> tuple[int, IO[bytes]]:
+    return path.stat().st_size, path.open("rb")
+
+
+def _new_http() -> requests.Session:
+    http = requests.Session()
+    http.headers["User-Agent"] = f"airflow-provider-testruns/{__version__}"
+    return http
+
+
+def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keep requests from putting a .netrc entry in the place of our own header."""
+    return prepared
+
+
+def _wire_error(error: requests.RequestException) -> WireError:
+    cause = error.args[0] if error.args else None
+    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    text = str(reason or error)
+    if isinstance(error, requests.exceptions.SSLError):
+        certificate = "CERTIFICATE_VERIFY_FAILED" in text or "match" in text
+        handshake = certificate or any(word in text for word in _HANDSHAKE)
+        return WireError(f"TLS failed: {text}", sent=not handshake, certificate=certificate)
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return WireError("no connection within the time allowed", sent=False)
+    if isinstance(error, requests.exceptions.Timeout):
+        return WireError("no complete reply within the time allowed", sent=True)
+    if isinstance(reason, _BEFORE_SENDING):
+        return WireError(f"no connection ({_short(text)})", sent=False)
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        return WireError(f"the address is not usable ({_short(text)})", sent=False)
+    return WireError(f"the connection was lost ({_short(text)})", sent=True)
+
+
+def _short(text: str) -> str:
+    """The part of a urllib3 message that says what happened, without the object's repr before it."""
+    return text.rsplit(": ", 1)[-1].strip("()'\" ")[:200]

@@ -1,0 +1,90 @@
+"""What a flow asks its driver to do.
+
+A *flow* is a generator that yields these and ends in a result. It decides; the driver (requests in a worker,
+aiohttp in the triggerer) moves the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_testruns.platforms.call import Reply, Sleep, Upload
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.transport.auth import Auth
+
+T = TypeVar("T")
+
+#: The most that a reply may hold in memory, in bytes. The largest honest one is a list of some 100 000 cases.
+MAX_REPLY = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. The driver answers with a :class:`Reply`, whatever its status, or raises WireError.
+
+    :param method: the HTTP method.
+    :param url: the whole URL.
+    :param headers: all of them; the driver adds none that names a user.
+    :param timeout: seconds for the whole exchange, from the connection to the last byte.
+    :param body: what is sent, ``None`` for nothing.
+    :param upload: a file to send instead, as a multipart form.
+    :param save_to: a local file that takes the body of a 2xx reply.
+    :param fresh: send it over a connection of its own: a kept one may be dead, and then it can't be told
+        whether the request arrived.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    timeout: float
+    body: bytes | None = None
+    upload: Upload | None = None
+    save_to: Path | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Make sure that ``auth`` holds something newer than ``stale``; one at a time, however many flows ask."""
+
+    auth: Auth
+    stale: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Keep ``secret`` out of the logs from now on."""
+
+    secret: str = field(repr=False)
+
+
+class WireError(Exception):
+    """No complete reply.
+
+    :param message: what happened, for people.
+    :param sent: whether any of the request may have been read by the other side.
+    :param certificate: whether the other side's certificate was not accepted.
+    """
+
+    def __init__(self, message: str, *, sent: bool, certificate: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.certificate = certificate
+
+
+class ReplyTooLargeError(Exception):
+    """The reply is longer than :data:`MAX_REPLY`."""
+
+
+Effect = Request | Renew | Mask | Sleep
+Flow = Generator[Effect, Any, T]
+
+
+def send(request: Request) -> Flow[Reply]:
+    """The flow of one request, typed."""
+    reply: Reply = yield request
+    return reply

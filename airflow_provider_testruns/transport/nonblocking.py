@@ -1,0 +1,185 @@
+"""Drives flows with aiohttp, in the triggerer. The only module that imports it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import certifi
+
+from airflow_provider_testruns import __version__
+from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps
+from airflow_provider_testruns.transport.effects import (
+    MAX_REPLY,
+    Flow,
+    Mask,
+    Renew,
+    ReplyTooLargeError,
+    Request,
+    WireError,
+)
+from airflow_provider_testruns.transport.policy import Session
+
+T = TypeVar("T")
+
+#: Connections of one client, however many runs are waited for through it.
+MAX_CONNECTIONS = 8
+
+
+class AsyncClient:
+    """Carries a session's flows with aiohttp, many at a time over a few connections. Belongs to one event loop.
+
+    :param session: the connection's way to its platform.
+    :param verify: as in requests: whether certificates are checked, or the path of a CA bundle.
+    :param mask: keeps a secret out of the logs.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        verify: bool | str = True,
+        mask: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        self.session = session
+        self._verify = verify
+        self._mask = mask
+        self._http: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
+        self._opening = asyncio.Lock()
+        self._renewal = asyncio.Lock()
+
+    async def run(self, steps: Steps[T], until: float | None = None) -> T:
+        """Carry steps to their end.
+
+        :param steps: what to do.
+        :param until: no request may last much beyond this time (wall-clock seconds).
+        :raises ApiError: as the steps do.
+        """
+        return await self._drive(self.session.carry(steps, until))
+
+    async def close(self) -> None:
+        """Close the connections. The client can be used again; it opens new ones."""
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def _drive(self, flow: Flow[T]) -> T:
+        value: Any = None
+        error: Exception | None = None
+        try:
+            while True:
+                try:
+                    effect = flow.throw(error) if error else flow.send(value)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                value, error = None, None
+                try:
+                    if isinstance(effect, Request):
+                        value = await self._send(effect)
+                    elif isinstance(effect, Sleep):
+                        await asyncio.sleep(effect.seconds)
+                    elif isinstance(effect, Renew):
+                        async with self._renewal:
+                            await self._drive(self.session.renewing(effect.stale))
+                    elif isinstance(effect, Mask) and self._mask is not None:
+                        await self._mask(effect.secret)
+                except Exception as e:  # whatever it is, the flow decides what it means
+                    error = e
+        finally:
+            flow.close()
+
+    async def _send(self, request: Request) -> Reply:
+        if request.upload is not None or request.save_to is not None:
+            raise NotImplementedError("Files are moved by workers, not by the triggerer.")
+        http = self._http or await self._open(request.url)
+        try:
+            # Not aiohttp's own timeout: waiting for one of the few connections must not count.
+            async with http.request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                data=request.body,
+                proxy=self._proxy,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=request.timeout),
+            ) as response:
+                body = await self._receive(response, request)
+                return Reply(response.status, {key.lower(): value for key, value in response.headers.items()}, body)
+        except aiohttp.ClientConnectorCertificateError as e:
+            raise WireError(f"TLS failed: {e.certificate_error}", sent=False, certificate=True) from e
+        except aiohttp.ClientConnectorError as e:
+            raise WireError(f"no connection ({e.os_error.strerror or e})", sent=False) from e
+        except aiohttp.ConnectionTimeoutError as e:
+            raise WireError("no connection within the time allowed", sent=False) from e
+        except TimeoutError as e:
+            raise WireError("no complete reply within the time allowed", sent=True) from e
+        except aiohttp.InvalidURL as e:
+            raise WireError(f"the address is not usable ({e})", sent=False) from e
+        except (aiohttp.ClientError, OSError) as e:
+            raise WireError(f"the connection was lost ({e or type(e).__name__})", sent=True) from e
+
+    async def _receive(self, response: aiohttp.ClientResponse, request: Request) -> bytes:
+        length = response.content_length
+        if length is not None and length > MAX_REPLY:
+            response.close()
+            raise ReplyTooLargeError
+        async with asyncio.timeout(request.timeout):
+            if length is not None and "Content-Encoding" not in response.headers:
+                return await response.read()
+            parts: list[bytes] = []
+            size = 0
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if size > MAX_REPLY:
+                    response.close()
+                    raise ReplyTooLargeError
+                parts.append(chunk)
+            return b"".join(parts)
+
+    async def _open(self, url: str) -> aiohttp.ClientSession:
+        async with self._opening:
+            if self._http is None:
+                # Reading a CA bundle takes tens of milliseconds: not in the event loop.
+                context = await asyncio.to_thread(_ssl_context, self._verify)
+                self._proxy = await asyncio.to_thread(_proxy_for, url)
+                self._http = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=context, ttl_dns_cache=60),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    headers={"User-Agent": f"airflow-provider-testruns/{__version__}"},
+                )
+            return self._http
+
+
+def _ssl_context(verify: bool | str) -> ssl.SSLContext:
+    if verify is False:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if verify is True:
+        verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    if os.path.isdir(verify):
+        return ssl.create_default_context(capath=verify)
+    return ssl.create_default_context(cafile=verify)
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy of the environment for a host. Not aiohttp's ``trust_env``: that reads .netrc for each request."""
+    parts = urlsplit(url)
+    if parts.hostname is None or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)

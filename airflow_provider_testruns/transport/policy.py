@@ -1,0 +1,386 @@
+"""The rules for carrying calls: how each reply, or the lack of one, becomes a result or a typed error.
+
+Written once, free of I/O; :mod:`.blocking` and :mod:`.nonblocking` drive it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    AuthenticationError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+)
+from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps
+from airflow_provider_testruns.transport.auth import Auth
+from airflow_provider_testruns.transport.effects import (
+    MAX_REPLY,
+    Flow,
+    Renew,
+    ReplyTooLargeError,
+    Request,
+    WireError,
+    send,
+)
+
+T = TypeVar("T")
+
+#: The longest that a Retry-After is obeyed, in seconds: nobody meant a day.
+MAX_RETRY_AFTER = 300.0
+_MAX_ANSWER = 500
+_TAGS = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+
+_NEXT_STEP: dict[type[ApiError], str] = {
+    AuthenticationError: "Check {fields} of the connection.",
+    PermissionDeniedError: "Check what this user is allowed to do, and the licence or quota, on the platform.",
+    NotFoundError: "Check the id, and that the connection's host is the right address with the right path.",
+    InvalidRequestError: "Check the arguments of the task against what the platform says.",
+    RateLimitedError: "Ask less often (a longer poll_interval), or raise the platform's limit.",
+    ServerError: "The platform or a gateway before it has a problem; see its own logs or status page.",
+}
+
+
+@dataclass
+class Session:
+    """A connection's way to its platform: address, authentication and what is learnt on the way.
+
+    :param conn_id: the Airflow connection, for messages.
+    :param base_url: the platform's address, without a slash at the end; may carry a path.
+    :param auth: how requests say who they come from.
+    :param auth_fields: the connection's fields that hold the credentials, for messages.
+    :param timeout: seconds for one request, from the connection to the last byte.
+    :param clock: wall-clock seconds; for tests.
+    """
+
+    conn_id: str
+    base_url: str
+    auth: Auth
+    auth_fields: str = "login and password"
+    timeout: float = 30.0
+    clock: Callable[[], float] = time.time
+    #: The platform's clock minus ours in seconds, by the last reply's ``Date``; ``None`` before the first.
+    clock_offset: float | None = field(default=None, init=False)
+
+    def carry(self, steps: Steps[T], until: float | None = None) -> Flow[T]:
+        """Turn a platform's steps into a flow of requests.
+
+        :param steps: what to do.
+        :param until: no request may last much beyond this time (seconds of ``clock``).
+        """
+        value: Any = None
+        error: ApiError | None = None
+        try:
+            while True:
+                try:
+                    step = steps.throw(error) if error else steps.send(value)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                value, error = None, None
+                if isinstance(step, Sleep):
+                    yield step
+                    continue
+                try:
+                    value = yield from self.exchange(step, until)
+                except ApiError as e:
+                    error = e
+        finally:
+            steps.close()
+
+    def exchange(self, call: Call[T], until: float | None = None) -> Flow[T]:
+        """Send one call and read its reply; a token that was not accepted is renewed once.
+
+        :raises ApiError: one of its children, by what was answered.
+        """
+        renewed = False
+        redirects = 0
+        request = self._request(call, until)
+        while True:
+            headers = self.auth.headers()
+            if headers is None:
+                yield from self._renew(self.auth.current)
+                headers = self.auth.headers() or {}
+            used = self.auth.current
+            try:
+                reply = yield from send(replace(request, headers={**request.headers, **headers}))
+            except WireError as e:
+                raise self._wire_error(e, call.what, request) from e
+            except ReplyTooLargeError as e:
+                raise self._unreadable(call, request, f"the reply is larger than {MAX_REPLY} bytes") from e
+            self._note_date(reply)
+            if reply.status == 401 and not renewed and self.auth.may_renew():
+                renewed = True
+                yield from self._renew(used)
+                continue
+            if reply.status in (301, 302, 303, 307, 308):
+                redirects += 1
+                request = self._follow(call, request, reply, redirects)
+                continue
+            if not 200 <= reply.status < 300:
+                error = self.error_for(reply, call.what, request, call.error_text)
+                error.did_nothing = call.did_nothing(reply)
+                raise error
+            self.auth.accepted()
+            try:
+                return call.read(reply)
+            except InvalidReplyError as e:
+                raise self._unreadable(call, request, str(e), reply.status) from e
+
+    def _renew(self, stale: str | None) -> Flow[None]:
+        try:
+            yield Renew(self.auth, stale)
+        except ApiError as e:
+            e.did_nothing = True
+            raise
+
+    def renewing(self, stale: str | None) -> Flow[None]:
+        """The flow behind :class:`Renew`; the driver sees to it that only one runs at a time."""
+        if self.auth.headers() is not None and self.auth.current != stale:
+            return
+        yield from self.auth.renew(self._token_body)
+
+    def _token_body(self, request: Request, fields: str) -> Flow[bytes]:
+        what = "get a token"
+        try:
+            reply = yield from send(request)
+        except WireError as e:
+            raise self._wire_error(e, what, request) from e
+        except ReplyTooLargeError as e:
+            raise InvalidReplyError(f"The token endpoint {request.url} sent more than {MAX_REPLY} bytes.") from e
+        if 200 <= reply.status < 300:
+            return reply.body
+        if 300 <= reply.status < 400:
+            raise InvalidReplyError(
+                f"Connection {self.conn_id!r}: the token endpoint {request.url} redirects to"
+                f" {_origin(reply.headers.get('location', ''))}, where no credentials are sent. Check auth_url.",
+                status=reply.status,
+            )
+        if reply.status in (400, 401):
+            answer = self._answer(reply, None)
+            raise AuthenticationError(
+                f"Connection {self.conn_id!r}: the token endpoint {request.url} refused the credentials with"
+                f" HTTP {reply.status}: {answer} Check {fields} of the connection, and its realm or auth_url.",
+                status=reply.status,
+            )
+        if reply.status == 404:
+            raise NotFoundError(
+                f"Connection {self.conn_id!r}: there is no token endpoint at {request.url} (HTTP 404). Check host,"
+                " realm and auth_url of the connection.",
+                status=404,
+            )
+        raise self.error_for(reply, what, request, None)
+
+    def _request(self, call: Call[Any], until: float | None) -> Request:
+        query = {key: str(value) for key, value in call.query.items() if value is not None}
+        url = self.base_url + call.path + ("?" + urlencode(query) if query else "")
+        headers = {"Accept": "application/json", **call.headers}
+        body = None
+        if call.json is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(call.json, allow_nan=False).encode()
+        elif call.form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            body = urlencode(call.form).encode()
+        timeout = self.timeout
+        if until is not None:
+            timeout = max(1.0, min(timeout, until - self.clock()))
+        return Request(
+            call.method,
+            url,
+            headers,
+            timeout,
+            body,
+            call.upload,
+            call.save_to,
+            fresh=not call.repeatable,
+        )
+
+    def _follow(self, call: Call[Any], request: Request, reply: Reply, redirects: int) -> Request:
+        target = urljoin(request.url, reply.headers.get("location", ""))
+        if request.method != "GET":
+            why = f"it redirects a {request.method}, which is not followed"
+        elif _origin(target) != _origin(request.url):
+            why = f"it redirects to {_origin(target)}, where the credentials must not go"
+        elif redirects > 3:
+            why = "it redirects in circles"
+        else:
+            return replace(request, url=target)
+        raise InvalidReplyError(
+            f"{self._head(call.what, request)}: HTTP {reply.status}, and {why}. Check the connection's host: scheme,"
+            " name and path must be the API's own.",
+            status=reply.status,
+        )
+
+    def error_for(self, reply: Reply, what: str, request: Request, error_text: Callable[[Any], str] | None) -> ApiError:
+        """The typed error of a reply that is none of 2xx and 3xx."""
+        status = reply.status
+        kind: type[ApiError]
+        if status == 401:
+            kind = AuthenticationError
+        elif status in (402, 403):
+            kind = PermissionDeniedError
+        elif status == 404:
+            kind = NotFoundError
+        elif status == 429:
+            kind = RateLimitedError
+        elif status >= 500 or status == 408:
+            kind = ServerError
+        else:
+            kind = InvalidRequestError
+        next_step = _NEXT_STEP[kind].format(fields=self.auth_fields)
+        return kind(
+            f"{self._head(what, request)}: HTTP {status}: {self._answer(reply, error_text)} {next_step}",
+            status=status,
+            retry_after=retry_after(reply.headers, self.clock()),
+        )
+
+    def _head(self, what: str, request: Request) -> str:
+        url = request.url.split("?", 1)[0]
+        return f"Connection {self.conn_id!r} could not {what} ({request.method} {url})"
+
+    def _answer(self, reply: Reply, error_text: Callable[[Any], str] | None) -> str:
+        text = ""
+        try:
+            body = reply.json()
+        except InvalidReplyError:
+            decoded = reply.body[:20_000].decode(errors="replace")
+            text = _TAGS.sub(" ", decoded) if "<" in decoded else decoded
+        else:
+            text = error_text(body) if error_text else ""
+            if not text and isinstance(body, Mapping):
+                found = [body.get(key) for key in ("detail", "message", "error_description", "error", "errors")]
+                text = "; ".join(dict.fromkeys(str(item) for item in found if item))
+            text = text or str(body)
+        text = " ".join(self.mask(text).split())
+        if len(text) > _MAX_ANSWER:
+            text = text[:_MAX_ANSWER] + " […]"
+        if not text:
+            return "an empty reply."
+        return text if text.endswith((".", "!", "?")) else text + "."
+
+    def mask(self, text: str) -> str:
+        """``text`` without this connection's secrets."""
+        for secret in sorted(self.auth.secrets(), key=len, reverse=True):
+            if len(secret) >= 4:
+                text = text.replace(secret, "***")
+        return text
+
+    def _unreadable(self, call: Call[Any], request: Request, why: str, status: int | None = None) -> ApiError:
+        return InvalidReplyError(
+            f"{self._head(call.what, request)}: the reply is not what the API's documents say: {self.mask(why)}."
+            " Check that the connection's host is the API's own address.",
+            status=status,
+        )
+
+    def _wire_error(self, error: WireError, what: str, request: Request) -> ApiError:
+        if error.certificate:
+            hint = (
+                "Check the connection's extra 'verify': true, or the path of a CA bundle that the server's"
+                " certificate is signed by."
+            )
+        elif error.sent:
+            hint = "Check the network and the platform; the extra 'timeout' sets how long one request may take."
+        else:
+            hint = "Check the connection's host and port, and that the platform is reachable from here."
+        return TransportError(f"{self._head(what, request)}: {self.mask(str(error))}. {hint}", sent=error.sent)
+
+    def _note_date(self, reply: Reply) -> None:
+        date = reply.headers.get("date")
+        if date is None:
+            return
+        try:
+            self.clock_offset = parsedate_to_datetime(date).timestamp() - self.clock()
+        except (ValueError, TypeError, OverflowError):
+            self.clock_offset = None
+
+
+def patiently(
+    steps: Steps[T], seconds: float, *, clock: Callable[[], float] = time.time, log: Callable[..., None] | None = None
+) -> Steps[T]:
+    """The same steps, with calls that failed in passing sent again, as long as that changes nothing.
+
+    429, 5xx, time-outs and lost connections are tried again after 1, 2, 4 … 30 s (Retry-After, if longer).
+
+    :param steps: what to do.
+    :param seconds: how long, from now, a failing call is tried again; 0 for not at all.
+    :param clock: wall-clock seconds; for tests.
+    :param log: called with a message and arguments for each failure that is passed over.
+    """
+    until = clock() + seconds
+    failures = 0
+    value: Any = None
+    error: ApiError | None = None
+    step: Call[Any] | Sleep | None = None
+    try:
+        while True:
+            if error is not None and isinstance(step, Call) and step.repeatable and error.transient:
+                pause = max(back_off(failures), error.retry_after or 0.0)
+                if clock() + pause <= until:
+                    failures += 1
+                    if log is not None:
+                        log("%s Trying again in %.0f s.", error, pause)
+                    yield Sleep(pause)
+                    error = None
+            if step is None or error is not None or not failures:
+                try:
+                    step = steps.throw(error) if error else steps.send(value)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+            value, error = None, None
+            try:
+                value = yield step
+            except ApiError as e:
+                error = e
+            else:
+                failures = 0
+    finally:
+        steps.close()
+
+
+def back_off(failures: int, most: float = 30.0) -> float:
+    """Seconds to wait after so many failures before: 1, 2, 4 …, with up to a quarter more by chance."""
+    wait: float = min(most, 2.0 ** min(failures, 10)) * (1 + random.random() / 4)
+    return wait
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds of a ``Retry-After`` header (a number or a date), at most :data:`MAX_RETRY_AFTER`."""
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, TypeError, OverflowError):
+            return None
+    if seconds != seconds:
+        return None
+    return min(MAX_RETRY_AFTER, max(0.0, seconds))
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    port = port or {"https": 443, "http": 80}.get(parts.scheme)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
