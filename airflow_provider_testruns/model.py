@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_testruns.exceptions import ConfigurationError
+
 
 class RunState(enum.StrEnum):
     """Where a run is in its life. What it amounts to is not said here."""
@@ -267,6 +269,16 @@ class Gates:
     fail_on_no_tests: bool = True
     eval_thresholds: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the fractions.
+
+        :raises ConfigurationError: naming the argument.
+        """
+        if self.min_pass_rate is not None:
+            _check_fraction("min_pass_rate", self.min_pass_rate)
+        for name, value in self.eval_thresholds.items():
+            _check_fraction(f"eval_thresholds[{name!r}]", value)
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -344,6 +356,11 @@ def _missed_evaluations(report: RunReport, gates: Gates) -> tuple[str, ...]:
                 f"Evaluation {name!r} is {metric.value:.3g}, below its gate {threshold:g} by {missed_by:.3g}."
             )
     return tuple(reasons)
+
+
+def _check_fraction(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"{name} must be a fraction from 0 to 1 (0.95 is 95 %); got {value!r}.")
 
 
 def utc(moment: datetime) -> datetime:

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_testruns import exceptions
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     InvalidReplyError,
     NotFoundError,
 )
@@ -54,6 +56,37 @@ class WaitEnd:
     status: WaitStatus
     run: Run
     error: ApiError | None = None
+
+    def to_event(self) -> dict[str, Any]:
+        """Plain JSON data for a trigger's event: ``status``, ``run`` and, when there is one, ``error``."""
+        event: dict[str, Any] = {"status": self.status.value, "run": self.run.to_dict()}
+        if self.error is not None:
+            event["error"] = {"type": type(self.error).__name__, "message": str(self.error)}
+        return event
+
+    @classmethod
+    def from_event(cls, event: Any) -> WaitEnd:
+        """Read what :meth:`to_event` wrote, on the worker.
+
+        :raises ConfigurationError: when it is anything else.
+        """
+        try:
+            status = WaitStatus(event["status"])
+            run = Run.from_dict(event["run"])
+            given = event.get("error")
+            error = None
+            if given is not None:
+                kind = getattr(exceptions, str(given["type"]), None)
+                known = isinstance(kind, type) and issubclass(kind, ApiError)
+                error = (kind if known else ApiError)(str(given["message"]))
+            elif status is WaitStatus.ERROR:
+                raise KeyError("error")
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise ConfigurationError(
+                f"The trigger's event is not one that this version of the provider knows ({type(e).__name__}: {e}). The"
+                " triggerer and the workers must have the same version of airflow-provider-testruns."
+            ) from e
+        return cls(status, run, error)
 
 
 @dataclass(slots=True)
@@ -114,7 +147,10 @@ class Wait:
         self._retry_after = error.retry_after or 0.0
         if type(error) is not self._trouble:
             self._trouble = type(error)
-            self.log.warning("%s The wait goes on.", error)
+            if isinstance(error, NotFoundError) and not self.seen:
+                self.log.info("The platform does not show run %s yet.", self.run.run_id)
+            else:
+                self.log.warning("%s The wait goes on.", error)
         return self._timeout(error)
 
     def pause(self) -> float:
@@ -125,6 +161,11 @@ class Wait:
         """
         interval = self.poll_interval * (1 + JITTER * (2 * random.random() - 1))
         return max(0.0, min(max(interval, self._retry_after), self.deadline - self.clock()))
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the run could not be seen last, for a reason that ends the wait if it lasts."""
+        return self._unseen_since is not None
 
     def _timeout(self, error: ApiError | None) -> WaitEnd | None:
         if self.clock() >= self.deadline:
@@ -143,20 +184,19 @@ class Wait:
             )
 
 
-def wait_for(platform: Platform, wait: Wait, *, first_pause: float = 0.0) -> Steps[WaitEnd]:
+def wait_for(platform: Platform, wait: Wait, *, each_round: Callable[[], None] = lambda: None) -> Steps[WaitEnd]:
     """Wait for one run in place.
 
     :param platform: the run's platform.
     :param wait: the run and the rules; kept up to date while it goes on.
-    :param first_pause: seconds before the first look.
+    :param each_round: called after each look.
     """
-    gap = first_pause
     while True:
-        yield from pause(gap)
         end = yield from look_once(platform, wait)
+        each_round()
         if end is not None:
             return end
-        gap = wait.pause()
+        yield from pause(wait.pause())
 
 
 def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:

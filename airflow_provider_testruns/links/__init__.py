@@ -1,0 +1,1 @@
+"""Links from Airflow to the platforms."""

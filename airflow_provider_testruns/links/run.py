@@ -1,0 +1,52 @@
+"""The button "Open test run" of a task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
+
+    from airflow_provider_testruns.model import Run
+
+#: The XCom that holds the address.
+URL_KEY = "run_url"
+
+
+class RunLink(BaseOperatorLink):
+    """Opens the run on its platform.
+
+    The address is an XCom that the task pushes as soon as its run is started: so the button is there while the run is
+    going, deferred or not, for each mapped task.
+    """
+
+    name = "Open test run"
+
+    @property
+    def xcom_key(self) -> str:
+        """The XCom in which the address is. Airflow's own key is written only at the end of a try."""
+        return URL_KEY
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The address, empty while there is no run.
+
+        :param operator: the task's operator.
+        :param ti_key: which task instance is meant.
+        """
+        return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
+
+
+def announce(context: Context, run: Run, log: Any) -> None:
+    """Push the run's id and address to XCom and say where the run is.
+
+    :param context: the task's.
+    :param run: the run.
+    :param log: the task's.
+    """
+    ti = context["ti"]
+    ti.xcom_push(key="run_id", value=run.run_id)
+    ti.xcom_push(key=URL_KEY, value=run.url)
+    if run.url:
+        log.info("The run: %s", run.url)

@@ -1,0 +1,327 @@
+"""What the starting operators of all platforms share: from the start of a run to its verdict."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    ConfigurationError,
+    RunTimeoutError,
+    StartSupersededError,
+)
+from airflow_provider_testruns.links.run import RunLink, announce
+from airflow_provider_testruns.model import Gates, Run, Verdict, assess
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_testruns.hooks.base import PlatformHook
+    from airflow_provider_testruns.lifecycle.starting import Starter
+    from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
+    from airflow_provider_testruns.transport.blocking import BlockingClient
+
+#: How long the calls that fetch a finished run's report are tried again when they fail in passing; seconds.
+REPORT_PATIENCE = 300.0
+#: What a worker that is being stopped has before it is killed, with something to spare; seconds.
+KILL_WITHIN = 3.5
+
+
+class PlatformOperator(BaseOperator):
+    """An operator that talks to one platform."""
+
+    #: The platform, as the registry of hooks knows it.
+    platform_name: ClassVar[str]
+    #: The attribute with the id of the connection.
+    conn_id_field: ClassVar[str]
+
+    @property
+    def conn_id(self) -> str:
+        """The id of the Airflow connection."""
+        conn_id: str = getattr(self, self.conn_id_field)
+        return conn_id
+
+    def make_hook(self) -> PlatformHook[Any]:
+        """The platform's hook, with this operator's connection."""
+        from airflow_provider_testruns.hooks.registry import hook_class
+
+        return hook_class(self.platform_name)(self.conn_id)
+
+
+class StartRunOperator(PlatformOperator):
+    """Starts a run, waits for it and judges it.
+
+    :param wait_for_completion: wait until the run is final and judge it. Without, the task ends when the run is
+        started and returns ``{run_id, run_url, state}``.
+    :param deferrable: wait in the triggerer, without a worker. Default: Airflow's ``operators.default_deferrable``.
+    :param poll_interval: seconds (or a timedelta) between two looks at the run.
+    :param timeout: seconds (or a timedelta) for the whole wait of a try, deferred or not; ``execution_timeout`` counts
+        too, whichever is over first.
+    :param cancel_on_kill: cancel the run when the task is killed, cleared or marked in the UI.
+    :param cancel_on_timeout: cancel the run when the time is over.
+    :param durable: remember the run across tries (Airflow 3.3 and later), so that a retry goes on with it instead of
+        starting another one.
+    :param adopt_lost_start: when the reply to a start was lost, take the one run that a look-up finds. Without, the
+        task fails and names it.
+    :param retry_failed_runs: whether a run that failed its tests is worth Airflow's retries, each with a new run.
+        Without, a failed verdict ends the task at once.
+    :param min_pass_rate: when given it replaces "all passed": the least fraction (0 to 1) of the cases that were tried
+        which must have passed.
+    :param fail_on_no_tests: whether a run in which no test case took part fails.
+    """
+
+    operator_extra_links = (RunLink(),)
+    template_fields: Sequence[str] = ()
+    ui_color = "#e8f0e4"
+
+    def __init__(
+        self,
+        *,
+        wait_for_completion: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float | timedelta = 10.0,
+        timeout: float | timedelta = 24 * 60 * 60.0,
+        cancel_on_kill: bool = True,
+        cancel_on_timeout: bool = True,
+        durable: bool = True,
+        adopt_lost_start: bool = True,
+        retry_failed_runs: bool = True,
+        min_pass_rate: float | None = None,
+        fail_on_no_tests: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.timeout = seconds("timeout", timeout)
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
+        self.durable = durable
+        self.adopt_lost_start = adopt_lost_start
+        self.retry_failed_runs = retry_failed_runs
+        self.min_pass_rate = min_pass_rate
+        self.fail_on_no_tests = fail_on_no_tests
+        # Raises for what can be told already where the DAG is written.
+        Gates(min_pass_rate=min_pass_rate)
+        # What on_kill needs, which runs in a signal handler in the middle of anything.
+        self._hook: PlatformHook[Any] | None = None
+        self._starter: Starter | None = None
+        self._run: Run | None = None
+        self._released = False
+
+    @abstractmethod
+    def start_arguments(self) -> dict[str, Any]:
+        """The arguments of the platform's start, from this operator's own."""
+
+    def gates(self) -> Gates:
+        """What the task asks of the run."""
+        return Gates(min_pass_rate=self.min_pass_rate, fail_on_no_tests=self.fail_on_no_tests)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Obtain a run, wait for it, judge it."""
+        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, look_once, wait_for
+
+        # Raises for a gate that can't be right, before a run is paid for.
+        self.gates()
+        hook = self._hook = self.make_hook()
+        deadline = self._deadline(context)
+        starter = self._starter = self._new_starter(context, hook)
+        self.log.info("Using connection %r (%s).", self.conn_id, hook.settings.base_url)
+        try:
+            obtained = hook.client.run(starter.obtain(self.start_arguments()))
+        except StartSupersededError:
+            self._released = True
+            raise
+        run = self._run = obtained.run
+        announce(context, run, self.log)
+        if not self.wait_for_completion:
+            return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value}
+        if obtained.seen and run.final:
+            return self._conclude(context, hook, WaitEnd(WaitStatus.FINISHED, run))
+        wait = Wait(run, deadline, self.poll_interval, self.log, seen=obtained.seen)
+        if self.deferrable:
+            end = hook.client.run(look_once(hook.platform, wait), deadline)
+            self._note(wait)
+            if end is None:
+                from airflow_provider_testruns.triggers.run import defer_until_final
+
+                defer_until_final(
+                    self,
+                    wait,
+                    platform=self.platform_name,
+                    conn_id=self.conn_id,
+                    cancel_on_kill=self.cancel_on_kill,
+                )
+        else:
+            end = hook.client.run(wait_for(hook.platform, wait, each_round=lambda: self._note(wait)), deadline)
+        return self._conclude(context, hook, end)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Go on after the triggerer's wait.
+
+        :param event: as :meth:`.WaitEnd.to_event` makes it.
+        :raises ConfigurationError: when it is none.
+        """
+        from airflow_provider_testruns.lifecycle.waiting import WaitEnd
+
+        end = WaitEnd.from_event(event)
+        hook = self._hook = self.make_hook()
+        self._run = end.run
+        starter = self._starter = self._new_starter(context, hook)
+        starter.restore(end.run)
+        return self._conclude(context, hook, end)
+
+    def on_kill(self) -> None:
+        """Cancel the run when the task is stopped from outside.
+
+        Runs in a signal handler with about 5 s before the process is killed: a transport of its own, no lock, no call
+        to Airflow.
+        """
+        hook, starter = self._hook, self._starter
+        if not self.cancel_on_kill or self._released or hook is None or starter is None:
+            return
+        record = starter.record
+        run = self._run or (record.run if record is not None else None)
+        if run is not None and run.final:
+            return
+        client = hook.new_client(timeout=KILL_WITHIN / 3, in_signal_handler=True)
+        try:
+            if run is None:
+                if record is None or record.cannot_list is not None:
+                    self.log.warning("The task was killed; no run of it is known.")
+                    return
+                found = client.run(starter.candidates(record))
+                if len(found) != 1:
+                    self.log.warning(
+                        "The task was killed while it started a run. %s The platform may have a run that nobody waits"
+                        " for: look for one begun since %s.",
+                        f"{len(found)} runs could be it." if found else "No run of it is listed yet.",
+                        time.strftime("%H:%M:%S UTC", time.gmtime(record.intent_at)),
+                    )
+                    return
+                run = found[0]
+            self._stop(client, hook, run, "the task was killed", within=KILL_WITHIN)
+        except ApiError as e:
+            self.log.error("The task was killed and its run could not be cancelled: it may go on. %s", e)
+        finally:
+            client.close()
+
+    def _new_starter(self, context: Context, hook: PlatformHook[Any]) -> Starter:
+        from airflow_provider_testruns.lifecycle.starting import Starter
+        from airflow_provider_testruns.operators.record import epoch_of, record_store
+
+        store = record_store(context) if self.durable else None
+        if store is None and self.durable:
+            self.log.debug("This Airflow version has no task state store: a retry can't go on with an earlier run.")
+        return Starter(
+            hook.platform,
+            store=store,
+            epoch=epoch_of(context, self),
+            window=hook.settings.timeout,
+            adopt=self.adopt_lost_start,
+            cancel_older=self.cancel_on_kill,
+            log=self.log,
+            clock_offset=lambda: hook.client.session.clock_offset,
+        )
+
+    def _deadline(self, context: Context) -> float:
+        deadline = time.time() + self.timeout
+        # In place Airflow enforces execution_timeout by itself; while a task is deferred it does not.
+        if self.deferrable and self.execution_timeout is not None:
+            started = context["ti"].start_date
+            began = started.timestamp() if started is not None else time.time()
+            deadline = min(deadline, began + self.execution_timeout.total_seconds())
+        return deadline
+
+    def _note(self, wait: Wait) -> None:
+        """Keep what a look has brought, in the record and for on_kill."""
+        self._run = wait.run
+        if self._starter is None:
+            return
+        try:
+            if wait.seen:
+                self._starter.saw(wait.run)
+            self._starter.catch_up()
+        except StartSupersededError:
+            self._released = True
+            raise
+
+    def _conclude(self, context: Context, hook: PlatformHook[Any], end: WaitEnd) -> dict[str, Any]:
+        from airflow_provider_testruns.lifecycle.waiting import WaitStatus
+
+        if end.status is WaitStatus.ERROR and end.error is not None:
+            raise end.error
+        if end.status is WaitStatus.TIMEOUT:
+            raise self._timed_out(hook, end)
+        return self._judge(context, hook, end.run)
+
+    def _judge(self, context: Context, hook: PlatformHook[Any], run: Run) -> dict[str, Any]:
+        from airflow_provider_testruns.reporting.text import table, verdict_error
+        from airflow_provider_testruns.reporting.xcom import to_xcom
+
+        report = hook.ask(hook.platform.get_report(run), REPORT_PATIENCE)
+        self._run = report.run
+        judgement = assess(report, self.gates())
+        self.log.info("%s", table(report, judgement))
+        if self._starter is not None:
+            try:
+                self._starter.judged(report.run, judgement.verdict)
+            except StartSupersededError:
+                self._released = True
+                raise
+        result = to_xcom(report, judgement)
+        error = verdict_error(report, judgement)
+        if error is None:
+            return result
+        if self.do_xcom_push:
+            # A task that fails has no return value of its own; the report must be there all the same.
+            context["ti"].xcom_push(key="return_value", value=result)
+        if judgement.verdict is Verdict.FAILED and not self.retry_failed_runs:
+            raise AirflowFailException(str(error)) from error
+        raise error
+
+    def _timed_out(self, hook: PlatformHook[Any], end: WaitEnd) -> RunTimeoutError:
+        run = end.run
+        said = f"Run {run.run_id} was not final in time (timeout {self.timeout:g} s): {run.raw_state}"
+        said += f", {run.progress}." if run.progress is not None else "."
+        if end.error is not None:
+            said += f" The last look at it failed: {end.error}"
+        if self.cancel_on_timeout:
+            run = self._stop(hook.client, hook, run, "its time is over")
+            said += f" It was cancelled and ended as {run.raw_state}." if run.final else " It was asked to stop."
+            if run.final and self._starter is not None:
+                # So that the next try starts a new run instead of judging this one.
+                self._starter.judged(run, Verdict.CANCELLED)
+        else:
+            said += " It goes on (cancel_on_timeout=False); a retry waits for it again."
+        if run.url:
+            said += f" The run: {run.url}"
+        return RunTimeoutError(said)
+
+    def _stop(
+        self, client: BlockingClient, hook: PlatformHook[Any], run: Run, why: str, within: float | None = None
+    ) -> Run:
+        from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
+
+        within = CONFIRM_WITHIN if within is None else within
+        run = client.run(stop(hook.platform, run, self.log, why=why, within=within), time.time() + within)
+        self._run = run
+        return run
+
+
+def seconds(name: str, value: float | timedelta) -> float:
+    """An argument that is a time: seconds or a timedelta, more than none.
+
+    :raises ConfigurationError: when it is not.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
+        raise ConfigurationError(f"{name} must be a number of seconds greater than 0, or a timedelta; got {value!r}.")
+    return float(number)

@@ -1,0 +1,67 @@
+"""Where the record of a task's start is kept: Airflow's task state store (3.3 and later)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_testruns.exceptions import StartSupersededError
+from airflow_provider_testruns.lifecycle.starting import Epoch
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+#: The one key in the task's state store.
+KEY = "test_run"
+
+
+class TaskStateRecordStore:
+    """Keeps the record in a task's state store. It outlives a try, which an XCom does not.
+
+    :param accessor: ``context["task_state_store"]``.
+    """
+
+    def __init__(self, accessor: Any) -> None:
+        self._accessor = accessor
+
+    def read(self) -> Any:
+        """What was written last, ``None`` when nothing was."""
+        return self._accessor.get(KEY)
+
+    def write(self, data: dict[str, Any]) -> None:
+        """Keep ``data``.
+
+        :raises StartSupersededError: when Airflow does not know this try any more: a later one owns the task.
+        """
+        try:
+            self._accessor.set(KEY, data)
+        except Exception as e:
+            if _status(e) == 404:
+                raise StartSupersededError(
+                    "Airflow has handed this task to a later try, which looks after its run. This try stops here and"
+                    " leaves the run alone."
+                ) from e
+            raise
+
+    def clear(self) -> None:
+        """Forget what was written."""
+        self._accessor.delete(KEY)
+
+
+def record_store(context: Context) -> TaskStateRecordStore | None:
+    """The store of the running task; ``None`` where the Airflow version has none."""
+    accessor = context.get("task_state_store")
+    return None if accessor is None else TaskStateRecordStore(accessor)
+
+
+def epoch_of(context: Context, operator: BaseOperator) -> Epoch:
+    """The task's epoch: a retry keeps it, a clear moves it."""
+    clear_number = getattr(context.get("dag_run"), "clear_number", 0)
+    return Epoch(int(context["ti"].max_tries or 0), int(operator.retries or 0), int(clear_number or 0))
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status behind a failed write: from the supervisor's answer, or the API client's own exception."""
+    detail = getattr(getattr(error, "error", None), "detail", None)
+    if isinstance(detail, dict):
+        return detail.get("status_code")
+    return getattr(getattr(error, "response", None), "status_code", None)

@@ -1,0 +1,91 @@
+"""The report for people: a table in the log, and the message of a task that fails."""
+
+from __future__ import annotations
+
+from airflow_provider_testruns.exceptions import (
+    RunCancelledError,
+    RunEndedError,
+    RunErroredError,
+    RunFailedError,
+)
+from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict
+from airflow_provider_testruns.reporting.xcom import shorten
+
+#: How many failed cases are named in a message.
+MAX_NAMED = 10
+_LINE = 200
+_ERRORS: dict[Verdict, type[RunEndedError]] = {
+    Verdict.FAILED: RunFailedError,
+    Verdict.ERRORED: RunErroredError,
+    Verdict.CANCELLED: RunCancelledError,
+}
+
+
+def table(report: RunReport, judgement: Judgement) -> str:
+    """The result as a small table, with the first failed cases below it."""
+    run, counts = report.run, report.counts
+    rows = [("verdict", judgement.verdict.value), ("state", run.raw_state)]
+    if counts is not None:
+        rows.append(("passed", str(counts.passed)))
+        rows += [
+            (label, str(number))
+            for label, number in (
+                ("failed", counts.failed),
+                ("unavailable", counts.unavailable),
+                ("not run", counts.not_run),
+            )
+            if number
+        ]
+        rows.append(("total", str(counts.total)))
+    if report.pass_rate is not None:
+        rows.append(("pass rate", f"{report.pass_rate:.1%}"))
+    if report.duration is not None:
+        rows.append(("duration", f"{report.duration:.1f} s"))
+    rows += [
+        (name, "nothing scored" if metric.value is None else f"{metric.value:.3g}")
+        for name, metric in sorted(report.metrics.items())
+    ]
+    width = max(len(label) for label, _ in rows)
+    lines = [f"Result of run {run.run_id}:"]
+    lines += [f"  {label:<{width}}  {value}" for label, value in rows]
+    lines += _failures(report)
+    return "\n".join(lines)
+
+
+def digest(report: RunReport, judgement: Judgement) -> str:
+    """What a failing task says: verdict and reasons, link, and at most ten failed cases in a line each."""
+    run = report.run
+    words = {
+        Verdict.PASSED: "passed",
+        Verdict.FAILED: "failed",
+        Verdict.ERRORED: "could not be run by the platform",
+        Verdict.CANCELLED: "was cancelled",
+    }
+    lines = [" ".join([f"Run {run.run_id} {words[judgement.verdict]}.", *judgement.reasons])]
+    lines += _failures(report)
+    if run.url:
+        lines.append(f"The run: {run.url}")
+    return "\n".join(lines)
+
+
+def verdict_error(report: RunReport, judgement: Judgement) -> RunEndedError | None:
+    """The exception of a verdict other than passed; ``None`` for a pass."""
+    kind = _ERRORS.get(judgement.verdict)
+    return None if kind is None else kind(digest(report, judgement))
+
+
+def _failures(report: RunReport) -> list[str]:
+    failures = report.failures
+    lines = [_failure(case) for case in failures[:MAX_NAMED]]
+    counts = report.counts
+    not_passed = max(len(failures), counts.failed + counts.unavailable if counts is not None else 0)
+    if lines and not_passed > len(lines):
+        lines.append(f"  … and {not_passed - len(lines)} more")
+    return lines
+
+
+def _failure(case: CaseResult) -> str:
+    name = f"{case.suite} / {case.name}" if case.suite else case.name
+    what = "unavailable" if case.outcome is Outcome.UNAVAILABLE else "failed"
+    message = " ".join(case.message.split())
+    return shorten(f"  {what}: {name}" + (f": {message}" if message else ""), _LINE)

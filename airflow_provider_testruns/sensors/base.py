@@ -1,0 +1,210 @@
+"""What the sensors of all platforms share: watching a run that somebody else has started."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseOperator,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_testruns.links.run import RunLink, announce
+from airflow_provider_testruns.model import Gates, Run, assess
+from airflow_provider_testruns.operators.base import REPORT_PATIENCE
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_testruns.hooks.base import PlatformHook
+    from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
+
+
+class RunSensor(BaseSensorOperator):
+    """Waits until a run is final and judges it. It never cancels what it watches.
+
+    In every mode the same function judges, and the report is the task's return value. With ``soft_fail`` a verdict
+    other than passed, and a time-out, skip the task; that the run could not be seen is an error in any case.
+
+    :param deferrable: wait in the triggerer, without a worker. Default: Airflow's ``operators.default_deferrable``.
+    :param min_pass_rate: when given it replaces "all passed": the least fraction (0 to 1) of the cases that were tried
+        which must have passed.
+    :param fail_on_no_tests: whether a run in which no test case took part fails.
+
+    ``timeout`` and ``poke_interval`` are Airflow's own.
+    """
+
+    #: The platform, as the registry of hooks knows it.
+    platform_name: ClassVar[str]
+    #: The attribute with the id of the connection.
+    conn_id_field: ClassVar[str]
+    operator_extra_links = (RunLink(),)
+    template_fields: Sequence[str] = ()
+    ui_color = "#e8f0e4"
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        min_pass_rate: float | None = None,
+        fail_on_no_tests: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+        self.min_pass_rate = min_pass_rate
+        self.fail_on_no_tests = fail_on_no_tests
+        # Raises for what can be told already where the DAG is written.
+        Gates(min_pass_rate=min_pass_rate)
+        self._wait: Wait | None = None
+        self._open_hook: PlatformHook[Any] | None = None
+        self._announced = False
+
+    @property
+    def conn_id(self) -> str:
+        """The id of the Airflow connection."""
+        conn_id: str = getattr(self, self.conn_id_field)
+        return conn_id
+
+    @abstractmethod
+    def watched_run(self) -> Run:
+        """The run to watch, as far as the arguments tell of it.
+
+        :raises ConfigurationError: for arguments that can't be right.
+        """
+
+    def gates(self) -> Gates:
+        """What the task asks of the run."""
+        return Gates(min_pass_rate=self.min_pass_rate, fail_on_no_tests=self.fail_on_no_tests)
+
+    def execute(self, context: Context) -> Any:
+        """Wait for the run and judge it."""
+        self.gates()
+        if not self.deferrable:
+            end = super().execute(context)
+            return self._conclude(context, end)
+        wait = self._watch(self._deadline(context))
+        end = self._look(context, wait)
+        if end is None:
+            from airflow_provider_testruns.triggers.run import defer_until_final
+
+            defer_until_final(self, wait, platform=self.platform_name, conn_id=self.conn_id, cancel_on_kill=False)
+        return self._conclude(context, end)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """One look at the run.
+
+        :return: done when the run is final, with the end of the wait as value; :meth:`execute` judges it.
+        :raises ApiError: when the run can't be seen, and that lasts.
+        """
+        # The time-out is Airflow's own in these modes.
+        wait = self._wait or self._watch(math.inf)
+        end = self._look(context, wait)
+        while end is None and self.reschedule and wait.unsure:
+            # The next poke may be in another process, which could not tell how long this has lasted.
+            time.sleep(min(5.0, self.poke_interval))
+            end = self._look(context, wait)
+        if end is not None and end.error is not None:
+            raise end.error
+        return PokeReturnValue(end is not None, end)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Go on after the triggerer's wait.
+
+        :param event: as :meth:`.WaitEnd.to_event` makes it.
+        """
+        from airflow_provider_testruns.lifecycle.waiting import WaitEnd
+
+        return self._conclude(context, WaitEnd.from_event(event))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As Airflow's operators do. Its sensors would skip on any error with ``soft_fail``; see :meth:`_conclude`."""
+        try:
+            return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
+        except Exception as e:
+            if self.never_fail:
+                raise AirflowSkipException("Skipping due to never_fail is set to True.") from e
+            raise
+
+    def _watch(self, deadline: float) -> Wait:
+        from airflow_provider_testruns.lifecycle.waiting import Wait
+
+        run = self.watched_run()
+        self._wait = Wait(run, deadline, self.poke_interval, self.log)
+        self.log.info("Using connection %r (%s).", self.conn_id, self._hook.settings.base_url)
+        return self._wait
+
+    def _look(self, context: Context, wait: Wait) -> WaitEnd | None:
+        from airflow_provider_testruns.lifecycle.waiting import look_once
+
+        hook = self._hook
+        until = None if math.isinf(wait.deadline) else wait.deadline
+        end = hook.client.run(look_once(hook.platform, wait), until)
+        if wait.seen:
+            self._announce(context, wait.run)
+        return end
+
+    @property
+    def _hook(self) -> PlatformHook[Any]:
+        if self._open_hook is None:
+            from airflow_provider_testruns.hooks.registry import hook_class
+
+            self._open_hook = hook_class(self.platform_name)(self.conn_id)
+        return self._open_hook
+
+    def _deadline(self, context: Context) -> float:
+        deadline = time.time() + self.timeout
+        if self.execution_timeout is not None:
+            started = context["ti"].start_date
+            began = started.timestamp() if started is not None else time.time()
+            deadline = min(deadline, began + self.execution_timeout.total_seconds())
+        return deadline
+
+    def _announce(self, context: Context, run: Run) -> None:
+        if self._announced:
+            return
+        self._announced = True
+        announce(context, run, self.log)
+
+    def _conclude(self, context: Context, end: WaitEnd) -> dict[str, Any]:
+        """What the end of the wait means for the task: the one place for all modes."""
+        from airflow_provider_testruns.lifecycle.waiting import WaitStatus
+        from airflow_provider_testruns.reporting.text import table, verdict_error
+        from airflow_provider_testruns.reporting.xcom import to_xcom
+
+        if end.status is WaitStatus.ERROR and end.error is not None:
+            raise end.error
+        if end.status is WaitStatus.TIMEOUT:
+            said = f"Run {end.run.run_id} was not final in time (timeout {self.timeout:g} s): {end.run.raw_state}."
+            if end.error is not None:
+                said += f" The last look at it failed: {end.error}"
+            raise self._skip_or(AirflowSensorTimeout(said))
+        hook = self._hook
+        report = hook.ask(hook.platform.get_report(end.run), REPORT_PATIENCE)
+        self._announce(context, report.run)
+        judgement = assess(report, self.gates())
+        self.log.info("%s", table(report, judgement))
+        result = to_xcom(report, judgement)
+        error = verdict_error(report, judgement)
+        if error is None:
+            return result
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="return_value", value=result)
+        raise self._skip_or(error)
+
+    def _skip_or(self, error: Exception) -> Exception:
+        if not self.soft_fail and not self.never_fail:
+            return error
+        skip = AirflowSkipException(f"Skipping, as soft_fail or never_fail asks for: {error}")
+        skip.__cause__ = error
+        return skip

@@ -1,0 +1,54 @@
+"""Sensors for Future AGI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_testruns.model import Gates, Run, RunState
+from airflow_provider_testruns.operators.futureagi import thresholds
+from airflow_provider_testruns.sensors.base import RunSensor
+
+
+class FutureAGITestExecutionSensor(RunSensor):
+    """Waits for an execution of a test run on Future AGI and judges it.
+
+    ``GET /sdk/api/v1/simulation/metrics/`` of the Future AGI API.
+
+    :param execution_id: the execution.
+    :param run_test_id: its test run, if known: many executions of one test run are then polled with one call, and the
+        link leads to the execution.
+    :param eval_thresholds: the least average of an evaluation by its name, a fraction from 0 to 1.
+    :param futureagi_conn_id: the Airflow connection.
+
+    The other arguments are those of :class:`.RunSensor`.
+    """
+
+    platform_name = "futureagi"
+    conn_id_field = "futureagi_conn_id"
+    template_fields: Sequence[str] = ("execution_id", "run_test_id", "eval_thresholds", "futureagi_conn_id")
+    template_fields_renderers = {"eval_thresholds": "json"}  # noqa: RUF012 - as Airflow has it
+
+    def __init__(
+        self,
+        *,
+        execution_id: str,
+        run_test_id: str | None = None,
+        eval_thresholds: dict[str, float] | None = None,
+        futureagi_conn_id: str = "futureagi_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.execution_id = execution_id
+        self.run_test_id = run_test_id
+        self.eval_thresholds = eval_thresholds
+        self.futureagi_conn_id = futureagi_conn_id
+
+    def watched_run(self) -> Run:
+        """The execution of the arguments."""
+        context = {"run_test_id": self.run_test_id} if self.run_test_id else {}
+        return Run("futureagi", self.execution_id, RunState.QUEUED, "", context=context)
+
+    def gates(self) -> Gates:
+        """What the task asks of the execution, with its evaluation gates."""
+        return Gates(self.min_pass_rate, self.fail_on_no_tests, thresholds(self.eval_thresholds))

@@ -1,0 +1,39 @@
+"""Sensors for Omilia Testing Studio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_testruns.model import Run, RunState
+from airflow_provider_testruns.sensors.base import RunSensor
+
+
+class OmiliaRunSensor(RunSensor):
+    """Waits for a run of Omilia Testing Studio and judges it.
+
+    ``GET /api/runs/{run_id}`` of the Testing Studio API.
+
+    :param run_id: the run.
+    :param project_id: its project, if known: many runs of one project are then polled with one call.
+    :param omilia_conn_id: the Airflow connection.
+
+    The other arguments are those of :class:`.RunSensor`.
+    """
+
+    platform_name = "omilia"
+    conn_id_field = "omilia_conn_id"
+    template_fields: Sequence[str] = ("run_id", "project_id", "omilia_conn_id")
+
+    def __init__(
+        self, *, run_id: str, project_id: str | None = None, omilia_conn_id: str = "omilia_default", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.project_id = project_id
+        self.omilia_conn_id = omilia_conn_id
+
+    def watched_run(self) -> Run:
+        """The run of the arguments."""
+        context = {"project_id": self.project_id} if self.project_id else {}
+        return Run("omilia", self.run_id, RunState.QUEUED, "", context=context)

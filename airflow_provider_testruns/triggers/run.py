@@ -1,0 +1,143 @@
+"""The trigger that waits for a run, for all platforms."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_testruns.lifecycle.waiting import Wait
+from airflow_provider_testruns.model import Run
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+#: How long a cancel may take when a deferred task is killed; Airflow allows 30 s for all of it.
+_KILL_WITHIN = 20.0
+
+
+class RunTrigger(BaseTrigger):
+    """Waits until a run is final, without a worker.
+
+    Its arguments are stored in clear in the metadata database: they are ids and times, and the id of the connection.
+
+    :param platform: ``eggplant``, ``futureagi`` or ``omilia``.
+    :param conn_id: the Airflow connection.
+    :param run: the run as it was seen last, as :meth:`.Run.to_dict` gives it.
+    :param deadline: when the wait is over; seconds since 1970, so that a restart does not move it.
+    :param poll_interval: seconds between two looks.
+    :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task (Airflow 3.3 and later).
+    """
+
+    def __init__(
+        self,
+        platform: str,
+        conn_id: str,
+        run: dict[str, Any],
+        deadline: float,
+        poll_interval: float = 10.0,
+        cancel_on_kill: bool = True,
+    ) -> None:
+        super().__init__()
+        self.platform = platform
+        self.conn_id = conn_id
+        self.test_run = run
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+        self.cancel_on_kill = cancel_on_kill
+        self._done = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and the arguments, for the metadata database."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "platform": self.platform,
+                "conn_id": self.conn_id,
+                "run": self.test_run,
+                "deadline": self.deadline,
+                "poll_interval": self.poll_interval,
+                "cancel_on_kill": self.cancel_on_kill,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield the one event: how the wait ended (see :meth:`.WaitEnd.to_event`)."""
+        wait = Wait(Run.from_dict(self.test_run), self.deadline, self.poll_interval, self.log)
+        async with self._watcher() as watcher:
+            end = await watcher.wait(wait)
+        # Airflow calls on_kill also for a trigger that has not returned yet after its event.
+        self._done = True
+        yield TriggerEvent(end.to_event())
+
+    async def on_kill(self) -> None:
+        """Cancel the run, if it was a user who ended the task. Called by Airflow 3.3 and later."""
+        if self._done or not self.cancel_on_kill:
+            return
+        state = await self._task_state()
+        if state is None or state == "deferred":
+            # Airflow also calls this when another triggerer has taken the trigger over: the task then goes on.
+            self.log.info("The trigger was taken away and the task is %s: the run goes on.", state or "not to be asked")
+            return
+        from airflow_provider_testruns.lifecycle.stopping import stop
+
+        run = Run.from_dict(self.test_run)
+        async with self._watcher() as watcher:
+            platform, client = await watcher.open()
+            steps = stop(platform, run, self.log, why=f"the task was set to {state}", within=_KILL_WITHIN)
+            await client.run(steps, time.time() + _KILL_WITHIN)
+
+    def _watcher(self) -> Any:
+        from airflow_provider_testruns.hooks.registry import hook_class
+        from airflow_provider_testruns.lifecycle.watcher import shared_watcher
+
+        hook = hook_class(self.platform)
+        return shared_watcher(self.platform, self.conn_id, lambda: hook.open_async(self.conn_id))
+
+    async def _task_state(self) -> str | None:
+        """The task's state now; ``none`` for a task that was just cleared, ``None`` when it can't be asked."""
+        ti: Any = self.task_instance
+        if ti is None:
+            return None
+        try:
+            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+            states = await asyncio.to_thread(
+                RuntimeTaskInstance.get_task_states,
+                dag_id=ti.dag_id,
+                task_ids=[ti.task_id],
+                run_ids=[ti.run_id],
+                map_index=ti.map_index,
+            )
+        except Exception as e:  # whatever Airflow's channel raises: without an answer nothing is cancelled
+            self.log.warning("The task's state can't be asked for (%s: %s).", type(e).__name__, e)
+            return None
+        of_run = states.get(ti.run_id)
+        key = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+        if not isinstance(of_run, Mapping) or key not in of_run:
+            return None
+        return str(of_run[key] or "none")
+
+
+def defer_until_final(task: BaseOperator, wait: Wait, *, platform: str, conn_id: str, cancel_on_kill: bool) -> NoReturn:
+    """Hand a wait over to the triggerer; the task goes on in its ``execute_complete``.
+
+    :param task: the operator or sensor.
+    :param wait: the run and the rules.
+    :param platform: the run's platform.
+    :param conn_id: the Airflow connection.
+    :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task.
+    """
+    task.log.info(
+        "Waiting for run %s in the triggerer, until %s at the latest.",
+        wait.run.run_id,
+        time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(wait.deadline)),
+    )
+    trigger = RunTrigger(platform, conn_id, wait.run.to_dict(), wait.deadline, wait.poll_interval, cancel_on_kill)
+    # The deadline is the trigger's own: Airflow's time-out of a trigger never comes back to execute_complete, and the
+    # run would go on.
+    task.defer(trigger=trigger, method_name="execute_complete", timeout=None)
+    raise AssertionError("defer() does not return")
