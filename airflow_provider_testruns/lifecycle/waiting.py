@@ -76,9 +76,10 @@ class WaitEnd:
             given = event.get("error")
             error = None
             if given is not None:
-                kind = getattr(exceptions, str(given["type"]), None)
-                known = isinstance(kind, type) and issubclass(kind, ApiError)
-                error = (kind if known else ApiError)(str(given["message"]))
+                kind = getattr(exceptions, str(given["type"]), ApiError)
+                if not (isinstance(kind, type) and issubclass(kind, ApiError)):
+                    kind = ApiError
+                error = kind(str(given["message"]))
             elif status is WaitStatus.ERROR:
                 raise KeyError("error")
         except (KeyError, TypeError, ValueError, AttributeError) as e:
