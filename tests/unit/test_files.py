@@ -1,0 +1,309 @@
+"""Files are complete or absent, archives reproducible, and nothing outside a folder gets into its archive."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem
+
+from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
+from airflow_provider_testruns.hooks.files import as_zip, require_zip, save
+
+pytestmark = pytest.mark.unit
+
+_REMOTE = "memory://store"
+
+
+@pytest.fixture
+def storage():
+    """An object storage in memory, empty; Airflow registers none by itself."""
+    fs = MemoryFileSystem()
+    attach("memory", fs=fs)
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+    yield fs
+    fs.store.clear()
+
+
+def _writes(content: bytes):
+    return lambda file: file.write_bytes(content)
+
+
+def _breaks_after(content: bytes):
+    def fetch(file: Path) -> None:
+        file.write_bytes(content)
+        raise ConnectionError("the line went dead")
+
+    return fetch
+
+
+def _folder(root: Path) -> Path:
+    (root / "tests" / "greeting").mkdir(parents=True)
+    (root / "tests" / "greeting" / "b.yml").write_text("b")
+    (root / "tests" / "greeting" / "a.yml").write_text("a")
+    (root / "tests" / "ünï.yml").write_text("u")
+    (root / ".omilia-ci.yml").write_text("version: 1")
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_file_is_put_in_its_place(tmp_path, as_text):
+    target = tmp_path / "new" / "folder" / "report.bin"
+    written = save(str(target) if as_text else target, _writes(b"whole"), name="unused")
+    assert written == str(target)
+    assert target.read_bytes() == b"whole"
+    assert [p.name for p in target.parent.iterdir()] == ["report.bin"]
+
+
+def test_a_folder_takes_the_file_under_its_own_name(tmp_path):
+    assert save(tmp_path, _writes(b"1"), name="r-1_artifacts.zip") == str(tmp_path / "r-1_artifacts.zip")
+    assert save(f"{tmp_path}/new/", _writes(b"2"), name="r-2.zip") == str(tmp_path / "new" / "r-2.zip")
+
+
+def test_a_name_made_of_an_id_stays_in_its_folder(tmp_path):
+    written = Path(save(tmp_path, _writes(b"1"), name="../../etc/pass wd.zip"))
+    assert written.parent == tmp_path
+    assert written.is_file()
+
+
+def test_a_download_that_breaks_off_leaves_nothing(tmp_path):
+    target = tmp_path / "artifact.zip"
+    with pytest.raises(ConnectionError):
+        save(target, _breaks_after(b"half"), name="x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_breaks_off_leaves_the_older_file(tmp_path):
+    target = tmp_path / "artifact.zip"
+    target.write_bytes(b"older")
+    with pytest.raises(ConnectionError):
+        save(target, _breaks_after(b"half"), name="x")
+    assert target.read_bytes() == b"older"
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact.zip"]
+
+
+def test_a_file_that_is_no_zip_is_not_kept(tmp_path):
+    target = tmp_path / "artifact.zip"
+    with pytest.raises(InvalidReplyError, match=r"artifact of run r-1 is not a ZIP file.*log in"):
+        save(target, _writes(b"<html>log in</html>"), name="x", check=require_zip("the artifact of run r-1"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_zip_is_not_kept(tmp_path):
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("results.csv", "x" * 1000)
+    half = whole.read_bytes()[:-40]
+    whole.unlink()
+    with pytest.raises(InvalidReplyError):
+        save(tmp_path / "artifact.zip", _writes(half), name="x", check=require_zip("it"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_file_has_the_permissions_of_any_other(tmp_path):
+    usual = tmp_path / "usual"
+    usual.write_bytes(b"")
+    saved = Path(save(tmp_path / "saved", _writes(b"x"), name="x"))
+    assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+
+
+def test_a_file_url_is_a_local_path(tmp_path):
+    target = tmp_path / "a b.bin"
+    assert save(f"file://{target}", _writes(b"x"), name="x") == str(target)
+    assert save(ObjectStoragePath(f"file://{target}"), _writes(b"y"), name="x") == str(target)
+    assert target.read_bytes() == b"y"
+
+
+@pytest.mark.parametrize("target", ["", "  "])
+def test_an_empty_path_is_refused(target):
+    with pytest.raises(ConfigurationError, match="path is empty"):
+        save(target, _writes(b"x"), name="x")
+
+
+@pytest.mark.parametrize("target", [None, 5, b"/tmp/x"])
+def test_what_is_no_path_is_refused(target):
+    with pytest.raises(ConfigurationError, match="must be a path"):
+        save(target, _writes(b"x"), name="x")
+
+
+def test_object_storage_takes_the_file_when_it_is_complete(storage):
+    written = save(f"{_REMOTE}/runs/a.zip", _writes(b"whole"), name="x")
+    assert written == f"{_REMOTE}/runs/a.zip"
+    assert storage.cat("/store/runs/a.zip") == b"whole"
+    assert save(f"{_REMOTE}/runs/", _writes(b"in"), name="r-1.zip") == f"{_REMOTE}/runs/r-1.zip"
+    assert storage.cat("/store/runs/r-1.zip") == b"in"
+
+
+def test_object_storage_gets_nothing_of_a_broken_download(storage):
+    with pytest.raises(ConnectionError):
+        save(f"{_REMOTE}/a.zip", _breaks_after(b"half"), name="x")
+    assert storage.find("/") == []
+
+
+def test_half_an_upload_is_taken_away_again(storage, monkeypatch):
+    def put_half(local, remote):
+        storage.pipe(remote, b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(storage, "put_file", put_half)
+    with pytest.raises(OSError, match="no space"):
+        save(f"{_REMOTE}/a.zip", _writes(b"whole"), name="x")
+    assert storage.find("/") == []
+
+
+def test_a_zip_file_is_uploaded_as_it_is(tmp_path):
+    file = tmp_path / "suites.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("tests/a.yml", "a")
+    with as_zip(str(file)) as uploaded:
+        assert uploaded == file
+
+
+def test_a_file_that_is_no_zip_is_not_uploaded(tmp_path):
+    file = tmp_path / "suites.zip"
+    file.write_text("name: a")
+    with pytest.raises(ConfigurationError, match=r"suites\.zip' is not a ZIP file"), as_zip(file):
+        pass
+
+
+def test_what_is_not_there_is_not_uploaded(tmp_path):
+    with pytest.raises(ConfigurationError, match="no file or folder"), as_zip(tmp_path / "missing"):
+        pass
+
+
+def test_an_empty_folder_is_not_uploaded(tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="nothing to upload"), as_zip(tmp_path):
+        pass
+
+
+def test_a_folder_is_packed_whole_and_relative_to_itself(tmp_path):
+    with as_zip(_folder(tmp_path)) as packed, zipfile.ZipFile(packed) as archive:
+        assert packed.suffix == ".zip"
+        assert archive.namelist() == [
+            ".omilia-ci.yml",
+            "tests/greeting/a.yml",
+            "tests/greeting/b.yml",
+            "tests/ünï.yml",
+        ]
+        assert archive.read("tests/greeting/a.yml") == b"a"
+        assert archive.testzip() is None
+    assert not packed.exists()
+
+
+def test_equal_folders_make_equal_archives(tmp_path):
+    digests = []
+    for number, folder in enumerate((tmp_path / "one", tmp_path / "other")):
+        folder.mkdir()
+        _folder(folder)
+        os.utime(folder / ".omilia-ci.yml", (number * 10**9, number * 10**9))
+        (folder / ".omilia-ci.yml").chmod(0o600 + 0o77 * number)
+        with as_zip(folder) as packed:
+            digests.append(hashlib.sha256(packed.read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+
+
+def test_no_link_is_followed_out_of_the_folder(tmp_path, caplog):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("canary")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "more.txt").write_text("canary")
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    _folder(suites)
+    (suites / "stolen.txt").symlink_to(secret)
+    (suites / "stolen").symlink_to(outside)
+    (suites / "loop").symlink_to(suites)
+    (suites / "dangling").symlink_to(suites / "nowhere")
+    (suites / "tests" / "same.yml").symlink_to(suites / "tests" / "greeting" / "a.yml")
+    os.mkfifo(suites / "pipe")
+    with caplog.at_level(logging.WARNING), as_zip(suites) as packed, zipfile.ZipFile(packed) as archive:
+        assert [name for name in archive.namelist() if "greeting" not in name] == [
+            ".omilia-ci.yml",
+            "tests/same.yml",
+            "tests/ünï.yml",
+        ]
+        assert archive.read("tests/same.yml") == b"a"
+        assert stat.S_ISREG(archive.getinfo("tests/same.yml").external_attr >> 16)
+    for name in ("stolen.txt", "stolen", "loop", "dangling", "pipe"):
+        assert str(suites / name) in caplog.text
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path):
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    _folder(suites)
+    link = tmp_path / "link"
+    link.symlink_to(suites)
+    with as_zip(link) as packed, zipfile.ZipFile(packed) as archive:
+        assert "tests/greeting/a.yml" in archive.namelist()
+
+
+def test_git_folders_are_left_out(tmp_path):
+    _folder(tmp_path)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text("url = https://user:canary@git.example.com/x.git")
+    with as_zip(tmp_path) as packed, zipfile.ZipFile(packed) as archive:
+        assert not [name for name in archive.namelist() if ".git" in name]
+
+
+def test_a_large_file_is_packed_with_little_memory(tmp_path):
+    size = 64 * 1024 * 1024
+    with (tmp_path / "recording.raw").open("wb") as file:
+        file.truncate(size)
+    tracemalloc.start()
+    try:
+        with as_zip(tmp_path) as packed, zipfile.ZipFile(packed) as archive:
+            assert archive.getinfo("recording.raw").file_size == size
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 1024 * 1024
+
+
+def test_a_zip_file_comes_from_object_storage(storage, tmp_path):
+    local = tmp_path / "suites.zip"
+    with zipfile.ZipFile(local, "w") as archive:
+        archive.writestr("tests/a.yml", "a")
+    storage.pipe("/store/suites.zip", local.read_bytes())
+    storage.pipe("/store/no.zip", b"no")
+    with as_zip(f"{_REMOTE}/suites.zip") as uploaded:
+        assert uploaded.read_bytes() == local.read_bytes()
+        assert uploaded.name == "suites.zip"
+    with pytest.raises(ConfigurationError, match="not a ZIP file"), as_zip(f"{_REMOTE}/no.zip"):
+        pass
+    with pytest.raises(ConfigurationError, match="no file or folder"), as_zip(f"{_REMOTE}/missing"):
+        pass
+
+
+def test_a_folder_of_object_storage_makes_the_same_archive(storage, tmp_path):
+    _folder(tmp_path)
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            storage.pipe(f"/store/suites/{file.relative_to(tmp_path).as_posix()}", file.read_bytes())
+    storage.pipe("/store/suites/.git/config", b"canary")
+    with as_zip(f"{_REMOTE}/suites") as remote, as_zip(tmp_path) as local:
+        assert remote.read_bytes() == local.read_bytes()
+
+
+def test_a_name_that_leads_out_of_the_archive_is_refused(storage):
+    storage.store["/store/suites/../x.yml"] = storage.open("/store/suites/ok.yml", "wb")
+    with pytest.raises(ConfigurationError, match="can't be a name"), as_zip(f"{_REMOTE}/suites"):
+        pass
+
+
+def test_a_name_that_is_not_unicode_is_refused(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.yml")).write_text("x")
+    with pytest.raises(ConfigurationError, match="is not Unicode"), as_zip(tmp_path):
+        pass
