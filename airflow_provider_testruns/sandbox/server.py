@@ -1,0 +1,174 @@
+"""A running sandbox: in a thread of its own for tests, or in the foreground for the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+
+from .app import create_app
+from .catalogue import connections
+from .control import Control
+from .platform import Settings
+from .state import SandboxState
+from .wire import counting_protocol
+
+_STARTING_SECONDS = 10.0
+_STOPPING_SECONDS = 10.0
+
+
+def server_config(state: SandboxState, control: Control, **options: Any) -> uvicorn.Config:
+    """Return uvicorn's configuration of one server.
+
+    :param options: further options of uvicorn.
+    """
+    return uvicorn.Config(
+        create_app(state, control),
+        http=counting_protocol(state.traffic),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Clients keep their connections for longer than uvicorn's 5 seconds between two polls.
+        timeout_keep_alive=75,
+        # What hangs on purpose must not keep the server from stopping.
+        timeout_graceful_shutdown=1,
+        **options,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def url_of(sock: socket.socket, secure: bool) -> str:
+    """Return the address that a listening socket is reached at."""
+    host, port = sock.getsockname()[:2]
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{'https' if secure else 'http'}://{host}:{port}"
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready.set()
+
+
+class SandboxServer:
+    """A sandbox for tests: runs in a thread with its own event loop, on a free port of this machine.
+
+    .. code-block:: python
+
+        with SandboxServer(run_seconds=0.2) as sandbox:
+            sandbox.control.fault("drop", operation="omilia.create_run", when="after", times=1)
+            ...
+            assert sandbox.control.violations() == []
+
+    Any number can run at once; they share nothing.
+
+    :param settings: how it begins; see :class:`~airflow_provider_testruns.sandbox.platform.Settings`.
+    :param run_seconds: the setting that is wanted most often; overrides the one in ``settings``.
+    :param certfile: a certificate chain in PEM: the server then speaks TLS.
+    :param keyfile: its key.
+    :param verify: what the connections say about certificates: a CA bundle's path, say.
+    :param seed: repeats ids and chances.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        run_seconds: float | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        verify: bool | str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        seed: int | None = None,
+    ) -> None:
+        chosen = settings or Settings()
+        if run_seconds is not None:
+            chosen.run_seconds = run_seconds
+        self._state = SandboxState(chosen, seed)
+        #: Direct access to faults, traffic and runs.
+        self.control = Control(self._state)
+        self._verify = verify
+        config = server_config(self._state, self.control, ssl_certfile=certfile, ssl_keyfile=keyfile)
+        self._started = threading.Event()
+        self._server = _AnnouncingServer(config, self._started)
+        self._socket = listen(host, port)
+        #: The address, without a slash at the end.
+        self.url = url_of(self._socket, certfile is not None)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"sandbox {self.url}", daemon=True)
+        self._thread.start()
+        if not self._started.wait(_STARTING_SECONDS) or self._failure is not None:
+            self.close()
+            raise RuntimeError("the sandbox did not start") from self._failure
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as failure:
+            # The thread has nobody to raise to: __init__ does it.
+            self._failure = failure
+            self._started.set()
+
+    async def _serve(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(_report)
+        await self._server.serve(sockets=[self._socket])
+
+    def connections(self) -> dict[str, dict[str, Any]]:
+        """Return the three Airflow connections by their ids, ready for ``json.dumps`` into ``AIRFLOW_CONN_...``."""
+        return connections(self.url, self._verify)
+
+    def close(self) -> None:
+        """Stop the server. Connections that are still open are cut."""
+        self._server.should_exit = True
+        self._thread.join(_STOPPING_SECONDS)
+        self._socket.close()
+        if self._thread.is_alive():
+            raise RuntimeError("the sandbox did not stop")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_log = logging.getLogger(__name__)
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what goes wrong in the event loop, but for clients that leave: they do so on purpose here."""
+    if not isinstance(context.get("exception"), (ConnectionError, ssl.SSLError)):
+        with contextlib.suppress(RuntimeError):
+            _log.error("sandbox: %s", context.get("message"), exc_info=context.get("exception"))
