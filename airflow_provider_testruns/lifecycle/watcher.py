@@ -1,29 +1,43 @@
 """Many waits at once, for the price of few requests: what all waits of one triggerer and connection share.
 
 One :class:`Watcher` per event loop and connection has one transport, so one token and a few sockets. Runs that a
-platform can list together are polled with one list call as soon as more than one of them is watched.
+platform can list together are polled with one list call as soon as more than one of them is watched, as long as that
+is not dearer than asking for each.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, look_once
+from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, TransportError
+from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
 from airflow_provider_testruns.platforms.call import Steps
 from airflow_provider_testruns.platforms.platform import Platform
+from airflow_provider_testruns.transport.policy import Tally
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+#: What a request costs this process beside reading its reply, in bytes of a reply that cost as much to read. A request
+#: over TLS takes about half a millisecond, in which some 40 kB of JSON are read.
+REQUEST_COST = 40_000
+#: How long runs are asked for singly after their list turned out dearer, or not to be had; seconds.
+SINGLY_FOR = 300.0
+#: How often, at most, a connection whose credentials are not accepted any more is read again; seconds.
+REOPEN_AFTER = 15.0
 
 
 class Client(Protocol):
     """The part of a transport that a watcher needs."""
 
-    async def run(self, steps: Steps[T], until: float | None = None) -> T:
+    async def run(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> T:
         """Carry steps to their end."""
 
     async def close(self) -> None:
@@ -33,8 +47,42 @@ class Client(Protocol):
 Open = Callable[[], Awaitable[tuple[Platform, Client]]]
 
 
+@dataclass(eq=False, slots=True)
+class _Member:
+    """One wait of a group.
+
+    :param wait: the run and the rules.
+    :param turn: set while the wait is left to the group: its end, or ``None`` when it is to go on by itself.
+    """
+
+    wait: Wait
+    turn: asyncio.Future[WaitEnd | None] | None = None
+
+    def finish(self, end: WaitEnd | None) -> None:
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(end)
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Runs that one list call shows.
+
+    :param key: as the platform named it.
+    :param members: the waits for them.
+    :param task: polls them together, ``None`` while each is asked for singly.
+    :param singly_until: not before this time (of the loop) is the list tried again.
+    :param single_cost: what asking for one of them costs, by the last that was asked for.
+    """
+
+    key: str
+    members: set[_Member] = field(default_factory=set)
+    task: asyncio.Task[None] | None = None
+    singly_until: float = 0.0
+    single_cost: float = REQUEST_COST + 1_000
+
+
 class Watcher:
-    """Waits for many runs over one connection.
+    """Waits for many runs over one connection. Belongs to one event loop.
 
     :param open_client: reads the connection and opens its transport.
     """
@@ -43,6 +91,11 @@ class Watcher:
         self._open_client = open_client
         self._opening = asyncio.Lock()
         self._opened: tuple[Platform, Client] | None = None
+        self._opened_at = 0.0
+        self._left_open: list[Client] = []
+        self._groups: dict[str, _Group] = {}
+        self._loop = asyncio.get_running_loop()
+        #: How many use this watcher.
         self.users = 0
 
     async def open(self) -> tuple[Platform, Client]:
@@ -51,29 +104,184 @@ class Watcher:
             async with self._opening:
                 if self._opened is None:
                     self._opened = await self._open_client()
+                    self._opened_at = self._loop.time()
         return self._opened
 
-    async def wait(self, wait: Wait, *, first_pause: float | None = None) -> WaitEnd:
+    async def wait(self, wait: Wait) -> WaitEnd:
         """Wait for a run.
 
+        The first look comes at any time within the poll interval, by chance: runs that are taken up together, after a
+        restart, are not asked for together.
+
         :param wait: the run and the rules.
-        :param first_pause: seconds before the first look; without, any part of the poll interval by chance, so that
-            runs that are taken up together are not asked for together.
         """
-        platform, client = await self.open()
-        gap = random.uniform(0, wait.poll_interval) if first_pause is None else first_pause
-        while True:
-            await asyncio.sleep(min(gap, max(0.0, wait.deadline - wait.clock())))
-            end = await client.run(look_once(platform, wait), max(wait.deadline, wait.clock() + 1.0))
-            if end is not None:
-                return end
-            gap = wait.pause()
+        platform, _ = await self.open()
+        member = _Member(wait)
+        key = platform.group_of(wait.run)
+        group = None if key is None else self._join(key, member)
+        gap = random.uniform(0, wait.poll_interval)
+        try:
+            while True:
+                if group is not None and group.task is not None:
+                    member.turn = self._loop.create_future()
+                    end = await member.turn
+                    member.turn = None
+                    if end is not None:
+                        return end
+                await asyncio.sleep(min(gap, max(0.0, wait.deadline - wait.clock())))
+                if group is not None and group.task is not None:
+                    continue
+                end = await self._look(member, group)
+                if end is not None:
+                    return end
+                gap = wait.pause()
+                if group is not None:
+                    self._consider(group)
+        finally:
+            if group is not None:
+                self._leave(group, member)
 
     async def close(self) -> None:
-        """Close the transport."""
+        """Stop polling and close the transport."""
+        for group in list(self._groups.values()):
+            self._dissolve(group)
         opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened[1].close()
+        left, self._left_open = self._left_open, []
+        for client in [*left, *([opened[1]] if opened is not None else [])]:
+            await client.close()
+
+    def _join(self, key: str, member: _Member) -> _Group:
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(key)
+        group.members.add(member)
+        self._consider(group)
+        return group
+
+    def _leave(self, group: _Group, member: _Member) -> None:
+        group.members.discard(member)
+        if not group.members:
+            self._dissolve(group)
+            if self._groups.get(group.key) is group:
+                del self._groups[group.key]
+
+    def _consider(self, group: _Group) -> None:
+        """Poll a group together from now on, if that may pay."""
+        if group.task is None and len(group.members) > 1 and self._loop.time() >= group.singly_until:
+            group.task = self._loop.create_task(self._poll_together(group))
+
+    def _dissolve(self, group: _Group) -> None:
+        """Let every member go on by itself."""
+        task, group.task = group.task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        for member in group.members:
+            member.finish(None)
+
+    async def _poll_together(self, group: _Group) -> None:
+        try:
+            gap = random.uniform(0, min(member.wait.poll_interval for member in group.members))
+            while len(group.members) > 1:
+                await asyncio.sleep(gap)
+                if not await self._look_together(group):
+                    group.singly_until = self._loop.time() + SINGLY_FOR
+                    break
+                gap = min((member.wait.pause() for member in group.members), default=0.0)
+        except Exception:
+            # A fault of the list's own must not touch the waits: each goes on by itself.
+            log.exception("Polling the group %s together has failed.", group.key)
+            group.singly_until = self._loop.time() + SINGLY_FOR
+        finally:
+            if group.task is asyncio.current_task():
+                self._dissolve(group)
+
+    async def _look_together(self, group: _Group) -> bool:
+        """One look at a group.
+
+        :return: whether the next look should be one of this kind, too.
+        """
+        platform, client = await self.open()
+        members = [member for member in group.members if member.turn is not None and not member.turn.done()]
+        if not members:
+            return True
+        wanted = {member.wait.run.run_id for member in members}
+        starts = [member.wait.run.started_at for member in members]
+        known = [start for start in starts if start is not None]
+        oldest = min(known) if len(known) == len(starts) else None
+        deadline = min(member.wait.deadline for member in members)
+        tally = Tally()
+        try:
+            async with asyncio.timeout(self._time_for(members[0].wait, deadline)):
+                runs = await client.run(platform.list_group(group.key, wanted, oldest), None, tally)
+        except TimeoutError:
+            self._trouble(members, TransportError("The platform did not answer before the deadline of a run."))
+            return True
+        except ApiError as e:
+            if not e.transient and not isinstance(e, AuthenticationError):
+                # The list can't be had; that says nothing of the runs. Each is asked for, and shows what is the matter.
+                return False
+            self._trouble(members, e)
+            if isinstance(e, AuthenticationError):
+                await self._reopen()
+            return True
+        shown = {run.run_id: run for run in runs}
+        missing = []
+        for member in members:
+            run = shown.get(member.wait.run.run_id)
+            if run is None:
+                missing.append(member)
+            else:
+                end = member.wait.look(run)
+                if end is not None:
+                    member.finish(end)
+        for member in missing:
+            end = await self._look(member, group)
+            if end is not None:
+                member.finish(end)
+        together = tally.bytes + tally.requests * REQUEST_COST + len(missing) * group.single_cost
+        return together <= len(members) * group.single_cost
+
+    async def _look(self, member: _Member, group: _Group | None) -> WaitEnd | None:
+        """One look at one run."""
+        platform, client = await self.open()
+        wait = member.wait
+        tally = Tally()
+        try:
+            async with asyncio.timeout(self._time_for(wait, wait.deadline)):
+                run = await client.run(platform.get_run(wait.run.run_id, **wait.run.context), None, tally)
+        except TimeoutError:
+            return wait.trouble(TransportError("The platform did not answer before the deadline of the wait."))
+        except ApiError as e:
+            if isinstance(e, AuthenticationError):
+                await self._reopen()
+            return wait.trouble(e)
+        if group is not None:
+            group.single_cost = tally.bytes + tally.requests * REQUEST_COST
+        return wait.look(run)
+
+    def _trouble(self, members: list[_Member], error: ApiError) -> None:
+        for member in members:
+            end = member.wait.trouble(error)
+            if end is not None:
+                member.finish(end)
+
+    def _time_for(self, wait: Wait, deadline: float) -> float:
+        """How long a look may take, the time in the queue for a connection included; seconds."""
+        return max(1.0, deadline - wait.clock())
+
+    async def _reopen(self) -> None:
+        """The credentials are not accepted any more: somebody may have put new ones into the connection."""
+        async with self._opening:
+            if self._opened is None or self._loop.time() - self._opened_at < REOPEN_AFTER:
+                return
+            self._opened_at = self._loop.time()
+            try:
+                opened = await self._open_client()
+            except Exception:  # whatever the secrets backend raises: the old credentials are all there is
+                return
+            # Others are still waiting for replies over the old one.
+            self._left_open.append(self._opened[1])
+            self._opened = opened
 
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Watcher]] = WeakKeyDictionary()

@@ -7,7 +7,7 @@ and thin operators and sensors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
@@ -86,12 +86,14 @@ class Platform(ABC):
         no call for it."""
         return None
 
-    def list_group(self, group: str, oldest: datetime | None, enough: int) -> Steps[list[Run]]:
-        """The runs of a group in as few calls as the API allows, newest first.
+    def list_group(self, group: str, wanted: Collection[str], oldest: datetime | None) -> Steps[list[Run]]:
+        """Look at runs of a group in as few calls as the API allows.
 
         :param group: as :meth:`group_of` gave it.
-        :param oldest: runs that began before need not be listed.
-        :param enough: how many runs are looked for; a hint for the size of pages.
+        :param wanted: the ids of the runs that are looked for; the others of the group need not be read.
+        :param oldest: the earliest start among them, ``None`` when it is not known: what began before is of no
+            interest.
+        :return: those of the wanted runs that the list shows.
         """
         raise NotImplementedError(f"{self.title} has no call that lists the runs of a group.")
 

@@ -24,7 +24,7 @@ from airflow_provider_testruns.transport.effects import (
     Request,
     WireError,
 )
-from airflow_provider_testruns.transport.policy import Session
+from airflow_provider_testruns.transport.policy import Session, Tally
 
 T = TypeVar("T")
 
@@ -55,14 +55,15 @@ class AsyncClient:
         self._opening = asyncio.Lock()
         self._renewal = asyncio.Lock()
 
-    async def run(self, steps: Steps[T], until: float | None = None) -> T:
+    async def run(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> T:
         """Carry steps to their end.
 
         :param steps: what to do.
         :param until: no request may last much beyond this time (wall-clock seconds).
+        :param tally: counts what it costs.
         :raises ApiError: as the steps do.
         """
-        return await self._drive(self.session.carry(steps, until))
+        return await self._drive(self.session.carry(steps, until, tally))
 
     async def close(self) -> None:
         """Close the connections. The client can be used again; it opens new ones."""

@@ -55,6 +55,18 @@ _NEXT_STEP: dict[type[ApiError], str] = {
 }
 
 
+@dataclass(slots=True)
+class Tally:
+    """What carrying some steps has cost.
+
+    :param requests: how many were sent for the calls; those for a token are not counted.
+    :param bytes: how long their replies were.
+    """
+
+    requests: int = 0
+    bytes: int = 0
+
+
 @dataclass
 class Session:
     """A connection's way to its platform: address, authentication and what is learnt on the way.
@@ -76,11 +88,12 @@ class Session:
     #: The platform's clock minus ours in seconds, by the last reply's ``Date``; ``None`` before the first.
     clock_offset: float | None = field(default=None, init=False)
 
-    def carry(self, steps: Steps[T], until: float | None = None) -> Flow[T]:
+    def carry(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> Flow[T]:
         """Turn a platform's steps into a flow of requests.
 
         :param steps: what to do.
         :param until: no request may last much beyond this time (seconds of ``clock``).
+        :param tally: counts what it costs.
         """
         value: Any = None
         error: ApiError | None = None
@@ -96,19 +109,20 @@ class Session:
                     yield step
                     continue
                 try:
-                    value = yield from self.exchange(step, until)
+                    value = yield from self.exchange(step, until, tally)
                 except ApiError as e:
                     error = e
         finally:
             steps.close()
 
-    def exchange(self, call: Call[T], until: float | None = None) -> Flow[T]:
+    def exchange(self, call: Call[T], until: float | None = None, tally: Tally | None = None) -> Flow[T]:
         """Send one call and read its reply; a token that was not accepted is renewed once.
 
         :raises ApiError: one of its children, by what was answered.
         """
         renewed = False
         redirects = 0
+        began = self.clock()
         request = self._request(call, until)
         while True:
             headers = self.auth.headers()
@@ -116,6 +130,8 @@ class Session:
                 yield from self._renew(self.auth.current)
                 headers = self.auth.headers() or {}
             used = self.auth.current
+            if not call.repeatable:
+                request = replace(request, timeout=self._time_left(call, request, began))
             try:
                 reply = yield from send(replace(request, headers={**request.headers, **headers}))
             except WireError as e:
@@ -123,6 +139,9 @@ class Session:
             except ReplyTooLargeError as e:
                 raise self._unreadable(call, request, f"the reply is larger than {MAX_REPLY} bytes") from e
             self._note_date(reply)
+            if tally is not None:
+                tally.requests += 1
+                tally.bytes += len(reply.body)
             if reply.status == 401 and not renewed and self.auth.may_renew():
                 renewed = True
                 yield from self._renew(used)
@@ -132,7 +151,7 @@ class Session:
                 request = self._follow(call, request, reply, redirects)
                 continue
             if not 200 <= reply.status < 300:
-                error = self.error_for(reply, call.what, request, call.error_text)
+                error = self.error_for(reply, call.what, request, call.error_text, call.secrets)
                 error.did_nothing = call.did_nothing(reply)
                 raise error
             self.auth.accepted()
@@ -147,6 +166,21 @@ class Session:
         except ApiError as e:
             e.did_nothing = True
             raise
+
+    def _time_left(self, call: Call[Any], request: Request, began: float) -> float:
+        """What a call that must not be repeated has left of its time, whatever it had to wait for before: beyond that
+        nobody would look for its effect any more.
+
+        :raises TransportError: when nothing is left.
+        """
+        left = began + self.timeout - self.clock()
+        if left <= 0:
+            raise self._wire_error(
+                WireError(f"not sent, as {self.timeout:.0f} s had passed before it could be", sent=False),
+                call.what,
+                request,
+            )
+        return left
 
     def renewing(self, stale: str | None) -> Flow[None]:
         """The flow behind :class:`Renew`; the driver sees to it that only one runs at a time."""
@@ -226,7 +260,14 @@ class Session:
             status=reply.status,
         )
 
-    def error_for(self, reply: Reply, what: str, request: Request, error_text: Callable[[Any], str] | None) -> ApiError:
+    def error_for(
+        self,
+        reply: Reply,
+        what: str,
+        request: Request,
+        error_text: Callable[[Any], str] | None,
+        secrets: tuple[str, ...] = (),
+    ) -> ApiError:
         """The typed error of a reply that is none of 2xx and 3xx."""
         status = reply.status
         kind: type[ApiError]
@@ -244,7 +285,7 @@ class Session:
             kind = InvalidRequestError
         next_step = _NEXT_STEP[kind].format(fields=self.auth_fields)
         return kind(
-            f"{self._head(what, request)}: HTTP {status}: {self._answer(reply, error_text)} {next_step}",
+            f"{self._head(what, request)}: HTTP {status}: {self._answer(reply, error_text, secrets)} {next_step}",
             status=status,
             retry_after=retry_after(reply.headers, self.clock()),
         )
@@ -253,7 +294,7 @@ class Session:
         url = request.url.split("?", 1)[0]
         return f"Connection {self.conn_id!r} could not {what} ({request.method} {url})"
 
-    def _answer(self, reply: Reply, error_text: Callable[[Any], str] | None) -> str:
+    def _answer(self, reply: Reply, error_text: Callable[[Any], str] | None, secrets: tuple[str, ...] = ()) -> str:
         text = ""
         try:
             body = reply.json()
@@ -266,23 +307,23 @@ class Session:
                 found = [body.get(key) for key in ("detail", "message", "error_description", "error", "errors")]
                 text = "; ".join(dict.fromkeys(str(item) for item in found if item))
             text = text or str(body)
-        text = " ".join(self.mask(text).split())
+        text = " ".join(self.mask(text, secrets).split())
         if len(text) > _MAX_ANSWER:
             text = text[:_MAX_ANSWER] + " […]"
         if not text:
             return "an empty reply."
         return text if text.endswith((".", "!", "?")) else text + "."
 
-    def mask(self, text: str) -> str:
-        """``text`` without this connection's secrets."""
-        for secret in sorted(self.auth.secrets(), key=len, reverse=True):
+    def mask(self, text: str, more: tuple[str, ...] = ()) -> str:
+        """``text`` without this connection's secrets, and without ``more``."""
+        for secret in sorted((*self.auth.secrets(), *more), key=len, reverse=True):
             if len(secret) >= 4:
                 text = text.replace(secret, "***")
         return text
 
     def _unreadable(self, call: Call[Any], request: Request, why: str, status: int | None = None) -> ApiError:
         return InvalidReplyError(
-            f"{self._head(call.what, request)}: the reply is not what the API's documents say: {self.mask(why)}."
+            f"{self._head(call.what, request)}: the reply is not what the API's documents say: {self.mask(why, call.secrets)}."
             " Check that the connection's host is the API's own address.",
             status=status,
         )
