@@ -6,7 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
@@ -16,6 +16,7 @@ from airflow_provider_testruns.exceptions import (
     RunTimeoutError,
     StartSupersededError,
 )
+from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.model import Gates, Run, Verdict, assess
 
@@ -33,25 +34,8 @@ REPORT_PATIENCE = 300.0
 KILL_WITHIN = 3.5
 
 
-class PlatformOperator(BaseOperator):
+class PlatformOperator(ConnectedTask, BaseOperator):
     """An operator that talks to one platform."""
-
-    #: The platform, as the registry of hooks knows it.
-    platform_name: ClassVar[str]
-    #: The attribute with the id of the connection.
-    conn_id_field: ClassVar[str]
-
-    @property
-    def conn_id(self) -> str:
-        """The id of the Airflow connection."""
-        conn_id: str = getattr(self, self.conn_id_field)
-        return conn_id
-
-    def make_hook(self) -> PlatformHook[Any]:
-        """The platform's hook, with this operator's connection."""
-        from airflow_provider_testruns.hooks.registry import hook_class
-
-        return hook_class(self.platform_name)(self.conn_id)
 
 
 class StartRunOperator(PlatformOperator):

@@ -6,7 +6,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.model import Gates, Run, assess
 from airflow_provider_testruns.operators.base import REPORT_PATIENCE
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
 
 
-class RunSensor(BaseSensorOperator):
+class RunSensor(ConnectedTask, BaseSensorOperator):
     """Waits until a run is final and judges it. It never cancels what it watches.
 
     In every mode the same function judges, and the report is the task's return value. With ``soft_fail`` a verdict
@@ -42,10 +43,6 @@ class RunSensor(BaseSensorOperator):
     ``timeout`` and ``poke_interval`` are Airflow's own.
     """
 
-    #: The platform, as the registry of hooks knows it.
-    platform_name: ClassVar[str]
-    #: The attribute with the id of the connection.
-    conn_id_field: ClassVar[str]
     operator_extra_links = (RunLink(),)
     template_fields: Sequence[str] = ()
     ui_color = "#e8f0e4"
@@ -67,12 +64,6 @@ class RunSensor(BaseSensorOperator):
         self._wait: Wait | None = None
         self._open_hook: PlatformHook[Any] | None = None
         self._announced = False
-
-    @property
-    def conn_id(self) -> str:
-        """The id of the Airflow connection."""
-        conn_id: str = getattr(self, self.conn_id_field)
-        return conn_id
 
     @abstractmethod
     def watched_run(self) -> Run:
@@ -157,9 +148,7 @@ class RunSensor(BaseSensorOperator):
     @property
     def _hook(self) -> PlatformHook[Any]:
         if self._open_hook is None:
-            from airflow_provider_testruns.hooks.registry import hook_class
-
-            self._open_hook = hook_class(self.platform_name)(self.conn_id)
+            self._open_hook = self.make_hook()
         return self._open_hook
 
     def _deadline(self, context: Context) -> float:
