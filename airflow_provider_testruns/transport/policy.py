@@ -323,7 +323,8 @@ class Session:
 
     def _unreadable(self, call: Call[Any], request: Request, why: str, status: int | None = None) -> ApiError:
         return InvalidReplyError(
-            f"{self._head(call.what, request)}: the reply is not what the API's documents say: {self.mask(why, call.secrets)}."
+            f"{self._head(call.what, request)}: the reply is not what the API's documents say:"
+            f" {self.mask(why, call.secrets)}."
             " Check that the connection's host is the API's own address.",
             status=status,
         )
