@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.arguments import fraction
 
 
 class RunState(enum.StrEnum):
@@ -275,9 +275,9 @@ class Gates:
         :raises ConfigurationError: naming the argument.
         """
         if self.min_pass_rate is not None:
-            _check_fraction("min_pass_rate", self.min_pass_rate)
+            fraction("min_pass_rate", self.min_pass_rate)
         for name, value in self.eval_thresholds.items():
-            _check_fraction(f"eval_thresholds[{name!r}]", value)
+            fraction(f"eval_thresholds[{name!r}]", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,11 +356,6 @@ def _missed_evaluations(report: RunReport, gates: Gates) -> tuple[str, ...]:
                 f"Evaluation {name!r} is {metric.value:.3g}, below its gate {threshold:g} by {missed_by:.3g}."
             )
     return tuple(reasons)
-
-
-def _check_fraction(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConfigurationError(f"{name} must be a fraction from 0 to 1 (0.95 is 95 %); got {value!r}.")
 
 
 def utc(moment: datetime) -> datetime:

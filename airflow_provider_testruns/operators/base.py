@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
+from airflow_provider_testruns.arguments import fraction, seconds
 from airflow_provider_testruns.exceptions import (
     ApiError,
-    ConfigurationError,
     RunTimeoutError,
     StartSupersededError,
 )
 from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink, announce
-from airflow_provider_testruns.model import Gates, Run, Verdict, assess
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.base import PlatformHook
     from airflow_provider_testruns.lifecycle.starting import Starter
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
+    from airflow_provider_testruns.model import Gates, Run
     from airflow_provider_testruns.transport.blocking import BlockingClient
 
 #: How long the calls that fetch a finished run's report are tried again when they fail in passing; seconds.
@@ -92,8 +92,8 @@ class StartRunOperator(PlatformOperator):
         self.retry_failed_runs = retry_failed_runs
         self.min_pass_rate = min_pass_rate
         self.fail_on_no_tests = fail_on_no_tests
-        # Raises for what can be told already where the DAG is written.
-        Gates(min_pass_rate=min_pass_rate)
+        if min_pass_rate is not None:
+            fraction("min_pass_rate", min_pass_rate)
         # What on_kill needs, which runs in a signal handler in the middle of anything.
         self._hook: PlatformHook[Any] | None = None
         self._starter: Starter | None = None
@@ -106,6 +106,8 @@ class StartRunOperator(PlatformOperator):
 
     def gates(self) -> Gates:
         """What the task asks of the run."""
+        from airflow_provider_testruns.model import Gates
+
         return Gates(min_pass_rate=self.min_pass_rate, fail_on_no_tests=self.fail_on_no_tests)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -247,6 +249,7 @@ class StartRunOperator(PlatformOperator):
         return self._judge(context, hook, end.run)
 
     def _judge(self, context: Context, hook: PlatformHook[Any], run: Run) -> dict[str, Any]:
+        from airflow_provider_testruns.model import Verdict, assess
         from airflow_provider_testruns.reporting.text import table, verdict_error
         from airflow_provider_testruns.reporting.xcom import to_xcom
 
@@ -272,6 +275,8 @@ class StartRunOperator(PlatformOperator):
         raise error
 
     def _timed_out(self, hook: PlatformHook[Any], end: WaitEnd) -> RunTimeoutError:
+        from airflow_provider_testruns.model import Verdict
+
         run = end.run
         said = f"Run {run.run_id} was not final in time (timeout {self.timeout:g} s): {run.raw_state}"
         said += f", {run.progress}." if run.progress is not None else "."
@@ -298,14 +303,3 @@ class StartRunOperator(PlatformOperator):
         run = client.run(stop(hook.platform, run, self.log, why=why, within=within), time.time() + within)
         self._run = run
         return run
-
-
-def seconds(name: str, value: float | timedelta) -> float:
-    """An argument that is a time: seconds or a timedelta, more than none.
-
-    :raises ConfigurationError: when it is not.
-    """
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
-        raise ConfigurationError(f"{name} must be a number of seconds greater than 0, or a timedelta; got {value!r}.")
-    return float(number)

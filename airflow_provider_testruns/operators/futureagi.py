@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns.arguments import number
 from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.model import Gates
 from airflow_provider_testruns.operators.base import StartRunOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.model import Gates
 
 
 class FutureAGIExecuteTestRunOperator(StartRunOperator):
@@ -79,6 +82,8 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
 
     def gates(self) -> Gates:
         """What the task asks of the run, with its evaluation gates."""
+        from airflow_provider_testruns.model import Gates
+
         return Gates(self.min_pass_rate, self.fail_on_no_tests, thresholds(self.eval_thresholds))
 
 
@@ -93,11 +98,4 @@ def thresholds(given: Any) -> dict[str, float]:
         raise ConfigurationError(
             f"eval_thresholds must be a dict of fractions by the evaluation's name, got {type(given).__name__}."
         )
-    return {str(name): _number(value) for name, value in given.items()}
-
-
-def _number(value: Any) -> Any:
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    return {str(name): number(value) for name, value in given.items()}

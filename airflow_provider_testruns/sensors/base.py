@@ -17,9 +17,9 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_testruns.arguments import fraction
 from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink, announce
-from airflow_provider_testruns.model import Gates, Run, assess
 from airflow_provider_testruns.operators.base import REPORT_PATIENCE
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_testruns.hooks.base import PlatformHook
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
+    from airflow_provider_testruns.model import Gates, Run
 
 
 class RunSensor(ConnectedTask, BaseSensorOperator):
@@ -59,8 +60,8 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
         self.deferrable = deferrable
         self.min_pass_rate = min_pass_rate
         self.fail_on_no_tests = fail_on_no_tests
-        # Raises for what can be told already where the DAG is written.
-        Gates(min_pass_rate=min_pass_rate)
+        if min_pass_rate is not None:
+            fraction("min_pass_rate", min_pass_rate)
         self._wait: Wait | None = None
         self._open_hook: PlatformHook[Any] | None = None
         self._announced = False
@@ -74,6 +75,8 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
 
     def gates(self) -> Gates:
         """What the task asks of the run."""
+        from airflow_provider_testruns.model import Gates
+
         return Gates(min_pass_rate=self.min_pass_rate, fail_on_no_tests=self.fail_on_no_tests)
 
     def execute(self, context: Context) -> Any:
@@ -168,6 +171,7 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
     def _conclude(self, context: Context, end: WaitEnd) -> dict[str, Any]:
         """What the end of the wait means for the task: the one place for all modes."""
         from airflow_provider_testruns.lifecycle.waiting import WaitStatus
+        from airflow_provider_testruns.model import assess
         from airflow_provider_testruns.reporting.text import table, verdict_error
         from airflow_provider_testruns.reporting.xcom import to_xcom
 

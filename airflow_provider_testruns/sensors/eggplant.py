@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.sensors.base import RunSensor
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.model import Run
 
 
 class EggplantExecutionSensor(RunSensor):
@@ -31,4 +33,6 @@ class EggplantExecutionSensor(RunSensor):
 
     def watched_run(self) -> Run:
         """The execution of the arguments."""
+        from airflow_provider_testruns.model import Run, RunState
+
         return Run("eggplant", self.execution_id, RunState.QUEUED, "")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.model import Gates, Run, RunState
 from airflow_provider_testruns.operators.futureagi import thresholds
 from airflow_provider_testruns.sensors.base import RunSensor
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.model import Gates, Run
 
 
 class FutureAGITestExecutionSensor(RunSensor):
@@ -46,9 +48,13 @@ class FutureAGITestExecutionSensor(RunSensor):
 
     def watched_run(self) -> Run:
         """The execution of the arguments."""
+        from airflow_provider_testruns.model import Run, RunState
+
         context = {"run_test_id": self.run_test_id} if self.run_test_id else {}
         return Run("futureagi", self.execution_id, RunState.QUEUED, "", context=context)
 
     def gates(self) -> Gates:
         """What the task asks of the execution, with its evaluation gates."""
+        from airflow_provider_testruns.model import Gates
+
         return Gates(self.min_pass_rate, self.fail_on_no_tests, thresholds(self.eval_thresholds))

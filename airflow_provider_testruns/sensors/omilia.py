@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.sensors.base import RunSensor
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.model import Run
 
 
 class OmiliaRunSensor(RunSensor):
@@ -35,5 +37,7 @@ class OmiliaRunSensor(RunSensor):
 
     def watched_run(self) -> Run:
         """The run of the arguments."""
+        from airflow_provider_testruns.model import Run, RunState
+
         context = {"project_id": self.project_id} if self.project_id else {}
         return Run("omilia", self.run_id, RunState.QUEUED, "", context=context)

@@ -212,7 +212,8 @@ class Session:
                 status=reply.status,
             )
         if reply.status == 404:
-            raise NotFoundError(
+            # Not NotFoundError: that is said of runs, and must not be concluded from a wrong realm.
+            raise AuthenticationError(
                 f"Connection {self.conn_id!r}: there is no token endpoint at {request.url} (HTTP 404). Check host,"
                 " realm and auth_url of the connection.",
                 status=404,

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_testruns.lifecycle.waiting import Wait
-from airflow_provider_testruns.model import Run
-
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
+
+    from airflow_provider_testruns.lifecycle.waiting import Wait
 
 #: How long a cancel may take when a deferred task is killed; Airflow allows 30 s for all of it.
 _KILL_WITHIN = 20.0
@@ -66,6 +65,9 @@ class RunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the one event: how the wait ended (see :meth:`.WaitEnd.to_event`)."""
+        from airflow_provider_testruns.lifecycle.waiting import Wait
+        from airflow_provider_testruns.model import Run
+
         wait = Wait(Run.from_dict(self.test_run), self.deadline, self.poll_interval, self.log)
         async with self._watcher() as watcher:
             end = await watcher.wait(wait)
@@ -83,6 +85,7 @@ class RunTrigger(BaseTrigger):
             self.log.info("The trigger was taken away and the task is %s: the run goes on.", state or "not to be asked")
             return
         from airflow_provider_testruns.lifecycle.stopping import stop
+        from airflow_provider_testruns.model import Run
 
         run = Run.from_dict(self.test_run)
         async with self._watcher() as watcher:
