@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,11 +10,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlencode
 
-from airflow_provider_testruns.exceptions import AuthenticationError, InvalidReplyError
+from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, InvalidReplyError
 from airflow_provider_testruns.transport.effects import Flow, Mask, Request
 
 #: How long a token goes unrenewed after a renewal that did not help, first and at most, in seconds.
 _BACK_OFF = (1.0, 30.0)
+#: The same after a token endpoint that failed, at most; short, so that the end of its trouble is noticed.
+_BACK_OFF_FAILED = 5.0
+#: How long a new token is used at least, in seconds, however short the endpoint says that it lasts.
+_AT_LEAST = 1.0
 
 
 class Auth(Protocol):
@@ -98,6 +103,7 @@ class OAuthToken:
     _refresh_until: float = field(default=0.0, init=False)
     _renewed_at: float = field(default=float("-inf"), init=False)
     _in_vain: int = field(default=0, init=False)
+    _failure: ApiError | None = field(default=None, init=False, repr=False)
 
     def headers(self) -> Mapping[str, str] | None:
         if self._token is None or self.clock() >= self._stale_at:
@@ -112,6 +118,8 @@ class OAuthToken:
         if self._in_vain == 0:
             return True
         first, most = _BACK_OFF
+        if self._failure is not None:
+            most = _BACK_OFF_FAILED
         since: float = self.clock() - self._renewed_at
         return since >= min(most, first * 2.0 ** min(self._in_vain - 1, 10))
 
@@ -119,6 +127,19 @@ class OAuthToken:
         self._in_vain = 0
 
     def renew(self, check: Callable[[Request, str], Flow[bytes]]) -> Flow[None]:
+        if self._failure is not None and not self.may_renew():
+            # Whoever stood in line behind a renewal that failed gets its failure: were each to try for itself, a slow
+            # endpoint would hold up the last for as many time-outs as there are runs.
+            raise copy.copy(self._failure)
+        try:
+            yield from self._renew(check)
+        except ApiError as e:
+            self._failure = copy.copy(e)
+            self._renewed_at = self.clock()
+            raise
+        self._failure = None
+
+    def _renew(self, check: Callable[[Request, str], Flow[bytes]]) -> Flow[None]:
         asked_at = self.clock()
         if self._refresh is not None and asked_at < self._refresh_until:
             refresh = {"grant_type": "refresh_token", "refresh_token": self._refresh}
@@ -152,20 +173,22 @@ class OAuthToken:
             if not isinstance(token, str) or not token or not token.isprintable() or not token.isascii():
                 raise TypeError("access_token is not a text")
             lasts = _seconds(reply.get("expires_in"), 60.0)
-        except (ValueError, KeyError, TypeError, RecursionError) as e:
+            refresh_lasts = _seconds(reply.get("refresh_expires_in"), 0.0)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
             raise InvalidReplyError(
                 f"The token endpoint {self.token_url} answered without a usable access_token. Check auth_url and"
                 " realm of the connection."
             ) from e
         yield Mask(token)
         # A token is renewed while it is still good, so that no request has to find out; a short one is used longer.
-        self._stale_at = asked_at + lasts - min(30.0, lasts / 4)
+        # A new one is used in any case, even where the endpoint took longer to answer than it is said to last.
+        self._stale_at = max(asked_at + lasts - min(30.0, lasts / 4), self.clock() + _AT_LEAST)
         self._token = token
         refresh = reply.get("refresh_token")
         if self.can_refresh and isinstance(refresh, str) and refresh:
             yield Mask(refresh)
             self._refresh = refresh
-            self._refresh_until = asked_at + _seconds(reply.get("refresh_expires_in"), 0.0) - 5.0
+            self._refresh_until = asked_at + refresh_lasts - 5.0
 
     def secrets(self) -> Iterator[str]:
         for name, value in self.grant.items():

@@ -43,6 +43,8 @@ T = TypeVar("T")
 #: The longest that a Retry-After is obeyed, in seconds: nobody meant a day.
 MAX_RETRY_AFTER = 300.0
 _MAX_ANSWER = 500
+#: How much of an answer that is not JSON is looked at, in bytes: taking the tags out of more takes its time.
+_MAX_READ = 4_000
 _TAGS = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 _NEXT_STEP: dict[type[ApiError], str] = {
@@ -180,7 +182,7 @@ class Session:
                 call.what,
                 request,
             )
-        return left
+        return min(request.timeout, left)
 
     def renewing(self, stale: str | None) -> Flow[None]:
         """The flow behind :class:`Renew`; the driver sees to it that only one runs at a time."""
@@ -246,7 +248,10 @@ class Session:
         )
 
     def _follow(self, call: Call[Any], request: Request, reply: Reply, redirects: int) -> Request:
-        target = urljoin(request.url, reply.headers.get("location", ""))
+        try:
+            target = urljoin(request.url, reply.headers.get("location", ""))
+        except ValueError:
+            target = ""
         if request.method != "GET":
             why = f"it redirects a {request.method}, which is not followed"
         elif _origin(target) != _origin(request.url):
@@ -300,7 +305,7 @@ class Session:
         try:
             body = reply.json()
         except InvalidReplyError:
-            decoded = reply.body[:20_000].decode(errors="replace")
+            decoded = reply.body[:_MAX_READ].decode(errors="replace")
             text = _TAGS.sub(" ", decoded) if "<" in decoded else decoded
         else:
             text = error_text(body) if error_text else ""
@@ -420,10 +425,10 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = None
+        return "an address that can't be read"
     port = port or {"https": 443, "http": 80}.get(parts.scheme)
     return f"{parts.scheme}://{parts.hostname}:{port}"
