@@ -157,7 +157,7 @@ class Record:
                 seen=bool(data.get("seen")),
                 verdict=Verdict(data["verdict"]) if data.get("verdict") else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
             raise StartOutcomeUnknownError(
                 f"The record of this task's start can't be read ({type(e).__name__}: {e}), and may stand for a run"
                 " that is going. Nothing is started. Check the platform, then remove the key from the task's state"
@@ -282,12 +282,12 @@ class Starter:
     def restore(self, run: Run) -> None:
         """Pick up the record in a new process, after a wait elsewhere."""
         record = self._read()
-        if (
-            record is not None
-            and record.epoch.same_as(self._epoch)
-            and record.run is not None
-            and record.run.run_id == run.run_id
-        ):
+        if record is None or not record.epoch.same_as(self._epoch):
+            return
+        if record.run is None:
+            # It could not be kept that this run was started, before the wait was handed over.
+            record = replace(record, phase=Phase.STARTED, run=run, seen=True)
+        if record.run is not None and record.run.run_id == run.run_id:
             self.record = record
 
     def candidates(self, record: Record) -> Steps[list[Run]]:
@@ -528,8 +528,11 @@ class Starter:
         except StartSupersededError:
             raise
         except Exception as e:  # whatever the backend raises: the run is going, and the wait must go on
+            if not self._unkept:
+                self._log.warning(
+                    "The record of the run could not be kept (%s: %s); trying again.", type(e).__name__, e
+                )
             self._unkept = True
-            self._log.warning("The record of the run could not be kept (%s: %s); trying again.", type(e).__name__, e)
 
     def _forget(self) -> None:
         self.record = None

@@ -124,6 +124,13 @@ class Wait:
         news = (run.raw_state, run.progress) != (self.run.raw_state, self.run.progress)
         if news or not self.seen:
             self._tell(run)
+        if not run.known_state and not self._warned:
+            self._warned = True
+            self.log.warning(
+                "%r is not a status that the provider knows; the run counts as going on until its status is"
+                " known, or the time-out.",
+                run.raw_state,
+            )
         self.run, self.seen = run, True
         if run.final:
             return WaitEnd(WaitStatus.FINISHED, run)
@@ -176,13 +183,6 @@ class Wait:
     def _tell(self, run: Run) -> None:
         progress = f", {run.progress}" if run.progress is not None else ""
         self.log.info("Run %s is %s (%s%s).", run.run_id, run.state.value, run.raw_state, progress)
-        if not run.known_state and not self._warned:
-            self._warned = True
-            self.log.warning(
-                "%r is not a status that the provider knows; the run counts as going on until its status is"
-                " known, or the time-out.",
-                run.raw_state,
-            )
 
 
 def wait_for(platform: Platform, wait: Wait, *, each_round: Callable[[], None] = lambda: None) -> Steps[WaitEnd]:
