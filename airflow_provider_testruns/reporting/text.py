@@ -9,7 +9,7 @@ from airflow_provider_testruns.exceptions import (
     RunFailedError,
 )
 from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict
-from airflow_provider_testruns.reporting.xcom import shorten
+from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
 #: How many failed cases are named in a message.
 MAX_NAMED = 10
@@ -61,7 +61,8 @@ def digest(report: RunReport, judgement: Judgement) -> str:
         Verdict.ERRORED: "could not be run by the platform",
         Verdict.CANCELLED: "was cancelled",
     }
-    lines = [" ".join([f"Run {run.run_id} {words[judgement.verdict]}.", *judgement.reasons])]
+    reasons = [shorten(reason, MAX_MESSAGE) for reason in judgement.reasons]
+    lines = [" ".join([f"Run {run.run_id} {words[judgement.verdict]}.", *reasons])]
     lines += _failures(report)
     if run.url:
         lines.append(f"The run: {run.url}")

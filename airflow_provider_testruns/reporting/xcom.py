@@ -8,7 +8,7 @@ from airflow_provider_testruns.model import Judgement, RunReport
 
 #: How many failed cases go to XCom; the others are only counted.
 MAX_FAILURES = 50
-#: How much of a failed case's message goes to XCom, in characters.
+#: How much of each text that a platform gives goes to XCom, in characters.
 MAX_MESSAGE = 500
 
 
@@ -24,13 +24,13 @@ def to_xcom(report: RunReport, judgement: Judgement) -> dict[str, Any]:
     """
     run, counts = report.run, report.counts
     failures = report.failures
-    not_passed = counts.failed + counts.unavailable if counts is not None else len(failures)
+    not_passed = max(len(failures), counts.failed + counts.unavailable if counts is not None else 0)
     shown = failures[:MAX_FAILURES]
     return {
         "platform": run.platform,
         "run_id": run.run_id,
         "verdict": judgement.verdict.value,
-        "reasons": list(judgement.reasons),
+        "reasons": [shorten(reason, MAX_MESSAGE) for reason in judgement.reasons],
         "raw_state": run.raw_state,
         "url": run.url,
         "started_at": run.started_at.isoformat() if run.started_at else None,
@@ -43,7 +43,12 @@ def to_xcom(report: RunReport, judgement: Judgement) -> dict[str, Any]:
         "not_run": counts.not_run if counts else None,
         "pass_rate": round(report.pass_rate, 6) if report.pass_rate is not None else None,
         "failures": [
-            {"name": case.name, "suite": case.suite, "message": shorten(case.message, MAX_MESSAGE)} for case in shown
+            {
+                "name": shorten(case.name, MAX_MESSAGE),
+                "suite": shorten(case.suite, MAX_MESSAGE),
+                "message": shorten(case.message, MAX_MESSAGE),
+            }
+            for case in shown
         ],
         "failures_left_out": max(0, not_passed - len(shown)),
         "metrics": {name: metric.value for name, metric in report.metrics.items()},
