@@ -140,5 +140,8 @@ def path(template: str, **ids: str | int) -> str:
         text = str(value)
         if text.strip() in ("", ".", ".."):
             raise ConfigurationError(f"{name} must be an id of the platform, got {value!r}.")
-        encoded[name] = quote(text, safe="")
+        try:
+            encoded[name] = quote(text, safe="")
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{name} must be an id of the platform, got {value!r}.") from None
     return template.format(**encoded)

@@ -14,6 +14,8 @@ from typing import Any
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import utc
 
+#: The most that anything is counted to: beyond it somebody means something else.
+_MOST = 10**15
 _SHORT_OFFSET = re.compile(r"([+-]\d{2})$")
 
 
@@ -55,7 +57,11 @@ class Fields:
     def optional_text(self, *names: str) -> str | None:
         """A text, or ``None`` when it is not there."""
         found = self.get(*names)
-        if found is None or isinstance(found, str):
+        if found is None:
+            return None
+        if isinstance(found, str):
+            if not found.isascii() and not _whole(found):
+                raise InvalidReplyError(f"{self.where}: field {names[0]!r} holds half a character")
             return found
         if isinstance(found, int | float) and not isinstance(found, bool):
             return str(found)
@@ -70,7 +76,7 @@ class Fields:
             found = int(found)
         if isinstance(found, float) and found.is_integer():
             found = int(found)
-        if isinstance(found, bool) or not isinstance(found, int) or found < 0:
+        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= _MOST:
             raise InvalidReplyError(f"{self.where}: field {names[0]!r} should be a count, and is {_kind(found)}")
         return found
 
@@ -145,6 +151,11 @@ def moment(value: Any, where: str) -> datetime:
 def newest_first(started_at: datetime | None) -> datetime:
     """A sort key for runs by their start; those that have not started count as the newest."""
     return started_at or datetime.max.replace(tzinfo=UTC)
+
+
+def _whole(text: str) -> bool:
+    # JSON can spell half of a surrogate pair, which no address and hardly a log takes.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _fold(key: Any) -> str:
