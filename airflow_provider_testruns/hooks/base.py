@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -199,8 +200,11 @@ class PlatformHook(BaseHook, Generic[P]):
 def _session(
     hook: PlatformHook[Any] | type[PlatformHook[Any]], settings: Settings, timeout: float | None = None
 ) -> Session:
+    if timeout is not None:
+        # For the requests that get a token, too.
+        settings = replace(settings, timeout=timeout)
     auth, fields = hook.make_auth(settings)
-    return Session(settings.conn_id, settings.base_url, auth, fields, timeout or settings.timeout)
+    return Session(settings.conn_id, settings.base_url, auth, fields, settings.timeout)
 
 
 def _async_mask() -> Callable[[str], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,8 +95,11 @@ class Settings:
         value = self.text(name)
         known = tuple(allowed)
         try:
-            value.format(**dict.fromkeys(known, "x"))
-        except (KeyError, IndexError, ValueError, AttributeError) as e:
+            # Plain names only: format() would also look into attributes, and pad to any width.
+            for _, found, width, conversion in string.Formatter().parse(value):
+                if found is not None and (found not in known or width or conversion):
+                    raise KeyError(found)
+        except (KeyError, ValueError) as e:
             names = ", ".join(f"{{{item}}}" for item in known)
             raise self.problem(name, f"may hold {names} and nothing else in braces, got {value!r}.") from e
         return value
@@ -137,6 +141,8 @@ def _base_url(conn: Any, default_host: str) -> str:
     parts = urlsplit(url)
     netloc = parts.netloc
     if port and parts.port is None:
+        if not 0 < port < 65536:
+            raise ConfigurationError(f"Connection {conn_id!r}: port must be 1 to 65535, got {port!r}.")
         netloc = f"{netloc}:{port}"
     path = "/".join(part for part in (parts.path.strip("/"), schema) if part)
     return f"{parts.scheme}://{netloc}" + (f"/{path}" if path else "")
@@ -153,7 +159,7 @@ def _checked_url(conn_id: str, name: str, value: str) -> str:
     if not usable or port == 0:
         raise ConfigurationError(
             f"Connection {conn_id!r}: {name} must be an http or https address such as https://dai.example.com:8000,"
-            f" got {_without_user(value)!r}."
+            f" got {_without_secrets(value)!r}."
         )
     if parts.username or parts.password:
         raise ConfigurationError(
@@ -161,13 +167,14 @@ def _checked_url(conn_id: str, name: str, value: str) -> str:
         )
     if parts.query or parts.fragment:
         raise ConfigurationError(
-            f"Connection {conn_id!r}: {name} must end with the path, without '?' or '#', got {value!r}."
+            f"Connection {conn_id!r}: {name} must end with the path, without '?' or '#', got {_without_secrets(value)!r}."
         )
     return value
 
 
-def _without_user(value: str) -> str:
-    return value.rsplit("@", 1)[-1]
+def _without_secrets(value: str) -> str:
+    """An address that is not as it should be, without what may be a password or a key in it."""
+    return value.split("?", 1)[0].split("#", 1)[0].rsplit("@", 1)[-1]
 
 
 def _clean(conn_id: str, name: str, value: Any) -> str:
