@@ -300,8 +300,8 @@ def judge(report: RunReport, gates: Gates | None = None) -> Verdict:
 def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
     """As :func:`judge`, with the reasons.
 
-    The platform's word alone is never enough for a pass, and a failure needs a test that did not pass: where a
-    platform says that a run failed and no case shows it, the run itself broke (``ERRORED``).
+    The platform's word alone is enough for a pass only where it gives no counts, and a failure needs a test that did
+    not pass: where a platform says that a run failed and no case shows it, the run itself broke (``ERRORED``).
 
     :raises ValueError: when the run is not final.
     """
@@ -325,9 +325,15 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
         missed = _missed_evaluations(report, gates)
         return Judgement(Verdict.FAILED, missed) if missed else Judgement(Verdict.PASSED, (said,))
 
+    if counts is None and run.ending is None:
+        why = f"The run is over ({run.raw_state}), and the platform says neither how it ended nor what was tested."
+        return Judgement(Verdict.ERRORED, (why,))
+
     reasons: list[str] = []
     rate = report.pass_rate
-    if gates.min_pass_rate is not None and rate is not None and counts is not None:
+    if gates.min_pass_rate is not None and counts is None and run.kind is not Kind.GENERATION:
+        reasons.append("The platform gives no counts, so that min_pass_rate can't be checked.")
+    elif gates.min_pass_rate is not None and rate is not None and counts is not None:
         if rate < gates.min_pass_rate:
             reasons.append(
                 f"Pass rate {rate:.1%} ({counts.passed} of {counts.decided}) is below"
