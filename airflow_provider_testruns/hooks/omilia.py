@@ -1,0 +1,452 @@
+"""The hook for Omilia Testing Studio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_testruns.hooks.base import PlatformHook
+from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.hooks.files import as_zip, require_zip, save
+from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.platforms.call import Call, ask
+from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
+from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+T = TypeVar("T")
+
+#: The Keycloak client of the platform's own password grant.
+_CLIENT_ID = "ocp"
+_PERSONAL_ACCESS_TOKEN = "X-OCP-PERSONAL-ACCESS-TOKEN"
+
+
+class OmiliaHook(PlatformHook[OmiliaPlatform]):
+    """Omilia Testing Studio's API, one method for every call of its API page.
+
+    The connection's *host* is the base URL, with the path that a deployment may put before ``/api/``. Which of four
+    ways to authenticate is meant is told by the fields that are filled in, never by trying:
+
+    ====================  ==================  ================================================================
+    Way                   login, password     extras
+    ====================  ==================  ================================================================
+    static bearer token   empty, the token    no ``grant_type``
+    personal token        empty, empty        ``personal_access_token``
+    user name, password   both                ``grant_type`` empty or ``password``
+    client id, secret     both                ``grant_type`` ``client_credentials``
+    ====================  ==================  ================================================================
+
+    The last two ask Keycloak for tokens. Its endpoint is the extra ``auth_url``, whole; without it
+    ``{scheme, name and port of the host}/auth/realms/{realm}/protocol/openid-connect/token``: a path in *host* is the
+    service's own and is left out there, as Keycloak stands beside the service and not below it. Where that is not so
+    (another auth host as on US2, or a prefix before both as in the sandbox), fill in ``auth_url``.
+    ``realm`` is ``master`` without anything else.
+
+    All methods raise :class:`.ConfigurationError` before any request when an argument or a field of the connection
+    can't be right, and one of the children of :class:`.ApiError` when the platform refuses or can't be asked. Calls
+    that start or change something are never sent twice. A project's ``gitToken``, which the API gives in clear, is
+    taken out of all that is returned.
+
+    :param omilia_conn_id: the Airflow connection.
+    """
+
+    conn_name_attr = "omilia_conn_id"
+    default_conn_name = "omilia_default"
+    conn_type = "omilia"
+    hook_name = "Omilia Testing Studio"
+
+    def __init__(self, omilia_conn_id: str = default_conn_name) -> None:
+        super().__init__(omilia_conn_id)
+        self.omilia_conn_id = omilia_conn_id
+
+    @classmethod
+    def make_platform(cls, settings: Settings) -> OmiliaPlatform:
+        """The platform of a connection.
+
+        :param settings: the connection's fields.
+        :raises ConfigurationError: when ``run_url_template`` can't be right.
+        """
+        template = settings.template("run_url_template", ("base_url", "run_id", "project_id"))
+        if template and not template.startswith(("{base_url}", "https://", "http://")):
+            raise settings.problem("run_url_template", f"must begin with https:// or {{base_url}}, got {template!r}.")
+        return OmiliaPlatform(settings.base_url, template)
+
+    @classmethod
+    def make_auth(cls, settings: Settings) -> tuple[Auth, str]:
+        """How requests say who they come from: see the class.
+
+        :param settings: the connection's fields.
+        :raises ConfigurationError: naming the field that can't be right.
+        """
+        personal = settings.text("personal_access_token")
+        grant_type = settings.choice("grant_type", ("password", "client_credentials"))
+        if personal:
+            filled_in = {"login": settings.login, "password": settings.password, "grant_type": grant_type}
+            others = " and ".join(name for name, value in filled_in.items() if value)
+            if others:
+                raise settings.problem(
+                    "personal_access_token",
+                    f"is filled in, and so is {others}: only one way to authenticate can be meant. Empty one of them.",
+                )
+            token = _header_value(settings, "personal_access_token", personal)
+            return FixedHeaders({_PERSONAL_ACCESS_TOKEN: token}, (token,)), "personal_access_token"
+        if not settings.password:
+            hint = (
+                "Fill in the password of the login, or its client secret."
+                if settings.login
+                else "Fill in login and password, a bearer token as password alone, or personal_access_token."
+            )
+            raise settings.problem("password", f"is empty. {hint}")
+        if not settings.login:
+            if grant_type:
+                raise settings.problem(
+                    "login",
+                    f"is empty, and grant_type {grant_type} needs it. Fill it in, or empty grant_type if the password"
+                    " is a bearer token.",
+                )
+            scheme, _, rest = settings.password.partition(" ")
+            token = rest.strip() if scheme.lower() == "bearer" else settings.password
+            token = _header_value(settings, "password", token)
+            return FixedHeaders({"Authorization": f"Bearer {token}"}, (token,)), "password (a bearer token)"
+        grant, fields = (
+            (
+                {
+                    "grant_type": "client_credentials",
+                    "client_id": settings.login,
+                    "client_secret": settings.password,
+                },
+                "login (client id) and password (client secret)",
+            )
+            if grant_type == "client_credentials"
+            else (
+                {
+                    "grant_type": "password",
+                    "client_id": _CLIENT_ID,
+                    "username": settings.login,
+                    "password": settings.password,
+                },
+                "login and password",
+            )
+        )
+        auth = OAuthToken(
+            _token_url(settings),
+            grant,
+            timeout=settings.timeout,
+            fields=fields,
+            can_refresh=grant_type != "client_credentials",
+        )
+        return auth, fields
+
+    # Projects
+
+    def healthcheck(self) -> dict[str, Any]:
+        """Whether the service and what it depends on are up. ``GET /api/healthcheck/`` of the Testing Studio API page.
+
+        :return: the API's own field: ``status``.
+        """
+        return self._send(self.platform.healthcheck())
+
+    def list_projects(self) -> list[dict[str, Any]]:
+        """The projects that the user has access to. ``GET /api/projects/``.
+
+        :return: with the API's own field names, without ``gitToken``.
+        """
+        return self._send(self.platform.list_projects())
+
+    def create_project(
+        self,
+        name: str,
+        group: str,
+        url: str | None = None,
+        git_token: str | None = None,
+        git_provider: str | None = None,
+    ) -> dict[str, Any]:
+        """Create a project. ``POST /api/projects/``.
+
+        Its test suites are in a Git repository with all of the last three arguments, and in Testing Studio's own
+        S3 storage with none of them.
+
+        :param name: its name.
+        :param group: its group, one that the user has access to.
+        :param url: of the Git repository.
+        :param git_token: a token for the repository. It is masked in the logs.
+        :param git_provider: ``gitlab`` or ``github``.
+        :return: the project with the API's own field names, without ``gitToken``.
+        :raises ConfigurationError: when only some of the Git arguments are given.
+        """
+        self._mask(git_token)
+        return self._send(self.platform.create_project(name, group, url, git_token, git_provider))
+
+    def get_project(self, project_id: str) -> dict[str, Any]:
+        """A project, with its latest run as ``latestRun``. ``GET /api/projects/{project_id}``.
+
+        :param project_id: the project.
+        :return: with the API's own field names, without ``gitToken``.
+        """
+        return self._send(self.platform.get_project(project_id))
+
+    def update_project(
+        self,
+        project_id: str,
+        name: str,
+        group: str,
+        url: str | None = None,
+        git_token: str | None = None,
+        git_provider: str | None = None,
+    ) -> dict[str, Any]:
+        """Change a project. ``PUT /api/projects/{project_id}``, which takes the whole project as when it was created.
+
+        :param project_id: the project.
+        :param name: as for :meth:`create_project`.
+        :param group: as for :meth:`create_project`.
+        :param url: as for :meth:`create_project`.
+        :param git_token: as for :meth:`create_project`; the API does not keep the old one.
+        :param git_provider: as for :meth:`create_project`.
+        :return: the project with the API's own field names, without ``gitToken``.
+        :raises ConfigurationError: when only some of the Git arguments are given.
+        """
+        self._mask(git_token)
+        return self._send(self.platform.update_project(project_id, name, group, url, git_token, git_provider))
+
+    def delete_project(self, project_id: str) -> None:
+        """Delete a project. ``DELETE /api/projects/{project_id}``.
+
+        :param project_id: the project.
+        """
+        self._send(self.platform.delete_project(project_id))
+
+    def list_project_runs(self, project_id: str) -> list[Run]:
+        """All runs of a project, in the API's order. ``GET /api/projects/{project_id}/runs/``.
+
+        :param project_id: the project.
+        """
+        return self._send(self.platform.list_project_runs(project_id))
+
+    def list_project_generations(self, project_id: str) -> list[dict[str, Any]]:
+        """All generations of a project. ``GET /api/projects/{project_id}/generations/``.
+
+        :param project_id: the project.
+        :return: with the API's own field names; ``runId`` is the generation's id.
+        """
+        return self._send(self.platform.list_project_generations(project_id))
+
+    def list_project_run_stats(self, project_id: str) -> list[dict[str, Any]]:
+        """The statistics of a project's runs. ``GET /api/projects/{project_id}/runs_stats/``.
+
+        :param project_id: the project.
+        :return: ``statsId, runId, pass, fail, unavailable`` of each; ``runId`` tells them apart, ``statsId`` does not.
+        """
+        return self._send(self.platform.list_project_run_stats(project_id))
+
+    def upload_test_suites(
+        self, project_id: str, path: str | os.PathLike[str] | ObjectStoragePath, field: str = "file"
+    ) -> None:
+        """Upload a project's test suites. ``POST /api/projects/{project_id}/suites/``, a multipart form.
+
+        The file is read while it is sent, never whole in memory. A folder is packed first, reproducibly: sorted names,
+        a fixed time, no link followed out of it, and no ``.git``.
+
+        :param project_id: a project with S3 storage.
+        :param path: a ZIP file, or a folder that holds what the ZIP should (``tests``, ``.omilia-ci.yml`` …); local, or
+            an object storage URL.
+        :param field: the form field, which the API page does not name.
+        """
+        # A wrong id is found before a large folder is packed.
+        self.platform.upload_test_suites(project_id, Path(), field)
+        with as_zip(path) as file:
+            self._send(self.platform.upload_test_suites(project_id, file, field))
+
+    def download_test_suites(self, project_id: str, path: str | os.PathLike[str] | ObjectStoragePath) -> str:
+        """Download a project's test suites. ``GET /api/projects/{project_id}/suites/download/``, a ZIP.
+
+        :param project_id: a project with S3 storage.
+        :param path: where the file is to be, local or an object storage URL; a folder takes it as
+            ``{project_id}_suites.zip``. It is there when it is complete, and not before.
+        :return: where it is.
+        """
+        return self._download(
+            path,
+            f"{project_id}_suites.zip",
+            f"the test suites of project {project_id}",
+            lambda file: self.platform.download_test_suites(project_id, file),
+        )
+
+    # Runs
+
+    def create_run(
+        self, project_id: str, group: str | None = None, utterance: str | None = None, description: str | None = None
+    ) -> Run:
+        """Start a run of a project's test suites. ``POST /api/runs/``, sent once.
+
+        :param project_id: the project.
+        :param group: only test cases of this group; ``None`` or empty for all.
+        :param utterance: only test cases with this utterance; ``None`` or empty for all.
+        :param description: only test cases with this description; ``None`` or empty for all.
+        :return: the run. Its state is the reply's, which the API page shows to be of no use: ask :meth:`get_run`.
+        """
+        return self.start_run(project_id=project_id, group=group, utterance=utterance, description=description)
+
+    def get_run(self, run_id: str, **context: str) -> Run:
+        """A run as it stands. ``GET /api/runs/{run_id}``.
+
+        :param run_id: the run.
+        :param context: ``project_id``, if known. With ``kind="generation"``, which needs it, a generation as it stands
+            in its project's list.
+        """
+        return super().get_run(run_id, **context)
+
+    def revoke_run(self, run_id: str) -> None:
+        """Stop a run. ``POST /api/runs/{run_id}/revoke/``, sent once.
+
+        :param run_id: the run.
+        :raises InvalidRequestError: when the platform refuses, as it may for a run that is final. :meth:`cancel_run`
+            does not.
+        """
+        self._send(self.platform.revoke_run(run_id))
+
+    def list_run_test_suites(self, run_id: str) -> list[dict[str, Any]]:
+        """The test suites of a run. ``GET /api/runs/{run_id}/suites/``.
+
+        :param run_id: the run.
+        :return: ``testSuiteName`` of each; what failed in them is in :meth:`list_run_test_cases`.
+        """
+        return self._send(self.platform.list_run_test_suites(run_id))
+
+    def get_run_stats(self, run_id: str) -> dict[str, Any]:
+        """How many test cases of a run ended in which way. ``GET /api/runs/{run_id}/run_stats/``.
+
+        :param run_id: the run.
+        :return: ``statsId, runId, pass, fail, unavailable``.
+        """
+        return self._send(self.platform.get_run_stats(run_id))
+
+    def list_run_test_cases(self, run_id: str) -> list[dict[str, Any]]:
+        """The test cases of a run. ``GET /api/runs/{run_id}/test_cases/``.
+
+        :param run_id: the run.
+        :return: with the API's own field names. ``executionTime`` is in milliseconds, whatever the API page says.
+        """
+        return self._send(self.platform.list_run_test_cases(run_id))
+
+    def get_run_logs(self, run_id: str) -> list[tuple[str, str]]:
+        """The log of a run. ``GET /api/runs/{run_id}/logs/``.
+
+        :param run_id: the run.
+        :return: ``(section, text)`` in order; sections inside others stand where they do there.
+        """
+        return self._send(self.platform.get_run_logs(run_id))
+
+    def download_run_artifact(self, run_id: str, path: str | os.PathLike[str] | ObjectStoragePath) -> str:
+        """Download the artifact of a run. ``GET /api/runs/{run_id}/artifacts/``, a ZIP, until it expires.
+
+        :param run_id: the run.
+        :param path: where the file is to be, local or an object storage URL; a folder takes it as
+            ``{run_id}_artifacts.zip``. It is there when it is complete, and not before.
+        :return: where it is.
+        """
+        return self._download(
+            path,
+            f"{run_id}_artifacts.zip",
+            f"the artifact of run {run_id}",
+            lambda file: self.platform.download_run_artifact(run_id, file),
+        )
+
+    # Generations and dialogs
+
+    def create_generation(
+        self,
+        project_id: str,
+        group: str | None = None,
+        test_suite: str | None = None,
+        overwrite: bool = False,
+        simulation_data: str | None = None,
+    ) -> dict[str, Any]:
+        """Start a generation of test cases. ``POST /api/generations/``, sent once.
+
+        :param project_id: the project.
+        :param group: the group of the new test cases.
+        :param test_suite: the test suites that test cases are made for, separated by commas.
+        :param overwrite: whether test cases that are there are replaced.
+        :param simulation_data: the simulation data to add, separated by commas.
+        :return: the generation with the API's own field names; ``runId`` is its id.
+        """
+        return self._send(self.platform.create_generation(project_id, group, test_suite, overwrite, simulation_data))
+
+    def get_generation(self, generation_id: str, project_id: str) -> dict[str, Any]:
+        """A generation as it stands in its project's list. ``GET /api/projects/{project_id}/generations/``.
+
+        :param generation_id: the generation.
+        :param project_id: its project.
+        :return: with the API's own field names.
+        :raises NotFoundError: when the project has no such generation.
+        """
+        return self._send(self.platform.get_generation(generation_id, project_id))
+
+    def download_generation_artifact(self, generation_id: str, path: str | os.PathLike[str] | ObjectStoragePath) -> str:
+        """Download what a generation has made. ``GET /api/generations/{generation_id}/artifacts/``, a ZIP.
+
+        :param generation_id: the generation.
+        :param path: where the file is to be, local or an object storage URL; a folder takes it as
+            ``{generation_id}_artifacts.zip``. It is there when it is complete, and not before.
+        :return: where it is.
+        """
+        return self._download(
+            path,
+            f"{generation_id}_artifacts.zip",
+            f"the artifact of generation {generation_id}",
+            lambda file: self.platform.download_generation_artifact(generation_id, file),
+        )
+
+    def get_golden_dialog(self, dialog_id: str) -> Any:
+        """Make the golden dialog of a dialog. ``GET /api/dialogs/{dialog_id}/golden/``.
+
+        :param dialog_id: ``dialogId`` of a test case; it may hold dots and spaces.
+        :return: the JSON of the golden dialog.
+        """
+        return self._send(self.platform.get_golden_dialog(dialog_id))
+
+    def _send(self, call: Call[T]) -> T:
+        return self.ask(ask(call))
+
+    def _download(
+        self,
+        target: str | os.PathLike[str] | ObjectStoragePath,
+        name: str,
+        what: str,
+        call_for: Callable[[Path], Call[None]],
+    ) -> str:
+        call_for(Path())  # a wrong id is found before any folder is made
+        return save(
+            target,
+            lambda file: self._send(call_for(file)),
+            name=name,
+            check=require_zip(f"Connection {self.conn_id!r}: {what}"),
+        )
+
+    def _mask(self, secret: str | None) -> None:
+        if isinstance(secret, str) and secret:
+            from airflow.providers.common.compat.sdk import mask_secret
+
+            mask_secret(secret)
+
+
+def _token_url(settings: Settings) -> str:
+    given = settings.url("auth_url")
+    if given:
+        return given
+    realm = settings.text("realm", "master")
+    if realm in (".", ".."):
+        raise settings.problem("realm", f"must be the name of a realm, such as master or ocp, got {realm!r}.")
+    parts = urlsplit(settings.base_url)
+    return f"{parts.scheme}://{parts.netloc}/auth/realms/{quote(realm, safe='')}/protocol/openid-connect/token"
+
+
+def _header_value(settings: Settings, name: str, value: str) -> str:
+    if not value or not value.isascii() or " " in value:
+        raise settings.problem(name, "must be a token of ASCII characters without blanks. Enter it again.")
+    return value

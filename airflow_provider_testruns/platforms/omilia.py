@@ -1,0 +1,675 @@
+"""Omilia Testing Studio: its API, as calls and as the steps of a run's life.
+
+Every endpoint of the Testing Studio API page is a method that gives a :class:`Call`. Paths are as documented,
+character for character: some end with a slash and some do not. How replies are read is in :mod:`.omilia_replies`.
+
+Two things are run here: *runs* of a project's test suites, and *generations*, which make test cases from them. Both
+have the same life; a generation has no call of its own to look at it, and is found in its project's list.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
+
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    ConfigurationError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotFoundError,
+    ServerError,
+)
+from airflow_provider_testruns.model import CaseResult, Counts, Kind, Run, RunReport, Verdict
+from airflow_provider_testruns.platforms.call import Call, Reply, Steps, Upload, ask, no_value, path
+from airflow_provider_testruns.platforms.omilia_replies import (
+    bare_rows,
+    case_of,
+    counts_of,
+    has,
+    log_of,
+    many,
+    one,
+    plain,
+    run_of,
+    same_id,
+    trouble_in,
+    without_git_token,
+)
+from airflow_provider_testruns.platforms.platform import Platform, Start, own_words
+from airflow_provider_testruns.platforms.reading import Fields, newest_first
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_GIT_PROVIDERS = ("gitlab", "github")
+_KINDS = {Kind.RUN.value: Kind.RUN, Kind.GENERATION.value: Kind.GENERATION}
+#: Files are not JSON, and a server that goes by this header must not refuse to send them.
+_ANY_TYPE = {"Accept": "*/*"}
+_find_words = own_words("detail", "errors", "message", "error")
+
+
+class OmiliaPlatform(Platform):
+    """Omilia Testing Studio's API.
+
+    :param base_url: where it is, for links.
+    :param run_url_template: the page of a run, with ``{base_url}``, ``{run_id}`` and ``{project_id}``; without, links
+        go to ``base_url``.
+    """
+
+    name: ClassVar[str] = "omilia"
+    title: ClassVar[str] = "Omilia Testing Studio"
+
+    def __init__(self, base_url: str = "", run_url_template: str = "") -> None:
+        self._base_url = base_url
+        self._run_url_template = run_url_template or "{base_url}"
+
+    # The calls, in the order of the API page
+
+    def healthcheck(self) -> Call[dict[str, Any]]:
+        """*Health Check*: ``GET /api/healthcheck/``."""
+        return _call("ask for its health", "GET", "/api/healthcheck/", lambda reply: dict(one(reply).raw))
+
+    def list_projects(self) -> Call[list[dict[str, Any]]]:
+        """*Get Projects*: ``GET /api/projects/``."""
+        return _call("list the projects", "GET", "/api/projects/", lambda reply: without_git_token(plain(reply)))
+
+    def create_project(
+        self,
+        name: str,
+        group: str,
+        url: str | None = None,
+        git_token: str | None = None,
+        git_provider: str | None = None,
+    ) -> Call[dict[str, Any]]:
+        """*Create Project*: ``POST /api/projects/``.
+
+        :raises ConfigurationError: when only some of the Git arguments are given, or one can't be right.
+        """
+        return _call(
+            f"create project {name!r}",
+            "POST",
+            "/api/projects/",
+            _read_project(None),
+            json=_project_body(name, group, url, git_token, git_provider),
+            repeatable=False,
+            secrets=_secrets_of(git_token),
+        )
+
+    def update_project(
+        self,
+        project_id: str,
+        name: str,
+        group: str,
+        url: str | None = None,
+        git_token: str | None = None,
+        git_provider: str | None = None,
+    ) -> Call[dict[str, Any]]:
+        """*Edit Project*: ``PUT /api/projects/{project_id}``.
+
+        :raises ConfigurationError: when only some of the Git arguments are given, or one can't be right.
+        """
+        return _call(
+            f"update project {project_id}",
+            "PUT",
+            _path("/api/projects/{project_id}", project_id=project_id),
+            _read_project(project_id),
+            json=_project_body(name, group, url, git_token, git_provider),
+            repeatable=False,
+            secrets=_secrets_of(git_token),
+        )
+
+    def delete_project(self, project_id: str) -> Call[None]:
+        """*Delete Project*: ``DELETE /api/projects/{project_id}``."""
+        where = _path("/api/projects/{project_id}", project_id=project_id)
+        return _call(f"delete project {project_id}", "DELETE", where, no_value, repeatable=False)
+
+    def get_project(self, project_id: str) -> Call[dict[str, Any]]:
+        """*Get Project*: ``GET /api/projects/{project_id}``."""
+        where = _path("/api/projects/{project_id}", project_id=project_id)
+        return _call(f"get project {project_id}", "GET", where, _read_project(project_id))
+
+    def list_project_runs(self, project_id: str) -> Call[list[Run]]:
+        """*Get Project Runs*: ``GET /api/projects/{project_id}/runs/``. All of them, in one reply."""
+        where = _path("/api/projects/{project_id}/runs/", project_id=project_id)
+        return _call(
+            f"list the runs of project {project_id}",
+            "GET",
+            where,
+            lambda reply: [self._run(row, Kind.RUN, project_id) for row in many(reply)],
+        )
+
+    def list_project_generations(self, project_id: str) -> Call[list[dict[str, Any]]]:
+        """*Get Project Generated Test Cases*: ``GET /api/projects/{project_id}/generations/``. All, in one reply."""
+        where = _path("/api/projects/{project_id}/generations/", project_id=project_id)
+        return _call(f"list the generations of project {project_id}", "GET", where, plain)
+
+    def list_project_run_stats(self, project_id: str) -> Call[list[dict[str, Any]]]:
+        """*Get Project Run Stats*: ``GET /api/projects/{project_id}/runs_stats/``."""
+        where = _path("/api/projects/{project_id}/runs_stats/", project_id=project_id)
+        return _call(f"list the statistics of project {project_id}", "GET", where, plain)
+
+    def upload_test_suites(self, project_id: str, file: Path, field: str = "file") -> Call[None]:
+        """*Upload Project Test Suites*: ``POST /api/projects/{project_id}/suites/``, a ZIP as a multipart form.
+
+        :param project_id: a project with S3 storage.
+        :param file: the ZIP file.
+        :param field: the form field, which the API page does not name.
+        """
+        if not isinstance(field, str) or not field.strip() or not field.isprintable() or '"' in field:
+            raise ConfigurationError(f"field must be the name of a form field, such as 'file'; got {field!r}.")
+        return _call(
+            f"upload the test suites of project {project_id}",
+            "POST",
+            _path("/api/projects/{project_id}/suites/", project_id=project_id),
+            no_value,
+            upload=Upload(field, file),
+            repeatable=False,
+        )
+
+    def download_test_suites(self, project_id: str, file: Path) -> Call[None]:
+        """*Download Project Test Suites*: ``GET /api/projects/{project_id}/suites/download/``, a ZIP.
+
+        :param project_id: a project with S3 storage.
+        :param file: takes the ZIP.
+        """
+        where = _path("/api/projects/{project_id}/suites/download/", project_id=project_id)
+        what = f"download the test suites of project {project_id}"
+        return _call(what, "GET", where, no_value, save_to=file, headers=_ANY_TYPE)
+
+    def create_run(
+        self, project_id: str, group: str | None = None, utterance: str | None = None, description: str | None = None
+    ) -> Call[Run]:
+        """*Create Run*: ``POST /api/runs/``. Starts a run.
+
+        The status in the reply says nothing: the sample's is already ``SUCCESS``.
+
+        :raises ConfigurationError: naming the argument that can't be right.
+        """
+        body = {
+            "projectId": _identifier("project_id", project_id),
+            # The sample sends null for a filter that is not used.
+            "group": _filter("group", group),
+            "utterance": _filter("utterance", utterance),
+            "description": _filter("description", description),
+        }
+        return _call(
+            f"start a run of project {project_id}",
+            "POST",
+            "/api/runs/",
+            lambda reply: self._run(one(reply), Kind.RUN, project_id),
+            json=body,
+            repeatable=False,
+        )
+
+    def get_run_call(self, run_id: str, project_id: str = "") -> Call[Run]:
+        """*Get Run*: ``GET /api/runs/{run_id}``."""
+        where = _path("/api/runs/{run_id}", run_id=run_id)
+        return _call(
+            f"get run {run_id}", "GET", where, lambda reply: self._run(one(reply, run_id), Kind.RUN, project_id)
+        )
+
+    def download_run_artifact(self, run_id: str, file: Path) -> Call[None]:
+        """*Get Run Artifact*: ``GET /api/runs/{run_id}/artifacts/``, a ZIP, until it expires.
+
+        :param run_id: the run.
+        :param file: takes the ZIP.
+        """
+        where = _path("/api/runs/{run_id}/artifacts/", run_id=run_id)
+        what = f"download the artifact of run {run_id}"
+        return _call(what, "GET", where, no_value, save_to=file, headers=_ANY_TYPE)
+
+    def revoke_run(self, run_id: str) -> Call[None]:
+        """*Revoke Run*: ``POST /api/runs/{run_id}/revoke/``."""
+        where = _path("/api/runs/{run_id}/revoke/", run_id=run_id)
+        return _call(f"revoke run {run_id}", "POST", where, no_value, repeatable=False)
+
+    def list_run_test_suites(self, run_id: str) -> Call[list[dict[str, Any]]]:
+        """*Get Run Test Suites*: ``GET /api/runs/{run_id}/suites/``. Names only, whatever the guide says."""
+        where = _path("/api/runs/{run_id}/suites/", run_id=run_id)
+        return _call(f"list the test suites of run {run_id}", "GET", where, plain)
+
+    def get_run_stats(self, run_id: str) -> Call[dict[str, Any]]:
+        """*Get Run Stats*: ``GET /api/runs/{run_id}/run_stats/``."""
+        where = _path("/api/runs/{run_id}/run_stats/", run_id=run_id)
+        return _call(f"get the statistics of run {run_id}", "GET", where, lambda reply: dict(one(reply, run_id).raw))
+
+    def list_run_test_cases(self, run_id: str) -> Call[list[dict[str, Any]]]:
+        """*Get Run Test Cases Stats*: ``GET /api/runs/{run_id}/test_cases/``."""
+        where = _path("/api/runs/{run_id}/test_cases/", run_id=run_id)
+        return _call(f"list the test cases of run {run_id}", "GET", where, plain)
+
+    def get_run_logs(self, run_id: str) -> Call[list[tuple[str, str]]]:
+        """*Get Run Logs*: ``GET /api/runs/{run_id}/logs/``."""
+        where = _path("/api/runs/{run_id}/logs/", run_id=run_id)
+        return _call(f"get the log of run {run_id}", "GET", where, log_of)
+
+    def create_generation(
+        self,
+        project_id: str,
+        group: str | None = None,
+        test_suite: str | None = None,
+        overwrite: bool = False,
+        simulation_data: str | None = None,
+    ) -> Call[dict[str, Any]]:
+        """*Create Test Case Generation Run*: ``POST /api/generations/``. Starts a generation.
+
+        :raises ConfigurationError: naming the argument that can't be right.
+        """
+        if not isinstance(overwrite, bool):
+            raise ConfigurationError(
+                f"overwrite must be True or False, got {overwrite!r}. For a template, set render_template_as_native_obj"
+                " of the Dag."
+            )
+        optional = {
+            "group": _filter("group", group),
+            "testSuite": _filter("test_suite", test_suite),
+            "simulationData": _filter("simulation_data", simulation_data),
+        }
+        # The sample leaves out what is not used, and sends a boolean where the table has a string.
+        body = {"projectId": _identifier("project_id", project_id), "overwrite": overwrite}
+        body.update({name: value for name, value in optional.items() if value is not None})
+        return _call(
+            f"start a generation for project {project_id}",
+            "POST",
+            "/api/generations/",
+            lambda reply: dict(one(reply).raw),
+            json=body,
+            repeatable=False,
+        )
+
+    def get_generation(self, generation_id: str, project_id: str) -> Call[dict[str, Any]]:
+        """One generation, from *Get Project Generated Test Cases*: there is no call for one.
+
+        :raises NotFoundError: while the reply is read, when the project's list does not hold it.
+        """
+        _identifier("generation_id", generation_id)
+        return self.list_project_generations(project_id).reading(
+            lambda reply: dict(_generation(reply, generation_id, project_id).raw)
+        )
+
+    def download_generation_artifact(self, generation_id: str, file: Path) -> Call[None]:
+        """*Get Test Case Generation Run Artifact*: ``GET /api/generations/{generation_id}/artifacts/``, a ZIP.
+
+        :param generation_id: the generation.
+        :param file: takes the ZIP.
+        """
+        where = _path("/api/generations/{generation_id}/artifacts/", generation_id=generation_id)
+        what = f"download the artifact of generation {generation_id}"
+        return _call(what, "GET", where, no_value, save_to=file, headers=_ANY_TYPE)
+
+    def get_golden_dialog(self, dialog_id: str) -> Call[Any]:
+        """*Generate Golden Dialog*: ``GET /api/dialogs/{dialog_id}/golden/``. The ids have dots and spaces in them."""
+        where = _path("/api/dialogs/{dialog_id}/golden/", dialog_id=dialog_id)
+        return _call(f"get the golden dialog of {dialog_id}", "GET", where, lambda reply: reply.json())
+
+    # A run's life
+
+    def prepare_start(  # type: ignore[override]  # a platform's own arguments, in place of any
+        self,
+        project_id: str,
+        group: str | None = None,
+        utterance: str | None = None,
+        description: str | None = None,
+        *,
+        kind: str = Kind.RUN.value,
+        test_suite: str | None = None,
+        overwrite: bool = False,
+        simulation_data: str | None = None,
+    ) -> Steps[Start]:
+        """Make the start of a run or of a generation ready. Asks nothing.
+
+        :param project_id: the project.
+        :param group: of a run: only test cases of this group. Of a generation: the group of the new test cases.
+        :param utterance: of a run: only test cases with this utterance.
+        :param description: of a run: only test cases with this description.
+        :param kind: ``run`` or ``generation``.
+        :param test_suite: of a generation: the test suites that test cases are made for, separated by commas.
+        :param overwrite: of a generation: whether test cases that are there are replaced.
+        :param simulation_data: of a generation: the simulation data to add, separated by commas.
+        :raises ConfigurationError: naming the argument that can't be right.
+        """
+        yield from ()
+        if _kind(kind) is Kind.RUN:
+            _not_for("run", test_suite=test_suite, overwrite=overwrite, simulation_data=simulation_data)
+            return Start(
+                f"run of project {project_id}",
+                self.create_run(project_id, group, utterance, description),
+                {"project_id": project_id},
+                {"group": group or None, "utterance": utterance or None, "description": description or None},
+            )
+        _not_for("generation", utterance=utterance, description=description)
+        call = self.create_generation(project_id, group, test_suite, overwrite, simulation_data)
+        return Start(
+            f"generation for project {project_id}",
+            call.reading(lambda reply: self._run(one(reply), Kind.GENERATION, project_id)),
+            {"project_id": project_id, "kind": Kind.GENERATION.value},
+            {
+                "group": group or None,
+                "test_suite": test_suite or None,
+                "overwrite": overwrite,
+                "simulation_data": simulation_data or None,
+            },
+        )
+
+    def newest_run(self, start: Start) -> Steps[Run | None]:
+        """The project's ``latestRun``; of generations, the newest in the project's list."""
+        project_id = start.context["project_id"]
+        if start.context.get("kind") != Kind.GENERATION.value:
+            project: Call[tuple[bool, Run | None]] = self.get_project(project_id).reading(
+                lambda reply: self._latest(reply, project_id)
+            )
+            known, latest = yield from ask(project)
+            if known:
+                return latest
+        runs = yield from self.find_runs(None, **start.context)
+        return runs[0] if runs else None
+
+    def get_run(  # type: ignore[override]  # a platform's own ids, in place of any
+        self, run_id: str, project_id: str | None = None, kind: str = Kind.RUN.value
+    ) -> Steps[Run]:
+        """One run, or one generation, as it stands.
+
+        :param run_id: its id.
+        :param project_id: its project; a generation can't be seen without it.
+        :param kind: ``run`` or ``generation``.
+        :raises NotFoundError: when there is none.
+        """
+        project = project_id or ""
+        call = self.get_run_call(run_id, project)
+        if _kind(kind) is Kind.GENERATION:
+            call = self.get_generation(run_id, project).reading(
+                lambda reply: self._run(_generation(reply, run_id, project), Kind.GENERATION, project)
+            )
+        return (yield from ask(call))
+
+    def find_runs(  # type: ignore[override]  # a platform's own ids, in place of any
+        self, since: datetime | None, project_id: str, kind: str = Kind.RUN.value
+    ) -> Steps[list[Run]]:
+        """The runs, or the generations, of a project that began at or after a time, newest first.
+
+        :param since: by the platform's clock; ``None`` is from the first.
+        :param project_id: the project.
+        :param kind: ``run`` or ``generation``.
+        """
+        runs = yield from ask(self._list(_kind(kind), project_id))
+        found = [run for run in runs if since is None or run.started_at is None or run.started_at >= since]
+        return sorted(found, key=lambda run: newest_first(run.started_at), reverse=True)
+
+    def cancel_run(  # type: ignore[override]  # a platform's own ids, in place of any
+        self, run_id: str, project_id: str | None = None, kind: str = Kind.RUN.value
+    ) -> Steps[None]:
+        """Revoke a run. One that is final is left as it is: whether it is, is asked before and, if need be, after.
+
+        :param run_id: its id.
+        :param project_id: its project, if known.
+        :param kind: ``run`` or ``generation``.
+        :raises InvalidRequestError: for a generation that is not final: the API has no call that revokes one.
+        """
+        try:
+            run = yield from self.get_run(run_id, project_id=project_id, kind=kind)
+        except ApiError as e:
+            # A run that can't be seen just now may well be going: that must not keep it going.
+            if not e.transient or _kind(kind) is not Kind.RUN:
+                raise
+        else:
+            if run.final:
+                return
+        if _kind(kind) is Kind.GENERATION:
+            raise InvalidRequestError(
+                f"Omilia Testing Studio has no call that revokes a generation; generation {run_id} goes on to its end."
+            )
+        try:
+            # Twice the same as once, seen from here: unlike the bare call it may be sent again.
+            yield from ask(replace(self.revoke_run(run_id), repeatable=True))
+        except ApiError as refusal:
+            if refusal.transient:
+                raise
+            run = yield from self.get_run(run_id, project_id=project_id, kind=kind)
+            if not run.final:
+                raise
+
+    def get_report(self, run: Run) -> Steps[RunReport]:
+        """The results of a final run: *Get Run Stats* and *Get Run Test Cases Stats*.
+
+        Either may be missing; the other then speaks for it. A generation has neither.
+        """
+        if run.kind is Kind.GENERATION:
+            return RunReport(run)
+        stats = yield from _if_there(self.get_run_stats(run.run_id).reading(lambda reply: counts_of(reply, run.run_id)))
+        rows = yield from _if_there(self.list_run_test_cases(run.run_id).reading(many))
+        cases, known = _cases(rows or [], run.run_id)
+        counts = _counts(stats, cases if rows is not None else None, known)
+        if run.ending is Verdict.FAILED and (counts is None or counts.failed + counts.unavailable == 0):
+            run = yield from self._broken(run)
+        return RunReport(run, counts, cases)
+
+    def _broken(self, run: Run) -> Steps[Run]:
+        """A run that failed without a failed test: its log may say why."""
+        try:
+            lines = yield from ask(self.get_run_logs(run.run_id))
+        except ApiError:
+            return run
+        trouble = trouble_in(lines)
+        if not trouble:
+            return run
+        why = f"The run ended as {run.raw_state} without a test that failed: the run itself broke. Its log says: "
+        return replace(run, message=why + trouble)
+
+    def check(self) -> Steps[str]:
+        """*Health Check* proves the address, *Get Projects* the credentials."""
+        health = yield from ask(self.healthcheck())
+        status = health.get("status")
+        if str(status).casefold() != "up":
+            raise ServerError(f"Omilia Testing Studio answers, and says that its status is {status!r}.")
+        projects = yield from ask(self.list_projects())
+        return f"Omilia Testing Studio is up; the credentials are good for {len(projects)} projects."
+
+    def group_of(self, run: Run) -> str | None:
+        """The project, if it is known, and what kind of run it is."""
+        project_id = run.context.get("project_id")
+        return f"{run.kind.value}:{project_id}" if project_id else None
+
+    def list_group(self, group: str, wanted: Collection[str], oldest: datetime | None) -> Steps[list[Run]]:
+        """The wanted runs of a project, from one call.
+
+        Rows that can't be read are left out: whoever waits for one of them asks for it singly, and gets the error.
+        """
+        kind, _, project_id = group.partition(":")
+        ids = frozenset(wanted)
+        call: Call[list[Run]] = self._list(_kind(kind), project_id).reading(
+            lambda reply: self._wanted(reply, ids, _kind(kind), project_id)
+        )
+        return (yield from ask(call))
+
+    def _wanted(self, reply: Reply, ids: frozenset[str], kind: Kind, project_id: str) -> list[Run]:
+        runs = []
+        for index, item in enumerate(bare_rows(reply)):
+            # Of hundreds of rows a few are wanted: the others are not worth a look at each of their fields.
+            run_id = item.get("runId") if isinstance(item, Mapping) else None
+            if isinstance(run_id, str) and run_id not in ids:
+                continue
+            try:
+                run = self._run(Fields(item, f"data[{index}]"), kind, project_id)
+            except InvalidReplyError:
+                continue
+            if run.run_id in ids:
+                runs.append(run)
+        return runs
+
+    def _list(self, kind: Kind, project_id: str) -> Call[list[Run]]:
+        if kind is Kind.RUN:
+            return self.list_project_runs(project_id)
+        return self.list_project_generations(project_id).reading(
+            lambda reply: [self._run(row, kind, project_id) for row in many(reply)]
+        )
+
+    def _latest(self, reply: Reply, project_id: str) -> tuple[bool, Run | None]:
+        project = one(reply, project_id, "id")
+        latest = project.child("latestRun")
+        if latest is None:
+            return has(project, "latestRun"), None
+        return True, self._run(latest, Kind.RUN, project_id)
+
+    def _run(self, row: Fields, kind: Kind, project_id: str) -> Run:
+        return run_of(row, kind, self._url, project_id)
+
+    def _url(self, run_id: str, project_id: str) -> str:
+        return self._run_url_template.format(
+            base_url=self._base_url, run_id=quote(run_id, safe=""), project_id=quote(project_id, safe="")
+        )
+
+
+def _call(what: str, method: str, where: str, read: Callable[[Reply], T], **more: Any) -> Call[T]:
+    return Call(what, method, where, read, error_text=_platforms_words, **more)
+
+
+def _platforms_words(body: Any) -> str:
+    """The platform's own words for an error: ``detail``, sometimes ``errors``; never a Git token."""
+    try:
+        clean = without_git_token(body)
+    except InvalidReplyError:
+        return "an answer that is nested too deeply"
+    return _find_words(clean) or str(clean)
+
+
+def _if_there(call: Call[T]) -> Steps[T | None]:
+    """What an older server, or one that has forgotten it, may not have."""
+    try:
+        return (yield from ask(call))
+    except ApiError as e:
+        if e.status in (404, 405, 501):
+            return None
+        raise
+
+
+def _read_project(project_id: str | None) -> Callable[[Reply], dict[str, Any]]:
+    def read(reply: Reply) -> dict[str, Any]:
+        project: dict[str, Any] = without_git_token(one(reply, project_id, "id").raw)
+        return project
+
+    return read
+
+
+def _generation(reply: Reply, generation_id: str, project_id: str) -> Fields:
+    rows = bare_rows(reply)
+    unreadable: InvalidReplyError | None = None
+    for index, item in enumerate(rows):
+        try:
+            row = Fields(item, f"data[{index}]")
+            if same_id(row.optional_text("runId"), generation_id):
+                return row
+        except InvalidReplyError as e:
+            unreadable = unreadable or e
+    if unreadable is not None:
+        raise unreadable
+    raise NotFoundError(
+        f"Generation {generation_id} is not among the {len(rows)} generations of project {project_id}. Check both ids.",
+        status=404,
+    )
+
+
+def _cases(rows: list[Fields], run_id: str) -> tuple[tuple[CaseResult, ...], bool]:
+    cases = []
+    unknown = 0
+    for row in rows:
+        case, known = case_of(row)
+        cases.append(case)
+        unknown += not known
+    if unknown:
+        log.warning(
+            "Run %s: the status of %d of %d test cases is not a word that the provider knows; they count as"
+            " unavailable.",
+            run_id,
+            unknown,
+            len(cases),
+        )
+    return tuple(cases), unknown == 0
+
+
+def _counts(stats: Counts | None, cases: tuple[CaseResult, ...] | None, known: bool) -> Counts | None:
+    """The counts of a report: the statistics, with the cases that did not run, which statistics leave out.
+
+    Where the statistics are missing, are empty although there are cases, or deny a failure that a case shows, the
+    cases count.
+    """
+    if cases is None:
+        return stats
+    counted = Counts.of(cases)
+    if stats is None:
+        return counted
+    bad = counted.failed + counted.unavailable
+    if stats.total == 0 or (known and bad and stats.failed + stats.unavailable == 0):
+        return counted
+    return replace(stats, not_run=counted.not_run)
+
+
+def _project_body(
+    name: str, group: str, url: str | None, git_token: str | None, git_provider: str | None
+) -> dict[str, str]:
+    body = {"name": _required("name", name), "group": _required("group", group)}
+    git = {"url": _filter("url", url), "git_token": git_token or None, "git_provider": git_provider or None}
+    missing = [argument for argument, value in git.items() if value is None]
+    if len(missing) == len(git):
+        # S3 storage: "you shall skip all the git-related variables".
+        return body
+    if missing:
+        raise ConfigurationError(
+            f"{', '.join(missing)} must be given too: a project has Git storage with all of url, git_token and"
+            " git_provider, and S3 storage with none of them."
+        )
+    if not isinstance(git_token, str):
+        raise ConfigurationError(f"git_token must be a text, got {type(git_token).__name__}.")
+    if git_provider not in _GIT_PROVIDERS:
+        raise ConfigurationError(f"git_provider must be one of {', '.join(_GIT_PROVIDERS)}, got {git_provider!r}.")
+    # The sample's names; the table's are git_token and git_provider.
+    return {**body, "url": str(url), "gitToken": git_token, "gitProvider": git_provider}
+
+
+def _secrets_of(git_token: str | None) -> tuple[str, ...]:
+    return (git_token,) if git_token else ()
+
+
+def _path(template: str, **ids: str) -> str:
+    return path(template, **{name: _identifier(name, value) for name, value in ids.items()})
+
+
+def _identifier(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ConfigurationError(f"{name} must be an id of the platform, got {value!r}.")
+    return value
+
+
+def _required(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{name} must be a text that is not empty, got {value!r}.")
+    return value
+
+
+def _filter(name: str, value: Any) -> str | None:
+    """An optional text. An empty one, which a template easily gives, is none."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a text or None, got {value!r}.")
+    return value
+
+
+def _kind(kind: str) -> Kind:
+    try:
+        return _KINDS[kind]
+    except (KeyError, TypeError):
+        raise ConfigurationError(f"kind must be 'run' or 'generation', got {kind!r}.") from None
+
+
+def _not_for(kind: str, **arguments: Any) -> None:
+    given = [name for name, value in arguments.items() if value]
+    if given:
+        other = "generation" if kind == "run" else "run"
+        raise ConfigurationError(f"{', '.join(given)} can't be given for a {kind}: only a {other} has that.")

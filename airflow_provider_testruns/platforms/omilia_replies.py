@@ -1,0 +1,335 @@
+"""How Omilia Testing Studio's replies are read: envelopes, runs, statistics, test cases and logs.
+
+The document is the Testing Studio API page. It contradicts itself in places; what is done about each is said where it
+is done, and pinned by a test.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from airflow_provider_testruns.exceptions import InvalidReplyError
+from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Progress, Run, RunState, Verdict
+from airflow_provider_testruns.platforms.call import Reply
+from airflow_provider_testruns.platforms.reading import Fields, objects
+
+#: The words of the enum ``RunStatus``, and those of the CI/CD guide on the same page; folded.
+_STATES: dict[str, tuple[RunState, Verdict | None]] = {
+    "pending": (RunState.QUEUED, None),
+    "started": (RunState.RUNNING, None),
+    "starting": (RunState.RUNNING, None),
+    "retry": (RunState.RUNNING, None),
+    "success": (RunState.FINISHED, Verdict.PASSED),
+    "successful": (RunState.FINISHED, Verdict.PASSED),
+    "failure": (RunState.FINISHED, Verdict.FAILED),
+    "failed": (RunState.FINISHED, Verdict.FAILED),
+    "revoked": (RunState.FINISHED, Verdict.CANCELLED),
+}
+#: The words of a test case: those of the table, and those of the samples.
+_OUTCOMES = {
+    "pass": Outcome.PASSED,
+    "passed": Outcome.PASSED,
+    "success": Outcome.PASSED,
+    "successful": Outcome.PASSED,
+    "fail": Outcome.FAILED,
+    "failed": Outcome.FAILED,
+    "failure": Outcome.FAILED,
+    "unavailable": Outcome.UNAVAILABLE,
+    "none": Outcome.NOT_RUN,
+    "": Outcome.NOT_RUN,
+}
+#: The arguments of a start that a run shows again, by our name and the API's.
+SHOWN = {
+    Kind.RUN: {"group": "group", "utterance": "utterance", "description": "description"},
+    Kind.GENERATION: {
+        "group": "group",
+        "test_suite": "testSuite",
+        "overwrite": "overwrite",
+        "simulation_data": "simulationData",
+    },
+}
+#: The sample's ``executionTime`` of 889.0 is ``889.000 ms`` in its log; the table says seconds.
+_PER_SECOND = 1000.0
+#: No document is nested deeper than logs are, which is three levels.
+_DEEPEST = 50
+_USER_OF_URL = re.compile(r"(https?://)[^/\s@]+@", re.IGNORECASE)
+_TROUBLE = re.compile(
+    r"\b(error|fatal|fail(ed|ure)?|exception|invalid|denied|not found|could ?n[o']t|can(no|')t|unable)\b",
+    re.IGNORECASE,
+)
+
+
+def payload(reply: Reply) -> Any:
+    """What the envelope ``{"data": …}`` holds.
+
+    :raises InvalidReplyError: when there is no envelope, or nothing in it.
+    """
+    data = Fields(reply.json(), "the reply").get("data")
+    if data is None:
+        raise InvalidReplyError("the reply: field 'data' is missing")
+    return data
+
+
+def one(reply: Reply, wanted: str | None = None, id_field: str = "runId") -> Fields:
+    """The one object of a reply, which the document shows bare, and in a list.
+
+    :param reply: the reply.
+    :param wanted: the id that was asked for; picks the object when there are several.
+    :param id_field: the field that holds it.
+    :raises InvalidReplyError: when it can't be told which object it is.
+    """
+    data = payload(reply)
+    if not isinstance(data, list):
+        return Fields(data, "data")
+    rows = objects(data, "data")
+    if len(rows) == 1:
+        return rows[0]
+    if wanted is not None:
+        for row in rows:
+            if same_id(row.optional_text(id_field), wanted):
+                return row
+    raise InvalidReplyError(
+        f"data should be one object, and is a list of {len(rows)}" + (f" without {wanted!r}" if wanted else "")
+    )
+
+
+def bare_rows(reply: Reply) -> list[Any]:
+    """What stands in the list of a reply, unchecked; a single object may stand without a list around it."""
+    data = payload(reply)
+    if isinstance(data, Mapping):
+        return [data]
+    if not isinstance(data, list):
+        raise InvalidReplyError("data should be a list")
+    return data
+
+
+def many(reply: Reply) -> list[Fields]:
+    """The objects of a reply's list."""
+    return objects(bare_rows(reply), "data")
+
+
+def plain(reply: Reply) -> list[dict[str, Any]]:
+    """The objects of a reply, with the API's own names."""
+    return [dict(row.raw) for row in many(reply)]
+
+
+def same_id(one_id: str | None, other: str) -> bool:
+    """Whether two ids are the same; UUIDs are written in either case."""
+    return one_id is not None and one_id.casefold() == other.casefold()
+
+
+def has(row: Fields, name: str) -> bool:
+    """Whether a field is there, be it null."""
+    return name in row.raw or row.get(name) is not None
+
+
+def identifier(row: Fields, name: str) -> str:
+    """An id, which will be part of paths and of lines in the log."""
+    found = row.text(name)
+    if not found.isprintable() or not found.strip():
+        raise InvalidReplyError(f"{row.where}: field {name!r} is no id: {found[:60]!r}")
+    return found
+
+
+def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: str = "") -> Run:
+    """A run or a generation: the models *Run* and *Generated Test Case* of the API page.
+
+    :param row: the object.
+    :param kind: which of the two.
+    :param url: gives the page for people from the run's id and the project's.
+    :param project_id: the project, should the object not name it.
+    """
+    run_id = identifier(row, "runId")
+    raw = row.text("status")
+    state = _STATES.get(raw.strip().casefold())
+    # ``createdAt`` in the samples, ``createAt`` in the table. There is no other start time.
+    started_at = row.moment("createdAt", "createAt")
+    if row.get("projectId") is not None:
+        project_id = identifier(row, "projectId")
+    context = {"project_id": project_id} if project_id else {}
+    if kind is Kind.GENERATION:
+        context["kind"] = kind.value
+    return Run(
+        platform="omilia",
+        run_id=run_id,
+        state=state[0] if state else RunState.RUNNING,
+        raw_state=raw,
+        kind=kind,
+        ending=state[1] if state else None,
+        started_at=started_at,
+        finished_at=row.moment("finishedAt"),
+        progress=_progress(row),
+        url=url(run_id, project_id),
+        context=context,
+        started_with={ours: _shown(row, theirs) for ours, theirs in SHOWN[kind].items() if has(row, theirs)},
+        known_state=state is not None,
+    )
+
+
+def _progress(row: Fields) -> Progress | None:
+    meta = row.child("executionMeta")
+    if meta is None:
+        return None
+    return Progress(meta.integer("current", default=0), None if meta.get("total") is None else meta.integer("total"))
+
+
+def _shown(row: Fields, name: str) -> str | bool | None:
+    if name != "overwrite":
+        return row.optional_text(name)
+    # A boolean in the samples and a string in the table.
+    found = row.get(name)
+    if isinstance(found, str) and found.strip().casefold() in ("true", "false"):
+        return found.strip().casefold() == "true"
+    return row.flag(name, default=False)
+
+
+def counts_of(reply: Reply, run_id: str) -> Counts | None:
+    """The model *Run Stats*: how many test cases ended in which way.
+
+    Statistics are told apart by ``runId``: in the sample one ``statsId`` stands for two runs.
+
+    :return: ``None`` when the statistics are not there, or are another run's.
+    """
+    data = Fields(reply.json(), "the reply").get("data")
+    rows = [Fields(data, "data")] if isinstance(data, Mapping) else objects(data if data is not None else [], "data")
+    for row in rows:
+        whose = row.optional_text("runId")
+        if same_id(whose, run_id) or (whose is None and len(rows) == 1):
+            return Counts(row.integer("pass"), row.integer("fail"), row.integer("unavailable"))
+    return None
+
+
+def case_of(row: Fields) -> tuple[CaseResult, bool]:
+    """The model *Run Test Case Stats*: one test case.
+
+    :return: the case, and whether its status is a word that the provider knows.
+    """
+    name = row.text("testCaseName", "testCaseId", "dialogId")
+    raw = row.optional_text("status") or ""
+    outcome = _OUTCOMES.get(raw.strip().casefold())
+    milliseconds = row.optional_number("executionTime")
+    return (
+        CaseResult(
+            name,
+            outcome or Outcome.UNAVAILABLE,
+            None if milliseconds is None or milliseconds < 0 else milliseconds / _PER_SECOND,
+            "" if outcome is Outcome.PASSED else _why(row, None if outcome else raw),
+        ),
+        outcome is not None,
+    )
+
+
+def _why(row: Fields, unknown: str | None) -> str:
+    reasons = [
+        f"step {_text(error.get('step'))}, {_text(error.get('assertion'))}: expected {_text(error.get('expected'))!r},"
+        f" found {_text(error.get('found'))!r}"
+        for error in row.children("assertionErrors")
+    ]
+    reasons += [_text(error.get("text")) for error in row.children("generalErrors")]
+    if not reasons:
+        reasons = [f"warning: {_text(warning.get('text'))}" for warning in row.children("warnings")]
+    if unknown is not None:
+        reasons.append(f"status {unknown[:60]!r} is not one that the provider knows")
+    return "; ".join(reason for reason in reasons if reason)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return "…"
+
+
+def log_of(reply: Reply) -> list[tuple[str, str]]:
+    """The model *Run Log*: lines with the section that each stands in, in order.
+
+    The samples have sections inside the content of others, empty objects for sections, and keys that are missing; all
+    of it is read. A user's name or password in a Git address is masked.
+    """
+    body = reply.json()
+    top = Fields(body, "the reply") if isinstance(body, Mapping) else None
+    data = top.get("data") if top is not None else body
+    if data is None:
+        # The model's own sample is a section without an envelope.
+        data = body
+    lines: list[tuple[str, str]] = []
+    # No recursion: how deep a reply is nested is not ours to say.
+    open_sections: list[tuple[str, Iterator[Fields]]] = [("", iter(_items(data, "data")))]
+    while open_sections:
+        section, items = open_sections[-1]
+        item = next(items, None)
+        if item is None:
+            open_sections.pop()
+            continue
+        text = item.optional_text("text")
+        if text is not None:
+            lines.append((section, _USER_OF_URL.sub(r"\1***@", text)))
+        content = item.get("content")
+        if content is not None:
+            name = item.optional_text("sectionName") or section
+            open_sections.append((name, iter(_items(content, "content"))))
+    return lines
+
+
+def _items(value: Any, where: str) -> list[Fields]:
+    return [Fields(value, where)] if isinstance(value, Mapping) else objects(value, where)
+
+
+def trouble_in(lines: list[tuple[str, str]]) -> str:
+    """What a log says of why its run broke, in one line; empty when it says nothing that looks like it."""
+    found = [
+        (section, " ".join(text.split()))
+        for section, text in lines
+        if _TROUBLE.search(text) and not text.lstrip().startswith("Test cases run:")
+    ]
+    if not found:
+        return ""
+    first = found[0][0]
+    said = "; ".join(text for section, text in found if section == first)
+    return (f"{first}: " if first else "") + (said if len(said) <= 300 else said[:300] + " […]")
+
+
+def without_git_token(value: Any) -> Any:
+    """A payload without any ``gitToken``, which the API gives in clear, and without what it says elsewhere of it.
+
+    :raises InvalidReplyError: when the payload is nested deeper than any that is documented.
+    """
+    tokens: set[str] = set()
+    _find_tokens(value, tokens, 0)
+    return _cleaned(value, sorted(tokens, key=len, reverse=True))
+
+
+def _is_git_token(key: Any) -> bool:
+    return str(key).replace("_", "").casefold() == "gittoken"
+
+
+def _find_tokens(value: Any, tokens: set[str], depth: int) -> None:
+    if depth > _DEEPEST:
+        raise InvalidReplyError("the reply is nested too deeply")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if _is_git_token(key):
+                if isinstance(item, str) and len(item) >= 4:
+                    tokens.add(item)
+            else:
+                _find_tokens(item, tokens, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _find_tokens(item, tokens, depth + 1)
+
+
+def _cleaned(value: Any, tokens: list[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _cleaned(item, tokens) for key, item in value.items() if not _is_git_token(key)}
+    if isinstance(value, list):
+        return [_cleaned(item, tokens) for item in value]
+    if isinstance(value, str):
+        for token in tokens:
+            value = value.replace(token, "***")
+        return _USER_OF_URL.sub(r"\1***@", value)
+    return value
