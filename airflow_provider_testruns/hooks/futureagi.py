@@ -1,0 +1,272 @@
+"""The hook for Future AGI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_testruns.hooks.base import PlatformHook
+from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.platforms.futureagi import DEFAULT_BASE_URL, Dialect, FutureAGIPlatform, RerunType
+from airflow_provider_testruns.transport.auth import Auth, FixedHeaders
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.hooks.files import Place
+
+
+class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
+    """Future AGI simulate, over its REST API.
+
+    The connection: ``host`` is the API's address (``https://api.futureagi.com`` when empty), ``password`` the API key.
+    With the extra ``secret_key`` the API's current dialect is spoken (``X-Api-Key`` and ``X-Secret-Key``), without it
+    the documented one (``Authorization: Bearer``). The extra ``app_url`` is the web app's address, for links, where it
+    is not that of the API's host; ``verify`` and ``timeout`` are as for all platforms.
+
+    Every method raises an :class:`~..exceptions.ApiError` (one of its children) when the platform can't be asked or
+    does not answer as its documents say, and :class:`~..exceptions.ConfigurationError` for arguments that can't be
+    right, such as an id that is no UUID. Calls that only read are tried again for 20 seconds when they fail in
+    passing; what starts or changes something is sent once. Lists hold every page.
+
+    :param futureagi_conn_id: the Airflow connection.
+    """
+
+    conn_name_attr = "futureagi_conn_id"
+    default_conn_name = "futureagi_default"
+    conn_type = "futureagi"
+    hook_name = "Future AGI"
+    default_host: ClassVar[str] = DEFAULT_BASE_URL
+
+    def __init__(self, futureagi_conn_id: str = default_conn_name) -> None:
+        super().__init__(futureagi_conn_id)
+        self.futureagi_conn_id = futureagi_conn_id
+
+    @classmethod
+    def make_platform(cls, settings: Settings) -> FutureAGIPlatform:
+        """The platform of a connection; the extra ``secret_key`` chooses the dialect."""
+        dialect: Dialect = "current" if settings.text("secret_key") else "documented"
+        return FutureAGIPlatform(dialect, settings.base_url, settings.url("app_url"))
+
+    @classmethod
+    def make_auth(cls, settings: Settings) -> tuple[Auth, str]:
+        """The headers with the keys. Never both kinds: the current product answers that with a 401."""
+        api_key = settings.required(
+            settings.password, "password", "It holds the API key, from Settings > API keys of Future AGI."
+        )
+        secret_key = settings.text("secret_key")
+        for name, value in (("password", api_key), ("secret_key", secret_key)):
+            if not value.isascii() or any(character.isspace() for character in value):
+                raise settings.problem(name, "can't be a key: it holds a space or a character that is not ASCII.")
+        if secret_key:
+            headers = {"X-Api-Key": api_key, "X-Secret-Key": secret_key}
+            return FixedHeaders(headers, (api_key, secret_key)), "password (the API key) and secret_key"
+        fields = "password (the API key), and secret_key (without it the key is sent as a bearer token)"
+        return FixedHeaders({"Authorization": f"Bearer {api_key}"}, (api_key,)), fields
+
+    # Executions
+
+    def execute_test_run(
+        self,
+        run_test_id: str,
+        select_all: bool = False,
+        scenario_ids: Sequence[str] | None = None,
+        exclude_scenario_ids: Sequence[str] | None = None,
+        simulator_id: str | None = None,
+    ) -> Run:
+        """Start an execution of a run test: ``POST /simulate/run-tests/{run_test_id}/execute/``.
+
+        Exactly one of ``select_all=True``, ``scenario_ids`` and ``exclude_scenario_ids`` says what is run. In the
+        current dialect ids that are no scenarios of the run test are refused before anything is started.
+        :meth:`start_run` does the same, and takes a ``run_test_name`` too.
+
+        :param run_test_id: the run test (a UUID).
+        :param select_all: run all of its scenarios.
+        :param scenario_ids: run these (UUIDs).
+        :param exclude_scenario_ids: run all but these (UUIDs).
+        :param simulator_id: the simulator (a UUID), when it is not to be the run test's own.
+        :return: the execution; its status is the first poll's to tell.
+        """
+        return self.start_run(
+            run_test_id=run_test_id,
+            select_all=select_all,
+            scenario_ids=scenario_ids,
+            exclude_scenario_ids=exclude_scenario_ids,
+            simulator_id=simulator_id,
+        )
+
+    def get_test_execution(self, execution_id: str, run_test_id: str | None = None) -> Run:
+        """One execution as it stands: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
+
+        :param execution_id: the execution (a UUID).
+        :param run_test_id: its run test, for the link to the web app; that reply does not tell it.
+        """
+        return self.ask(self.platform.get_run(execution_id, run_test_id))
+
+    def list_executions(self, run_test_id: str) -> list[Run]:
+        """All executions of a run test, newest first: ``GET /simulate/run-tests/{id}/executions/``.
+
+        :param run_test_id: the run test (a UUID).
+        """
+        return self.ask(self.platform.find_runs(None, run_test_id))
+
+    def cancel_test_execution(self, execution_id: str) -> None:
+        """Stop an execution: ``POST /simulate/test-executions/{id}/cancel/``. A final one is left as it is.
+
+        It stops in the background; :meth:`get_test_execution` tells when.
+
+        :param execution_id: the execution (a UUID).
+        """
+        self.ask(self.platform.cancel_run(execution_id))
+
+    def rerun_calls(
+        self,
+        execution_id: str,
+        rerun_type: RerunType,
+        call_execution_ids: Sequence[str] | None = None,
+        select_all: bool = False,
+    ) -> dict[str, Any]:
+        """Run calls of a final execution again: ``POST /simulate/test-executions/{id}/rerun-calls/``.
+
+        The execution keeps its id and goes back to running. Sent once: it is paid for each time.
+
+        :param execution_id: the execution (a UUID).
+        :param rerun_type: ``eval_only`` evaluates again what was said; ``call_and_eval`` calls again too, which the
+            product does for voice agents only.
+        :param call_execution_ids: the calls (UUIDs), or …
+        :param select_all: … all of them.
+        :return: the reply: ``success_count``, ``successful_reruns``, ``failed_reruns`` and more.
+        :raises StartOutcomeUnknownError: when the reply got lost: the calls may be running.
+        :raises ServerError: when the platform could not dispatch what it had prepared.
+        :raises InvalidRequestError: when no call is run again.
+        """
+        reply = self.ask(self.platform.rerun_calls(execution_id, rerun_type, call_execution_ids, select_all))
+        for failed in reply.get("failed_reruns") or ():
+            self.log.warning("Call %s is not run again: %s", failed.get("call_execution_id"), failed.get("error"))
+        return reply
+
+    # Run tests
+
+    def list_run_tests(self) -> list[dict[str, Any]]:
+        """All run tests: ``GET /simulate/run-tests/``."""
+        return self.ask(self.platform.list_run_tests())
+
+    def get_run_test(self, run_test_id: str) -> dict[str, Any]:
+        """One run test: ``GET /simulate/run-tests/{id}/``.
+
+        :param run_test_id: the run test (a UUID).
+        """
+        return self.ask(self.platform.get_run_test(run_test_id))
+
+    def get_run_test_id(self, name: str) -> str:
+        """The id of the run test with a name: ``GET /simulate/run-tests/get-id-by-name/{name}/``.
+
+        Where several have the name the server picks one without a word; starting by name makes sure of it.
+
+        :param name: the name, exactly.
+        :raises InvalidRequestError: when there is none.
+        """
+        return self.ask(self.platform.get_run_test_id(name))
+
+    def get_run_test_status(self, run_test_id: str) -> dict[str, Any]:
+        """Where the latest execution of a run test stands: ``GET /simulate/run-tests/{id}/status/``.
+
+        :param run_test_id: the run test (a UUID).
+        :return: the reply; of a run test that never ran, ``status`` is ``not_found``.
+        """
+        return self.ask(self.platform.get_run_test_status(run_test_id))
+
+    def list_scenarios(self, run_test_id: str) -> list[dict[str, Any]]:
+        """All scenarios of a run test: ``GET /simulate/run-tests/{id}/scenarios/``.
+
+        :param run_test_id: the run test (a UUID).
+        """
+        return self.ask(self.platform.list_scenarios(run_test_id))
+
+    # Results
+
+    def get_metrics(self, execution_id: str) -> dict[str, Any]:
+        """The figures of an execution: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
+
+        For hosted chat runs ``completed_at`` stays null and the counters beside it 0: ``metrics.calls`` has them.
+
+        :param execution_id: the execution (a UUID).
+        """
+        return self.ask(self.platform.get_metrics(execution_id))
+
+    def get_analytics(self, execution_id: str) -> dict[str, Any]:
+        """The evaluations of an execution: ``GET /sdk/api/v1/simulation/analytics/?execution_id=``.
+
+        :param execution_id: the execution (a UUID).
+        :return: ``eval_results``, ``eval_averages``, ``system_summary`` and more; rates are from 0 to 100.
+        """
+        return self.ask(self.platform.get_analytics(execution_id))
+
+    def list_call_results(self, execution_id: str) -> list[dict[str, Any]]:
+        """All calls of an execution, with their evaluations: ``GET /sdk/api/v1/simulation/runs/?execution_id=``.
+
+        :param execution_id: the execution (a UUID).
+        """
+        return self.ask(self.platform.list_call_results(execution_id))
+
+    def get_kpis(self, execution_id: str) -> dict[str, Any]:
+        """The key figures of an execution: ``GET /simulate/test-executions/{id}/kpis/``.
+
+        :param execution_id: the execution (a UUID).
+        """
+        return self.ask(self.platform.get_kpis(execution_id))
+
+    def get_performance_summary(self, execution_id: str) -> dict[str, Any]:
+        """Pass rate and best scenarios: ``GET /simulate/test-executions/{id}/performance-summary/``.
+
+        :param execution_id: the execution (a UUID).
+        """
+        return self.ask(self.platform.get_performance_summary(execution_id))
+
+    def get_test_execution_detail(self, execution_id: str, page: int = 1, limit: int = 30) -> dict[str, Any]:
+        """One page of an execution with its calls: ``GET /simulate/test-executions/{id}/``.
+
+        Heavy, and the server writes when it is asked: for results, not for polling. An unknown id is a 500.
+
+        :param execution_id: the execution (a UUID).
+        :param page: the page of its calls, from 1.
+        :param limit: calls on a page.
+        """
+        return self.ask(self.platform.get_test_execution_detail(execution_id, page, limit))
+
+    def get_eval_summary(self, run_test_id: str, execution_id: str) -> list[dict[str, Any]]:
+        """The evaluations of an execution: ``GET /simulate/run-tests/{id}/eval-summary/?execution_id=``.
+
+        Figures are from 0 to 100; one with ``total_cells`` 0 stands for nothing.
+
+        :param run_test_id: the run test (a UUID).
+        :param execution_id: the execution (a UUID).
+        """
+        return self.ask(self.platform.get_eval_summary(run_test_id, execution_id))
+
+    def list_transcripts(self, execution_id: str) -> list[dict[str, Any]]:
+        """The calls of an execution, with what was said: ``GET /simulate/test-executions/{id}/transcripts/``.
+
+        :param execution_id: the execution (a UUID). Of an unknown one there are no calls.
+        """
+        return self.ask(self.platform.list_transcripts(execution_id))
+
+    def export_csv(self, execution_id: str, path: Place) -> str:
+        """Save an execution's table as CSV: ``GET /simulate/export/{id}/?type=testexecution``.
+
+        The file is there when it is complete, and not before.
+
+        :param execution_id: the execution (a UUID).
+        :param path: a file or a folder, local or an object storage URL (``s3://…``).
+        :return: where the file is.
+        """
+        from airflow_provider_testruns.hooks.files import save
+
+        def fetch(part: Path) -> None:
+            self.ask(self.platform.export_csv(execution_id, part))
+
+        return save(path, fetch, name=f"testexecution_{execution_id}.csv")
+
+    def health(self) -> dict[str, Any]:
+        """The server's health: ``GET /api/public/health``, with the keys, or ``GET /health/`` when documented."""
+        return self.ask(self.platform.health())

@@ -1,0 +1,682 @@
+"""Future AGI simulate: its REST API, as data and steps.
+
+The API is spoken in two dialects. *documented* is that of the page "Execute a test run": a bearer key and a body in
+camelCase. *current* is that of the product as it is deployed: two keys in headers of their own and a body in
+snake_case. All other calls are the same in both. Which one is spoken is the connection's choice, never found out by
+trying a call that starts something.
+
+Every path ends in a slash (but ``/api/public/health``): without it the product answers a POST with a redirect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    ConfigurationError,
+    InvalidReplyError,
+    InvalidRequestError,
+    ServerError,
+    StartOutcomeUnknownError,
+)
+from airflow_provider_testruns.model import CaseResult, Metric, Run, RunReport, Verdict
+from airflow_provider_testruns.platforms import futureagi_replies as replies
+from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
+from airflow_provider_testruns.platforms.platform import Platform, Start
+from airflow_provider_testruns.platforms.reading import Fields, newest_first
+
+T = TypeVar("T")
+
+Dialect = Literal["documented", "current"]
+RerunType = Literal["eval_only", "call_and_eval"]
+
+DEFAULT_BASE_URL = "https://api.futureagi.com"
+#: Where the web app of each API is; of a self-hosted one the connection says it.
+_APPS = {
+    "api.futureagi.com": "https://app.futureagi.com",
+    "api-us.futureagi.com": "https://us.futureagi.com",
+    "api-eu.futureagi.com": "https://eu.futureagi.com",
+}
+#: Rows of a page. The server's own page is 10; no upper limit of it is known, and what it gives is what is counted.
+_PAGE = 100
+_LONGEST_PAGE = 500
+#: More pages than this are no list but a server that repeats itself.
+_MOST_PAGES = 1000
+#: Replies of a call for details that stand for "not to be had here"; 500 is what the product gives for a whole
+#: execution when one of its evaluations is of a kind that it does not know.
+_NOT_TO_BE_HAD = frozenset({404, 405, 500, 501})
+_CANCEL_TRIES = 3
+#: Whoever cancels has little time; seconds.
+_LONGEST_PAUSE = 10.0
+
+
+class FutureAGIPlatform(Platform):
+    """Future AGI simulate.
+
+    :param dialect: ``documented`` (an API key as bearer token) or ``current`` (API key and secret key).
+    :param base_url: the API's address, without a slash at the end.
+    :param app_url: the web app's address; empty for the one that belongs to the API's address, or else that itself.
+    :raises ConfigurationError: for a dialect that is none.
+    """
+
+    name: ClassVar[str] = replies.PLATFORM
+    title: ClassVar[str] = "Future AGI"
+
+    def __init__(self, dialect: Dialect = "current", base_url: str = DEFAULT_BASE_URL, app_url: str = "") -> None:
+        if dialect not in ("documented", "current"):
+            raise ConfigurationError(f"dialect must be 'documented' or 'current', got {dialect!r}.")
+        self.dialect = dialect
+        self.base_url = base_url.rstrip("/")
+        self.app_url = (app_url or _APPS.get(urlsplit(base_url).hostname or "", base_url)).rstrip("/")
+
+    # A run's life
+
+    def prepare_start(  # type: ignore[override]  # the arguments by name: an unknown one is a TypeError
+        self,
+        run_test_id: str | None = None,
+        run_test_name: str | None = None,
+        scenario_ids: Sequence[str] | None = None,
+        exclude_scenario_ids: Sequence[str] | None = None,
+        select_all: bool = False,
+        simulator_id: str | None = None,
+    ) -> Steps[Start]:
+        """Check a start's arguments and make it ready: ``POST /simulate/run-tests/{run_test_id}/execute/``.
+
+        In the current dialect the server takes every list of ids as it comes (unknown ones run nothing and end as
+        completed, those of other run tests really run, double ones run twice, and its flag for "all but these" does
+        nothing), so the list is checked and an exclusion worked out here, against the run test's scenarios.
+
+        :param run_test_id: the run test, by its id (a UUID) …
+        :param run_test_name: … or by its name, which must be spelled exactly and belong to one run test only.
+        :param scenario_ids: run these scenarios (UUIDs). Exactly one of this and the next two.
+        :param exclude_scenario_ids: run all scenarios of the run test but these.
+        :param select_all: run all scenarios of the run test.
+        :param simulator_id: the simulator (a UUID), when it is not to be the run test's own.
+        :raises ConfigurationError: for arguments that can't be right, naming them.
+        """
+        include = _ids(scenario_ids, "scenario_ids")
+        exclude = _ids(exclude_scenario_ids, "exclude_scenario_ids")
+        if not isinstance(select_all, bool):
+            raise ConfigurationError(f"select_all must be True or False, got {select_all!r}.")
+        given = [name for name, value in (("scenario_ids", include), ("exclude_scenario_ids", exclude)) if value]
+        given += ["select_all"] if select_all else []
+        if len(given) != 1:
+            raise ConfigurationError(
+                "Exactly one of scenario_ids, exclude_scenario_ids and select_all=True says what is run, got"
+                f" {' and '.join(given) or 'none'}. An empty list would run everything, so it has to be said."
+            )
+        simulator = None if simulator_id is None else _uuid(simulator_id, "simulator_id")
+        if (run_test_id is None) == (run_test_name is None):
+            both = "none" if run_test_id is None else "both"
+            raise ConfigurationError(f"Exactly one of run_test_id and run_test_name must be given, got {both}.")
+        if run_test_name is not None:
+            run_test = yield from self._find_run_test(run_test_name)
+        else:
+            run_test = _uuid(run_test_id, "run_test_id")
+        if self.dialect == "documented":
+            body: dict[str, Any] = {"selectAll": include is None, "scenarioIds": list(include or exclude or ())}
+            if simulator is not None:
+                body["simulatorId"] = simulator
+        else:
+            chosen = yield from self._choose(run_test, include, exclude)
+            body = {"scenario_ids": chosen, "select_all": select_all}
+            if simulator is not None:
+                body["simulator_id"] = simulator
+        named = f"{run_test_name!r} ({run_test})" if run_test_name is not None else run_test
+        call = self._call(
+            f"execute run test {run_test}",
+            "POST",
+            path("/simulate/run-tests/{run_test_id}/execute/", run_test_id=run_test),
+            lambda reply: replies.started(reply, run_test, self.run_url),
+            json=body,
+            repeatable=False,
+            did_nothing=replies.nothing_was_started,
+        )
+        return Start(
+            what=f"an execution of run test {named}",
+            call=call,
+            context={"run_test_id": run_test},
+            # The rows of the list name neither scenario ids nor a simulator: nothing but time and id tells runs apart.
+            not_compared=("scenario_ids", "simulator_id"),
+        )
+
+    def newest_run(self, start: Start) -> Steps[Run | None]:
+        """The newest execution of the start's run test: its list with ``limit=1``."""
+        page = yield from ask(self._executions_call(start.context["run_test_id"], 1, 1))
+        return page.rows[0] if page.rows else None
+
+    def get_run(self, run_id: str, run_test_id: str | None = None, **context: str) -> Steps[Run]:
+        """One execution as it stands: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
+
+        :param run_id: the execution's id.
+        :param run_test_id: its run test, which that reply does not tell: needed for the link to the app, for
+            evaluation figures from their own call, and for polling it together with others.
+        """
+        where = yield from ask(self._standing_call(run_id, run_test_id))
+        return where.run
+
+    def find_runs(self, since: datetime | None, run_test_id: str = "", **context: str) -> Steps[list[Run]]:
+        """The executions of a run test that began at or after ``since``, newest first."""
+        return (yield from self._executions(_uuid(run_test_id, "run_test_id"), _PAGE, since))
+
+    def group_of(self, run: Run) -> str | None:
+        """The run test: its list of executions polls all of them at once."""
+        return run.context.get("run_test_id")
+
+    def list_group(self, group: str, wanted: Collection[str], oldest: datetime | None) -> Steps[list[Run]]:
+        """Look at executions of a run test: ``GET /simulate/run-tests/{id}/executions/``.
+
+        A page has room for the wanted ones and some that others started since; more are read until all are seen.
+        """
+        ids = {run_id.lower() for run_id in wanted}
+        limit = min(len(ids) + len(ids) // 4 + 5, _LONGEST_PAGE)
+        return (yield from self._executions(_uuid(group, "run_test_id"), limit, oldest, ids))
+
+    def cancel_run(self, run_id: str, run_test_id: str | None = None, **context: str) -> Steps[None]:
+        """Stop an execution: ``POST /simulate/test-executions/{id}/cancel/`` with an empty object.
+
+        The product cancels without looking, and makes a completed execution a cancelled one. So its status is read
+        before each request, also before one that is sent again because the reply to the first got lost.
+
+        :param run_id: the execution's id.
+        :raises InvalidRequestError: when the platform says that it did not do it.
+        """
+        cancel = self._call(
+            f"cancel execution {run_id}",
+            "POST",
+            path("/simulate/test-executions/{id}/cancel/", id=_uuid(run_id, "execution_id")),
+            lambda reply: Fields(reply.json(), "the reply to the cancel"),
+            json={},
+            repeatable=False,
+        )
+        for left in reversed(range(_CANCEL_TRIES)):
+            run = yield from self.get_run(run_id)
+            sent_before = left < _CANCEL_TRIES - 1
+            if run.final or (sent_before and run.raw_state.casefold() == "cancelling"):
+                return
+            try:
+                said = yield from ask(cancel)
+            except ApiError as e:
+                wait = max(0.5, e.retry_after or 0.0)
+                if not e.transient or not left or wait > _LONGEST_PAUSE:
+                    raise
+                yield from pause(wait)
+                continue
+            if said.get("success") is False:
+                why = said.optional_text("message") or "no reason given"
+                raise InvalidRequestError(f"Future AGI did not cancel execution {run_id}: {why}")
+            return
+
+    def get_report(self, run: Run) -> Steps[RunReport]:
+        """The results of a final execution.
+
+        The counts are those of the metrics endpoint: without them there is no verdict, so their loss is an error. The
+        calls and the evaluations are details: where the server does not have them, or breaks on them, they are left
+        out, and a gate on an evaluation that is left out is a missed one.
+
+        :param run: as :meth:`get_run` gave it.
+        """
+        run_test_id = run.context.get("run_test_id")
+        now = yield from ask(self._standing_call(run.run_id, run_test_id))
+        counts = now.counts
+        cases, metrics = yield from _if_to_be_had(self._cases(run.run_id, with_metrics=not run_test_id), ((), {}))
+        message = run.message
+        if run_test_id:
+            metrics = yield from _if_to_be_had(ask(self._eval_summary_call(run_test_id, run.run_id)), {})
+            if run.ending is Verdict.FAILED and not message and not counts.failed:
+                message = yield from _if_to_be_had(self._error_reason(run, run_test_id), "")
+        told = replace(
+            run,
+            started_at=run.started_at or now.run.started_at,
+            finished_at=run.finished_at or now.run.finished_at,
+            progress=now.run.progress,
+            url=run.url or now.run.url,
+            message=message,
+        )
+        return RunReport(told, counts, cases, metrics)
+
+    def check(self) -> Steps[str]:
+        """Prove the address and the keys: the health call, then the list of run tests."""
+        health = yield from self.health()
+        page = yield from ask(self._run_tests_call(1, 1))
+        version = health.get("version")
+        release = f", version {version}" if isinstance(version, str) and version else ""
+        seen = "run tests can be listed" if page.rows else "there are no run tests yet"
+        return f"Connected to Future AGI at {self.base_url}{release}, in the {self.dialect} dialect; {seen}."
+
+    def run_url(self, run_test_id: str | None, execution_id: str) -> str:
+        """The page of an execution in the web app; empty when its run test is not known."""
+        return f"{self.app_url}/dashboard/simulate/test/{run_test_id}/{execution_id}" if run_test_id else ""
+
+    # The endpoints that only read
+
+    def health(self) -> Steps[dict[str, Any]]:
+        """The server's health. ``GET /api/public/health`` in the current dialect, where it needs the keys;
+        ``GET /health/`` in the documented one, where it needs none."""
+        at = "/api/public/health" if self.dialect == "current" else "/health/"
+        return (yield from ask(self._get("ask for its health", at, lambda reply: replies.whole(reply, "the health"))))
+
+    def list_run_tests(self) -> Steps[list[dict[str, Any]]]:
+        """All run tests, every page: ``GET /simulate/run-tests/``."""
+        return (yield from _all_pages(lambda number: self._run_tests_call(number, _PAGE)))
+
+    def get_run_test(self, run_test_id: str) -> Steps[dict[str, Any]]:
+        """One run test: ``GET /simulate/run-tests/{id}/``."""
+        return (yield from ask(self._of_run_test("get run test", run_test_id, "")))
+
+    def get_run_test_id(self, name: str) -> Steps[str]:
+        """The id of the run test with a name: ``GET /simulate/run-tests/get-id-by-name/{name}/``.
+
+        :raises InvalidRequestError: when there is none. Of several with the name the server picks one by itself.
+        """
+
+        def read(reply: Reply) -> str:
+            result = replies.result_object(reply, "the run test's name")
+            return Fields(result, "the run test's name.result").text("run_test_id")
+
+        at = path("/simulate/run-tests/get-id-by-name/{run_test_name}/", run_test_name=_name(name))
+        return (yield from ask(self._get(f"get the id of run test {name!r}", at, read)))
+
+    def get_run_test_status(self, run_test_id: str) -> Steps[dict[str, Any]]:
+        """Where the latest execution of a run test stands: ``GET /simulate/run-tests/{id}/status/``.
+
+        Of a run test that never ran, ``status`` is ``not_found``. Calls that are still analysed count as completed.
+        """
+        return (yield from ask(self._of_run_test("get the status of run test", run_test_id, "status/")))
+
+    def list_scenarios(self, run_test_id: str) -> Steps[list[dict[str, Any]]]:
+        """All scenarios of a run test, every page: ``GET /simulate/run-tests/{id}/scenarios/``."""
+        at = path("/simulate/run-tests/{run_test_id}/scenarios/", run_test_id=_uuid(run_test_id, "run_test_id"))
+
+        def page(number: int) -> Call[replies.Page[dict[str, Any]]]:
+            return self._get(
+                f"list the scenarios of run test {run_test_id}",
+                at,
+                lambda reply: replies.page_of(reply.json(), number, "the scenarios", replies.with_text("id")),
+                page=number,
+                limit=_PAGE,
+            )
+
+        rows: list[dict[str, Any]] = yield from _all_pages(page)
+        return rows
+
+    def get_metrics(self, execution_id: str) -> Steps[dict[str, Any]]:
+        """The figures of an execution: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``."""
+        return (yield from ask(self._sdk("metrics", execution_id)))
+
+    def get_analytics(self, execution_id: str) -> Steps[dict[str, Any]]:
+        """The evaluations of an execution and their averages: ``GET /sdk/api/v1/simulation/analytics/``."""
+        return (yield from ask(self._sdk("analytics", execution_id)))
+
+    def list_call_results(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
+        """All calls of an execution with their evaluations, every page: ``GET /sdk/api/v1/simulation/runs/``."""
+        rows: list[dict[str, Any]] = yield from _all_pages(
+            lambda number: self._runs_call(execution_id, number, replies.call_rows),
+            key=lambda row: row["call_execution_id"],
+        )
+        return rows
+
+    def get_kpis(self, execution_id: str) -> Steps[dict[str, Any]]:
+        """The key figures of an execution: ``GET /simulate/test-executions/{id}/kpis/``."""
+        return (yield from ask(self._of_execution("get the figures of", execution_id, "kpis/")))
+
+    def get_performance_summary(self, execution_id: str) -> Steps[dict[str, Any]]:
+        """Pass rate and best scenarios of an execution: ``GET /simulate/test-executions/{id}/performance-summary/``."""
+        return (
+            yield from ask(self._of_execution("get the performance summary of", execution_id, "performance-summary/"))
+        )
+
+    def get_test_execution_detail(self, execution_id: str, page: int = 1, limit: int = 30) -> Steps[dict[str, Any]]:
+        """One page of an execution with its calls: ``GET /simulate/test-executions/{id}/``.
+
+        Heavy, and the server writes when it is asked: for results, never for polling. An unknown id is a 500.
+        """
+        return (yield from ask(self._of_execution("get the details of", execution_id, "", page=page, limit=limit)))
+
+    def get_eval_summary(self, run_test_id: str, execution_id: str) -> Steps[list[dict[str, Any]]]:
+        """The evaluations of an execution: ``GET /simulate/run-tests/{id}/eval-summary/?execution_id=``.
+
+        Figures are from 0 to 100. One that nothing was scored for is 0 with ``total_cells`` 0, and so are those of an
+        execution that does not exist.
+        """
+        call = self._eval_summary_call(run_test_id, execution_id)
+        rows: list[dict[str, Any]] = yield from ask(
+            call.reading(lambda reply: replies.result_rows(reply, "the evaluation summary"))
+        )
+        return rows
+
+    def list_transcripts(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
+        """The calls of an execution with their transcripts: ``GET /simulate/test-executions/{id}/transcripts/``."""
+
+        call = self._of_execution("get the transcripts of", execution_id, "transcripts/")
+        rows: list[dict[str, Any]] = yield from ask(call.reading(replies.transcripts))
+        return rows
+
+    def export_csv(self, execution_id: str, save_to: Path) -> Steps[None]:
+        """Write an execution's table to a local file: ``GET /simulate/export/{id}/?type=testexecution``."""
+
+        def read(reply: Reply) -> None:
+            kind = reply.headers.get("content-type", "")
+            # A sign-in page or a gateway's answer comes as a 200 too.
+            if re.match(r"\s*(text/html|application/json)\b", kind, re.IGNORECASE):
+                raise InvalidReplyError(f"the export should be CSV, and is {kind[:60]}")
+
+        at = path("/simulate/export/{id}/", id=_uuid(execution_id, "execution_id"))
+        call = self._call(
+            f"export execution {execution_id}", "GET", at, read, query={"type": "testexecution"}, save_to=save_to
+        )
+        yield from ask(call)
+
+    # The endpoint that runs calls again
+
+    def rerun_calls(
+        self,
+        execution_id: str,
+        rerun_type: RerunType,
+        call_execution_ids: Sequence[str] | None = None,
+        select_all: bool = False,
+    ) -> Steps[dict[str, Any]]:
+        """Run calls of a final execution again: ``POST /simulate/test-executions/{id}/rerun-calls/``.
+
+        The execution keeps its id and goes back to running. What is run again is paid for again, so the request is
+        sent once.
+
+        :param execution_id: the execution.
+        :param rerun_type: ``eval_only`` evaluates again what was said; ``call_and_eval`` calls again too, which the
+            product does for voice agents only.
+        :param call_execution_ids: the calls (UUIDs), or …
+        :param select_all: … all of them.
+        :return: the reply; ``failed_reruns`` has the calls that could not be run again, and why.
+        :raises ConfigurationError: for arguments that can't be right.
+        :raises StartOutcomeUnknownError: when the reply got lost: the calls may be running.
+        :raises ServerError: when the platform could not dispatch what it had prepared.
+        :raises InvalidRequestError: when no call is run again.
+        """
+        if rerun_type not in ("eval_only", "call_and_eval"):
+            raise ConfigurationError(f"rerun_type must be 'eval_only' or 'call_and_eval', got {rerun_type!r}.")
+        calls = _ids(call_execution_ids, "call_execution_ids")
+        if not isinstance(select_all, bool) or (calls is None) == (not select_all):
+            raise ConfigurationError(
+                "Exactly one of call_execution_ids and select_all=True says which calls are run again, got"
+                f" call_execution_ids={call_execution_ids!r} and select_all={select_all!r}."
+            )
+        body: dict[str, Any] = {"rerun_type": rerun_type}
+        body |= {"select_all": True} if calls is None else {"call_execution_ids": calls}
+        call = self._call(
+            f"run calls of execution {execution_id} again",
+            "POST",
+            path("/simulate/test-executions/{id}/rerun-calls/", id=_uuid(execution_id, "execution_id")),
+            _rerun,
+            json=body,
+            repeatable=False,
+        )
+        try:
+            reply, succeeded, dispatch_error = yield from ask(call)
+        except ApiError as e:
+            if e.did_nothing:
+                raise
+            raise StartOutcomeUnknownError(
+                f"{e} It is not known whether the calls of execution {execution_id} are run again. Nothing is sent"
+                " again: it would be paid for twice. Look at the execution on the platform; when it is running or"
+                " evaluating, wait for it with FutureAGITestExecutionSensor."
+            ) from e
+        if dispatch_error or not succeeded:
+            why = dispatch_error or _reasons(reply) or "no reason given"
+            raise (ServerError if dispatch_error else InvalidRequestError)(
+                f"Future AGI runs {succeeded or 'none'} of the calls of execution {execution_id} again: {why[:500]}"
+            )
+        return reply
+
+    # Calls
+
+    def _call(self, what: str, method: str, at: str, read: Callable[[Reply], T], **more: Any) -> Call[T]:
+        return Call(what, method, at, read, error_text=replies.error_words, **more)
+
+    def _get(self, what: str, at: str, read: Callable[[Reply], T], **query: str | int | None) -> Call[T]:
+        return self._call(what, "GET", at, read, query=query)
+
+    def _of_run_test(self, what: str, run_test_id: str, below: str) -> Call[dict[str, Any]]:
+        at = path("/simulate/run-tests/{run_test_id}/", run_test_id=_uuid(run_test_id, "run_test_id")) + below
+        return self._get(f"{what} {run_test_id}", at, lambda reply: replies.whole(reply, "the run test"))
+
+    def _of_execution(
+        self, what: str, execution_id: str, below: str, **query: str | int | None
+    ) -> Call[dict[str, Any]]:
+        at = path("/simulate/test-executions/{id}/", id=_uuid(execution_id, "execution_id")) + below
+        read = lambda reply: replies.whole(reply, "the execution")  # noqa: E731
+        return self._get(f"{what} execution {execution_id}", at, read, **query)
+
+    def _sdk(self, kind: str, execution_id: str) -> Call[dict[str, Any]]:
+        return self._get(
+            f"get the {kind} of execution {execution_id}",
+            f"/sdk/api/v1/simulation/{kind}/",
+            lambda reply: replies.result_object(reply, f"the {kind}"),
+            execution_id=_uuid(execution_id, "execution_id"),
+        )
+
+    def _standing_call(self, execution_id: str, run_test_id: str | None) -> Call[replies.Standing]:
+        execution = _uuid(execution_id, "execution_id")
+        run_test = _uuid(run_test_id, "run_test_id") if run_test_id else None
+        return self._get(
+            f"get execution {execution}",
+            "/sdk/api/v1/simulation/metrics/",
+            lambda reply: replies.standing(reply, execution, run_test, self.run_url),
+            execution_id=execution,
+        )
+
+    def _runs_call(self, execution_id: str, number: int, read: Callable[[Reply, int], T]) -> Call[T]:
+        return self._get(
+            f"list the calls of execution {execution_id}",
+            "/sdk/api/v1/simulation/runs/",
+            lambda reply: read(reply, number),
+            execution_id=_uuid(execution_id, "execution_id"),
+            page=number,
+            limit=_PAGE,
+        )
+
+    def _run_tests_call(self, number: int, limit: int) -> Call[replies.Page[dict[str, Any]]]:
+        return self._get(
+            "list the run tests",
+            "/simulate/run-tests/",
+            lambda reply: replies.page_of(reply.json(), number, "the run tests", replies.with_text("id")),
+            page=number,
+            limit=limit,
+        )
+
+    def _executions_call(
+        self,
+        run_test_id: str,
+        number: int,
+        limit: int,
+        oldest: datetime | None = None,
+        wanted: Collection[str] | None = None,
+    ) -> Call[replies.Page[Run]]:
+        return self._get(
+            f"list the executions of run test {run_test_id}",
+            path("/simulate/run-tests/{run_test_id}/executions/", run_test_id=run_test_id),
+            lambda reply: replies.executions(reply, number, run_test_id, self.run_url, oldest, wanted),
+            page=number,
+            limit=limit,
+        )
+
+    def _eval_summary_call(self, run_test_id: str, execution_id: str) -> Call[dict[str, Metric]]:
+        return self._get(
+            f"get the evaluation summary of execution {execution_id}",
+            path("/simulate/run-tests/{id}/eval-summary/", id=_uuid(run_test_id, "run_test_id")),
+            replies.eval_summary,
+            execution_id=_uuid(execution_id, "execution_id"),
+        )
+
+    # Steps
+
+    def _executions(
+        self,
+        run_test_id: str,
+        limit: int,
+        oldest: datetime | None = None,
+        wanted: Collection[str] | None = None,
+    ) -> Steps[list[Run]]:
+        runs = yield from _all_pages(
+            lambda number: self._executions_call(run_test_id, number, limit, oldest, wanted),
+            key=lambda run: run.run_id,
+            enough=None if wanted is None else len(wanted),
+        )
+        runs.sort(key=lambda run: newest_first(run.started_at), reverse=True)
+        return runs
+
+    def _cases(
+        self, execution_id: str, with_metrics: bool
+    ) -> Steps[tuple[tuple[CaseResult, ...], Mapping[str, Metric]]]:
+        metrics: dict[str, Metric] = {}
+
+        def read(reply: Reply, number: int) -> replies.Page[CaseResult]:
+            found = replies.call_page(reply, number, with_metrics=with_metrics and number == 1)
+            metrics.update(found.metrics)
+            return found.page
+
+        cases = yield from _all_pages(
+            lambda number: self._runs_call(execution_id, number, read), key=lambda case: case.name
+        )
+        return tuple(cases), metrics
+
+    def _error_reason(self, run: Run, run_test_id: str) -> Steps[str]:
+        # Only the rows of the list tell why an execution could not be set up.
+        run_test = _uuid(run_test_id, "run_test_id")
+        rows = yield from self._executions(run_test, _PAGE, run.started_at, {run.run_id.lower()})
+        return next((row.message for row in rows), "")
+
+    def _find_run_test(self, name: str) -> Steps[str]:
+        """The id of the one run test that is called ``name``. The server's own look-up picks one of several."""
+        _name(name)
+        found = []
+        for row in (yield from self.list_run_tests()):
+            if row.get("deleted") is not True:
+                found.append((str(row.get("name") or ""), row["id"]))
+        ids = [run_test_id for known, run_test_id in found if known == name]
+        if len(ids) == 1:
+            return _uuid(ids[0], "the id of the run test")
+        if ids:
+            raise ConfigurationError(
+                f"run_test_name {name!r} is the name of {len(ids)} run tests ({', '.join(ids[:10])}). Give one's"
+                " run_test_id instead, or rename the others."
+            )
+        raise ConfigurationError(
+            f"run_test_name {name!r} is not the name of a run test of this connection. {_near(name, found)}"
+        )
+
+    def _choose(self, run_test_id: str, include: list[str] | None, exclude: list[str] | None) -> Steps[list[str]]:
+        asked = include or exclude
+        if asked is None:
+            return []
+        argument = "scenario_ids" if include else "exclude_scenario_ids"
+        attached: dict[str, str] = {}
+        for row in (yield from self.list_scenarios(run_test_id)):
+            attached[row["id"].lower()] = str(row.get("name") or "")
+        unknown = [scenario_id for scenario_id in asked if scenario_id not in attached]
+        if unknown:
+            there = ", ".join(f"{scenario_id} ({name})" for scenario_id, name in list(attached.items())[:20])
+            more = f" and {len(attached) - 20} more" if len(attached) > 20 else ""
+            raise ConfigurationError(
+                f"{argument} has {len(unknown)} that are no scenarios of run test {run_test_id}:"
+                f" {', '.join(unknown[:20])}. Its scenarios are: {there or 'none'}{more}."
+            )
+        if include:
+            return include
+        chosen = [scenario_id for scenario_id in attached if scenario_id not in asked]
+        if not chosen:
+            raise ConfigurationError(
+                f"exclude_scenario_ids leaves none of the {len(attached)} scenarios of run test {run_test_id}:"
+                " nothing would be run."
+            )
+        return chosen
+
+
+def _all_pages(
+    call: Callable[[int], Call[replies.Page[T]]],
+    key: Callable[[Any], Any] = lambda row: row["id"],
+    enough: int | None = None,
+) -> Steps[list[T]]:
+    """The rows of all pages. What moves to the next page while a list is read is counted once.
+
+    :param call: the call for a page, by its number from 1.
+    :param key: tells rows apart.
+    :param enough: so many rows are all that is wanted.
+    """
+    rows: dict[Any, T] = {}
+    for number in range(1, _MOST_PAGES + 1):
+        page = yield from ask(call(number))
+        for row in page.rows:
+            rows.setdefault(key(row), row)
+        if page.last or (enough is not None and len(rows) >= enough):
+            return list(rows.values())
+    raise InvalidReplyError(f"Future AGI's list has no end: {_MOST_PAGES} pages were read, and it promises more.")
+
+
+def _if_to_be_had(steps: Steps[T], instead: T) -> Steps[T]:
+    """What a server may lack, or break on, without any doubt about how the run ended."""
+    try:
+        return (yield from steps)
+    except ApiError as e:
+        if e.status not in _NOT_TO_BE_HAD:
+            raise
+        return instead
+
+
+def _rerun(reply: Reply) -> tuple[dict[str, Any], int, str]:
+    fields = Fields(reply.json(), "the reply to the rerun")
+    fields.children("failed_reruns")
+    return dict(fields.raw), fields.integer("success_count"), fields.optional_text("dispatch_error") or ""
+
+
+def _reasons(reply: Mapping[str, Any]) -> str:
+    failed = Fields(reply, "the reply to the rerun").children("failed_reruns")
+    said = [f"{row.optional_text('call_execution_id')}: {row.optional_text('error')}" for row in failed]
+    return "; ".join(said[:10])
+
+
+def _uuid(value: Any, name: str) -> str:
+    """A UUID in lower case: the product does not find upper case ones."""
+    text = value.strip() if isinstance(value, str) else ""
+    if not replies.UUID.fullmatch(text):
+        raise ConfigurationError(
+            f"{name} must be a UUID such as 985eb69c-2e94-42ab-b0f2-5be252bb14f4, got {value!r}. Copy it from the"
+            " address of its page in Future AGI."
+        )
+    return text.lower()
+
+
+def _ids(values: Any, name: str) -> list[str] | None:
+    """UUIDs in the order given, each once: the product runs double ones twice."""
+    if values is None:
+        return None
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise ConfigurationError(f"{name} must be a list of UUIDs, got {values!r}.")
+    if not values:
+        raise ConfigurationError(
+            f"{name} is an empty list, which Future AGI takes for everything. Give at least one id, or leave it out"
+            " and say select_all=True."
+        )
+    return list(dict.fromkeys(_uuid(value, f"{name}[{index}]") for index, value in enumerate(values)))
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"run_test_name must be the name of a run test, got {value!r}.")
+    return value
+
+
+def _near(name: str, found: Sequence[tuple[str, str]]) -> str:
+    from difflib import get_close_matches
+
+    by_folded = {known.strip().casefold(): known for known, _ in found}
+    near = [by_folded[match] for match in get_close_matches(name.strip().casefold(), by_folded, 5, 0.5)]
+    if near:
+        return f"Near ones: {', '.join(repr(item) for item in near)}. Upper and lower case and spaces count."
+    return f"There are {len(found)} run tests, none of them with a name like it."

@@ -1,0 +1,460 @@
+"""Reading Future AGI's replies: what each one says, in the provider's own vocabulary. Pure, like all platforms.
+
+The product spells a status in three ways ("PENDING", "Pending", "pending"), ends times in ``Z`` or ``+00:00``, and
+gives rates and averages from 0 to 100; beyond this module there is one spelling, UTC, and fractions.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from airflow_provider_testruns.exceptions import InvalidReplyError
+from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Progress, Run, RunState, Verdict
+from airflow_provider_testruns.platforms.call import Reply
+from airflow_provider_testruns.platforms.platform import own_words
+from airflow_provider_testruns.platforms.reading import Fields, objects
+
+T = TypeVar("T")
+
+PLATFORM = "futureagi"
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+_STATES: Mapping[str, tuple[RunState, Verdict | None]] = {
+    "started": (RunState.QUEUED, None),
+    "pending": (RunState.QUEUED, None),
+    "running": (RunState.RUNNING, None),
+    "evaluating": (RunState.RUNNING, None),
+    "cancelling": (RunState.RUNNING, None),
+    # Said as soon as one call was completed, however many failed: the report has the last word.
+    "completed": (RunState.FINISHED, Verdict.PASSED),
+    "failed": (RunState.FINISHED, Verdict.FAILED),
+    "cancelled": (RunState.FINISHED, Verdict.CANCELLED),
+}
+_OUTCOMES = {"completed": Outcome.PASSED, "failed": Outcome.FAILED}
+
+#: Error replies that are given before the server's own code for a start is reached, or by its first checks: the key,
+#: the plan, the run test's id, and what the web framework refuses by itself (method, content type, accepted types).
+_REFUSED = frozenset({401, 402, 403, 404, 405, 406, 415, 429})
+_NO_SCENARIO = "at least one scenario is required"
+
+_ADVICE = {
+    "payment_required": "The plan, the credits or the licence do not cover this run: upgrade, or run fewer scenarios.",
+    "entitlement_error": "The plan does not have this feature: ask the organization's owner.",
+    "permission_error": "Use a key whose user has the rights for it in this organization and workspace.",
+    "rate_limit": "The limit counts all requests of the organization in a minute.",
+}
+
+#: What is read of a row of the executions.
+_ROW = ("id", "status", "start_time", "calls", "calls_attempted", "error_reason")
+
+RunUrl = Callable[[str | None, str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list.
+
+    :param rows: what it holds.
+    :param last: whether the server says, or the rows show, that nothing wanted comes after it.
+    """
+
+    rows: list[T]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallPage:
+    """One page of an execution's calls.
+
+    :param page: the calls.
+    :param metrics: the evaluations of the whole execution, which each page repeats; empty when not asked for.
+    """
+
+    page: Page[CaseResult]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an execution stands.
+
+    :param run: it.
+    :param counts: its calls.
+    """
+
+    run: Run
+    counts: Counts
+
+
+def nothing_was_started(reply: Reply) -> bool:
+    """Whether an error reply to a start proves that nothing was started.
+
+    A 400 proves it only when the request itself was refused. When the workflow service is down the product has
+    already kept a ``pending`` execution, and answers with a 400 of ``type: validation_error`` too; what tells them
+    apart is ``details``, which name the fields and scenarios that were refused and which that one lacks.
+    """
+    if reply.status in _REFUSED:
+        return True
+    if reply.status != 400:
+        return False
+    try:
+        body = reply.json()
+    except InvalidReplyError:
+        return False
+    if not isinstance(body, Mapping) or body.get("type") != "validation_error":
+        return False
+    details = body.get("details")
+    if isinstance(details, Mapping) and details:
+        return True
+    return str(own_words("detail", "message")(body)).lower().startswith(_NO_SCENARIO)
+
+
+def error_words(body: Any) -> str:
+    """What an error reply says: its text, the fields that it names, and what can be done where that is known."""
+    if not isinstance(body, Mapping):
+        return ""
+    parts = [str(own_words("detail", "message", "error", "result")(body))]
+    details = body.get("details")
+    if isinstance(details, Mapping):
+        for name, texts in details.items():
+            for text in texts if isinstance(texts, list) else [texts]:
+                if isinstance(text, str) and text and text not in parts[0]:
+                    parts.append(f"{name}: {text}")
+    advice = _ADVICE.get(body["type"]) if isinstance(body.get("type"), str) else None
+    if advice:
+        parts.append(advice)
+    return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts if part)
+
+
+def whole(reply: Reply, where: str) -> dict[str, Any]:
+    """A reply that is one object, as it is."""
+    return dict(Fields(reply.json(), where).raw)
+
+
+def unwrapped(reply: Reply, where: str) -> Any:
+    """The ``result`` of a reply that wraps it: ``{"status": true, "result": …}``."""
+    outer = Fields(reply.json(), where)
+    if outer.get("status") is False:
+        raise InvalidReplyError(f"{where}: field 'status' is false in a reply of HTTP {reply.status}")
+    if outer.get("result") is None:
+        raise InvalidReplyError(f"{where}: field 'result' is missing")
+    return outer.get("result")
+
+
+def result_object(reply: Reply, where: str) -> dict[str, Any]:
+    """The ``result`` of a reply, which is an object."""
+    return dict(Fields(unwrapped(reply, where), f"{where}.result").raw)
+
+
+def result_rows(reply: Reply, where: str) -> list[dict[str, Any]]:
+    """The ``result`` of a reply, which is a list of objects."""
+    return [dict(row.raw) for row in objects(unwrapped(reply, where), f"{where}.result")]
+
+
+def with_text(field: str) -> Callable[[Any, str], dict[str, Any]]:
+    """A reader of rows under the API's own names, in which ``field`` must be a text: lists are told apart by it."""
+
+    def read(row: Any, where: str) -> dict[str, Any]:
+        raw = Fields(row, where).raw
+        if not isinstance(raw.get(field), str) or not raw[field]:
+            raise InvalidReplyError(f"{where}: field {field!r} should be a text")
+        return dict(raw)
+
+    return read
+
+
+def page_of(value: Any, number: int, where: str, read: Callable[[Any, str], T]) -> Page[T]:
+    """One page of a list; the contract file has a bare list for some of them, the product never.
+
+    :param value: what stands where the page should.
+    :param number: the page that was asked for, from 1.
+    :param where: its place, for messages.
+    :param read: reads one row.
+    """
+    if isinstance(value, list):
+        return Page([read(row, f"{where}[{index}]") for index, row in enumerate(value)], last=True)
+    fields = Fields(value, where)
+    rows = fields.get("results")
+    if not isinstance(rows, list):
+        raise InvalidReplyError(f"{where}: field 'results' should be a list")
+    # A page past the end is a 500, so the next one is only asked for when the server says that there is one.
+    if fields.get("total_pages") is not None:
+        last = number >= fields.integer("total_pages")
+    else:
+        last = fields.get("next") is None
+    return Page([read(row, f"{where}.results[{index}]") for index, row in enumerate(rows)], last or not rows)
+
+
+def started(reply: Reply, run_test_id: str, url: RunUrl) -> Run:
+    """The execution that a start has made. Its status is not believed: only a poll says where a run stands."""
+    fields = Fields(reply.json(), "the start's reply")
+    execution_id = _id(fields, "execution_id")
+    return Run(
+        platform=PLATFORM,
+        run_id=execution_id,
+        state=RunState.QUEUED,
+        raw_state=fields.optional_text("status") or "started",
+        url=url(run_test_id, execution_id),
+        context={"run_test_id": run_test_id},
+    )
+
+
+def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunUrl) -> Standing:
+    """Where one execution stands, from the metrics endpoint."""
+    fields = Fields(unwrapped(reply, "the metrics"), "the metrics' result")
+    if (found := _id(fields, "execution_id")) != execution_id:
+        raise InvalidReplyError(f"the metrics' result: field 'execution_id' is {found}, which was not asked for")
+    counts = _counts(fields)
+    raw = fields.text("status")
+    state, ending, known = _state(raw)
+    return Standing(
+        Run(
+            platform=PLATFORM,
+            run_id=execution_id,
+            state=state,
+            raw_state=raw,
+            ending=ending,
+            started_at=fields.moment("started_at"),
+            finished_at=fields.moment("completed_at") if state is RunState.FINISHED else None,
+            progress=_progress(counts.passed + counts.failed, counts.total),
+            url=url(run_test_id, execution_id),
+            context={"run_test_id": run_test_id} if run_test_id else {},
+            known_state=known,
+        ),
+        counts,
+    )
+
+
+def _counts(fields: Fields) -> Counts:
+    # Of hosted chat runs the counters beside the status stay 0 for ever; those of `calls` are counted from the calls.
+    # Its `pending` leaves out queued, ongoing and analyzing calls: what is neither completed nor failed did not run.
+    metrics = fields.child("metrics")
+    calls = metrics.child("calls") if metrics is not None else None
+    total = calls.integer("total", default=0) if calls is not None else 0
+    if calls is not None and total:
+        passed, failed = calls.integer("completed", default=0), calls.integer("failed", default=0)
+    else:
+        total = fields.integer("total_calls", default=0)
+        passed, failed = fields.integer("completed_calls", default=0), fields.integer("failed_calls", default=0)
+    return Counts(passed=passed, failed=failed, not_run=max(0, total - passed - failed))
+
+
+def executions(
+    reply: Reply,
+    number: int,
+    run_test_id: str,
+    url: RunUrl,
+    oldest: datetime | None = None,
+    wanted: Collection[str] | None = None,
+) -> Page[Run]:
+    """A page of a run test's executions, newest first.
+
+    :param number: the page that was asked for, from 1.
+    :param oldest: those that began before are left out.
+    :param wanted: the only ids (in lower case) that are read; ``None`` for all. A poll of many is read often.
+    """
+    page = page_of(reply.json(), number, "the executions", lambda row, where: (row, where))
+    runs = []
+    for row, where in page.rows:
+        if wanted is None or _is_one_of(row, wanted):
+            run = _execution(Fields(_cut(row), where), run_test_id, url)
+            if not _began_before(run.started_at, oldest):
+                runs.append(run)
+    last = page.last
+    if not last and oldest is not None:
+        # The list is ordered by when executions were made: what comes after an older one is older.
+        last = _began_before(Fields(*page.rows[-1]).moment("start_time"), oldest)
+    return Page(runs, last)
+
+
+def _is_one_of(row: Any, wanted: Collection[str]) -> bool:
+    found = row.get("id") if isinstance(row, Mapping) else None
+    return not isinstance(found, str) or found.lower() in wanted
+
+
+def _cut(row: Any) -> Any:
+    # Rows are read in their hundreds at each poll, and most of a row is of no interest.
+    if isinstance(row, Mapping) and "id" in row and "status" in row:
+        return {name: row[name] for name in _ROW if name in row}
+    return row
+
+
+def _began_before(started_at: datetime | None, oldest: datetime | None) -> bool:
+    return oldest is not None and started_at is not None and started_at < oldest
+
+
+def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
+    execution_id = _id(fields, "id")
+    raw = fields.text("status")
+    state, ending, known = _state(raw)
+    return Run(
+        platform=PLATFORM,
+        run_id=execution_id,
+        state=state,
+        raw_state=raw,
+        ending=ending,
+        started_at=fields.moment("start_time"),
+        progress=_progress(fields.integer("calls_attempted", default=0), fields.integer("calls", default=0)),
+        url=url(run_test_id, execution_id),
+        context={"run_test_id": run_test_id},
+        message=fields.optional_text("error_reason") or "",
+        known_state=known,
+    )
+
+
+def call_page(reply: Reply, number: int, *, with_metrics: bool) -> CallPage:
+    """A page of an execution's calls."""
+    fields = Fields(unwrapped(reply, "the runs"), "the runs' result")
+    page = page_of(fields.get("call_results"), number, "the runs' result.call_results", _case)
+    found = fields.get("eval_results") if with_metrics else None
+    return CallPage(page, {} if found is None else metrics_of(found, "the runs' result.eval_results"))
+
+
+def call_rows(reply: Reply, number: int) -> Page[dict[str, Any]]:
+    """A page of an execution's calls under the API's own names."""
+    fields = Fields(unwrapped(reply, "the runs"), "the runs' result")
+    return page_of(fields.get("call_results"), number, "the runs' result.call_results", with_text("call_execution_id"))
+
+
+def _case(row: Any, where: str) -> CaseResult:
+    fields = Fields(row, where)
+    status = fields.text("status")
+    outcome = _OUTCOMES.get(status.casefold(), Outcome.NOT_RUN)
+    seconds = fields.optional_number("duration_seconds")
+    message = ""
+    if outcome is not Outcome.PASSED:
+        said = [fields.optional_text("ended_reason"), *_troubles(fields)]
+        message = "; ".join(text for text in said if text) or f"The call is {status}."
+    return CaseResult(
+        # Several calls of an execution play the same scenario: its name alone would not tell them apart.
+        name=fields.text("call_execution_id"),
+        outcome=outcome,
+        duration=None if seconds is None else max(0.0, seconds),
+        message=message,
+        suite=fields.optional_text("scenario_name") or "",
+    )
+
+
+def _troubles(fields: Fields) -> Iterator[str]:
+    outputs = fields.get("eval_outputs")
+    # A list by the documents, an object by evaluation id from the product.
+    values = list(outputs.values()) if isinstance(outputs, Mapping) else outputs if outputs is not None else []
+    for output in objects(values, f"{fields.where}.eval_outputs"):
+        reason = output.optional_text("reason")
+        verdict = output.get("output")
+        if reason and (verdict is None or verdict in ("Failed", "Fail", False)):
+            yield f"{output.optional_text('name') or 'evaluation'}: {reason}"
+
+
+def transcripts(reply: Reply) -> list[dict[str, Any]]:
+    """The calls of an execution with their transcripts; the reply has them all."""
+    fields = Fields(reply.json(), "the transcripts")
+    if fields.get("calls") is None:
+        raise InvalidReplyError("the transcripts: field 'calls' is missing")
+    return [dict(row.raw) for row in fields.children("calls")]
+
+
+def eval_summary(reply: Reply) -> dict[str, Metric]:
+    """The figures of the evaluations by name, as fractions from 0 to 1."""
+    return metrics_of(unwrapped(reply, "the evaluation summary"), "the evaluation summary's result")
+
+
+def metrics_of(value: Any, where: str) -> dict[str, Metric]:
+    """The figures in an evaluation summary, by the evaluation's name.
+
+    Nothing scored is a figure of 0 on the wire and ``None`` here. A share of one choice is under ``name=choice``. Of
+    two evaluations with the same name the lower one counts, so that no gate is passed by the other.
+    """
+    found: dict[str, Metric] = {}
+
+    def add(name: str, metric: Metric) -> None:
+        known = found.get(name)
+        if known is None or (known.value is not None and (metric.value is None or metric.value < known.value)):
+            found[name] = metric
+
+    templates = objects(value, where)
+    for template in templates:
+        # The contract file has the figures here, the product in a list: an evaluation can be set up several times.
+        configured = template.children("result") or [template]
+        total = _percentage(template, "total_pass_rate", "total_avg")
+        for config in configured:
+            scored = config.integer("total_cells")
+            name = config.text("name")
+            if scored == 0:
+                add(name, Metric(None, 0))
+                continue
+            rate = _rate(config, template)
+            if rate is None and len(configured) == 1:
+                rate = total
+            if rate is not None:
+                add(name, Metric(rate, scored))
+            elif _is_choices(template):
+                for choice, share in _shares(config):
+                    add(f"{name}={choice}", Metric(share, scored))
+    for template in templates:
+        total = _percentage(template, "total_pass_rate", "total_avg")
+        scored = sum(config.integer("total_cells") for config in template.children("result"))
+        if total is not None and scored and template.text("name") not in found:
+            found[template.text("name")] = Metric(total, scored)
+    return found
+
+
+def _rate(config: Fields, template: Fields) -> float | None:
+    average = _percentage(config, "avg_score")
+    if average is not None or _is_choices(template):
+        return average
+    output = config.child("output")
+    return _percentage(output, "pass") if output is not None else None
+
+
+def _is_choices(template: Fields) -> bool:
+    kind = template.optional_text("output_type")
+    return kind.casefold() == "choices" if kind else template.get("total_choices_avg") is not None
+
+
+def _shares(config: Fields) -> Iterator[tuple[str, float]]:
+    output = config.child("output")
+    if output is None:
+        return
+    for key in output.raw:
+        share = Fields({"share": output.raw[key]}, f"{output.where}.{key}").optional_number("share")
+        if share is not None:
+            yield _choice(str(key)), share / 100.0
+
+
+def _choice(key: str) -> str:
+    """The name of a choice; the product writes the list that an evaluation gave as text: ``"['No']"``."""
+    if key.startswith("["):
+        try:
+            words = ast.literal_eval(key)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return key
+        if isinstance(words, list):
+            return ", ".join(str(word) for word in words)
+    return key
+
+
+def _percentage(fields: Fields, *names: str) -> float | None:
+    number = fields.optional_number(*names)
+    return None if number is None else number / 100.0
+
+
+def _progress(done: int, total: int) -> Progress | None:
+    return Progress(min(done, total), total) if total else None
+
+
+def _state(raw: str) -> tuple[RunState, Verdict | None, bool]:
+    known = _STATES.get(raw.strip().casefold())
+    return (*known, True) if known is not None else (RunState.RUNNING, None, False)
+
+
+def _id(fields: Fields, name: str) -> str:
+    text = fields.text(name)
+    if not UUID.fullmatch(text):
+        raise InvalidReplyError(f"{fields.where}: field {name!r} should be a UUID, and is {text[:60]!r}")
+    return text.lower()
