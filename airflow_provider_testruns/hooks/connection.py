@@ -167,7 +167,8 @@ def _checked_url(conn_id: str, name: str, value: str) -> str:
         )
     if parts.query or parts.fragment:
         raise ConfigurationError(
-            f"Connection {conn_id!r}: {name} must end with the path, without '?' or '#', got {_without_secrets(value)!r}."
+            f"Connection {conn_id!r}: {name} must end with the path, without '?' or '#' and what follows; got"
+            f" {_without_secrets(value)!r} before it."
         )
     return value
 

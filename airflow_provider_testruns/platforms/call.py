@@ -133,7 +133,8 @@ def pause(seconds: float) -> Steps[None]:
 def path(template: str, **ids: str | int) -> str:
     """Fill ``{names}`` of a path with ids, each percent-encoded whole, so that none can change the path.
 
-    :raises ConfigurationError: for an id that is empty, ``.`` or ``..``: clients and servers drop or fold such a segment.
+    :raises ConfigurationError: for an id that is empty, ``.`` or ``..`` (clients and servers drop or fold such a
+        segment), or no text that an address can hold.
     """
     encoded = {}
     for name, value in ids.items():
