@@ -1,0 +1,285 @@
+"""The hook for Eggplant DAI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from airflow_provider_testruns.exceptions import InvalidReplyError
+from airflow_provider_testruns.hooks.base import PlatformHook
+from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.hooks.files import save
+from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.platforms.call import ask
+from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS, EggplantPlatform
+from airflow_provider_testruns.transport.auth import Auth, OAuthToken
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.hooks.files import Place
+
+_FIELDS = "login (client_id) and password (client_secret)"
+
+
+class EggplantHook(PlatformHook[EggplantPlatform]):
+    """A connection to Eggplant DAI.
+
+    The connection's host is DAI's address, login and password are the ``client_id`` and ``client_secret`` of an API
+    client (System > API Access). Extras: ``realm`` (default ``eggplant``), ``auth_url`` (the whole ``token_url``),
+    ``verify``, ``timeout``, ``poll_endpoint``, ``run_url_template``.
+
+    :param eggplant_conn_id: the Airflow connection.
+    """
+
+    conn_name_attr = "eggplant_conn_id"
+    default_conn_name = "eggplant_default"
+    conn_type = "eggplant"
+    hook_name = "Eggplant DAI"
+    #: What a link's template may hold.
+    link_fields: ClassVar[tuple[str, ...]] = ("base_url", "run_id", "model_id")
+
+    def __init__(self, eggplant_conn_id: str = default_conn_name) -> None:
+        super().__init__(eggplant_conn_id)
+
+    @classmethod
+    def make_platform(cls, settings: Settings) -> EggplantPlatform:
+        """The API of a connection.
+
+        :raises ConfigurationError: naming the field that can't be right.
+        """
+        return EggplantPlatform(
+            settings.base_url,
+            poll_endpoint=settings.choice("poll_endpoint", POLL_ENDPOINTS),
+            run_url_template=settings.template("run_url_template", cls.link_fields),
+        )
+
+    @classmethod
+    def make_auth(cls, settings: Settings) -> tuple[Auth, str]:
+        """OAuth 2.0 client credentials ("Eggplant DAI Model Execution Endpoints", DAI 7.3; the form, not the JSON, of
+        its token request).
+
+        :raises ConfigurationError: naming the field that can't be right.
+        """
+        hint = "The file of the API client (System > API Access > Add New) has it."
+        grant = {
+            "grant_type": "client_credentials",
+            "client_id": settings.required(settings.login, "login", f"Fill in the client_id. {hint}"),
+            "client_secret": settings.required(settings.password, "password", f"Fill in the client_secret. {hint}"),
+        }
+        realm = quote(settings.text("realm", "eggplant"), safe="")
+        token_url = settings.url("auth_url") or f"{settings.base_url}/auth/realms/{realm}/protocol/openid-connect/token"
+        return OAuthToken(token_url, grant, settings.timeout, _FIELDS), _FIELDS
+
+    def start_execution(
+        self,
+        model_id: str | None = None,
+        test_case_id: int | str | None = None,
+        rerun_id: int | str | None = None,
+        script: str | None = None,
+        agent: Mapping[str, Any] | None = None,
+        asset: Mapping[str, Any] | None = None,
+        sut: Mapping[str, Any] | None = None,
+        model_name: str | None = None,
+    ) -> Run:
+        """Start a run of a model, a test case or a script (POST /execution_service/api/v1/executions, "Start Model
+        Execution", DAI 7.1). Sent once: where the reply gets lost, :class:`ServerError` or :class:`TransportError` is
+        raised and the run may be going.
+
+        :param model_id: the model's UUID. At least one of ``model_id``, ``rerun_id`` and ``script`` must be given.
+        :param test_case_id: the test case of the model; an exploratory run without.
+        :param rerun_id: the test case id of the run to repeat.
+        :param script: the name of the script to run.
+        :param agent: ``{"agent_id": text, "is_hosted_agent": bool}``. Without one, a model and a test case only
+            generate a path through the model; a warning says so.
+        :param asset: ``{"asset_version_id": text, "asset_path": text}``.
+        :param sut: ``{"sut_id": text, "criteria": [text, …]}``.
+        :param model_name: the model's name; asked for when it is not given, never sent.
+        :return: the run, queued; its first poll says more.
+        :raises ConfigurationError: before any request, naming the argument.
+        :raises ApiError: when it did not work, or when it is not known whether it did.
+        """
+        return self.start_run(
+            model_id=model_id,
+            test_case_id=test_case_id,
+            rerun_id=rerun_id,
+            script=script,
+            agent=agent,
+            asset=asset,
+            sut=sut,
+            model_name=model_name,
+        )
+
+    def get_execution(self, execution_id: str) -> Run:
+        """One execution as it stands (GET /execution_service/api/v1/executions/{id} or GET /ai/executions/{id}; where
+        the server has neither, what :meth:`get_run` asks).
+
+        :param execution_id: as the start gave it.
+        :raises NotFoundError: when no call shows it, with the answer of each.
+        """
+        return self.ask(self.platform.get_execution(execution_id))
+
+    def get_run_progress(self, run_id: str) -> Run:
+        """The progress of one run (POST /api/run/progress, "Check Run Progress Method").
+
+        :param run_id: the execution's id.
+        :raises NotFoundError: when the reply does not tell of it.
+        """
+        return self.ask(self.platform.get_run_progress(run_id))
+
+    def list_model_progress(self, model_name: str, limit: int | None = None) -> list[Run]:
+        """The runs of a model, newest first (POST /api/run/progress, "Check Run Progress Method").
+
+        :param model_name: the model's name, not its UUID.
+        :param limit: at most so many; ``None`` for all.
+        """
+        return self.ask(self.platform.list_model_progress(model_name, limit))
+
+    def abort_execution(self, execution_id: str) -> None:
+        """Abort an execution (DELETE /execution_service/api/v1/executions/{id}, "Eggplant DAI Model Execution
+        Endpoints"). The server stops it in the background; poll it until it is final. One that is over is no error.
+
+        :param execution_id: as the start gave it.
+        :raises NotFoundError: when the server does not know what to abort, though it shows the run as going.
+        """
+        self.ask(self.platform.abort_execution(execution_id))
+
+    def list_runs(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest runs of all models, newest first, as the API has them (GET /ai/runs, "Eggplant DAI Model
+        Execution Endpoints"): ``id`` (a whole number), ``modelname``, ``runtype``, ``testcase``, ``teststatus``,
+        ``starttime``, ``endtime``.
+
+        :param limit: at most so many.
+        """
+        return self.ask(self.platform.list_runs(limit))
+
+    def get_run_details(self, run_id: str | int) -> dict[str, Any]:
+        """One run of :meth:`list_runs` (GET /ai/runs/{id}, public clients), as the API has it.
+
+        :param run_id: its ``id`` there.
+        """
+        return self.ask(self.platform.get_run_details(run_id))
+
+    def get_run_logs(self, run_id: str | int) -> Any:
+        """The log of a run of :meth:`list_runs` (GET /ai/runlogs/{run_id}, public clients), as the API has it.
+
+        :param run_id: its ``id`` there.
+        """
+        return self.ask(self.platform.get_run_logs(run_id))
+
+    def list_models(self) -> list[dict[str, Any]]:
+        """The models (GET /ai/models, public clients), as the API has them: ``id``, ``name``, ``modeluuid``."""
+        return self.ask(self.platform.list_models())
+
+    def list_agents(self) -> list[dict[str, Any]]:
+        """The agents, as the API has them (GET /ai/agents; POST, as "Eggplant DAI Model Execution Endpoints" has it,
+        only where GET is not allowed)."""
+        return self.ask(self.platform.list_agents())
+
+    def start_test_configuration(self, test_config_id: str) -> Run:
+        """Start a test configuration (POST /task_scheduler_service/api/v1/task_instances/{id}, public clients). Sent
+        once, as :meth:`start_execution`. ``get_run(run.run_id, **run.context)`` polls it.
+
+        :param test_config_id: its id: the end of the address when it is opened in Controller > Test Config.
+        :return: the run, queued; ``run_id`` is the ``task_instance_id``.
+        """
+        return self.start_run(test_config_id=test_config_id)
+
+    def get_test_configuration_task(self, task_instance_id: str) -> dict[str, Any]:
+        """One run of a test configuration (GET /ai/testconfigtasks/{id}, public clients), as the API has it; its
+        status is ``runstatus``.
+
+        :param task_instance_id: the ``run_id`` of :meth:`start_test_configuration`.
+        """
+        return self.ask(self.platform.get_test_configuration_task(task_instance_id))
+
+    def list_test_results(self, limit: int = 100, **filters: str | int) -> list[dict[str, Any]]:
+        """Results of single tests (GET /api/v2/test_results, "API V2 Endpoints", DAI 7.5 and later), as the API has
+        them.
+
+        :param limit: at most so many.
+        :param filters: of the API, such as ``test_config_result_id``; sent as they are.
+        """
+        return self.ask(self.platform.list_test_results(limit, **filters))
+
+    def get_test_result(self, test_result_id: str) -> dict[str, Any]:
+        """The result of a single test (GET /api/v2/test_results/{id}, "API V2 Endpoints", DAI 7.5 and later).
+
+        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
+        """
+        return self.ask(self.platform.get_test_result(test_result_id))
+
+    def get_test_result_logs(self, test_result_id: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """The log of a single test (GET /api/v2/test_results/{id}/logs, "API V2 Endpoints", DAI 7.5 and later), as the
+        API has it: ``timestamp``, ``severity``, ``message`` and more.
+
+        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
+        :param limit: at most so many lines; ``None`` for all.
+        """
+        return self.ask(self.platform.get_test_result_logs(test_result_id, limit))
+
+    def list_screenshots(self, test_result_id: str, limit: int = 100) -> list[dict[str, Any]]:
+        """The screenshots of a single test (GET /api/v2/test_results/{id}/screenshots, "API V2 Endpoints", DAI 7.5 and
+        later), as the API has them.
+
+        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
+        :param limit: at most so many.
+        """
+        return self.ask(self.platform.list_screenshots(test_result_id, limit))
+
+    def download_screenshot(self, screenshot_id: str, path: Place) -> str:
+        """Save a screenshot (GET /api/v2/screenshots/{id}, "API V2 Endpoints", DAI 7.5 and later), whole or not at
+        all.
+
+        :param screenshot_id: the ``id`` of one of :meth:`list_screenshots`.
+        :param path: a local file or folder, or an object storage URL.
+        :return: where the file is.
+        """
+
+        def fetch(to: Path) -> None:
+            self.ask(ask(self.platform.screenshot(screenshot_id, to)))
+
+        check = partial(_require_image, f"Connection {self.conn_id!r}: screenshot {screenshot_id}")
+        return save(path, fetch, name=f"screenshot-{screenshot_id}.png", check=check)
+
+    def list_test_configuration_results(self, limit: int = 100, **filters: str | int) -> list[dict[str, Any]]:
+        """Results of test configurations (GET /api/v2/test_config_results, "API V2 Endpoints", DAI 7.5 and later), as
+        the API has them.
+
+        :param limit: at most so many.
+        :param filters: of the API, such as ``test_config_id``; sent as they are.
+        """
+        return self.ask(self.platform.list_test_configuration_results(limit, **filters))
+
+    def get_test_configuration_result(self, test_config_result_id: str) -> dict[str, Any]:
+        """The result of a test configuration (GET /api/v2/test_config_results/{id}, "API V2 Endpoints", DAI 7.5 and
+        later), as the API has it.
+
+        :param test_config_result_id: the ``id`` of one of :meth:`list_test_configuration_results`.
+        """
+        return self.ask(self.platform.get_test_configuration_result(test_config_result_id))
+
+    def get_junit(self, test_config_result_id: str, path: Place | None = None) -> str:
+        """The result of a test configuration as JUnit XML (GET /api/v2/test_config_results/{id}/junit, "API V2
+        Endpoints", DAI 7.5 and later).
+
+        :param test_config_result_id: the ``id`` of one of :meth:`list_test_configuration_results`.
+        :param path: where to keep it too: a local file or folder, or an object storage URL.
+        :return: the XML.
+        """
+        text = self.ask(self.platform.get_junit(test_config_result_id))
+        if path is not None:
+            save(path, lambda to: to.write_text(text, encoding="utf-8"), name=f"junit-{test_config_result_id}.xml")
+        return text
+
+
+def _require_image(what: str, file: Path) -> None:
+    """A page that stands for an error is no screenshot, whatever its status."""
+    with file.open("rb") as opened:
+        start = opened.read(60).lstrip()
+    if not start or start[:1] in (b"<", b"{"):
+        raise InvalidReplyError(
+            f"{what} is not an image: {file.stat().st_size} bytes that begin with {start!r}. Nothing was kept. Check"
+            " that the connection's host is the API's own address."
+        )

@@ -1,0 +1,668 @@
+"""Eggplant DAI: its calls, and the life of a run made of them.
+
+The documents are "Start Model Execution" (DAI 7.1), "Check Run Progress Method" and "Eggplant DAI Model Execution
+Endpoints" (DAI 7.3). What they leave out is taken from the public "API V2 Endpoints" (DAI 7.5) and public clients;
+a call that is not in the first three may be missing on a server, and none of those decides whether a run passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
+
+from airflow_provider_testruns.exceptions import (
+    ConfigurationError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from airflow_provider_testruns.model import Kind, Run, RunReport, RunState
+from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, no_value, path
+from airflow_provider_testruns.platforms.eggplant_arguments import (
+    AGENT,
+    ASSET,
+    SUT,
+    checked_limit,
+    optional_integer,
+    optional_object,
+    optional_text,
+    required_id,
+)
+from airflow_provider_testruns.platforms.eggplant_calls import (
+    MOST_ROWS,
+    PAGE,
+    EggplantCalls,
+)
+from airflow_provider_testruns.platforms.eggplant_replies import (
+    error_text,
+    execution_id_of,
+    is_run,
+    list_of,
+    page_of,
+    rows_of,
+    run_of,
+)
+from airflow_provider_testruns.platforms.eggplant_report import report_of
+from airflow_provider_testruns.platforms.platform import Platform, Start
+from airflow_provider_testruns.platforms.reading import Fields, newest_first
+
+T = TypeVar("T")
+
+#: The calls that may poll an execution, in the order in which they are tried.
+POLL_ENDPOINTS = ("progress", "executions", "ai_executions", "runs")
+
+_EXECUTIONS = "/execution_service/api/v1/executions"
+_TASK_INSTANCES = "/task_scheduler_service/api/v1/task_instances"
+
+_ENDPOINT_NAMES = {
+    "progress": "POST /api/run/progress",
+    "executions": f"GET {_EXECUTIONS}/{{id}}",
+    "ai_executions": "GET /ai/executions/{id}",
+    "runs": "GET /ai/runs",
+}
+#: An endpoint that this release does not have, or that does not know the run.
+_MOVES_ON = (404, 405)
+#: How far back GET /ai/runs is searched for an execution.
+_POLLED_RUNS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """What one look at a model's list showed.
+
+    :param found: the runs that were looked for.
+    :param rows: how many the list had.
+    :param needed: how many of them, from the first, hold all that were found.
+    :param newest_first: whether the list is in that order.
+    :param oldest: the start of its last run.
+    """
+
+    found: list[Run]
+    rows: int
+    needed: int
+    newest_first: bool
+    oldest: datetime | None
+
+
+class EggplantPlatform(EggplantCalls, Platform):
+    """Eggplant DAI, as steps.
+
+    It remembers which call answers for an execution, how long the list of runs is, and the models' names: one
+    object for each connection saves calls.
+
+    :param base_url: the connection's address, for messages and links.
+    :param poll_endpoint: the one call to poll with, of :data:`POLL_ENDPOINTS`; empty to find out.
+    :param run_url_template: a page for people, with ``{base_url}``, ``{run_id}`` and ``{model_id}``; empty for the
+        base URL.
+    :raises ConfigurationError: for a ``poll_endpoint`` that is none.
+    """
+
+    name: ClassVar[str] = "eggplant"
+    title: ClassVar[str] = "Eggplant DAI"
+
+    def __init__(self, base_url: str, *, poll_endpoint: str = "", run_url_template: str = "") -> None:
+        super().__init__()
+        if poll_endpoint and poll_endpoint not in POLL_ENDPOINTS:
+            raise ConfigurationError(
+                f"poll_endpoint must be one of {', '.join(POLL_ENDPOINTS)}, got {poll_endpoint!r}."
+            )
+        self._base_url = base_url
+        self._pinned = poll_endpoint
+        self._run_url_template = run_url_template
+        self._answers = poll_endpoint
+        self._no_progress = False
+        self._model_names: dict[str, str] = {}
+        self._model_ids: dict[str, str] = {}
+        self._group_sizes: dict[str, int] = {}
+        self._lookers: dict[str, Callable[[str, Mapping[str, str]], Steps[Run | None]]] = {
+            "progress": self._look_in_progress,
+            "executions": self._look_in_executions,
+            "ai_executions": self._look_in_ai_executions,
+            "runs": self._look_in_runs,
+        }
+
+    # --- starting -------------------------------------------------------------------------------------------------
+
+    def prepare_start(  # type: ignore[override]  # the arguments by name: an unknown one is a TypeError
+        self,
+        model_id: str | None = None,
+        test_case_id: int | str | None = None,
+        rerun_id: int | str | None = None,
+        script: str | None = None,
+        agent: Mapping[str, Any] | None = None,
+        asset: Mapping[str, Any] | None = None,
+        sut: Mapping[str, Any] | None = None,
+        model_name: str | None = None,
+        test_config_id: str | None = None,
+    ) -> Steps[Start]:
+        """Make a start ready (POST /execution_service/api/v1/executions, "Start Model Execution", DAI 7.1).
+
+        :param model_id: the model's UUID.
+        :param test_case_id: the test case of the model; a whole number.
+        :param rerun_id: the test case id of the run to repeat; a whole number.
+        :param script: the name of the script to run.
+        :param agent: ``agent_id``, ``is_hosted_agent``.
+        :param asset: ``asset_version_id``, ``asset_path``.
+        :param sut: ``sut_id``, ``criteria`` (a list of texts).
+        :param model_name: the model's name; not sent, needed to look for a lost start where the server has no list
+            of models.
+        :param test_config_id: start this test configuration instead; goes with none of the others.
+        :raises ConfigurationError: for arguments that can't be right, naming them.
+        """
+        given = {
+            "model_id": optional_text("model_id", model_id),
+            "test_case_id": optional_integer("test_case_id", test_case_id),
+            "rerun_id": optional_integer("rerun_id", rerun_id),
+            "script": optional_text("script", script),
+            "agent": optional_object("agent", agent, AGENT),
+            "asset": optional_object("asset", asset, ASSET),
+            "sut": optional_object("sut", sut, SUT),
+        }
+        body = {name: value for name, value in given.items() if value is not None}
+        model_name = optional_text("model_name", model_name)
+        test_config_id = optional_text("test_config_id", test_config_id)
+        if test_config_id is not None:
+            others = [*body, *(["model_name"] if model_name else [])]
+            if others:
+                raise ConfigurationError(
+                    f"test_config_id goes alone, and {', '.join(others)} was given too: a test configuration says"
+                    " itself what it runs."
+                )
+            return self._configuration_start(test_config_id)
+        if not body.keys() & {"model_id", "rerun_id", "script"}:
+            raise ConfigurationError(
+                "At least one of model_id, rerun_id and script must be given"
+                f" (given: {', '.join(body) or 'none of the arguments'})."
+            )
+        return (yield from self._execution_start(body, model_name))
+
+    def _execution_start(self, body: Mapping[str, Any], model_name: str | None) -> Steps[Start]:
+        warnings = []
+        if "model_id" in body and "test_case_id" in body and "agent" not in body:
+            warnings.append(
+                "No agent is given: with model_id and test_case_id alone, DAI only generates a path through the model,"
+                " runs no Eggplant Functional script and tests nothing. Give agent (and asset) to test."
+            )
+        context: dict[str, str] = {"model_id": body["model_id"]} if "model_id" in body else {}
+        cannot_list = None
+        if "script" in body:
+            cannot_list = "a script run belongs to no model, and DAI lists runs by model."
+        elif model_name is None and "model_id" in body:
+            model_name, cannot_list = yield from self._name_of_model(body["model_id"])
+        elif model_name is None:
+            cannot_list = "a rerun does not say its model, and DAI lists runs by model. Give model_name to make it so."
+        if model_name is not None:
+            context["model_name"] = model_name
+        started_with = {}
+        if cannot_list is None and model_name is not None:
+            started_with["model_name"] = model_name
+            if "rerun_id" not in body:
+                started_with["type"] = "testcase" if "test_case_id" in body else "model"
+        what = self._what(body, model_name)
+        return Start(
+            what,
+            Call(
+                f"start {what}",
+                "POST",
+                _EXECUTIONS,
+                partial(self._read_start, context),
+                json={"execution_type": "executing", **body},
+                repeatable=False,
+                did_nothing=_start_did_nothing,
+                error_text=error_text,
+            ),
+            context={**context, **{key: value for key, value in started_with.items() if key == "type"}},
+            started_with=started_with,
+            not_compared=tuple(name for name in ("test_case_id", "rerun_id", "agent", "asset", "sut") if name in body),
+            cannot_list=cannot_list,
+            warnings=tuple(warnings),
+        )
+
+    def _configuration_start(self, test_config_id: str) -> Start:
+        what = f"test configuration {test_config_id}"
+        return Start(
+            what,
+            Call(
+                f"start {what}",
+                "POST",
+                path(_TASK_INSTANCES + "/{test_config_id}", test_config_id=test_config_id),
+                partial(self._read_configuration_start, test_config_id),
+                repeatable=False,
+                error_text=error_text,
+            ),
+            context={"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id},
+            cannot_list="DAI has no documented list of the runs of a test configuration by what starts them.",
+        )
+
+    @staticmethod
+    def _what(body: Mapping[str, Any], model_name: str | None) -> str:
+        model = f"model {model_name or body.get('model_id', '')}".strip()
+        if "script" in body:
+            return f"a run of script {body['script']}"
+        if "rerun_id" in body:
+            return f"a rerun of {body['rerun_id']}"
+        return f"test case {body['test_case_id']} of {model}" if "test_case_id" in body else f"a run of {model}"
+
+    def _read_start(self, context: Mapping[str, str], reply: Reply) -> Run:
+        run_id = Fields(reply.json(), "the reply").text("execution_id")
+        # "started" is ours: the reply has no status, and the first poll's word is the first that counts.
+        return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", context=dict(context)))
+
+    def _read_configuration_start(self, test_config_id: str, reply: Reply) -> Run:
+        run_id = Fields(reply.json(), "the reply").text("task_instance_id")
+        context = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
+        run = Run(self.name, run_id, RunState.QUEUED, "started", Kind.TEST_CONFIGURATION, context=context)
+        return self._linked(run)
+
+    def _name_of_model(self, model_id: str) -> Steps[tuple[str | None, str | None]]:
+        """The name of a model, or why it can't be had."""
+        wanted = model_id.casefold()
+        give = "Give model_name to make it so."
+        if wanted not in self._model_names:
+            try:
+                models = yield from self._models()
+            except (NotFoundError, PermissionDeniedError, InvalidRequestError, InvalidReplyError) as e:
+                said = "a reply that can't be read" if isinstance(e, InvalidReplyError) else f"HTTP {e.status}"
+                why = f"runs are listed by the model's name, and the server gives no list of models ({said}). {give}"
+                return None, why
+            for model in models:
+                uuid, name = model.get("modeluuid"), model.get("name")
+                if isinstance(uuid, str) and isinstance(name, str) and name:
+                    self._learn(uuid, name)
+        found = self._model_names.get(wanted)
+        if found is None:
+            return None, f"runs are listed by the model's name, and no model in the list is {model_id}. {give}"
+        return found, None
+
+    def _learn(self, model_id: str, name: str) -> None:
+        self._model_names[model_id.casefold()] = name
+        if self._model_ids.setdefault(name, model_id).casefold() != model_id.casefold():
+            # Two models of one name: from the name alone it can't be told which.
+            self._model_ids[name] = ""
+
+    # --- finding --------------------------------------------------------------------------------------------------
+
+    def newest_run(self, start: Start) -> Steps[Run | None]:
+        """The newest run of the start's model (POST /api/run/progress with ``limit`` 1)."""
+        name = start.context.get("model_name")
+        if name is None:
+            return None
+        runs = yield from self.list_model_progress(name, limit=1)
+        return runs[0] if runs else None
+
+    def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:
+        """The runs that began at or after ``since``, newest first.
+
+        Of a model they come from POST /api/run/progress, with the ids that the other calls take. Without one they
+        come from GET /ai/runs: their ids are whole numbers there unless the server says which execution they are,
+        and such a run can't be aborted.
+
+        :param since: the platform's clock; ``None`` for all.
+        :param context: ``model_name`` or ``model_id``, and ``type`` (``model`` or ``testcase``).
+        :raises ConfigurationError: when the name of the model ``model_id`` can't be had.
+        """
+        name = context.get("model_name")
+        if name is None and context.get("model_id"):
+            name, why = yield from self._name_of_model(context["model_id"])
+            if name is None:
+                raise ConfigurationError(f"The runs of model_id {context['model_id']!r} can't be listed: {why}")
+        if name is not None:
+            runs = yield from self._runs_of_model(name, since, None if since is None else PAGE)
+        else:
+            runs = yield from self._all_runs(since)
+        known = {key: context[key] for key in ("model_id",) if key in context}
+        wanted = context.get("type", "").casefold()
+        return [
+            self._linked(replace(run, context={**run.context, **known}))
+            for run in runs
+            if (since is None or run.started_at is None or run.started_at >= since)
+            and (not wanted or run.started_with.get("type", wanted) == wanted)
+        ]
+
+    def list_model_progress(self, model_name: str, limit: int | None = None) -> Steps[list[Run]]:
+        """The runs of a model, newest first (POST /api/run/progress, "Check Run Progress Method").
+
+        :param model_name: the model's name.
+        :param limit: at most so many; ``None`` for all.
+        """
+        most = None if limit is None else checked_limit(limit)
+        runs, _ = yield from self._newest_of_model(required_id("model_name", model_name), most)
+        return runs[:most]
+
+    def group_of(self, run: Run) -> str | None:
+        """The model's name: one progress call tells of all its runs. ``None`` where there is no such call."""
+        name = run.context.get("model_name")
+        if run.kind is not Kind.RUN or not name or self._no_progress or self._pinned not in ("", "progress"):
+            return None
+        if run.context.get("model_id"):
+            # The list has no model ids, and links need them.
+            self._learn(run.context["model_id"], name)
+        return name
+
+    def list_group(self, group: str, wanted: Collection[str], oldest: datetime | None) -> Steps[list[Run]]:
+        """Look at runs of a model in one call, POST /api/run/progress; in more where older ones are wanted than the
+        last time.
+
+        :param group: the model's name.
+        :param wanted: the ids of the runs that are looked for; the others are not read.
+        :param oldest: the earliest start among them, ``None`` when it is not known.
+        :return: those of the wanted runs that the list shows.
+        """
+        size: int | None = max(len(wanted), self._group_sizes.get(group, len(wanted) + max(20, len(wanted) // 2)))
+        while True:
+            glance = yield from ask(
+                self._progress_call(
+                    f"list the runs of model {group}", _model_form(group, size), partial(self._read_glance, wanted)
+                )
+            )
+            older = oldest is not None and (glance.oldest is None or glance.oldest >= oldest)
+            if len(glance.found) >= len(wanted) or size is None or glance.rows < size:
+                break
+            if glance.newest_first and not older:
+                break
+            size = size * 2 if glance.newest_first and size * 2 <= MOST_ROWS else None
+        # Room for what is started until the next time.
+        self._group_sizes[group] = glance.needed + max(10, glance.needed // 4)
+        return glance.found
+
+    def _read_glance(self, wanted: Collection[str], reply: Reply) -> _Glance:
+        rows = list_of(reply.json(), "the reply")
+        found: list[Run] = []
+        needed = 0
+        for at, row in enumerate(rows):
+            # Hundreds of rows, of which few are wanted: only those are looked into.
+            run_id = row.get("id") if isinstance(row, dict) else None
+            if isinstance(run_id, str) and run_id in wanted:
+                found.append(self._linked(run_of(Fields(row, f"the reply[{at}]"), run_id, {})))
+                needed = at + 1
+        ends = [Fields(row, "the reply[…]").moment("starttime") for row in (rows[:1] + rows[-1:])]
+        in_order = not rows or newest_first(ends[0]) >= newest_first(ends[-1])
+        return _Glance(found, len(rows), needed, in_order, ends[-1] if rows else None)
+
+    def _runs_of_model(self, name: str, since: datetime | None, limit: int | None) -> Steps[list[Run]]:
+        """The runs of a model as far back as ``since``, asked for in growing numbers: there are no pages."""
+        while True:
+            runs, in_order = yield from self._newest_of_model(name, limit)
+            if limit is None or since is None or len(runs) < limit:
+                return runs
+            begun = [run.started_at for run in runs if run.started_at is not None]
+            if in_order and begun and begun[-1] < since:
+                return runs
+            # Were they not the newest ones, a limit would hide just what is looked for.
+            limit = limit * 4 if in_order and limit * 4 <= MOST_ROWS else None
+
+    def _newest_of_model(self, name: str, limit: int | None) -> Steps[tuple[list[Run], bool]]:
+        """Runs of a model, newest first, and whether they came so: the documents don't say."""
+        what, form = f"list the runs of model {name}", _model_form(name, limit)
+        runs = yield from ask(self._progress_call(what, form, self._read_progress_list))
+        ordered = sorted(runs, key=lambda run: newest_first(run.started_at), reverse=True)
+        return ordered, [run.started_at for run in runs] == [run.started_at for run in ordered]
+
+    def _all_runs(self, since: datetime | None) -> Steps[list[Run]]:
+        def old_enough(rows: list[Fields]) -> bool:
+            began = rows[0].moment("starttime")
+            return since is not None and began is not None and began < since
+
+        rows = yield from self._runs_backwards(old_enough)
+        return [run_of(row, execution_id_of(row) or row.text("id"), {}) for row in rows]
+
+    # --- polling --------------------------------------------------------------------------------------------------
+
+    def get_run(self, run_id: str, **context: str) -> Steps[Run]:
+        """One run as it stands, by whichever call answers.
+
+        The documents start with one API and tell of progress in another, and servers have one, the other or both:
+        the calls of :data:`POLL_ENDPOINTS` are tried in turn, the one that answered last time first. 404, 405 and a
+        reply without the run move on to the next; any other error is raised as it is.
+
+        :param run_id: the execution's id; the whole number of an item of GET /ai/runs; the task instance's id of a
+            test configuration.
+        :param context: ``kind`` (``test_configuration``), ``model_id``, ``model_name``, as a run's context has them.
+        :raises NotFoundError: when no call shows it, with the answer of each.
+        """
+        run_id = required_id("run_id", run_id)
+        if context.get("kind") == Kind.TEST_CONFIGURATION.value:
+            return (yield from self._configuration_run(run_id, context))
+        if run_id.isascii() and run_id.isdecimal():
+            details = yield from self._numbered_run(run_id, context)
+            if details is not None:
+                return details
+        order = [self._pinned] if self._pinned else sorted(POLL_ENDPOINTS, key=lambda name: name != self._answers)
+        name, run = yield from self._look(run_id, order, context)
+        self._answers = name
+        return run
+
+    def get_execution(self, execution_id: str) -> Steps[Run]:
+        """One execution (GET /execution_service/api/v1/executions/{id}, GET /ai/executions/{id}).
+
+        No seed document has these calls: where neither answers, progress and the list of runs are asked.
+
+        :param execution_id: as the start gave it.
+        :raises NotFoundError: when no call shows it, with the answer of each.
+        """
+        order = ("executions", "ai_executions", "progress", "runs")
+        _, run = yield from self._look(required_id("execution_id", execution_id), order, {})
+        return run
+
+    def get_run_progress(self, run_id: str) -> Steps[Run]:
+        """The progress of one run (POST /api/run/progress, "Check Run Progress Method").
+
+        :param run_id: the execution's id.
+        :raises NotFoundError: when the reply does not tell of it.
+        """
+        _, run = yield from self._look(required_id("run_id", run_id), ("progress",), {})
+        return run
+
+    def _look(self, run_id: str, order: Iterable[str], context: Mapping[str, str]) -> Steps[tuple[str, Run]]:
+        """The first of some calls that shows a run, and what it shows."""
+        answers: list[str] = []
+        unreadable: InvalidReplyError | None = None
+        for name in order:
+            try:
+                run = yield from self._lookers[name](run_id, context)
+            except (NotFoundError, InvalidRequestError) as e:
+                # Only UUIDs are executions' ids: the endpoint refuses another id rather than say that it is not there.
+                if e.status not in _MOVES_ON and not (e.status == 422 and run_id.isdecimal()):
+                    raise
+                self._no_progress = self._no_progress or name == "progress"
+                answers.append(f"{_ENDPOINT_NAMES[name]}: HTTP {e.status}")
+            except InvalidReplyError as e:
+                if name == self._answers:
+                    raise
+                unreadable = unreadable or e
+            else:
+                if name == "progress":
+                    self._no_progress = False
+                if run is not None:
+                    return name, self._linked(run)
+                answers.append(f"{_ENDPOINT_NAMES[name]}: HTTP 200 without the run")
+        if unreadable is not None:
+            # It may be there and told of in that reply: this must not be taken for "it is not there".
+            raise unreadable
+        hint = (
+            "The connection's poll_endpoint allows this call only."
+            if self._pinned
+            else "Check the id; a run that was just started may take a moment to be listed."
+        )
+        raise NotFoundError(
+            f"{self.title} at {self._base_url} does not show run {run_id}. {'; '.join(answers)}. {hint}", status=404
+        )
+
+    def _look_in_progress(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+        what, read = f"get the progress of run {run_id}", partial(_read_run, run_id, context)
+        return (yield from ask(self._progress_call(what, {"id": run_id}, read)))
+
+    def _look_in_executions(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+        return (yield from ask(self._one(f"get execution {run_id}", _EXECUTIONS, run_id, context)))
+
+    def _look_in_ai_executions(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+        return (yield from ask(self._one(f"get execution {run_id}", "/ai/executions", run_id, context)))
+
+    def _look_in_runs(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+        def seen_enough(rows: list[Fields]) -> bool:
+            return len(rows) >= _POLLED_RUNS or any(is_run(row, run_id) for row in rows)
+
+        rows = yield from self._runs_backwards(seen_enough)
+        found = [row for row in rows if is_run(row, run_id)]
+        return run_of(found[-1], run_id, context) if found else None
+
+    def _numbered_run(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+        """A run by its number in GET /ai/runs; ``None`` when that is not its id."""
+        try:
+            run = yield from ask(self._one(f"get run {run_id}", "/ai/runs", run_id, context))
+        except (NotFoundError, InvalidRequestError) as e:
+            if e.status not in _MOVES_ON:
+                raise
+            return None
+        return None if run is None else self._linked(run)
+
+    def _configuration_run(self, run_id: str, context: Mapping[str, str]) -> Steps[Run]:
+        def read(reply: Reply) -> Run:
+            fields = Fields(reply.json(), "the reply")
+            known = dict(context)
+            for name in ("test_config_id", "test_config_result_id"):
+                shown = fields.optional_text(name)
+                if shown:
+                    known[name] = shown
+            return self._linked(run_of(fields, run_id, known, Kind.TEST_CONFIGURATION))
+
+        run: Run = yield from ask(self._task_call(run_id, read))
+        return run
+
+    def _progress_call(self, what: str, form: Mapping[str, str], read: Callable[[Reply], T]) -> Call[T]:
+        # A POST that only reads: to send it again changes nothing.
+        return Call(what, "POST", "/api/run/progress", read, form=form, error_text=error_text)
+
+    def _one(self, what: str, base: str, run_id: str, context: Mapping[str, str]) -> Call[Run | None]:
+        target = path(base + "/{run_id}", run_id=run_id)
+        return Call(what, "GET", target, partial(_read_run, run_id, context), error_text=error_text)
+
+    def _read_progress_list(self, reply: Reply) -> list[Run]:
+        rows = rows_of(reply.json(), "the reply")
+        return [self._linked(run_of(row, row.text("id"), {})) for row in rows]
+
+    # --- stopping -------------------------------------------------------------------------------------------------
+
+    def cancel_run(self, run_id: str, **context: str) -> Steps[None]:
+        """Abort an execution; see :meth:`abort_execution`.
+
+        :raises InvalidRequestError: for a test configuration that is still going: DAI has no documented call that
+            stops one.
+        """
+        if context.get("kind") != Kind.TEST_CONFIGURATION.value:
+            return (yield from self._abort(run_id, context))
+        run = yield from self.get_run(run_id, **context)
+        if not run.final:
+            raise InvalidRequestError(
+                f"{self.title} has no documented call that stops a test configuration, and task instance {run_id} is"
+                f" {run.raw_state}. Stop it in the web app."
+            )
+
+    def abort_execution(self, execution_id: str) -> Steps[None]:
+        """Abort an execution (DELETE /execution_service/api/v1/executions/{id}, "Eggplant DAI Model Execution
+        Endpoints"). The server stops it in the background: poll it until it is final.
+
+        One that is over already (404, 409) is no error.
+
+        :param execution_id: as the start gave it.
+        :raises NotFoundError: when the server does not know what to abort, though it shows the run as going.
+        """
+        return (yield from self._abort(execution_id, {}))
+
+    def _abort(self, run_id: str, context: Mapping[str, str]) -> Steps[None]:
+        run_id = required_id("execution_id", run_id)
+        missing = yield from self._delete(run_id)
+        if missing is None:
+            return
+        # The documents call the id of a start execution_id and that of an abort execution_status_id.
+        other = yield from self._other_id(run_id)
+        if other is not None and (yield from self._delete(other)) is None:
+            return
+        try:
+            run = yield from self.get_run(run_id, **context)
+        except NotFoundError:
+            return
+        if not run.final:
+            raise missing
+
+    def _delete(self, run_id: str) -> Steps[NotFoundError | None]:
+        """Abort an execution; the error, when the server has none of this id."""
+        target = path(_EXECUTIONS + "/{run_id}", run_id=run_id)
+        call = Call(f"abort execution {run_id}", "DELETE", target, no_value, error_text=error_text)
+        try:
+            yield from ask(call)
+        except NotFoundError as e:
+            return e
+        except InvalidRequestError as e:
+            if e.status != 409:
+                raise
+        return None
+
+    def _other_id(self, run_id: str) -> Steps[str | None]:
+        """The id under which progress tells of an execution, when it is another."""
+
+        def read(reply: Reply) -> str | None:
+            rows = rows_of(reply.json(), "the reply")
+            if len(rows) != 1:
+                return None
+            shown = rows[0].get("execution_status_id", "id")
+            return shown if isinstance(shown, str) and shown.casefold() != run_id.casefold() else None
+
+        try:
+            return (yield from ask(self._progress_call(f"get the progress of run {run_id}", {"id": run_id}, read)))
+        except (NotFoundError, InvalidRequestError) as e:
+            if e.status not in _MOVES_ON:
+                raise
+            return None
+
+    # --- the rest -------------------------------------------------------------------------------------------------
+
+    def get_report(self, run: Run) -> Steps[RunReport]:
+        """The results of a final run; see :func:`.eggplant_report.report_of`.
+
+        :param run: as :meth:`get_run` gave it.
+        """
+        return report_of(run)
+
+    def check(self) -> Steps[str]:
+        """Prove the address and the credentials: a token, and GET /ai/runs?limit=1."""
+        read = partial(page_of, where="the reply")
+        call = Call("list runs", "GET", "/ai/runs", read, query={"limit": 1}, error_text=error_text)
+        page = yield from ask(call)
+        return f"{self.title} at {self._base_url} accepts the credentials; it has {page.total} runs."
+
+    def _linked(self, run: Run) -> Run:
+        context = dict(run.context)
+        model_id = context.get("model_id") or self._model_ids.get(context.get("model_name", ""))
+        if model_id:
+            context["model_id"] = model_id
+        return replace(run, context=context, url=self._url(run.run_id, model_id or ""))
+
+    def _url(self, run_id: str, model_id: str) -> str:
+        """A page for people. A template whose model is not known would lead nowhere: then it is the base URL."""
+        if not self._run_url_template or ("{model_id" in self._run_url_template and not model_id):
+            return self._base_url
+        return self._run_url_template.format(
+            base_url=self._base_url, run_id=quote(run_id, safe=""), model_id=quote(model_id, safe="")
+        )
+
+
+def _start_did_nothing(reply: Reply) -> bool:
+    """DAI answers 503 when its message service is away, before anything is queued; so does a gateway, after."""
+    if reply.status == 503:
+        return b"rabbitmq" in reply.body.lower()
+    return 400 <= reply.status < 500 and reply.status != 408
+
+
+def _read_run(run_id: str, context: Mapping[str, str], reply: Reply) -> Run | None:
+    rows = [row for row in rows_of(reply.json(), "the reply") if is_run(row, run_id)]
+    return run_of(rows[0], run_id, context) if rows else None
+
+
+def _model_form(name: str, limit: int | None) -> dict[str, str]:
+    return {"modelName": name} if limit is None else {"modelName": name, "limit": str(limit)}

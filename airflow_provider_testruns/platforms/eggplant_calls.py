@@ -1,0 +1,276 @@
+"""Eggplant DAI's lists and results: the calls that give what the API has, unwrapped, under its own field names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError
+from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, no_value, path
+from airflow_provider_testruns.platforms.eggplant_arguments import checked_limit
+from airflow_provider_testruns.platforms.eggplant_replies import (
+    Page,
+    error_text,
+    page_of,
+    payload,
+)
+from airflow_provider_testruns.platforms.reading import Fields
+
+RESULTS = "/api/v2/test_results"
+CONFIG_RESULTS = "/api/v2/test_config_results"
+
+#: Rows of a page. No document names a limit; a server that gives fewer is followed.
+PAGE = 100
+_LOG_PAGE = 1000
+#: The most rows that a list is followed to, whatever its total says.
+MOST_ROWS = 100_000
+
+
+class EggplantCalls:
+    """Calls that no run's life depends on. It remembers how long the list of runs is, which saves a call."""
+
+    def __init__(self) -> None:
+        self._runs_total = 0
+        self._runs_page_size = PAGE
+
+    def list_runs(self, limit: int = PAGE) -> Steps[list[dict[str, Any]]]:
+        """The newest runs of all models, newest first, as the API has them (GET /ai/runs, "Eggplant DAI Model
+        Execution Endpoints"). The server lists the oldest first: the last pages are read.
+
+        :param limit: at most so many.
+        """
+        limit = checked_limit(limit)
+        rows = yield from self._runs_backwards(lambda rows: len(rows) >= limit)
+        return [dict(row.raw) for row in rows[:limit]]
+
+    def get_run_details(self, run_id: str | int) -> Steps[dict[str, Any]]:
+        """One run as GET /ai/runs lists it (GET /ai/runs/{id}, public clients).
+
+        :param run_id: the run's number in :meth:`list_runs`.
+        """
+        return (yield from _payload(f"get run {run_id}", path("/ai/runs/{run_id}", run_id=run_id)))
+
+    def get_run_logs(self, run_id: str | int) -> Steps[Any]:
+        """The log of a run of GET /ai/runs (GET /ai/runlogs/{run_id}, public clients), as the API has it.
+
+        :param run_id: the run's number in :meth:`list_runs`.
+        """
+        target = path("/ai/runlogs/{run_id}", run_id=run_id)
+        call = Call(f"get the log of run {run_id}", "GET", target, Reply.json, error_text=error_text)
+        return (yield from ask(call))
+
+    def list_models(self) -> Steps[list[dict[str, Any]]]:
+        """The models that the connection's client may see (GET /ai/models, public clients), as the API has them."""
+        models = yield from self._models()
+        return [dict(model.raw) for model in models]
+
+    def list_agents(self) -> Steps[list[dict[str, Any]]]:
+        """The agents, as the API has them.
+
+        "Eggplant DAI Model Execution Endpoints" lists them with POST /ai/agents. On the servers that public clients
+        talk to GET lists them and a POST makes a new one: GET comes first, and POST only where GET is not allowed.
+        """
+        try:
+            rows = yield from _unpaged("list the agents", "/ai/agents")
+        except InvalidRequestError as e:
+            if e.status != 405:
+                raise
+            read = partial(page_of, where="the reply", counted=False)
+            call = Call("list the agents", "POST", "/ai/agents", read, repeatable=False, error_text=error_text)
+            rows = (yield from ask(call)).rows
+        return [dict(row.raw) for row in rows]
+
+    def get_test_configuration_task(self, task_instance_id: str) -> Steps[dict[str, Any]]:
+        """One run of a test configuration (GET /ai/testconfigtasks/{id}, public clients), as the API has it.
+
+        :param task_instance_id: as the start gave it.
+        """
+        task: dict[str, Any] = yield from ask(self._task_call(task_instance_id, payload))
+        return task
+
+    def list_test_results(self, limit: int = PAGE, **filters: str | int) -> Steps[list[dict[str, Any]]]:
+        """Results of single tests (GET /api/v2/test_results, "API V2 Endpoints", 7.5 and later), as the API has them.
+
+        :param limit: at most so many.
+        :param filters: of the API, such as ``test_config_result_id``.
+        """
+        return (yield from _listed("list test results", RESULTS, limit, filters))
+
+    def get_test_result(self, test_result_id: str) -> Steps[dict[str, Any]]:
+        """The result of a single test (GET /api/v2/test_results/{id}, "API V2 Endpoints", 7.5 and later).
+
+        :param test_result_id: the id of one of :meth:`list_test_results`.
+        """
+        target = path(RESULTS + "/{test_result_id}", test_result_id=test_result_id)
+        return (yield from _payload(f"get test result {test_result_id}", target))
+
+    def get_test_result_logs(self, test_result_id: str, limit: int | None = None) -> Steps[list[dict[str, Any]]]:
+        """The log of a single test (GET /api/v2/test_results/{id}/logs, "API V2 Endpoints", 7.5 and later), in the
+        order and form that the API has.
+
+        :param test_result_id: the id of one of :meth:`list_test_results`.
+        :param limit: at most so many lines; ``None`` for all.
+        """
+        most = MOST_ROWS if limit is None else checked_limit(limit)
+        rows = yield from pages(partial(log_call, test_result_id), most, size=_LOG_PAGE)
+        return [dict(row.raw) for row in rows]
+
+    def list_screenshots(self, test_result_id: str, limit: int = PAGE) -> Steps[list[dict[str, Any]]]:
+        """The screenshots of a single test (GET /api/v2/test_results/{id}/screenshots, "API V2 Endpoints", 7.5 and
+        later), as the API has them.
+
+        :param test_result_id: the id of one of :meth:`list_test_results`.
+        :param limit: at most so many.
+        """
+        target = path(RESULTS + "/{test_result_id}/screenshots", test_result_id=test_result_id)
+        return (yield from _listed(f"list the screenshots of test result {test_result_id}", target, limit, {}))
+
+    def screenshot(self, screenshot_id: str, save_to: Path) -> Call[None]:
+        """The call that saves a screenshot (GET /api/v2/screenshots/{id}, "API V2 Endpoints", 7.5 and later).
+
+        :param screenshot_id: the id of one of :meth:`list_screenshots`.
+        :param save_to: a local file.
+        """
+        return Call(
+            f"download screenshot {screenshot_id}",
+            "GET",
+            path("/api/v2/screenshots/{screenshot_id}", screenshot_id=screenshot_id),
+            no_value,
+            save_to=save_to,
+            error_text=error_text,
+            headers={"Accept": "*/*"},
+        )
+
+    def list_test_configuration_results(self, limit: int = PAGE, **filters: str | int) -> Steps[list[dict[str, Any]]]:
+        """Results of test configurations (GET /api/v2/test_config_results, "API V2 Endpoints", 7.5 and later), as the
+        API has them.
+
+        :param limit: at most so many.
+        :param filters: of the API, such as ``test_config_id``.
+        """
+        return (yield from _listed("list test configuration results", CONFIG_RESULTS, limit, filters))
+
+    def get_test_configuration_result(self, test_config_result_id: str) -> Steps[dict[str, Any]]:
+        """The result of a test configuration (GET /api/v2/test_config_results/{id}, "API V2 Endpoints", 7.5 and
+        later), as the API has it.
+
+        :param test_config_result_id: the id of one of :meth:`list_test_configuration_results`.
+        """
+        target = path(CONFIG_RESULTS + "/{result_id}", result_id=test_config_result_id)
+        return (yield from _payload(f"get test configuration result {test_config_result_id}", target))
+
+    def get_junit(self, test_config_result_id: str) -> Steps[str]:
+        """The result of a test configuration as JUnit XML (GET /api/v2/test_config_results/{id}/junit, "API V2
+        Endpoints", 7.5 and later).
+
+        :param test_config_result_id: the id of one of :meth:`list_test_configuration_results`.
+        """
+        target = path(CONFIG_RESULTS + "/{result_id}/junit", result_id=test_config_result_id)
+        what = f"get the JUnit file of test configuration result {test_config_result_id}"
+        headers = {"Accept": "application/xml, */*"}
+        return (yield from ask(Call(what, "GET", target, _read_xml, error_text=error_text, headers=headers)))
+
+    def _models(self) -> Steps[list[Fields]]:
+        return (yield from _unpaged("list the models", "/ai/models"))
+
+    def _task_call(self, task_instance_id: str, read: Callable[[Reply], Any]) -> Call[Any]:
+        target = path("/ai/testconfigtasks/{task_instance_id}", task_instance_id=task_instance_id)
+        return Call(f"get test configuration run {task_instance_id}", "GET", target, read, error_text=error_text)
+
+    def _runs_backwards(self, enough: Callable[[list[Fields]], bool]) -> Steps[list[Fields]]:
+        """Rows of GET /ai/runs, newest first: page by page from the end of the list until ``enough`` of them, which is
+        asked with the rows in the order of the list."""
+        offset, rows = yield from self._last_runs_page()
+        while rows and offset and not enough(rows) and len(rows) < MOST_ROWS:
+            start = max(0, offset - self._runs_page_size)
+            page = yield from ask(_runs_call(offset - start, start))
+            if not page.rows:
+                break
+            rows, offset = page.rows[: offset - start] + rows, start
+        return rows[::-1]
+
+    def _last_runs_page(self) -> Steps[tuple[int, list[Fields]]]:
+        """The end of the list and where it begins. What is known of its length from before saves a call."""
+        offset, page = 0, Page([], 0)
+        for _ in range(5):
+            size = self._runs_page_size
+            # Half of the page is left for what is new.
+            offset = max(0, self._runs_total - max(1, size // 2))
+            page = yield from ask(_runs_call(size, offset))
+            self._runs_total = page.total
+            got = len(page.rows)
+            if got >= page.total:
+                # All there is, also from a server that gives everything whatever it is asked.
+                return 0, page.rows
+            if got and offset + got >= page.total:
+                break
+            if 0 < got < size:
+                # The server's own limit is lower.
+                self._runs_page_size = got
+        return offset, page.rows
+
+
+def pages(page: Callable[[int, int], Call[Any]], most: int, size: int = PAGE) -> Steps[list[Fields]]:
+    """All rows of a list, page by page, up to ``most``."""
+    rows: list[Fields] = []
+    while True:
+        got: Page | None = yield from ask(page(min(size, most - len(rows)), len(rows)))
+        if got is None:
+            return rows
+        rows += got.rows
+        if not got.rows or len(rows) >= min(got.total, most):
+            return rows[:most]
+
+
+def log_call(result_id: str, limit: int, offset: int) -> Call[Page]:
+    """One page of the log of a single test."""
+    return Call(
+        f"get the log of test result {result_id}",
+        "GET",
+        path(RESULTS + "/{result_id}/logs", result_id=result_id),
+        partial(page_of, where="the reply"),
+        query={"limit": limit, "offset": offset},
+        error_text=error_text,
+    )
+
+
+def _payload(what: str, target: str) -> Steps[dict[str, Any]]:
+    return (yield from ask(Call(what, "GET", target, payload, error_text=error_text)))
+
+
+def _listed(what: str, base: str, limit: int, filters: Mapping[str, str | int]) -> Steps[list[dict[str, Any]]]:
+    def page(limit: int, offset: int) -> Call[Page]:
+        query: dict[str, str | int | None] = {**filters, "limit": limit, "offset": offset}
+        return Call(what, "GET", base, partial(page_of, where="the reply"), query=query, error_text=error_text)
+
+    rows = yield from pages(page, checked_limit(limit))
+    return [dict(row.raw) for row in rows]
+
+
+def _unpaged(what: str, base: str) -> Steps[list[Fields]]:
+    """A list that some servers give whole and others in pages."""
+
+    def page(limit: int, offset: int) -> Call[Page]:
+        query = {"limit": limit, "offset": offset} if offset else {}
+        read = partial(page_of, where="the reply", counted=False)
+        return Call(what, "GET", base, read, query=query, error_text=error_text)
+
+    return (yield from pages(page, MOST_ROWS))
+
+
+def _runs_call(limit: int, offset: int) -> Call[Page]:
+    read = partial(page_of, where="the reply")
+    query = {"limit": limit, "offset": offset}
+    return Call("list runs", "GET", "/ai/runs", read, query=query, error_text=error_text)
+
+
+def _read_xml(reply: Reply) -> str:
+    try:
+        text = reply.body.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InvalidReplyError("the reply is not a UTF-8 text", status=reply.status) from e
+    if not text.lstrip().startswith("<"):
+        raise InvalidReplyError("the reply is not XML", status=reply.status)
+    return text
