@@ -148,7 +148,7 @@ class Control:
                 raise ValueError(f"no setting {name!r}, only {', '.join(known)}")
             current = getattr(self._state.settings, name)
             accepted = (int, float) if isinstance(current, float) else type(current)
-            if isinstance(value, bool) or not isinstance(value, accepted):
+            if isinstance(value, bool) != isinstance(current, bool) or not isinstance(value, accepted):
                 raise ValueError(f"{name} takes a {type(current).__name__}, not {value!r}")
             if isinstance(value, (int, float)) and value < 0:
                 raise ValueError(f"{name} can't be negative")
@@ -159,6 +159,10 @@ class Control:
         with self._state.lock:
             for name, value in settings.items():
                 setattr(self._state.settings, name, value)
+            for api in self._state.platforms.values():
+                for run in api.runs.all():
+                    # Rows that were made from the old settings.
+                    run.revision += 1
 
     def settings(self) -> dict[str, Any]:
         """Return the settings."""

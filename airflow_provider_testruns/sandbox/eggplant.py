@@ -24,6 +24,7 @@ A script run ends as its name says (``Checkout.script`` passes, ``Returns.script
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -462,27 +463,28 @@ class EggplantAPI(PlatformAPI):
         return {Ending.FAILED: "Failed", Ending.ERRORED: "Incomplete"}.get(run.ending, "Passed")
 
     def _row(self, run: Execution, now: float) -> str:
-        """Return the progress of a run as JSON text, made anew only when it changed."""
+        """Return the progress of a run as JSON text."""
+        cached = run.cached_row(now)
+        if cached is not None:
+            return cached
         phase = run.phase(now)
-        key = (run.revision, phase)
-        if key != run.row_key:
-            finished = run.finished_at(now)
-            run.row_key = key
-            run.row = json.dumps(
-                {
-                    "id": run.run_id,
-                    "modelname": run.target_name,
-                    "username": _USER,
-                    "starttime": short_offset(run.created),
-                    "endtime": None if finished is None else short_offset(finished),
-                    "type": run.run_type,
-                    "agentname": run.agent,
-                    "initiator": "api",
-                    "status": self._status(run, now),
-                    "processid": str(5000 + run.number),
-                }
-            )
-        return run.row
+        until = math.inf if phase.is_final else 0.0
+        return run.cache_row((run.revision, phase), until, lambda: self._progress_json(run, now))
+
+    def _progress_json(self, run: Execution, now: float) -> dict[str, Any]:
+        finished = run.finished_at(now)
+        return {
+            "id": run.run_id,
+            "modelname": run.target_name,
+            "username": _USER,
+            "starttime": short_offset(run.created),
+            "endtime": None if finished is None else short_offset(finished),
+            "type": run.run_type,
+            "agentname": run.agent,
+            "initiator": "api",
+            "status": self._status(run, now),
+            "processid": str(5000 + run.number),
+        }
 
     def _progress(self, exchange: Exchange) -> Reply:
         if not self._capabilities.progress:

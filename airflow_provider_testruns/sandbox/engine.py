@@ -6,8 +6,9 @@ time. So a server with a thousand runs is idle until it is asked, and a test can
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -125,9 +126,10 @@ class SimulatedRun:
     raw_status: str | None = None
     #: Changes with every intervention, so that cached rows are made anew.
     revision: int = 0
-    #: The key and the text of the row that lists show.
-    row_key: tuple[Any, ...] = ()
+    #: The row that lists show as JSON text, what it was made from, and when it will be out of date whatever happens.
     row: str = ""
+    row_key: tuple[Any, ...] = ()
+    row_until: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.round_started:
@@ -208,6 +210,26 @@ class SimulatedRun:
         if self.ending is Ending.CANCELLED:
             self.ending = Ending.PASSED
         self.revision += 1
+
+    def cached_row(self, now: float) -> str | None:
+        """Return the row if it can't have changed, without working out where the run stands.
+
+        Most runs of a long list are over, and lists are polled often.
+        """
+        return self.row if now < self.row_until and self.row_key[0] == self.revision else None
+
+    def cache_row(self, key: tuple[Any, ...], until: float, make: Callable[[], dict[str, Any]]) -> str:
+        """Return the row, made anew if what it is made from has changed.
+
+        :param key: what it is made from, the revision first.
+        :param until: when it will be out of date; 0 to compare the key every time.
+        :param make: makes it.
+        """
+        if key != self.row_key:
+            self.row_key = key
+            self.row = json.dumps(make())
+        self.row_until = until
+        return self.row
 
     def summary(self, now: float) -> dict[str, Any]:
         """Describe the run for the statistics."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -146,6 +147,9 @@ class AgentExecution(SimulatedRun):
 
 
 _FAILURE_REASON = "The agent hung up before the customer's request was understood"
+_WORKFLOW_DOWN = "Failed client connect: the workflow service does not answer"
+#: Long enough for an execution to be pending whenever somebody looks.
+_FOR_EVER = 1e12
 _SETUP_REASON = "Failed to set up the test execution: the agent did not answer the connection check"
 
 # Errors, in the product's one shape
@@ -696,7 +700,12 @@ class FutureAgiAPI(PlatformAPI):
             "select_all": body.get(all_name, False),
             "simulator_id": body.get(simulator_name),
         }
-        run = self._new_execution(run_test, chosen, arguments, self.clock.now(), self.take_plan(run_test))
+        plan = self.take_plan(run_test)
+        if self.settings.futureagi_workflow_down:
+            # The execution is in the database already, and stays pending for ever.
+            self._new_execution(run_test, chosen, arguments, self.clock.now(), Plan(plan.ending, _FOR_EVER))
+            raise Refusal(_invalid(f"Failed to start hosted test execution: {_WORKFLOW_DOWN}"))
+        run = self._new_execution(run_test, chosen, arguments, self.clock.now(), plan)
         # A voice execution's calls are only made once it runs.
         return json_reply(
             200,
@@ -823,19 +832,25 @@ class FutureAgiAPI(PlatformAPI):
         chosen = [c for c in run.calls if body.get("select_all") or c.id in wanted]
         if not chosen:
             raise Refusal(_invalid("No call executions found that can be rerun."))
-        self._restart(run, chosen, rerun_type == "eval_only", now)
+        failed: list[Call] = []
+        message = f"Bulk call execution rerun prepared and initiated successfully ({rerun_type})"
+        if self.settings.futureagi_workflow_down:
+            chosen, failed = [], chosen
+            message = f"Bulk call execution rerun prepared; async dispatch failed and can be retried ({rerun_type})"
+        else:
+            self._restart(run, chosen, rerun_type == "eval_only", now)
         return json_reply(
             200,
             {
-                "message": f"Bulk call execution rerun prepared and initiated successfully ({rerun_type})",
+                "message": message,
                 "test_execution_id": run.run_id,
                 "rerun_type": rerun_type,
-                "total_processed": len(chosen),
+                "total_processed": len(chosen) + len(failed),
                 "successful_reruns": [c.id for c in chosen],
-                "failed_reruns": [],
+                "failed_reruns": [{"call_execution_id": c.id, "error": _WORKFLOW_DOWN} for c in failed],
                 "success_count": len(chosen),
-                "failure_count": 0,
-                "dispatch_error": None,
+                "failure_count": len(failed),
+                "dispatch_error": _WORKFLOW_DOWN if failed else None,
             },
         )
 
@@ -959,16 +974,15 @@ class FutureAgiAPI(PlatformAPI):
         return encoded_json_reply(200, f'{head}, "results": [{rows}]}}'.encode())
 
     def _row(self, run: AgentExecution, now: float) -> str:
-        """Return the execution as JSON text for the list, made anew only when it changed."""
+        """Return the execution as the list shows it, as JSON text."""
+        cached = run.cached_row(now)
+        if cached is not None:
+            return cached
         phase = run.phase(now)
-        key: tuple[Any, ...] = (run.revision, phase)
-        if phase is Phase.RUNNING:
-            # A call's status can change at every tenth of its share.
-            key = (*key, int(run.progress(now) * 10 * max(1, len(run.calls))))
-        if key != run.row_key:
-            run.row_key = key
-            run.row = json.dumps(self._row_json(run, now))
-        return run.row
+        # A call's status can change at every tenth of its share.
+        tenths = int(run.progress(now) * 10 * max(1, len(run.calls)))
+        until = math.inf if phase.is_final else 0.0
+        return run.cache_row((run.revision, phase, tenths), until, lambda: self._row_json(run, now))
 
     def _row_json(self, run: AgentExecution, now: float) -> dict[str, Any]:
         counts = self._counts(run, now)
@@ -1088,9 +1102,6 @@ class FutureAgiAPI(PlatformAPI):
                     "output_type": evaluation.output_type,
                     "result": [item],
                     total_name: total,
-                    # The contract has these two here, the product in the items.
-                    "total_cells": item["total_cells"],
-                    "output": item["output"],
                 }
             )
         return summary
@@ -1103,15 +1114,20 @@ class FutureAgiAPI(PlatformAPI):
             run = self._find(query["execution_id"].lower())
         else:
             run = next((r for r in self._listed(run_test) if self._has_scores(r, now)), None)
-        return json_reply(200, {"status": True, "result": self._summarize(run_test, run, now)})
+        summary = self._summarize(run_test, run, now)
+        for template in summary:
+            # The contract has these two here, the product in the items.
+            item = template["result"][0]
+            template.update(total_cells=item["total_cells"], output=item["output"])
+        return json_reply(200, {"status": True, "result": summary})
 
     def _average_scores(self, run_test: RunTest, run: AgentExecution, now: float) -> dict[str, Any]:
         averages: dict[str, Any] = {}
         for item in self._summarize(run_test, run, now):
-            if not item["total_cells"]:
+            total = item["result"][0]["total_cells"]
+            if not total:
                 continue
             if item["output_type"] == "choices":
-                total = item["total_cells"]
                 averages[item["name"]] = {
                     choice.strip("[']").lower(): round(share * total / 100)
                     for choice, share in item["total_choices_avg"].items()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -587,16 +588,19 @@ class OmiliaAPI(PlatformAPI):
         return "FAILURE" if failed else "SUCCESS"
 
     def _row(self, run: OmiliaRun, now: float) -> str:
-        """Return the run as JSON text, made anew only when it changed: long lists are polled often."""
-        phase = run.phase(now)
-        elapsed = int((run.finished_at(now) or now) - run.created)
-        expired = phase.is_final and self._artifact_expired(run, now)
+        """Return the run as JSON text."""
+        cached = run.cached_row(now)
+        if cached is not None:
+            return cached
+        finished = run.finished_at(now)
+        expired = self._artifact_expired(run, now)
         done = self._done(run, now)
-        key = (run.revision, phase, elapsed, expired, done)
-        if key != run.row_key:
-            run.row_key = key
-            run.row = json.dumps(self._run_json(run, now, elapsed, expired, done))
-        return run.row
+        elapsed = int((finished or now) - run.created)
+        until = 0.0
+        if finished is not None:
+            until = math.inf if expired else finished + self.settings.artifact_ttl
+        key = (run.revision, run.phase(now), elapsed, expired, done)
+        return run.cache_row(key, until, lambda: self._run_json(run, now, elapsed, expired, done))
 
     def _done(self, run: OmiliaRun, now: float) -> int:
         return int(run.progress(now) * len(run.cases))

@@ -26,6 +26,8 @@ class Settings:
         ``executions_get`` or ``runs_only``.
     :param eggplant_progress_shape: how a progress reply is wrapped: ``documented`` (an object for an id, a list for
         a model), ``list`` or ``items``.
+    :param futureagi_workflow_down: a start leaves a pending execution behind and answers 400; a rerun answers 200
+        and starts nothing.
     :param artifact_bytes: size of the run artifacts; 0 for small ones with real contents.
     :param artifact_ttl: seconds until an artifact expires.
     """
@@ -35,6 +37,7 @@ class Settings:
     cancel_seconds: float = 0.5
     eggplant_generation: str = "full"
     eggplant_progress_shape: str = "documented"
+    futureagi_workflow_down: bool = False
     artifact_bytes: int = 0
     artifact_ttl: int = 604_800
 
