@@ -226,14 +226,17 @@ class FutureAGIPlatform(Platform):
         run_test_id = run.context.get("run_test_id")
         now = yield from ask(self._standing_call(run.run_id, run_test_id))
         counts = now.counts
+        # `failed` is one word for two things: every call failed, or none was made. The second says nothing of tests.
+        broke = run.ending is Verdict.FAILED and counts.decided == 0
         cases, metrics = yield from _if_to_be_had(self._cases(run.run_id, with_metrics=not run_test_id), ((), {}))
         message = run.message
         if run_test_id:
             metrics = yield from _if_to_be_had(ask(self._eval_summary_call(run_test_id, run.run_id)), {})
-            if run.ending is Verdict.FAILED and not message and not counts.failed:
+            if broke and not message:
                 message = yield from _if_to_be_had(self._error_reason(run, run_test_id), "")
         told = replace(
             run,
+            ending=Verdict.ERRORED if broke else run.ending,
             started_at=run.started_at or now.run.started_at,
             finished_at=run.finished_at or now.run.finished_at,
             progress=now.run.progress,
