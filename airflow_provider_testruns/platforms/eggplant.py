@@ -428,11 +428,13 @@ class EggplantPlatform(EggplantCalls, Platform):
         run_id = required_id("run_id", run_id)
         if context.get("kind") == Kind.TEST_CONFIGURATION.value:
             return (yield from self._configuration_run(run_id, context))
+        order = [self._pinned] if self._pinned else sorted(POLL_ENDPOINTS, key=lambda name: name != self._answers)
         if run_id.isascii() and run_id.isdecimal():
             details = yield from self._numbered_run(run_id, context)
             if details is not None:
                 return details
-        order = [self._pinned] if self._pinned else sorted(POLL_ENDPOINTS, key=lambda name: name != self._answers)
+            # The ids of executions are UUIDs: these calls refuse any other.
+            order = [name for name in order if self._pinned or name in ("progress", "runs")]
         name, run = yield from self._look(run_id, order, context)
         self._answers = name
         return run
@@ -466,8 +468,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             try:
                 run = yield from self._lookers[name](run_id, context)
             except (NotFoundError, InvalidRequestError) as e:
-                # Only UUIDs are executions' ids: the endpoint refuses another id rather than say that it is not there.
-                if e.status not in _MOVES_ON and not (e.status == 422 and run_id.isdecimal()):
+                if e.status not in _MOVES_ON:
                     raise
                 self._no_progress = self._no_progress or name == "progress"
                 answers.append(f"{_ENDPOINT_NAMES[name]}: HTTP {e.status}")
