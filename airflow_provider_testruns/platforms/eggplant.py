@@ -119,6 +119,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         self._model_names: dict[str, str] = {}
         self._model_ids: dict[str, str] = {}
         self._group_sizes: dict[str, int] = {}
+        self._group_rows: dict[str, dict[str, tuple[dict[str, Any], Run]]] = {}
         self._lookers: dict[str, Callable[[str, Mapping[str, str]], Steps[Run | None]]] = {
             "progress": self._look_in_progress,
             "executions": self._look_in_executions,
@@ -357,7 +358,9 @@ class EggplantPlatform(EggplantCalls, Platform):
         while True:
             glance = yield from ask(
                 self._progress_call(
-                    f"list the runs of model {group}", _model_form(group, size), partial(self._read_glance, wanted)
+                    f"list the runs of model {group}",
+                    _model_form(group, size),
+                    partial(self._read_glance, group, wanted),
                 )
             )
             older = oldest is not None and (glance.oldest is None or glance.oldest >= oldest)
@@ -370,19 +373,24 @@ class EggplantPlatform(EggplantCalls, Platform):
         self._group_sizes[group] = glance.needed + max(10, glance.needed // 4)
         return glance.found
 
-    def _read_glance(self, wanted: Collection[str], reply: Reply) -> _Glance:
+    def _read_glance(self, group: str, wanted: Collection[str], reply: Reply) -> _Glance:
         rows = list_of(reply.json(), "the reply")
-        found: list[Run] = []
+        # Hundreds of rows, look after look, of which few are wanted and fewer have changed: only those are read.
+        before, now = self._group_rows.get(group, {}), {}
         needed = 0
         for at, row in enumerate(rows):
-            # Hundreds of rows, of which few are wanted: only those are looked into.
             run_id = row.get("id") if isinstance(row, dict) else None
-            if isinstance(run_id, str) and run_id in wanted:
-                found.append(self._linked(run_of(Fields(row, f"the reply[{at}]"), run_id, {})))
-                needed = at + 1
+            if not isinstance(run_id, str) or run_id not in wanted:
+                continue
+            known = before.get(run_id)
+            if known is None or known[0] != row:
+                known = (row, self._linked(run_of(Fields(row, f"the reply[{at}]"), run_id, {})))
+            now[run_id] = known
+            needed = at + 1
+        self._group_rows[group] = now
         ends = [Fields(row, "the reply[…]").moment("starttime") for row in (rows[:1] + rows[-1:])]
         in_order = not rows or newest_first(ends[0]) >= newest_first(ends[-1])
-        return _Glance(found, len(rows), needed, in_order, ends[-1] if rows else None)
+        return _Glance([run for _, run in now.values()], len(rows), needed, in_order, ends[-1] if rows else None)
 
     def _runs_of_model(self, name: str, since: datetime | None, limit: int | None) -> Steps[list[Run]]:
         """The runs of a model as far back as ``since``, asked for in growing numbers: there are no pages."""

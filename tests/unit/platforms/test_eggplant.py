@@ -661,6 +661,14 @@ def test_a_group_is_one_call_and_shows_what_is_wanted() -> None:
     assert wire.run(platform().list_group("BBCSport", {"r-300"}, None)) == []
 
 
+def test_a_run_of_a_group_that_changed_is_read_anew() -> None:
+    wire = Wire({PROGRESS: InTurn([row()], [row()], [row(status="Passed", endtime=at(9))])})
+    dai = platform()
+    first, second, third = (wire.run(dai.list_group("BBCSport", {RUN}, None)) for _ in range(3))
+    assert first[0] is second[0]
+    assert third[0].ending is Verdict.PASSED
+
+
 def test_a_group_in_another_order_is_asked_for_whole() -> None:
     rows = [row(f"r-{n}", starttime=(moment(0) + timedelta(minutes=n)).isoformat()) for n in range(100)]
     wire = Wire({PROGRESS: lambda request: reply(rows[: int(form_of(request).get("limit", 10_000))])})
