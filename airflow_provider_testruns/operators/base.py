@@ -37,6 +37,11 @@ KILL_WITHIN = 3.5
 class PlatformOperator(ConnectedTask, BaseOperator):
     """An operator that talks to one platform."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        # Not superfluous: without a constructor of its own a class right under BaseOperator gets the defaults of that
+        # one's signature when it is mapped (Airflow 3.3: inlets None instead of a list), and its tasks can't start.
+        super().__init__(**kwargs)
+
 
 class StartRunOperator(PlatformOperator):
     """Starts a run, waits for it and judges it.
