@@ -54,7 +54,8 @@ def connections(url: str, verify: bool | str | None = None) -> dict[str, dict[st
             "login": omilia.USER,
             "password": omilia.PASSWORD,
             "extra": {
-                "realm": "master",
+                # The whole address: a path in the host belongs to the service, its identity provider stands beside it.
+                "auth_url": f"{url}{omilia.OmiliaAPI.prefix}/auth/realms/master/protocol/openid-connect/token",
                 "run_url_template": f"{pages}/omilia/{{run_id}}",
                 **checks,
             },
