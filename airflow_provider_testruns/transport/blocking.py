@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from threading import RLock
 from typing import IO, Any, TypeVar
 
 import requests
-from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, NewConnectionError
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
 from urllib3.exceptions import ProxyError as Urllib3ProxyError
 
 from airflow_provider_testruns import __version__
@@ -30,6 +45,9 @@ T = TypeVar("T")
 
 _CHUNK = 64 * 1024
 _BEFORE_SENDING = (NewConnectionError, NameResolutionError, Urllib3ProxyError)
+#: When the exchange that this thread is in must be over; ``None`` for one that moves a file, which takes as long as it
+#: takes, as long as something moves.
+_DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
 _HANDSHAKE = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "HANDSHAKE", "hostname", "doesn't match")
 
 
@@ -107,7 +125,8 @@ class BlockingClient:
 
     def _send(self, request: Request) -> Reply:
         http = _new_http() if request.fresh else self._http
-        deadline = time.monotonic() + request.timeout
+        moves_a_file = request.upload is not None or request.save_to is not None
+        before = _DEADLINE.set(None if moves_a_file else time.monotonic() + request.timeout)
         headers = dict(request.headers)
         data: Any = request.body
         upload = None
@@ -126,21 +145,24 @@ class BlockingClient:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = self._receive(response, request, deadline)
+                body = self._receive(response, request)
                 return Reply(
                     response.status_code, {key.lower(): value for key, value in response.headers.items()}, body
                 )
         except requests.RequestException as e:
             raise _wire_error(e) from e
+        except LocationValueError as e:
+            raise WireError(f"the address is not usable ({_short(str(e))})", sent=False) from e
         except HTTPError as e:
             raise WireError(f"the connection broke ({type(e).__name__})", sent=True) from e
         finally:
+            _DEADLINE.reset(before)
             if upload is not None:
                 upload.close()
             if request.fresh:
                 http.close()
 
-    def _receive(self, response: requests.Response, request: Request, deadline: float) -> bytes:
+    def _receive(self, response: requests.Response, request: Request) -> bytes:
         if request.save_to is not None and response.ok:
             with request.save_to.open("wb") as file:
                 for chunk in response.iter_content(_CHUNK):
@@ -152,10 +174,87 @@ class BlockingClient:
             size += len(chunk)
             if size > MAX_REPLY:
                 raise ReplyTooLargeError
-            if time.monotonic() > deadline:
-                raise WireError(f"the reply was not complete after {request.timeout:.0f} s", sent=True)
             parts.append(chunk)
         return b"".join(parts)
+
+
+class _UntilDeadline(io.RawIOBase):
+    """Reads from a socket until a deadline. The time-outs of requests begin anew with every byte that comes."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """A reply that is read, from its first line on, within the deadline."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        deadline = _DEADLINE.get()
+        if deadline is not None:
+            self.fp: Any = io.BufferedReader(_UntilDeadline(self.fp.detach(), sock, deadline))
+
+
+def _still_in_time(connection: HTTPConnection) -> None:
+    """Send nothing over a connection that took too long to be made."""
+    deadline = _DEADLINE.get()
+    if deadline is not None and time.monotonic() >= deadline:
+        connection.close()
+        raise ConnectTimeoutError(connection, "the connection took too long")
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+    def connect(self) -> None:
+        super().connect()
+        _still_in_time(self)
+
+
+class _TLSConnection(HTTPSConnection):
+    response_class = _Response
+
+    def connect(self) -> None:
+        super().connect()
+        _still_in_time(self)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Connects with the connections above."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        return manager
 
 
 class _MultipartFile:
@@ -205,8 +304,18 @@ def _open(path: Path) -> tuple[int, IO[bytes]]:
     return path.stat().st_size, path.open("rb")
 
 
+class _Http(requests.Session):
+    """Leaves redirects alone. requests looks into them even when it is told not to follow: it then reads their whole
+    body, and raises for an address that can't be one as if nothing had been sent."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 def _new_http() -> requests.Session:
-    http = requests.Session()
+    http = _Http()
+    http.mount("http://", _Adapter())
+    http.mount("https://", _Adapter())
     http.headers["User-Agent"] = f"airflow-provider-testruns/{__version__}"
     return http
 
@@ -226,7 +335,7 @@ def _wire_error(error: requests.RequestException) -> WireError:
         return WireError(f"TLS failed: {text}", sent=not handshake, certificate=certificate)
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return WireError("no connection within the time allowed", sent=False)
-    if isinstance(error, requests.exceptions.Timeout):
+    if isinstance(error, requests.exceptions.Timeout) or isinstance(reason, ReadTimeoutError):
         return WireError("no complete reply within the time allowed", sent=True)
     if isinstance(reason, _BEFORE_SENDING):
         return WireError(f"no connection ({_short(text)})", sent=False)

@@ -51,7 +51,9 @@ class AsyncClient:
         self._verify = verify
         self._mask = mask
         self._http: aiohttp.ClientSession | None = None
-        self._proxy: str | None = None
+        self._context: ssl.SSLContext | None = None
+        self._proxies: dict[tuple[str, str], str | None] = {}
+        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self._opening = asyncio.Lock()
         self._renewal = asyncio.Lock()
 
@@ -106,63 +108,90 @@ class AsyncClient:
     async def _send(self, request: Request) -> Reply:
         if request.upload is not None or request.save_to is not None:
             raise NotImplementedError("Files are moved by workers, not by the triggerer.")
-        http = self._http or await self._open(request.url)
-        try:
-            # Not aiohttp's own timeout: waiting for one of the few connections must not count.
-            async with http.request(
-                request.method,
-                request.url,
-                headers=request.headers,
-                data=request.body,
-                proxy=self._proxy,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=request.timeout),
-            ) as response:
-                body = await self._receive(response, request)
-                return Reply(response.status, {key.lower(): value for key, value in response.headers.items()}, body)
-        except aiohttp.ClientConnectorCertificateError as e:
-            raise WireError(f"TLS failed: {e.certificate_error}", sent=False, certificate=True) from e
-        except aiohttp.ClientConnectorError as e:
-            raise WireError(f"no connection ({e.os_error.strerror or e})", sent=False) from e
-        except aiohttp.ConnectionTimeoutError as e:
-            raise WireError("no connection within the time allowed", sent=False) from e
-        except TimeoutError as e:
-            raise WireError("no complete reply within the time allowed", sent=True) from e
-        except aiohttp.InvalidURL as e:
-            raise WireError(f"the address is not usable ({e})", sent=False) from e
-        except (aiohttp.ClientError, OSError) as e:
-            raise WireError(f"the connection was lost ({e or type(e).__name__})", sent=True) from e
+        # Waiting for one of the few connections must not count, so the time is not left to aiohttp.
+        async with self._connections:
+            http = self._http or await self._open()
+            try:
+                async with asyncio.timeout(request.timeout):
+                    proxy = await self._proxy_for(request.url)
+                    if not request.fresh:
+                        return await self._exchange(http, request, proxy)
+                    async with self._new_http() as own:
+                        return await self._exchange(own, request, proxy)
+            except aiohttp.ClientConnectorCertificateError as e:
+                raise WireError(f"TLS failed: {e.certificate_error}", sent=False, certificate=True) from e
+            except aiohttp.ClientConnectorError as e:
+                raise WireError(f"no connection ({_reason(e.os_error)})", sent=False) from e
+            except aiohttp.ConnectionTimeoutError as e:
+                raise WireError("no connection within the time allowed", sent=False) from e
+            except TimeoutError as e:
+                raise WireError("no complete reply within the time allowed", sent=True) from e
+            except (aiohttp.InvalidURL, UnicodeError) as e:
+                raise WireError(f"the address is not usable ({e})", sent=False) from e
+            except (aiohttp.ClientError, OSError) as e:
+                raise WireError(f"the connection was lost ({str(e) or type(e).__name__})", sent=True) from e
 
-    async def _receive(self, response: aiohttp.ClientResponse, request: Request) -> bytes:
+    async def _exchange(self, http: aiohttp.ClientSession, request: Request, proxy: str | None) -> Reply:
+        connect = min(10.0, request.timeout * 0.9)
+        async with http.request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            data=request.body,
+            proxy=proxy,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
+        ) as response:
+            body = await self._receive(response)
+            return Reply(response.status, {key.lower(): value for key, value in response.headers.items()}, body)
+
+    async def _receive(self, response: aiohttp.ClientResponse) -> bytes:
         length = response.content_length
         if length is not None and length > MAX_REPLY:
             response.close()
             raise ReplyTooLargeError
-        async with asyncio.timeout(request.timeout):
-            if length is not None and "Content-Encoding" not in response.headers:
-                return await response.read()
-            parts: list[bytes] = []
-            size = 0
-            async for chunk in response.content.iter_any():
-                size += len(chunk)
-                if size > MAX_REPLY:
-                    response.close()
-                    raise ReplyTooLargeError
-                parts.append(chunk)
-            return b"".join(parts)
+        if length is not None and "Content-Encoding" not in response.headers:
+            return await response.read()
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > MAX_REPLY:
+                response.close()
+                raise ReplyTooLargeError
+            parts.append(chunk)
+        return b"".join(parts)
 
-    async def _open(self, url: str) -> aiohttp.ClientSession:
+    async def _open(self) -> aiohttp.ClientSession:
         async with self._opening:
             if self._http is None:
-                # Reading a CA bundle takes tens of milliseconds: not in the event loop.
-                context = await asyncio.to_thread(_ssl_context, self._verify)
-                self._proxy = await asyncio.to_thread(_proxy_for, url)
-                self._http = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=context, ttl_dns_cache=60),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    headers={"User-Agent": f"airflow-provider-testruns/{__version__}"},
-                )
+                if self._context is None:
+                    # Reading a CA bundle takes tens of milliseconds: not in the event loop.
+                    self._context = await asyncio.to_thread(_ssl_context, self._verify)
+                self._http = self._new_http()
             return self._http
+
+    def _new_http(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=self._context or True, ttl_dns_cache=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"airflow-provider-testruns/{__version__}"},
+        )
+
+    async def _proxy_for(self, url: str) -> str | None:
+        """The proxy of the environment, which can differ between the platform and its token endpoint."""
+        parts = urlsplit(url)
+        origin = (parts.scheme, parts.netloc)
+        if origin not in self._proxies:
+            self._proxies[origin] = await asyncio.to_thread(_proxy_for, url)
+        return self._proxies[origin]
+
+
+def _reason(error: OSError) -> str:
+    # asyncio puts words of its own in the place of "Connection refused"; name resolution has negative numbers.
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _ssl_context(verify: bool | str) -> ssl.SSLContext:
