@@ -145,7 +145,8 @@ class OAuthToken:
             refresh = {"grant_type": "refresh_token", "refresh_token": self._refresh}
             if "client_id" in self.grant:
                 refresh["client_id"] = self.grant["client_id"]
-            self._refresh = None
+            # Used once, but kept: what is refused with it may be quoted in a message, which must be masked.
+            self._refresh_until = 0.0
             try:
                 yield from self._ask(refresh, asked_at, check)
                 return

@@ -431,4 +431,6 @@ def _origin(url: str) -> str:
     except ValueError:
         return "an address that can't be read"
     port = port or {"https": 443, "http": 80}.get(parts.scheme)
-    return f"{parts.scheme}://{parts.hostname}:{port}"
+    # An address with credentials in it is not ours, and the drivers would send them in the place of our own.
+    user = "***@" if parts.username is not None else ""
+    return f"{parts.scheme}://{user}{parts.hostname}:{port}"
