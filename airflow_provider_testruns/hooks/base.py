@@ -19,6 +19,7 @@ from airflow_provider_testruns.transport.auth import Auth
 from airflow_provider_testruns.transport.policy import Session, patiently
 
 if TYPE_CHECKING:
+    from airflow_provider_testruns.hooks.files import Place
     from airflow_provider_testruns.transport.blocking import BlockingClient
     from airflow_provider_testruns.transport.nonblocking import AsyncClient
 
@@ -186,6 +187,16 @@ class PlatformHook(BaseHook, Generic[P]):
         :param run: as :meth:`get_run` gave it.
         """
         return self.ask(self.platform.get_report(run))
+
+    def save_artifacts(self, run: Run, folder: Place) -> list[str]:
+        """Write the files that the platform keeps of a final run, each complete or not at all.
+
+        :param run: as :meth:`get_report` gave it.
+        :param folder: a local folder or an object storage URL; made if it is not there.
+        :return: where each was written; empty where the platform has none.
+        :raises ApiError: when one can't be had. Those before it are there.
+        """
+        return []
 
     def test_connection(self) -> tuple[bool, str]:
         """Prove the address and the credentials; what the button "Test" of the connection form calls."""

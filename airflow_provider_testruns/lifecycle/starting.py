@@ -428,7 +428,8 @@ class Starter:
                 if obtained is not None:
                     return obtained
                 unknown += 1
-                if unknown >= MAX_UNKNOWN:
+                refused = e.status is not None and 400 <= e.status < 500
+                if refused or unknown >= MAX_UNKNOWN:
                     self._forget()
                     raise
                 continue

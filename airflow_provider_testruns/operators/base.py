@@ -63,6 +63,9 @@ class StartRunOperator(PlatformOperator):
     :param min_pass_rate: when given it replaces "all passed": the least fraction (0 to 1) of the cases that were tried
         which must have passed.
     :param fail_on_no_tests: whether a run in which no test case took part fails.
+    :param artifacts_path: a folder, local or an object storage URL, for the files that the platform keeps of the run;
+        templated. Where they were written is the XCom ``artifacts``. They are fetched whatever the verdict, and a file
+        that can't be had is a warning: it changes no verdict.
     """
 
     operator_extra_links = (RunLink(),)
@@ -83,6 +86,7 @@ class StartRunOperator(PlatformOperator):
         retry_failed_runs: bool = True,
         min_pass_rate: float | None = None,
         fail_on_no_tests: bool = True,
+        artifacts_path: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -97,6 +101,7 @@ class StartRunOperator(PlatformOperator):
         self.retry_failed_runs = retry_failed_runs
         self.min_pass_rate = min_pass_rate
         self.fail_on_no_tests = fail_on_no_tests
+        self.artifacts_path = artifacts_path
         if min_pass_rate is not None:
             fraction("min_pass_rate", min_pass_rate)
         # What on_kill needs, which runs in a signal handler in the middle of anything.
@@ -268,6 +273,7 @@ class StartRunOperator(PlatformOperator):
             except StartSupersededError:
                 self._released = True
                 raise
+        self._save_artifacts(context, hook, report.run)
         result = to_xcom(report, judgement)
         error = verdict_error(report, judgement)
         if error is None:
@@ -278,6 +284,18 @@ class StartRunOperator(PlatformOperator):
         if judgement.verdict is Verdict.FAILED and not self.retry_failed_runs:
             raise AirflowFailException(str(error)) from error
         raise error
+
+    def _save_artifacts(self, context: Context, hook: PlatformHook[Any], run: Run) -> None:
+        if self.artifacts_path is None:
+            return
+        try:
+            saved = hook.save_artifacts(run, self.artifacts_path)
+        except (ApiError, OSError) as e:
+            self.log.warning("The files of run %s could not all be saved to %s: %s", run.run_id, self.artifacts_path, e)
+            return
+        for place in saved:
+            self.log.info("Saved %s", place)
+        context["ti"].xcom_push(key="artifacts", value=saved)
 
     def _timed_out(self, hook: PlatformHook[Any], end: WaitEnd) -> RunTimeoutError:
         from airflow_provider_testruns.model import Verdict

@@ -40,6 +40,7 @@ class EggplantStartExecutionOperator(StartRunOperator):
         "asset",
         "sut",
         "model_name",
+        "artifacts_path",
         "eggplant_conn_id",
     )
     template_fields_renderers = {"agent": "json", "asset": "json", "sut": "json"}  # noqa: RUF012 - as Airflow has it

@@ -42,6 +42,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         "exclude_scenario_ids",
         "simulator_id",
         "eval_thresholds",
+        "artifacts_path",
         "futureagi_conn_id",
     )
     template_fields_renderers = {"eval_thresholds": "json"}  # noqa: RUF012 - as Airflow has it

@@ -25,7 +25,14 @@ class OmiliaCreateRunOperator(StartRunOperator):
 
     platform_name = "omilia"
     conn_id_field = "omilia_conn_id"
-    template_fields: Sequence[str] = ("project_id", "group", "utterance", "description", "omilia_conn_id")
+    template_fields: Sequence[str] = (
+        "project_id",
+        "group",
+        "utterance",
+        "description",
+        "artifacts_path",
+        "omilia_conn_id",
+    )
 
     def __init__(
         self,

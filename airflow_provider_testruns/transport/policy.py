@@ -260,11 +260,14 @@ class Session:
             why = "it redirects in circles"
         else:
             return replace(request, url=target)
-        raise InvalidReplyError(
+        error = InvalidReplyError(
             f"{self._head(call.what, request)}: HTTP {reply.status}, and {why}. Check the connection's host: scheme,"
             " name and path must be the API's own.",
             status=reply.status,
         )
+        # 302 and 303 may also be said after something was done; the others are said instead of doing it.
+        error.did_nothing = reply.status in (301, 307, 308)
+        raise error
 
     def error_for(
         self,
