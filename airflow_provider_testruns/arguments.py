@@ -1,4 +1,4 @@
-"""Checks of arguments that operators and sensors make where a DAG is written. Cheap to import: DAGs are read all day."""
+"""Checks of arguments where a DAG is written. Cheap to import: DAG files are read all day."""
 
 from __future__ import annotations
 

@@ -37,12 +37,18 @@ class Fields:
             raise InvalidReplyError(f"{where} should be an object, and is {_kind(value)}")
         self.raw: Mapping[str, Any] = value
         self.where = where
-        self._values = {_fold(key): item for key, item in value.items()}
+        self._values: dict[str, Any] | None = None
 
     def get(self, *names: str) -> Any:
         """The first of the fields ``names`` that is there and not null; ``None`` when none is."""
         for name in names:
-            found = self._values.get(_fold(name))
+            if name in self.raw:
+                # As it is spelt here: lists of hundreds are read often, and folding every key is most of the work.
+                found = self.raw[name]
+            else:
+                if self._values is None:
+                    self._values = {_fold(key): item for key, item in self.raw.items()}
+                found = self._values.get(_fold(name))
             if found is not None:
                 return found
         return None
