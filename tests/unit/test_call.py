@@ -1,0 +1,121 @@
+"""Calls are data; ids can't change a path."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, ask, path, pause
+from airflow_provider_testruns.platforms.platform import own_words
+
+pytestmark = pytest.mark.unit
+
+_ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+    lambda text: text.strip() not in ("", ".", "..")
+)
+
+
+@given(_ids)
+def test_an_id_is_one_segment_and_comes_out_as_it_went_in(value):
+    made = path("/api/runs/{run_id}/logs/", run_id=value)
+    assert made.isascii()
+    parts = urlsplit("http://host" + made)
+    assert (parts.netloc, parts.query, parts.fragment) == ("host", "", "")
+    segments = parts.path.split("/")
+    assert [unquote(segment) for segment in segments] == ["", "api", "runs", value, "logs", ""]
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        ("../../admin", "..%2F..%2Fadmin"),
+        ("a b", "a%20b"),
+        ("1.2 dialog", "1.2%20dialog"),
+        ("x?y=1#z", "x%3Fy%3D1%23z"),
+        ("100%", "100%25"),
+        ("%2e%2e", "%252e%252e"),
+        ("é", "%C3%A9"),
+        ("{run_id}", "%7Brun_id%7D"),
+        (4711, "4711"),
+        ("line\nbreak", "line%0Abreak"),
+    ],
+)
+def test_ids_are_encoded_whole(value, encoded):
+    assert path("/runs/{run_id}", run_id=value) == f"/runs/{encoded}"
+
+
+@pytest.mark.parametrize("value", ["", " ", ".", "..", " .. ", "\n", "\ud800"], ids=repr)
+def test_an_id_that_a_path_would_swallow_is_refused_by_name(value):
+    with pytest.raises(ConfigurationError, match=r"^project_id must be an id of the platform, got "):
+        path("/projects/{project_id}", project_id=value)
+
+
+def test_several_ids():
+    assert path("/a/{one}/b/{two}/", one="x/y", two=2) == "/a/x%2Fy/b/2/"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 429])
+def test_a_refusal_proves_that_nothing_was_done(status):
+    assert Call("start", "POST", "/", lambda reply: None).did_nothing(Reply(status, {}, b""))
+
+
+@pytest.mark.parametrize("status", [200, 302, 408, 500, 502, 503, 504])
+def test_any_other_reply_proves_nothing(status):
+    assert not Call("start", "POST", "/", lambda reply: None).did_nothing(Reply(status, {}, b""))
+
+
+def test_calls_may_be_repeated_unless_they_say_otherwise():
+    assert Call("get", "GET", "/", lambda reply: None).repeatable
+
+
+def test_the_same_request_can_be_read_in_another_way():
+    call = Call("get", "GET", "/x", lambda reply: reply.status, {"a": 1}, repeatable=False)
+    again = call.reading(lambda reply: reply.body)
+    assert again.read(Reply(200, {}, b"body")) == b"body"
+    assert (again.what, again.method, again.path, again.query, again.repeatable) == (
+        "get",
+        "GET",
+        "/x",
+        {"a": 1},
+        False,
+    )
+    assert call.read(Reply(200, {}, b"")) == 200
+
+
+def test_what_is_secret_in_a_call_is_not_in_its_repr():
+    assert "canary" not in repr(Call("get", "GET", "/", lambda reply: None, secrets=("canary",)))
+
+
+def test_a_step_gives_what_the_carrier_sends():
+    call = Call("get", "GET", "/x", lambda reply: None)
+    steps = ask(call)
+    assert next(steps) is call
+    with pytest.raises(StopIteration) as stop:
+        steps.send("value")
+    assert stop.value.value == "value"
+
+
+def test_a_pause_is_a_step():
+    assert list(pause(2.5)) == [Sleep(2.5)]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"detail": " No licence "}, "No licence"),
+        ({"detail": "", "errors": ["a", "b"]}, "['a', 'b']"),
+        ({"detail": None, "errors": {"x": 1}}, "{'x': 1}"),
+        ({"detail": [], "errors": []}, ""),
+        ({"detail": 5}, ""),
+        ({}, ""),
+        ([], ""),
+        ("text", ""),
+        (None, ""),
+    ],
+)
+def test_a_platforms_own_words(body, found):
+    assert own_words("detail", "errors")(body) == found

@@ -1,0 +1,392 @@
+"""The vocabulary: runs survive being stored, and every way in which a run can end is judged for what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_testruns import lifecycle, model
+from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.model import (
+    CaseResult,
+    Counts,
+    Gates,
+    Judgement,
+    Kind,
+    Metric,
+    Outcome,
+    Progress,
+    Run,
+    RunReport,
+    RunState,
+    Verdict,
+    assess,
+    judge,
+    utc,
+)
+from tests.unit.strategies import counts, runs
+
+pytestmark = pytest.mark.unit
+
+
+def _run(ending: Verdict | None = None, **changes) -> Run:
+    return Run("omilia", "r-1", RunState.FINISHED, changes.pop("raw_state", "DONE"), ending=ending, **changes)
+
+
+def _judged(ending: Verdict | None, tally: Counts | None, gates: Gates | None = None, **more) -> Judgement:
+    metrics = more.pop("metrics", {})
+    return assess(RunReport(_run(ending, **more), tally, metrics=metrics), gates)
+
+
+_SMALL = Run("omilia", "r-1", RunState.QUEUED, "PENDING")
+_WHOLE = Run(
+    "futureagi",
+    "r-2",
+    RunState.FINISHED,
+    "completed",
+    kind=Kind.TEST_CONFIGURATION,
+    ending=Verdict.PASSED,
+    started_at=datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC),
+    finished_at=datetime(2026, 1, 2, 3, 5, tzinfo=UTC),
+    progress=Progress(3),
+    url="https://example.com/r-2",
+    context={"run_test_id": "t"},
+    started_with={"group": "g", "tags": ["a"]},
+    message="m",
+    known_state=False,
+)
+
+
+@given(runs)
+def test_a_run_survives_being_stored_as_json(run):
+    assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+
+
+def test_what_has_its_default_takes_no_room():
+    assert _SMALL.to_dict() == {
+        "platform": "omilia",
+        "run_id": "r-1",
+        "state": "queued",
+        "raw_state": "PENDING",
+    }
+
+
+def test_every_field_is_stored_when_it_has_a_value():
+    stored = _WHOLE.to_dict()
+    assert set(stored) == {field.name for field in dataclasses.fields(Run)}
+    assert stored["progress"] == [3, None]
+    assert stored["started_at"] == "2026-01-02T03:04:05.000600+00:00"
+
+
+def test_fields_of_a_later_version_are_passed_over():
+    assert Run.from_dict({**_WHOLE.to_dict(), "colour": "red"}) == _WHOLE
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"state": "asleep"},
+        {"kind": "walk"},
+        {"ending": "splendid"},
+        {"started_at": "yesterday"},
+        {"started_at": 5},
+        {"progress": [1, 2, 3]},
+        {"progress": 5},
+    ],
+)
+def test_what_is_not_a_run_is_refused(damage):
+    with pytest.raises((KeyError, ValueError, TypeError)):
+        Run.from_dict({**_WHOLE.to_dict(), **damage})
+
+
+@pytest.mark.parametrize("missing", ["platform", "run_id", "state", "raw_state"])
+def test_a_run_without_what_every_run_has_is_refused(missing):
+    stored = _WHOLE.to_dict()
+    del stored[missing]
+    with pytest.raises((KeyError, TypeError)):
+        Run.from_dict(stored)
+
+
+def test_only_finished_is_final():
+    assert [state for state in RunState if Run("omilia", "r", state, "").final] == [RunState.FINISHED]
+
+
+def test_progress_reads_as_people_write_it():
+    assert str(Progress(3, 7)) == "3/7"
+    assert str(Progress(3)) == "3"
+    assert str(Progress(0, 0)) == "0/0"
+
+
+def test_times_are_utc():
+    naive = datetime(2026, 1, 1, 12)
+    assert utc(naive) == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert utc(datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))) == datetime(2026, 1, 1, 10, tzinfo=UTC)
+
+
+# Counts
+
+
+@given(st.lists(st.sampled_from(Outcome), max_size=40))
+def test_counts_of_cases_count_every_case_once(outcomes):
+    tally = Counts.of(tuple(CaseResult(f"c{at}", outcome) for at, outcome in enumerate(outcomes)))
+    assert tally.total == len(outcomes)
+    assert tally.decided == sum(outcome is not Outcome.NOT_RUN for outcome in outcomes)
+    assert tally.passed == outcomes.count(Outcome.PASSED)
+    assert tally.failed == outcomes.count(Outcome.FAILED)
+    assert tally.unavailable == outcomes.count(Outcome.UNAVAILABLE)
+
+
+@given(counts)
+def test_the_pass_rate_is_of_the_cases_that_were_tried(tally):
+    rate = RunReport(_run(), tally).pass_rate
+    if tally.passed + tally.failed + tally.unavailable == 0:
+        assert rate is None
+    else:
+        assert rate == tally.passed / (tally.total - tally.not_run)
+        assert 0 <= rate <= 1
+
+
+def test_without_counts_there_is_no_pass_rate():
+    assert RunReport(_run()).pass_rate is None
+
+
+def test_duration_is_by_the_platforms_clock():
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    later = began + timedelta(seconds=90)
+    assert RunReport(_run(started_at=began, finished_at=later)).duration == 90.0
+    assert RunReport(_run(started_at=later, finished_at=began)).duration == 0.0
+    assert RunReport(_run(started_at=began)).duration is None
+    assert RunReport(_run(finished_at=later)).duration is None
+
+
+def test_failures_are_what_was_tried_and_did_not_pass_failed_ones_first():
+    cases = tuple(
+        CaseResult(name, outcome)
+        for name, outcome in [
+            ("a", Outcome.UNAVAILABLE),
+            ("b", Outcome.PASSED),
+            ("c", Outcome.FAILED),
+            ("d", Outcome.NOT_RUN),
+            ("e", Outcome.UNAVAILABLE),
+            ("f", Outcome.FAILED),
+        ]
+    )
+    assert [case.name for case in RunReport(_run(), Counts.of(cases), cases).failures] == ["c", "f", "a", "e"]
+
+
+# Judging
+
+
+def test_a_run_that_is_not_final_is_not_judged():
+    for state in (RunState.QUEUED, RunState.RUNNING):
+        with pytest.raises(ValueError, match=r"Run r-1 is not final \(STARTED\)"):
+            judge(RunReport(Run("omilia", "r-1", state, "STARTED"), Counts(passed=1)))
+
+
+def test_operators_and_sensors_judge_with_the_same_function():
+    assert lifecycle.judge is model.judge
+    assert lifecycle.assess is model.assess
+
+
+@pytest.mark.parametrize("tally", [None, Counts(), Counts(passed=3), Counts(failed=3)])
+def test_a_cancelled_run_is_cancelled_whatever_it_counted(tally):
+    found = _judged(Verdict.CANCELLED, tally, Gates(fail_on_no_tests=False))
+    assert found == Judgement(Verdict.CANCELLED, ("The run was cancelled.",))
+
+
+@pytest.mark.parametrize("tally", [None, Counts(), Counts(passed=3), Counts(failed=3)])
+def test_what_the_platform_could_not_run_is_errored_whatever_it_counted(tally):
+    assert _judged(Verdict.ERRORED, tally, message="no agent").reasons == ("no agent",)
+    found = _judged(Verdict.ERRORED, tally, raw_state="error")
+    assert found == Judgement(Verdict.ERRORED, ("The platform could not run it (error).",))
+
+
+@pytest.mark.parametrize("tally", [None, Counts(), Counts(passed=3), Counts(not_run=3), Counts(passed=1, not_run=1)])
+def test_failed_without_a_test_that_failed_is_a_run_that_broke(tally):
+    found = _judged(Verdict.FAILED, tally, raw_state="FAILURE")
+    assert found.verdict is Verdict.ERRORED
+    assert found.reasons == ("The run ended as FAILURE without a test that failed: the run itself broke.",)
+    assert _judged(Verdict.FAILED, tally, message="clone failed").reasons == ("clone failed",)
+
+
+def test_failed_through_an_evaluation_is_failed():
+    found = _judged(
+        Verdict.FAILED, Counts(passed=3), Gates(eval_thresholds={"tone": 0.9}), metrics={"tone": Metric(0.5, 3)}
+    )
+    assert found == Judgement(Verdict.FAILED, ("Evaluation 'tone' is 0.5, below its gate 0.9 by 0.4.",))
+
+
+@pytest.mark.parametrize(
+    ("tally", "reason"),
+    [
+        (Counts(passed=3, failed=2), "2 failed of 5 test cases."),
+        (Counts(passed=3, unavailable=1, not_run=1), "1 unavailable of 5 test cases."),
+        (Counts(failed=1, unavailable=2), "1 failed and 2 unavailable of 3 test cases."),
+    ],
+)
+@pytest.mark.parametrize("ending", [Verdict.PASSED, Verdict.FAILED, None])
+def test_a_case_that_did_not_pass_fails_the_run_whatever_the_platform_calls_it(ending, tally, reason):
+    assert _judged(ending, tally) == Judgement(Verdict.FAILED, (reason,))
+
+
+@pytest.mark.parametrize("ending", [Verdict.PASSED, None])
+@pytest.mark.parametrize("tally", [Counts(passed=1), Counts(passed=2, not_run=5)])
+def test_all_that_was_tried_passed(ending, tally):
+    assert _judged(ending, tally) == Judgement(Verdict.PASSED)
+
+
+def test_without_counts_the_platforms_word_decides():
+    assert _judged(Verdict.PASSED, None) == Judgement(Verdict.PASSED)
+
+
+def test_without_counts_and_without_a_word_nothing_has_passed():
+    found = _judged(None, None, raw_state="over")
+    assert found.verdict is Verdict.ERRORED
+    assert found.reasons == ("The run is over (over), and the platform says neither how it ended nor what was tested.",)
+
+
+@pytest.mark.parametrize("ending", [Verdict.PASSED, None])
+@pytest.mark.parametrize(
+    ("tally", "said"),
+    [(Counts(), "No test case took part in the run."), (Counts(not_run=4), "None of the test cases ran.")],
+)
+def test_a_run_in_which_nothing_was_tested_fails_unless_that_is_wanted(ending, tally, said):
+    found = _judged(ending, tally)
+    assert found.verdict is Verdict.FAILED
+    assert found.reasons == (f"{said} Check the filters and selections of the task, or set fail_on_no_tests=False.",)
+    assert _judged(ending, tally, Gates(fail_on_no_tests=False)) == Judgement(Verdict.PASSED, (said,))
+
+
+def test_no_tests_allowed_is_not_no_evaluations_allowed():
+    gates = Gates(fail_on_no_tests=False, eval_thresholds={"tone": 0.5})
+    found = _judged(Verdict.PASSED, Counts(), gates)
+    assert found.verdict is Verdict.FAILED
+    assert found.reasons == ("Evaluation 'tone' of eval_thresholds is not in the report (there: none).",)
+
+
+def test_a_generation_has_no_tests_and_passes():
+    for tally in (None, Counts()):
+        for gates in (None, Gates(min_pass_rate=0.9)):
+            assert _judged(Verdict.PASSED, tally, gates, kind=Kind.GENERATION) == Judgement(Verdict.PASSED)
+
+
+@pytest.mark.parametrize("kind", [Kind.RUN, Kind.TEST_CONFIGURATION])
+def test_only_generations_may_have_no_tests(kind):
+    assert _judged(Verdict.PASSED, Counts(), kind=kind).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("tally", "least", "verdict"),
+    [
+        (Counts(passed=19, failed=1), 0.95, Verdict.PASSED),
+        (Counts(passed=18, failed=1, unavailable=1), 0.95, Verdict.FAILED),
+        (Counts(passed=7, failed=3), 0.7, Verdict.PASSED),
+        (Counts(passed=1, failed=2), 1 / 3, Verdict.PASSED),
+        (Counts(passed=19, failed=1, not_run=80), 0.95, Verdict.PASSED),
+        (Counts(failed=4), 0.0, Verdict.PASSED),
+        (Counts(passed=4), 1, Verdict.PASSED),
+        (Counts(passed=399, failed=1), 1.0, Verdict.FAILED),
+    ],
+)
+@pytest.mark.parametrize("ending", [Verdict.PASSED, Verdict.FAILED, None])
+def test_min_pass_rate_replaces_all_passed(tally, least, verdict, ending):
+    if ending is Verdict.FAILED and tally.failed + tally.unavailable == 0:
+        verdict = Verdict.ERRORED
+    found = _judged(ending, tally, Gates(min_pass_rate=least))
+    assert found.verdict is verdict
+    assert bool(found.reasons) is (verdict is not Verdict.PASSED)
+
+
+def test_a_missed_pass_rate_says_by_how_much():
+    found = _judged(Verdict.FAILED, Counts(passed=3, failed=1), Gates(min_pass_rate=0.9))
+    assert found.reasons == ("Pass rate 75.0% (3 of 4) is below min_pass_rate 90.0%.",)
+
+
+def test_a_pass_rate_that_cannot_be_checked_is_not_met():
+    found = _judged(Verdict.PASSED, None, Gates(min_pass_rate=0.1))
+    assert found == Judgement(
+        Verdict.FAILED, ("The platform gives no counts, so that min_pass_rate can't be checked.",)
+    )
+
+
+@pytest.mark.parametrize("least", [0.0, 0.5, 1.0])
+def test_min_pass_rate_says_nothing_of_a_run_without_tests(least):
+    assert _judged(Verdict.PASSED, Counts(not_run=2), Gates(min_pass_rate=least)).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        (Metric(0.85, 4), None),
+        (Metric(0.851), None),
+        (Metric(0.8, 4), "Evaluation 'tone' is 0.8, below its gate 0.85 by 0.05."),
+        (Metric(None, 4), "Evaluation 'tone' scored nothing; its gate is 0.85."),
+        (Metric(0.0, 0), "Evaluation 'tone' scored nothing; its gate is 0.85."),
+        (Metric(0.99, 0), "Evaluation 'tone' scored nothing; its gate is 0.85."),
+        (None, "Evaluation 'tone' of eval_thresholds is not in the report (there: other)."),
+    ],
+)
+def test_evaluation_gates(metric, reason):
+    metrics = {"other": Metric(0.1, 4)} | ({"tone": metric} if metric else {})
+    found = _judged(Verdict.PASSED, Counts(passed=4), Gates(eval_thresholds={"tone": 0.85}), metrics=metrics)
+    assert found == (Judgement(Verdict.FAILED, (reason,)) if reason else Judgement(Verdict.PASSED))
+
+
+def test_all_missed_gates_are_named():
+    gates = Gates(min_pass_rate=0.9, eval_thresholds={"tone": 0.9, "speed": 0.5, "depth": 1})
+    metrics = {"tone": Metric(0.1, 3), "speed": Metric(0.6, 3)}
+    found = _judged(Verdict.PASSED, Counts(passed=1, failed=1), gates, metrics=metrics)
+    assert found.verdict is Verdict.FAILED
+    assert [reason.split(" ")[0] for reason in found.reasons] == ["Pass", "Evaluation", "Evaluation"]
+    assert "(there: speed, tone)" in found.reasons[2]
+
+
+def test_a_threshold_of_nought_needs_a_score_all_the_same():
+    gates = Gates(eval_thresholds={"tone": 0})
+    assert _judged(Verdict.PASSED, Counts(passed=1), gates, metrics={"tone": Metric(0.0, 2)}).verdict is Verdict.PASSED
+    assert _judged(Verdict.PASSED, Counts(passed=1), gates, metrics={"tone": Metric(0.0, 0)}).verdict is Verdict.FAILED
+
+
+@given(
+    st.sampled_from([None, *Verdict]),
+    st.none() | counts,
+    st.sampled_from(Kind),
+    st.none() | st.floats(0, 1),
+    st.booleans(),
+)
+def test_a_verdict_is_true_whatever_is_judged(ending, tally, kind, least, fail_on_no_tests):
+    found = _judged(ending, tally, Gates(least, fail_on_no_tests), kind=kind)
+    not_passed = tally.failed + tally.unavailable if tally else 0
+    if found.verdict is Verdict.PASSED:
+        assert ending not in (Verdict.CANCELLED, Verdict.ERRORED)
+        assert not_passed == 0 or least is not None
+        assert ending is not Verdict.FAILED or not_passed
+        if tally is not None and tally.decided and least is not None:
+            assert tally.passed / tally.decided >= least
+    else:
+        assert found.reasons
+    if ending is Verdict.CANCELLED:
+        assert found.verdict is Verdict.CANCELLED
+    elif found.verdict is Verdict.CANCELLED:
+        pytest.fail("nobody cancelled it")
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, 95, float("nan"), float("inf"), "0.9", True, [0.9], None], ids=repr)
+def test_gates_are_fractions(value):
+    if value is not None:
+        with pytest.raises(ConfigurationError, match=r"^min_pass_rate must be a fraction from 0 to 1") as caught:
+            Gates(min_pass_rate=value)
+        assert repr(value) in str(caught.value)
+    with pytest.raises(ConfigurationError, match=r"^eval_thresholds\['tone'\] must be a fraction from 0 to 1"):
+        Gates(eval_thresholds={"tone": value})
+
+
+def test_no_public_class_is_taken_for_a_test():
+    names = itertools.chain.from_iterable(vars(module) for module in (model, lifecycle))
+    assert not [name for name in names if name.startswith("Test")]

@@ -1,0 +1,753 @@
+"""The rules for carrying calls: what is sent, what each reply becomes, and what is tried again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    AuthenticationError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+)
+from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Upload, ask, no_value
+from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
+from airflow_provider_testruns.transport.effects import ReplyTooLargeError, Request, WireError
+from airflow_provider_testruns.transport.policy import (
+    MAX_RETRY_AFTER,
+    Session,
+    Tally,
+    back_off,
+    patiently,
+    retry_after,
+)
+from tests.unit.steps import BEGIN, Clock, Lines, Wire, flow, reply
+from tests.unit.strategies import json_values
+
+pytestmark = pytest.mark.unit
+
+_HOST = "https://api.example.com/base"
+_KEY = "canary-api-key"
+
+
+def _session(auth=None, **more) -> Session:
+    return Session("con", _HOST, auth or FixedHeaders({"X-Api-Key": _KEY}, (_KEY,)), clock=Clock(), **more)
+
+
+def _token_session(**more) -> Session:
+    clock = Clock()
+    token = OAuthToken("https://api.example.com/token", {"client_secret": "canary-secret"}, clock=clock)
+    return Session("con", _HOST, token, clock=clock, **more)
+
+
+def _get(what="get run 4711", path="/runs/4711", read=lambda reply: reply.json(), **more) -> Call:
+    return Call(what, "GET", path, read, **more)
+
+
+def _start(**more) -> Call:
+    return Call("start a run", "POST", "/runs/", lambda reply: reply.json(), repeatable=False, **more)
+
+
+def _exchange(call, *answers, session=None, until=None, wire=None):
+    session = session or _session()
+    wire = wire or Wire(answers)
+    found = flow(session, session.exchange(call, until), wire)
+    assert wire.done()
+    return found
+
+
+def _failure(call, *answers, session=None, wire=None) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        _exchange(call, *answers, session=session, wire=wire)
+    return caught.value
+
+
+# What is sent
+
+
+def _sent(call, session=None, until=None) -> Request:
+    wire = Wire([reply()])
+    _exchange(call, session=session, until=until, wire=wire)
+    return wire.requests[0]
+
+
+def test_a_request_is_the_call_below_the_base_url_with_the_credentials():
+    request = _sent(_get(query={"page": 2, "search": "a b&c", "none": None}, headers={"X-More": "1"}))
+    assert request.method == "GET"
+    assert request.url == f"{_HOST}/runs/4711?page=2&search=a+b%26c"
+    assert request.headers == {"Accept": "application/json", "X-More": "1", "X-Api-Key": _KEY}
+    assert request.body is None
+    assert request.fresh is False
+
+
+def test_json_bodies():
+    request = _sent(_start(json={"projectId": "p", "group": None}))
+    assert request.headers["Content-Type"] == "application/json"
+    assert json.loads(request.body) == {"projectId": "p", "group": None}
+
+
+def test_an_empty_json_object_is_a_body():
+    assert _sent(_start(json={})).body == b"{}"
+
+
+def test_form_bodies():
+    request = _sent(_start(form={"id": "a b", "limit": "1"}))
+    assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert request.body == b"id=a+b&limit=1"
+
+
+def test_files_are_the_drivers_business(tmp_path: Path):
+    upload = Upload("file", tmp_path / "suites.zip")
+    request = _sent(_start(upload=upload))
+    assert request.upload is upload
+    assert "Content-Type" not in request.headers
+    assert _sent(_get(save_to=tmp_path / "a.zip")).save_to == tmp_path / "a.zip"
+
+
+def test_what_must_not_be_repeated_goes_over_a_connection_of_its_own():
+    assert _sent(_start()).fresh
+    assert not _sent(_get()).fresh
+
+
+@pytest.mark.parametrize(
+    ("until", "timeout"), [(None, 30.0), (BEGIN + 100, 30.0), (BEGIN + 10, 10.0), (BEGIN + 0.2, 1.0), (BEGIN - 5, 1.0)]
+)
+@pytest.mark.parametrize("call", [_get(), _start()], ids=["get", "start"])
+def test_no_request_lasts_much_beyond_the_deadline(call, until, timeout):
+    assert _sent(call, until=until).timeout == timeout
+
+
+def test_nothing_that_is_not_json_is_sent():
+    with pytest.raises(ValueError, match="JSON"):
+        _exchange(_start(json={"x": float("nan")}))
+
+
+# What comes back
+
+
+def test_a_reply_is_what_the_call_reads_from_it():
+    assert _exchange(_get(), reply(body={"status": "up"})) == {"status": "up"}
+    assert _exchange(Call("cancel", "POST", "/x", no_value), reply(204, b"")) is None
+
+
+_KINDS = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    402: PermissionDeniedError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    405: InvalidRequestError,
+    408: ServerError,
+    409: InvalidRequestError,
+    410: InvalidRequestError,
+    413: InvalidRequestError,
+    418: InvalidRequestError,
+    422: InvalidRequestError,
+    429: RateLimitedError,
+    500: ServerError,
+    501: ServerError,
+    502: ServerError,
+    503: ServerError,
+    504: ServerError,
+    599: ServerError,
+    304: InvalidRequestError,
+    300: InvalidRequestError,
+}
+
+
+@pytest.mark.parametrize(("status", "kind"), _KINDS.items())
+def test_every_status_has_its_type(status, kind):
+    error = _failure(_get(), reply(status, {"detail": "Why it is so"}))
+    assert type(error) is kind
+    assert error.status == status
+    assert error.transient is (status in (408, 429) or status >= 500)
+
+
+@pytest.mark.parametrize(
+    ("status", "next_step"),
+    [
+        (401, "Check login and password of the connection."),
+        (403, "Check what this user is allowed to do, and the licence or quota, on the platform."),
+        (404, "Check the id, and that the connection's host is the right address with the right path."),
+        (422, "Check the arguments of the task against what the platform says."),
+        (429, "Ask less often (a longer poll_interval), or raise the platform's limit."),
+        (502, "The platform or a gateway before it has a problem; see its own logs or status page."),
+    ],
+)
+def test_a_message_names_the_connection_the_call_the_run_the_answer_and_the_next_step(status, next_step):
+    error = _failure(_get(query={"api_key": "canary"}), reply(status, {"detail": "Why it is so"}))
+    assert str(error) == (
+        f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): HTTP {status}: Why it is so. {next_step}"
+    )
+
+
+def test_the_fields_that_hold_the_credentials_are_named():
+    assert "Check secret_key of the connection." in str(
+        _failure(_get(), reply(401), session=_session(auth_fields="secret_key"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"detail": "No licence!"}, "No licence!"),
+        ({"message": "one", "error": "two"}, "one; two."),
+        ({"detail": "same", "message": "same"}, "same."),
+        ({"errors": [{"field": "a"}]}, "[{'field': 'a'}]."),
+        ({"status": False}, "{'status': False}."),
+        ([1, 2], "[1, 2]."),
+        ("text", "text."),
+        (b"", "an empty reply."),
+        (b"   ", "an empty reply."),
+        (b"upstream\n  timed out", "upstream timed out."),
+        (b"<html><style>p {x}</style><h1>Bad</h1>\n<script>y()</script>Gateway</html>", "Bad Gateway."),
+        (b"\xff\xfe broken", "\ufffd\ufffd broken."),
+    ],
+)
+def test_what_the_platform_answered_is_quoted(body, said):
+    assert f"HTTP 503: {said} " in str(_failure(_get(), reply(503, body)))
+
+
+def test_a_call_finds_its_platforms_own_words():
+    call = _get(error_text=lambda body: body["result"]["why"])
+    assert "HTTP 400: no agent. Check" in str(
+        _failure(call, reply(400, {"result": {"why": "no agent"}, "detail": "x"}))
+    )
+    call = _get(error_text=lambda body: "")
+    assert "HTTP 400: fallback. Check" in str(_failure(call, reply(400, {"detail": "fallback"})))
+
+
+@pytest.mark.parametrize("body", [b"x" * 3000, json.dumps({"detail": "x" * 3000}).encode(), b"<p>" + b"x" * 3000])
+def test_an_answer_is_cut_at_500_characters(body):
+    assert f"HTTP 500: {'x' * 500} […]. The platform" in str(_failure(_get(), reply(500, body)))
+    assert f"HTTP 500: {'y' * 500}. The platform" in str(_failure(_get(), reply(500, b"y" * 500)))
+
+
+def test_secrets_are_masked_also_where_the_cut_would_halve_them():
+    body = {"detail": f"key {_KEY} is unknown; " + "x" * 460 + _KEY}
+    said = str(_failure(_get(), reply(401, body)))
+    assert "key *** is unknown" in said
+    assert "canary" not in said
+
+
+def test_the_token_and_the_grant_are_masked():
+    session = _token_session()
+    said = str(
+        _failure(
+            _get(),
+            reply(body={"access_token": "canary-token"}),
+            reply(403, {"detail": "Bearer canary-token of canary-secret"}),
+            session=session,
+        )
+    )
+    assert "Bearer *** of ***." in said
+
+
+def test_a_calls_own_secrets_are_masked():
+    call = _start(json={"gitToken": "canary-git"}, secrets=("canary-git",))
+    assert "token *** is bad" in str(_failure(call, reply(400, {"detail": "token canary-git is bad"})))
+
+    def read(reply):
+        raise InvalidReplyError("field 'x' is 'canary-git'")
+
+    call = Call("start", "POST", "/x", read, repeatable=False, secrets=("canary-git",))
+    assert "canary" not in str(_failure(call, reply()))
+
+
+def test_a_slow_and_hostile_page_does_not_hold_up_the_loop():
+    import time
+
+    began = time.perf_counter()
+    _failure(_get(), reply(500, b"<" * 5_000_000))
+    _failure(_get(), reply(500, b"<script" * 500_000))
+    assert time.perf_counter() - began < 0.5
+
+
+def test_an_unreadable_reply_names_what_is_wrong():
+    def read(reply):
+        raise InvalidReplyError(f"data: field 'runId' is missing, and there is {_KEY}")
+
+    error = _failure(_get(read=read), reply(200))
+    assert type(error) is InvalidReplyError
+    assert error.status == 200
+    assert str(error) == (
+        f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): the reply is not what the API's documents"
+        " say: data: field 'runId' is missing, and there is ***. Check that the connection's host is the API's own"
+        " address."
+    )
+    assert "is not JSON (text/html, 6 bytes)" in str(_failure(_get(), reply(200, b"<html>", content_type="text/html")))
+
+
+def test_a_reply_without_end():
+    error = _failure(_get(), ReplyTooLargeError())
+    assert type(error) is InvalidReplyError
+    assert "larger than 67108864 bytes" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [
+        (WireError("no connection (refused)", sent=False), "Check the connection's host and port"),
+        (WireError("no complete reply", sent=True), "the extra 'timeout' sets how long one request may take"),
+        (WireError("TLS failed", sent=False, certificate=True), "Check the connection's extra 'verify'"),
+    ],
+    ids=["refused", "lost", "certificate"],
+)
+def test_no_reply_says_what_to_check(fault, hint):
+    error = _failure(_get(), fault)
+    assert type(error) is TransportError
+    assert error.transient
+    assert error.sent is fault.sent
+    assert error.did_nothing is not fault.sent
+    assert str(error).startswith(f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): {fault}. ")
+    assert hint in str(error)
+
+
+def test_other_errors_are_not_disguised():
+    with pytest.raises(FileNotFoundError):
+        _exchange(_start(), FileNotFoundError("suites.zip"))
+
+
+@given(
+    st.sampled_from(sorted(_KINDS)), json_values, st.dictionaries(st.sampled_from(["retry-after", "date"]), st.text())
+)
+def test_any_error_reply_becomes_its_type(status, body, headers):
+    wire = Wire([Reply(status, headers, json.dumps(body).encode())])
+    error = _failure(_get(), wire=wire)
+    assert type(error) is _KINDS[status]
+    assert len(str(error)) < 900
+
+
+# Whether it did anything
+
+
+@pytest.mark.parametrize("status", sorted(_KINDS))
+def test_the_call_says_which_replies_prove_that_nothing_was_done(status):
+    assert _failure(_start(), reply(status)).did_nothing is (400 <= status < 500 and status != 408)
+    assert _failure(_start(did_nothing=lambda reply: reply.status == status), reply(status)).did_nothing
+    assert not _failure(_start(did_nothing=lambda reply: False), reply(status)).did_nothing
+
+
+def test_a_reply_that_cannot_be_read_proves_nothing():
+    assert not _failure(_start(), reply(200, b"<html>")).did_nothing
+
+
+def test_a_token_that_could_not_be_had_proves_that_nothing_was_done():
+    for answer in (reply(401), reply(500), reply(200, b"?"), WireError("lost", sent=True)):
+        assert _failure(_start(), answer, session=_token_session()).did_nothing
+
+
+def test_a_start_is_not_sent_when_its_time_is_over():
+    session = _token_session()
+
+    def slow(request):
+        session.clock.now += 31
+        return reply(body={"access_token": "tok"})
+
+    wire = Wire([slow])
+    error = _failure(_start(), session=session, wire=wire)
+    assert [request.url for request in wire.requests] == ["https://api.example.com/token"]
+    assert type(error) is TransportError
+    assert error.did_nothing
+
+
+def test_what_a_start_waited_for_is_taken_off_its_time():
+    session = _token_session()
+
+    def slow(request):
+        session.clock.now += 21
+        return reply(body={"access_token": "tok"})
+
+    wire = Wire([slow, reply()])
+    _exchange(_start(), session=session, wire=wire)
+    assert wire.requests[1].timeout == 9.0
+    wire = Wire([slow, reply()])
+    session.auth.accepted()
+    session.clock.now += 3600
+    _exchange(_get(), session=session, wire=wire)
+    assert wire.requests[1].timeout == 30.0
+
+
+# 401
+
+
+def test_a_token_is_had_before_the_first_call_and_kept():
+    session = _token_session()
+    wire = Wire([reply(body={"access_token": "tok-1"}), reply(body=1), reply(body=2)])
+    assert [flow(session, session.exchange(_get()), wire) for _ in range(2)] == [1, 2]
+    assert wire.renewals == 1
+    assert [request.headers.get("Authorization") for request in wire.requests] == [None, "Bearer tok-1", "Bearer tok-1"]
+
+
+def _working_session(wire):
+    session = _token_session()
+    flow(session, session.exchange(_get()), wire)
+    return session
+
+
+def test_a_token_that_is_not_accepted_is_renewed_once_and_the_call_sent_again():
+    wire = Wire(
+        [
+            reply(body={"access_token": "tok-1"}),
+            reply(),
+            reply(401),
+            reply(body={"access_token": "tok-2"}),
+            reply(body=5),
+        ]
+    )
+    session = _working_session(wire)
+    assert flow(session, session.exchange(_start()), wire) == 5
+    assert [request.headers.get("Authorization", "-") for request in wire.requests[2:]] == [
+        "Bearer tok-1",
+        "-",
+        "Bearer tok-2",
+    ]
+
+
+def test_a_second_401_is_an_authentication_error():
+    wire = Wire(
+        [reply(body={"access_token": "tok-1"}), reply(), reply(401), reply(body={"access_token": "tok-2"}), reply(401)]
+    )
+    session = _working_session(wire)
+    error = _failure(_get(), session=session, wire=wire)
+    assert type(error) is AuthenticationError
+    assert wire.renewals == 2
+
+
+def test_after_a_renewal_in_vain_a_401_is_not_answered_with_another_at_once():
+    wire = Wire(
+        [reply(body={"access_token": "tok-1"}), reply(), reply(401), reply(body={"access_token": "tok-2"}), reply(401)]
+    )
+    session = _working_session(wire)
+    _failure(_get(), session=session, wire=wire)
+    again = Wire([reply(401)])
+    _failure(_get(), session=session, wire=again)
+    assert again.renewals == 0
+    session.clock.now += 2
+    again = Wire([reply(401), reply(body={"access_token": "tok-3"}), reply(body=7)])
+    assert _exchange(_get(), session=session, wire=again) == 7
+
+
+def test_a_key_cannot_be_renewed():
+    wire = Wire([reply(401)])
+    assert type(_failure(_get(), wire=wire)) is AuthenticationError
+    assert wire.renewals == 0
+
+
+# Redirects
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        ("/base/runs/4711/", "https://api.example.com/base/runs/4711/"),
+        ("https://api.example.com:443/x?y=1", "https://api.example.com:443/x?y=1"),
+        ("HTTPS://API.example.com/x", "HTTPS://API.example.com/x"),
+    ],
+)
+def test_a_get_follows_a_redirect_within_its_origin(status, location, url):
+    wire = Wire([reply(status, location=location), reply(body=5)])
+    assert _exchange(_get(), wire=wire) == 5
+    assert wire.requests[1].url.casefold() == url.casefold()
+    assert wire.requests[1].headers["X-Api-Key"] == _KEY
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://evil.example.net/base/runs/4711",
+        "//evil.example.net/x",
+        "http://api.example.com/base/runs/4711",
+        "https://api.example.com:8443/x",
+        "https://api.example.com@evil.example.net/x",
+        "https://api.example.com.evil.example.net/x",
+        "ftp://api.example.com/x",
+        "http://[bad",
+        "https://api.example.com:99999/",
+    ],
+)
+def test_credentials_never_leave_their_origin(location):
+    wire = Wire([reply(302, location=location)])
+    error = _failure(_get(), wire=wire)
+    assert type(error) is InvalidReplyError
+    assert "where the credentials must not go" in str(error)
+    assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_only_a_get_follows_a_redirect(status, method):
+    wire = Wire([reply(status, location="/base/runs")])
+    error = _failure(Call("start", method, "/runs/", no_value, repeatable=False), wire=wire)
+    assert type(error) is InvalidReplyError
+    assert f"it redirects a {method}, which is not followed" in str(error)
+    assert len(wire.requests) == 1
+    assert not error.did_nothing
+
+
+@pytest.mark.parametrize("headers", [{"location": "/base/runs/4711"}, {}])
+def test_redirects_in_circles_end(headers):
+    wire = Wire([reply(302, **headers)] * 4)
+    assert "it redirects in circles" in str(_failure(_get(), wire=wire))
+
+
+# What is learnt on the way
+
+
+@pytest.mark.parametrize(
+    ("date", "offset"),
+    [
+        ("Fri, 15 Jan 2027 08:00:40 GMT", 40.0),
+        ("Fri, 15 Jan 2027 07:59:00 GMT", -60.0),
+        ("yesterday", None),
+        ("", None),
+        ("Fri, 99 Jan 2027 08:00:40 GMT", None),
+    ],
+)
+def test_the_platforms_clock_is_read_from_its_replies(date, offset):
+    session = _session()
+    _exchange(_get(), reply(date=date), session=session)
+    assert session.clock_offset == offset
+    _failure(_get(), reply(500, date="Fri, 15 Jan 2027 08:00:05 GMT"), session=session)
+    assert session.clock_offset == 5.0
+    _exchange(_get(), reply(), session=session)
+    assert session.clock_offset == 5.0
+
+
+def test_a_tally_counts_requests_and_bytes():
+    session, tally = _session(), Tally()
+    wire = Wire([reply(302, b"", location="/x"), reply(200, b"[1]"), reply(500, b"oops")])
+    flow(session, session.exchange(_get(), None, tally), wire)
+    with pytest.raises(ServerError):
+        flow(session, session.exchange(_get(), None, tally), wire)
+    assert (tally.requests, tally.bytes) == (3, 7)
+
+
+# Carrying steps
+
+
+def _two(first: Call, second: Call):
+    try:
+        one = yield from ask(first)
+    except NotFoundError:
+        one = None
+    yield Sleep(2.0)
+    two = yield from ask(second)
+    return one, two
+
+
+def test_steps_get_results_and_errors_where_they_ask():
+    session = _session()
+    wire = Wire([reply(404), reply(body=2)])
+    assert flow(session, session.carry(_two(_get(), _get())), wire) == (None, 2)
+    assert wire.sleeps == [2.0]
+
+
+def test_errors_that_steps_do_not_catch_are_the_callers():
+    session = _session()
+    with pytest.raises(ServerError):
+        flow(session, session.carry(_two(_get(), _get())), Wire([reply(500)]))
+
+
+def test_steps_that_are_left_are_closed():
+    closed = []
+
+    def steps():
+        try:
+            yield _get()
+        finally:
+            closed.append(True)
+
+    session = _session()
+    carried = session.carry(steps())
+    next(carried)
+    carried.close()
+    assert closed == [True]
+
+
+# Patience
+
+
+class Answers:
+    """Carries steps with answers instead of a transport."""
+
+    def __init__(self, *answers):
+        self.clock, self.lines = Clock(), Lines()
+        self.answers: Iterator = iter(answers)
+        self.asked = 0
+        self.sleeps: list[float] = []
+
+    def carry(self, steps, seconds=60.0):
+        steps = patiently(steps, seconds, clock=self.clock, log=self.lines.warning)
+        value, error = None, None
+        try:
+            while True:
+                step = steps.throw(error) if error else steps.send(value)
+                value, error = None, None
+                if isinstance(step, Sleep):
+                    self.sleeps.append(step.seconds)
+                    self.clock.now += step.seconds
+                    continue
+                self.asked += 1
+                value = next(self.answers)
+                if isinstance(value, ApiError):
+                    value, error = None, value
+        except StopIteration as stop:
+            return stop.value
+
+
+_IN_PASSING = [ServerError("busy."), RateLimitedError("slow."), TransportError("lost.")]
+_FOR_GOOD = [
+    AuthenticationError("x"),
+    PermissionDeniedError("x"),
+    NotFoundError("x"),
+    InvalidRequestError("x"),
+    InvalidReplyError("x"),
+]
+
+
+@pytest.mark.parametrize("error", _IN_PASSING, ids=lambda error: type(error).__name__)
+def test_what_passes_by_itself_is_asked_again(error):
+    world = Answers(error, error, error, "there")
+    assert world.carry(ask(_get())) == "there"
+    for sleep, base in zip(world.sleeps, (1, 2, 4), strict=True):
+        assert base <= sleep <= base * 1.25
+    assert world.lines.of("warning")[0] == f"{error} Trying again in {world.sleeps[0]:.0f} s."
+
+
+@pytest.mark.parametrize("error", _FOR_GOOD, ids=lambda error: type(error).__name__)
+def test_what_does_not_pass_by_itself_is_raised_at_once(error):
+    world = Answers(error)
+    with pytest.raises(type(error)):
+        world.carry(ask(_get()))
+    assert world.asked == 1
+
+
+@pytest.mark.parametrize("error", _IN_PASSING, ids=lambda error: type(error).__name__)
+def test_what_changes_something_is_never_sent_again(error):
+    world = Answers(error)
+    with pytest.raises(type(error)):
+        world.carry(ask(_start()))
+    assert (world.asked, world.sleeps) == (1, [])
+
+
+def test_patience_has_an_end():
+    world = Answers(*[ServerError("busy.")] * 50)
+    with pytest.raises(ServerError):
+        world.carry(ask(_get()), 60.0)
+    assert world.clock.past <= 60
+    assert world.asked == 6  # after 0, 1, 3, 7, 15 and 31 s, and a little
+
+
+def test_no_patience_at_all():
+    world = Answers(ServerError("busy."))
+    with pytest.raises(ServerError):
+        world.carry(ask(_get()), 0.0)
+    assert (world.asked, world.sleeps) == (1, [])
+
+
+def test_retry_after_is_obeyed_or_not_waited_for():
+    world = Answers(RateLimitedError("slow.", retry_after=20.0), "there")
+    assert world.carry(ask(_get())) == "there"
+    assert world.sleeps == [20.0]
+    world = Answers(RateLimitedError("slow.", retry_after=61.0))
+    with pytest.raises(RateLimitedError):
+        world.carry(ask(_get()))
+    assert world.sleeps == []
+
+
+def test_patience_is_for_all_steps_together_and_its_pauses_begin_anew_with_each():
+    def steps():
+        one = yield from ask(_get())
+        yield Sleep(5.0)
+        two = yield from ask(_get())
+        return one, two
+
+    world = Answers(ServerError("busy."), ServerError("busy."), 1, ServerError("busy."), 2)
+    assert world.carry(steps()) == (1, 2)
+    assert [int(sleep) for sleep in world.sleeps] == [1, 2, 5, 1]
+
+
+def test_steps_that_catch_an_error_go_on_after_it():
+    def steps():
+        try:
+            yield from ask(_get())
+        except ServerError:
+            return (yield from ask(_get()))
+
+    world = Answers(ServerError("busy."), ServerError("busy."), "other")
+    assert world.carry(steps(), 2.0) == "other"
+    assert world.asked == 3
+
+
+def test_patient_steps_that_are_left_are_closed():
+    closed = []
+
+    def steps():
+        try:
+            yield _get()
+        finally:
+            closed.append(True)
+
+    patient = patiently(steps(), 5)
+    next(patient)
+    patient.close()
+    assert closed == [True]
+
+
+@given(st.integers(0, 10_000))
+def test_back_off_doubles_up_to_its_most(failures):
+    expected = min(30.0, 2.0 ** min(failures, 10))
+    assert expected <= back_off(failures) <= expected * 1.25
+
+
+def test_back_off_differs_by_chance():
+    assert len({back_off(3) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("5", 5.0),
+        (" 2.5 ", 2.5),
+        ("0", 0.0),
+        ("-3", 0.0),
+        ("86400", MAX_RETRY_AFTER),
+        ("inf", MAX_RETRY_AFTER),
+        ("nan", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+        ("Fri, 15 Jan 2027 08:00:40 GMT", 40.0),
+        ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
+        ("Fri, 15 Jan 2028 08:00:00 GMT", MAX_RETRY_AFTER),
+        ("Fri, 45 Jan 2027 08:00:00 GMT", None),
+    ],
+)
+def test_retry_after(value, seconds):
+    headers: Mapping[str, str] = {} if value is None else {"retry-after": value}
+    assert retry_after(headers, BEGIN) == seconds
+
+
+@given(st.text())
+def test_any_retry_after_is_seconds_or_none(value):
+    found = retry_after({"retry-after": value}, BEGIN)
+    assert found is None or 0 <= found <= MAX_RETRY_AFTER
+
+
+def test_an_error_carries_its_retry_after():
+    assert _failure(_get(), reply(429, retry_after="7")).retry_after == 7.0
+    assert _failure(_get(), reply(503, retry_after="9")).retry_after == 9.0
+    assert _failure(_get(), reply(503)).retry_after is None

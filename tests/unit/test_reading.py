@@ -1,0 +1,212 @@
+"""Whatever a reply holds, reading it gives a value of the promised type, or an error that names the field."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_testruns.exceptions import InvalidReplyError
+from airflow_provider_testruns.model import Run, RunState
+from airflow_provider_testruns.platforms.call import Reply, path
+from airflow_provider_testruns.platforms.reading import Fields, moment, newest_first, objects
+from tests.unit.strategies import json_values
+
+pytestmark = pytest.mark.unit
+
+_NAMED = r"reply: field 'a' "
+
+
+def _attempt(read):
+    """What reading gives: a value, or the error that says why there is none."""
+    try:
+        return read()
+    except InvalidReplyError as e:
+        return e
+
+
+def _is_error(found, place):
+    return isinstance(found, InvalidReplyError) and str(found).startswith(place) and len(str(found)) < 200
+
+
+@given(json_values)
+def test_any_json_gives_a_value_of_the_promised_type_or_an_error_that_names_the_field(value):
+    fields = Fields({"a": value}, "reply")
+
+    whole = _attempt(lambda: Fields(value, "all"))
+    assert (whole.raw is value) if isinstance(value, dict) else _is_error(whole, "all should be an object, and is ")
+
+    listed = _attempt(lambda: objects(value, "all"))
+    assert _is_error(listed, "all") if isinstance(listed, InvalidReplyError) else len(listed) == len(value)
+
+    text = _attempt(lambda: fields.text("a"))
+    optional = _attempt(lambda: fields.optional_text("a"))
+    if isinstance(text, str):
+        # It can stand in an address and in a message.
+        assert text == optional != ""
+        assert path("/runs/{id}", id=f"x{text}").startswith("/runs/x")
+        assert text.encode()
+    else:
+        assert _is_error(text, "reply: field 'a' ")
+        assert optional in (None, "") or _is_error(optional, "reply: field 'a' ")
+
+    count = _attempt(lambda: fields.integer("a"))
+    if isinstance(count, int):
+        assert type(count) is int
+        assert count >= 0
+        assert f"{count / 3:.1%} of {count}"
+        assert fields.integer("a", default=7) == count
+    else:
+        assert _is_error(count, "reply: field 'a' ")
+        assert value is not None or fields.integer("a", default=7) == 7
+
+    number = _attempt(lambda: fields.optional_number("a"))
+    if isinstance(number, float):
+        assert math.isfinite(number)
+    else:
+        assert number is None or _is_error(number, "reply: field 'a' ")
+
+    flag = _attempt(lambda: fields.flag("a", default=True))
+    assert isinstance(flag, bool) or _is_error(flag, "reply: field 'a' ")
+
+    at = _attempt(lambda: fields.moment("a"))
+    if isinstance(at, datetime):
+        assert at.utcoffset() == timedelta(0)
+    else:
+        assert at is None or _is_error(at, "reply: field 'a' ")
+
+    child = _attempt(lambda: fields.child("a"))
+    if isinstance(child, Fields):
+        assert child.where == "reply.a"
+    else:
+        assert child is None or _is_error(child, "reply.a ")
+
+    children = _attempt(lambda: fields.children("a"))
+    if isinstance(children, list):
+        assert [each.where for each in children] == [f"reply.a[{at}]" for at in range(len(children))]
+    else:
+        assert _is_error(children, "reply.a")
+
+
+@given(st.datetimes(min_value=datetime(1000, 1, 1), max_value=datetime(9000, 1, 1)), st.integers(-12, 14))
+def test_times_in_every_spelling_are_one_moment(naive, hours):
+    offset = f"{hours:+03d}"
+    expected = moment(naive.isoformat() + offset + ":00", "x")
+    assert expected.tzinfo is UTC
+    text = naive.isoformat(sep=" ")
+    for spelling in (text + offset, text + offset + ":00", text + offset + "00", f"  {text}{offset} "):
+        assert moment(spelling, "x") == expected
+    assert moment(text, "x") == moment(text + "Z", "x") == naive.replace(tzinfo=UTC)
+
+
+def test_the_time_of_eggplants_sample():
+    assert moment("2018-05-31 17:00:01.366412+01", "x") == datetime(2018, 5, 31, 16, 0, 1, 366412, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("value", ["", " ", "tomorrow", "12:00", "2024-13-01", 0, 1700000000, True, [], {}])
+def test_what_is_not_a_time(value):
+    with pytest.raises(InvalidReplyError, match=r"^reply: field 'at' "):
+        moment(value, "reply: field 'at'")
+
+
+def test_an_empty_time_is_none():
+    assert Fields({"at": ""}, "r").moment("at") is None
+
+
+@pytest.mark.parametrize("spelling", ["runId", "run_id", "RUNID", "RunId", "run_Id_"])
+def test_keys_are_looked_up_without_regard_to_case_and_underscores(spelling):
+    assert Fields({spelling: "r-1"}, "r").text("runId") == "r-1"
+    assert Fields({spelling: "r-1"}, "r").text("run_id") == "r-1"
+
+
+def test_the_first_name_that_has_a_value_counts():
+    fields = Fields({"createdAt": None, "createAt": "x", "other": "y"}, "r")
+    assert fields.get("createdAt", "createAt", "other") == "x"
+    assert fields.get("nothing") is None
+
+
+def test_falsy_values_are_values():
+    fields = Fields({"nought": 0, "no": False, "empty": ""}, "r")
+    assert fields.get("nought", "empty") == 0
+    assert fields.integer("nought", default=5) == 0
+    assert fields.flag("no", default=True) is False
+    assert fields.optional_text("empty") == ""
+
+
+@pytest.mark.parametrize(("value", "found"), [(4711, "4711"), (1.5, "1.5"), ("x", "x"), ("ümläut 🐎", "ümläut 🐎")])
+def test_texts(value, found):
+    assert Fields({"a": value}, "reply").text("a") == found
+
+
+@pytest.mark.parametrize("value", [None, "", True, [], {}, "\ud800", "a\udfffb"], ids=repr)
+def test_what_is_no_text(value):
+    with pytest.raises(InvalidReplyError, match=_NAMED):
+        Fields({"a": value}, "reply").text("a")
+
+
+@pytest.mark.parametrize(("value", "found"), [(3, 3), (3.0, 3), ("3", 3), (" 3 ", 3), (0, 0), (10**15, 10**15)])
+def test_counts(value, found):
+    assert Fields({"a": value}, "reply").integer("a") == found
+
+
+@pytest.mark.parametrize(
+    "value", [None, -1, 2.5, "-1", "three", "", True, False, [], {}, 10**15 + 1, 1e300, math.inf, math.nan, "9" * 20]
+)
+def test_what_is_no_count(value):
+    with pytest.raises(InvalidReplyError, match=_NAMED):
+        Fields({"a": value}, "reply").integer("a")
+
+
+@pytest.mark.parametrize("value", ["1", True, [], {}, math.inf, math.nan, 10**400])
+def test_what_is_no_number(value):
+    with pytest.raises(InvalidReplyError, match=_NAMED):
+        Fields({"a": value}, "reply").optional_number("a")
+
+
+@pytest.mark.parametrize("value", ["true", 1, 0, [], {}])
+def test_what_is_no_flag(value):
+    with pytest.raises(InvalidReplyError, match=_NAMED):
+        Fields({"a": value}, "reply").flag("a", default=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (None, "missing"),
+        ({}, "an object"),
+        ([], "a list"),
+        ("x", "a text ('x')"),
+        (True, "true or false ('True')"),
+        (5, "a number ('5')"),
+        (5.5, "a number ('5.5')"),
+    ],
+)
+def test_errors_say_what_stands_there(value, kind):
+    with pytest.raises(InvalidReplyError) as caught:
+        objects(value, "data") if not isinstance(value, list) else Fields(value, "data")
+    assert str(caught.value).endswith(f"and is {kind}")
+
+
+def test_errors_quote_little():
+    with pytest.raises(InvalidReplyError) as caught:
+        objects("x" * 5000, "data")
+    assert len(str(caught.value)) < 150
+
+
+def test_runs_that_have_not_begun_are_the_newest():
+    def run(name, at):
+        return Run("omilia", name, RunState.QUEUED, "", started_at=at)
+
+    old, new = datetime(2020, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
+    runs = [run("old", old), run("waiting", None), run("new", new)]
+    ordered = sorted(runs, key=lambda each: newest_first(each.started_at), reverse=True)
+    assert [each.run_id for each in ordered] == ["waiting", "new", "old"]
+
+
+def test_what_is_not_json_is_an_invalid_reply():
+    for body in (b"[" * 200_000, b"<html>", b"", b"\xff\xfe", b"9" * 5000):
+        with pytest.raises(InvalidReplyError, match="the reply is not JSON"):
+            Reply(200, {"content-type": "text/html"}, body).json()
