@@ -6,14 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-
-import uvicorn
+from contextlib import suppress
 
 from .catalogue import connections, targets
 from .control import Control
 from .eggplant import GENERATIONS
 from .platform import Settings
-from .server import listen, server_config, url_of
+from .server import ForegroundServer, listen, url_of
 from .state import SandboxState
 
 
@@ -73,9 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"can't listen on {options.host}:{options.port}: {problem.strerror}")
     url = url_of(sock, options.tls_cert is not None)
     print(_introduction(state, url, options.tls_cert), flush=True)
-    config = server_config(state, Control(state), ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key)
-    with sock:
-        uvicorn.Server(config).run(sockets=[sock])
+    server = ForegroundServer(state, Control(state), options.tls_cert, options.tls_key)
+    # uvicorn raises the signal again once it has stopped.
+    with sock, suppress(KeyboardInterrupt):
+        server.run(sockets=[sock])
     return 0
 
 

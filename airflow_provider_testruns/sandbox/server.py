@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
@@ -18,31 +17,46 @@ from .catalogue import connections
 from .control import Control
 from .platform import Settings
 from .state import SandboxState
-from .wire import counting_protocol
+from .wire import Connections, counting_protocol
 
 _STARTING_SECONDS = 10.0
 _STOPPING_SECONDS = 10.0
 
 
-def server_config(state: SandboxState, control: Control, **options: Any) -> uvicorn.Config:
-    """Return uvicorn's configuration of one server.
+class ForegroundServer(uvicorn.Server):
+    """uvicorn with a sandbox's application.
 
-    :param options: further options of uvicorn.
+    :param state: the server's state.
+    :param control: the same, for the routes under ``/_sandbox``.
+    :param certfile: a certificate chain in PEM: the server then speaks TLS.
+    :param keyfile: its key.
     """
-    return uvicorn.Config(
-        create_app(state, control),
-        http=counting_protocol(state.traffic),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # Clients keep their connections for longer than uvicorn's 5 seconds between two polls.
-        timeout_keep_alive=75,
-        # What hangs on purpose must not keep the server from stopping.
-        timeout_graceful_shutdown=1,
-        **options,
-    )
+
+    def __init__(
+        self, state: SandboxState, control: Control, certfile: str | None = None, keyfile: str | None = None
+    ) -> None:
+        self._connections = Connections(state.traffic)
+        super().__init__(
+            uvicorn.Config(
+                create_app(state, control),
+                http=counting_protocol(self._connections),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                # Clients keep their connections for longer than uvicorn's 5 seconds between two polls.
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=1,
+                ssl_certfile=certfile,
+                ssl_keyfile=keyfile,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, without waiting for anybody."""
+        self._connections.abort()
+        await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -68,16 +82,14 @@ def url_of(sock: socket.socket, secure: bool) -> str:
     return f"{'https' if secure else 'http'}://{host}:{port}"
 
 
-class _AnnouncingServer(uvicorn.Server):
+class _AnnouncingServer(ForegroundServer):
     """Says when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
-        super().__init__(config)
-        self._ready = ready
+    ready: threading.Event
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._ready.set()
+        self.ready.set()
 
 
 class SandboxServer:
@@ -119,9 +131,8 @@ class SandboxServer:
         #: Direct access to faults, traffic and runs.
         self.control = Control(self._state)
         self._verify = verify
-        config = server_config(self._state, self.control, ssl_certfile=certfile, ssl_keyfile=keyfile)
-        self._started = threading.Event()
-        self._server = _AnnouncingServer(config, self._started)
+        self._server = _AnnouncingServer(self._state, self.control, certfile, keyfile)
+        self._started = self._server.ready = threading.Event()
         self._socket = listen(host, port)
         #: The address, without a slash at the end.
         self.url = url_of(self._socket, certfile is not None)
@@ -171,5 +182,4 @@ _log = logging.getLogger(__name__)
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what goes wrong in the event loop, but for clients that leave: they do so on purpose here."""
     if not isinstance(context.get("exception"), (ConnectionError, ssl.SSLError)):
-        with contextlib.suppress(RuntimeError):
-            _log.error("sandbox: %s", context.get("message"), exc_info=context.get("exception"))
+        _log.error("sandbox: %s", context.get("message"), exc_info=context.get("exception"))

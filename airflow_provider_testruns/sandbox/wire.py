@@ -28,8 +28,34 @@ MAX_BODY = 64 * 1024 * 1024
 _CHUNK = 64 * 1024
 
 
-def counting_protocol(traffic: Traffic) -> type[asyncio.Protocol]:
-    """Return an HTTP protocol for uvicorn that counts connections and hands on the transport.
+class Connections:
+    """The open TCP connections of one server.
+
+    :param traffic: counts them.
+    """
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._open: set[asyncio.Transport] = set()
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Take note of a connection."""
+        self._open.add(transport)
+        self._traffic.connection_opened()
+
+    def closed(self, transport: asyncio.Transport) -> None:
+        """Forget a connection."""
+        self._open.discard(transport)
+        self._traffic.connection_closed()
+
+    def abort(self) -> None:
+        """Cut every connection, so that nothing that hangs on purpose keeps the server from stopping."""
+        for transport in list(self._open):
+            transport.abort()
+
+
+def counting_protocol(connections: Connections) -> type[asyncio.Protocol]:
+    """Return an HTTP protocol for uvicorn that keeps count of its connections and hands on the transport.
 
     httptools is taken when it is there, as it is several times faster; h11 otherwise.
     """
@@ -41,15 +67,16 @@ def counting_protocol(traffic: Traffic) -> type[asyncio.Protocol]:
 
     class CountingProtocol(base):  # type: ignore[misc]
         app_state: dict[str, Any]
+        transport: asyncio.Transport
 
         def connection_made(self, transport: asyncio.Transport) -> None:
-            traffic.connection_opened()
+            connections.opened(transport)
             super().connection_made(transport)
             # uvicorn copies this into the scope of every request of the connection.
             self.app_state = {**self.app_state, "transport": transport}
 
         def connection_lost(self, exc: Exception | None) -> None:
-            traffic.connection_closed()
+            connections.closed(self.transport)
             super().connection_lost(exc)
 
     return cast(type[asyncio.Protocol], CountingProtocol)

@@ -1,0 +1,261 @@
+"""Eggplant: executions and every way to follow them, test configurations, results, and how strict it is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from airflow_provider_testruns.sandbox.control import Control
+from airflow_provider_testruns.sandbox.eggplant import named_id
+
+pytestmark = pytest.mark.integration
+
+CHECKOUT, RETURNS, BROKEN, EMPTY, RESTRICTED = (named_id(number) for number in range(1, 6))
+EXECUTIONS = "/execution_service/api/v1/executions"
+UNKNOWN = "81924a8d-e584-428f-8c38-58b53cccb332"
+
+
+def start(eggplant: Any, **fields: Any) -> str:
+    reply = eggplant.post(EXECUTIONS, json={"execution_type": "executing", **fields})
+    assert reply.status_code == 200, reply.text
+    assert reply.json().keys() == {"execution_id"}
+    return str(reply.json()["execution_id"])
+
+
+def progress(eggplant: Any, **form: Any) -> Any:
+    reply = eggplant.post("/api/run/progress", data=form)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def test_the_life_of_an_execution(eggplant: Any, control: Control) -> None:
+    run_id = start(eggplant, model_id=CHECKOUT)
+    row = progress(eggplant, id=run_id)
+    assert row.keys() == {
+        "id", "modelname", "username", "starttime", "endtime", "type",
+        "agentname", "initiator", "status", "processid",
+    }  # fmt: skip
+    assert (row["id"], row["modelname"], row["status"], row["endtime"]) == (run_id, "Checkout", "Running", None)
+    assert (row["type"], row["initiator"], row["agentname"]) == ("model", "api", None)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\+01", row["starttime"])
+    assert isinstance(row["processid"], str)
+    control.advance(10)
+    row = progress(eggplant, id=run_id)
+    assert row["status"] == "Passed"
+    assert row["endtime"] is not None
+    assert control.violations() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"model_id": CHECKOUT}, "Passed"),
+        ({"model_id": CHECKOUT, "test_case_id": 11, "agent": {"agent_id": "1", "is_hosted_agent": True}}, "Passed"),
+        ({"model_id": RETURNS}, "Failed"),
+        ({"model_id": RETURNS, "test_case_id": 21}, "Passed"),
+        ({"model_id": RETURNS, "test_case_id": 22}, "Failed"),
+        ({"model_id": BROKEN}, "Incomplete"),
+        ({"model_id": EMPTY}, "Passed"),
+        ({"script": "Checkout.script"}, "Passed"),
+        ({"script": "Returns.script"}, "Failed"),
+        ({"rerun_id": 22}, "Failed"),
+    ],
+)
+def test_how_executions_end(eggplant: Any, control: Control, fields: dict[str, Any], status: str) -> None:
+    run_id = start(eggplant, **fields)
+    control.advance(10)
+    row = progress(eggplant, id=run_id)
+    assert row["status"] == status
+    assert row["type"] == ("testcase" if "test_case_id" in fields else "script" if "script" in fields else "model")
+    assert row["endtime"] is not None
+
+
+def test_progress_by_model(eggplant: Any) -> None:
+    older, newer = start(eggplant, model_id=CHECKOUT), start(eggplant, model_id=CHECKOUT)
+    start(eggplant, model_id=RETURNS)
+    assert [r["id"] for r in progress(eggplant, modelName="Checkout")] == [newer, older]
+    assert [r["id"] for r in progress(eggplant, modelName="Checkout", limit=1)] == [newer]
+    assert progress(eggplant, modelName="Unknown") == []
+    assert progress(eggplant, id=UNKNOWN) == []
+
+
+@pytest.mark.parametrize(("shape", "kind"), [("documented", dict), ("list", list), ("items", dict)])
+def test_shapes_of_progress(eggplant: Any, control: Control, shape: str, kind: type) -> None:
+    run_id = start(eggplant, model_id=CHECKOUT)
+    control.configure(eggplant_progress_shape=shape)
+    found = progress(eggplant, id=run_id)
+    assert type(found) is kind
+    rows = found["items"] if shape == "items" else found if shape == "list" else [found]
+    assert [row["id"] for row in rows] == [run_id]
+
+
+def test_the_list_of_runs_is_oldest_first_and_paged(eggplant: Any) -> None:
+    for _ in range(3):
+        start(eggplant, model_id=CHECKOUT)
+    page = eggplant.json("/ai/runs?limit=2&offset=1")
+    assert page["total_count"] == 3
+    assert [item["id"] for item in page["items"]] == [2, 3]
+    assert eggplant.json("/ai/runs?limit=2&offset=3")["items"] == []
+    one = eggplant.json("/ai/runs/2")
+    assert one == page["items"][0]
+    assert one.keys() == {"id", "modelname", "runtype", "testcase", "teststatus", "starttime", "endtime"}
+    assert eggplant.get("/ai/runs/99").status_code == 404
+
+
+def test_single_executions(eggplant: Any, control: Control) -> None:
+    run_id = start(eggplant, model_id=CHECKOUT)
+    one = eggplant.json(f"{EXECUTIONS}/{run_id}")
+    assert (one["execution_id"], one["model_id"], one["status"]) == (run_id, CHECKOUT, "RUNNING")
+    control.advance(10)
+    assert eggplant.json(f"/ai/executions/{run_id}")["status"] == "Passed"
+    assert eggplant.get(f"{EXECUTIONS}/{UNKNOWN}").status_code == 404
+    assert eggplant.get(f"{EXECUTIONS}/7").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("generation", "found"),
+    [
+        ("full", (200, 200, 200, False, 200)),
+        ("progress_only", (200, 405, 404, False, 404)),
+        ("executions_get", (404, 200, 200, False, 200)),
+        ("runs_only", (404, 405, 404, True, 404)),
+    ],
+)
+def test_generations_of_the_server(
+    eggplant: Any, control: Control, generation: str, found: tuple[int, int, int, bool, int]
+) -> None:
+    run_id = start(eggplant, model_id=CHECKOUT)
+    control.configure(eggplant_generation=generation)
+    (item,) = eggplant.json("/ai/runs")["items"]
+    assert found == (
+        eggplant.post("/api/run/progress", data={"id": run_id}).status_code,
+        eggplant.get(f"{EXECUTIONS}/{run_id}").status_code,
+        eggplant.get(f"/ai/executions/{run_id}").status_code,
+        item.get("execution_id") == run_id,
+        eggplant.get("/api/v2/test_results").status_code,
+    )
+    assert control.violations() == []
+
+
+def test_aborting(eggplant: Any, control: Control) -> None:
+    run_id = start(eggplant, model_id=CHECKOUT)
+    reply = eggplant("DELETE", f"{EXECUTIONS}/{run_id}")
+    assert (reply.status_code, reply.content) == (204, b"")
+    assert progress(eggplant, id=run_id)["status"] == "Running"
+    control.advance(1)
+    row = progress(eggplant, id=run_id)
+    assert (row["status"], row["endtime"] is None) == ("Cancelled", False)
+    assert eggplant("DELETE", f"{EXECUTIONS}/{run_id}").status_code == 409
+    assert eggplant("DELETE", f"{EXECUTIONS}/{UNKNOWN}").status_code == 404
+    assert control.run(run_id)["cancelled_by"] == "eggplant.abort_execution"
+
+
+def test_models_and_agents(eggplant: Any, control: Control) -> None:
+    models = eggplant.json("/ai/models")
+    assert {m["name"]: m["modeluuid"] for m in models["items"]}["Checkout"] == CHECKOUT
+    assert RESTRICTED not in {m["modeluuid"] for m in models["items"]}
+    assert eggplant.json("/ai/agents")["total_count"] == 1
+    assert control.violations() == []
+    # What the document says lists the agents creates one.
+    assert eggplant.post("/ai/agents").status_code == 201
+    assert eggplant.json("/ai/agents")["total_count"] == 2
+    assert "creates an agent" in control.violations()[0]
+
+
+def test_a_model_without_access(eggplant: Any) -> None:
+    body = {"execution_type": "executing", "model_id": RESTRICTED}
+    assert eggplant.post(EXECUTIONS, json=body).status_code == 403
+    assert eggplant.post("/api/run/progress", data={"modelName": "Restricted"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "failures"), [(11, "Passed", 0), (12, "Failed", 1), (13, "Incomplete", 0)]
+)
+def test_test_configurations(eggplant: Any, control: Control, number: int, status: str, failures: int) -> None:
+    reply = eggplant.post(f"/task_scheduler_service/api/v1/task_instances/{named_id(number)}")
+    assert reply.status_code == 201
+    task_id = reply.json()["task_instance_id"]
+    assert eggplant.json(f"/ai/testconfigtasks/{task_id}")["runstatus"] == "Running"
+    control.advance(10)
+    task = eggplant.json(f"/ai/testconfigtasks/{task_id}")
+    assert task["runstatus"] == status
+    (result,) = eggplant.json("/api/v2/test_config_results")["items"]
+    assert result["id"] == task["test_config_result_id"]
+    assert eggplant.json(f"/api/v2/test_config_results/{result['id']}") == result
+    junit = eggplant.get(f"/api/v2/test_config_results/{result['id']}/junit")
+    assert junit.headers["Content-Type"] == "application/xml"
+    root = ElementTree.fromstring(junit.content)
+    assert len(root.findall(".//failure")) == failures
+    assert len(root.findall(".//testcase")) == (0 if status == "Incomplete" else 4)
+
+
+def test_results_logs_and_screenshots(eggplant: Any, control: Control) -> None:
+    passing, failing = start(eggplant, model_id=CHECKOUT), start(eggplant, model_id=RETURNS)
+    control.advance(10)
+    results = eggplant.json("/api/v2/test_results")
+    assert [r["execution_id"] for r in results["items"]] == [failing, passing]
+    found = eggplant.json("/api/v2/test_results", params={"execution_id": failing})
+    (result,) = found["items"]
+    assert (result["status"], result["model_name"], found["total_count"]) == ("FAILED", "Returns", 1)
+    path = f"/api/v2/test_results/{result['id']}"
+    assert eggplant.json(path) == result
+    assert any(line["severity"] == "ERROR" for line in eggplant.json(f"{path}/logs")["items"])
+    (picture,) = eggplant.json(f"{path}/screenshots")["items"]
+    image = eggplant.get(f"/api/v2/screenshots/{picture['id']}")
+    assert image.headers["Content-Type"] == "image/png"
+    assert image.content.startswith(b"\x89PNG")
+    assert eggplant.json("/ai/runlogs/2")["total_count"] > 0
+    assert eggplant.get(f"/api/v2/test_results/{UNKNOWN}/logs").status_code == 404
+
+
+def start_with(**fields: Any) -> dict[str, Any]:
+    return {"json": {"execution_type": "executing", "model_id": CHECKOUT, **fields}}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("POST", EXECUTIONS, {"json": {"execution_type": "executing"}}, 400),
+        ("POST", EXECUTIONS, {"json": {"model_id": CHECKOUT}}, 422),
+        ("POST", EXECUTIONS, start_with(execution_type="exploring"), 422),
+        ("POST", EXECUTIONS, start_with(model_id="Checkout"), 422),
+        ("POST", EXECUTIONS, start_with(model_id=UNKNOWN), 422),
+        ("POST", EXECUTIONS, start_with(test_case_id="11"), 422),
+        ("POST", EXECUTIONS, start_with(test_case_id=99), 422),
+        ("POST", EXECUTIONS, start_with(modelId=CHECKOUT), 422),
+        ("POST", EXECUTIONS, start_with(agent="1"), 422),
+        ("POST", EXECUTIONS, start_with(agent={"id": "1"}), 422),
+        ("POST", EXECUTIONS, start_with(sut={"criteria": "tag"}), 422),
+        ("POST", EXECUTIONS, {"data": {"model_id": CHECKOUT}}, 422),
+        ("POST", EXECUTIONS, {"data": "{", "headers": {"Content-Type": "application/json"}}, 422),
+        ("POST", f"{EXECUTIONS}/", start_with(), 404),
+        ("POST", "/api/run/progress", {"json": {"id": UNKNOWN}}, 400),
+        ("POST", "/api/run/progress", {"data": {"limit": "1"}}, 400),
+        ("POST", "/api/run/progress", {"data": {"id": UNKNOWN, "modelName": "Checkout"}}, 400),
+        ("POST", "/api/run/progress", {"data": {"id": UNKNOWN, "page": "1"}}, 400),
+        ("POST", "/api/run/progress", {"data": {"modelName": "Checkout", "limit": "all"}}, 400),
+        ("GET", "/api/run/progress", {}, 405),
+        ("GET", "/ai/runs/", {}, 404),
+        ("GET", "/ai/runs?page=1", {}, 422),
+        ("GET", "/ai/runs?limit=all", {}, 422),
+        ("GET", "/api/v2/test_results?name=x", {}, 422),
+    ],
+)
+def test_violations(
+    eggplant: Any, control: Control, method: str, path: str, options: dict[str, Any], status: int
+) -> None:
+    reply = eggplant(method, path, **options)
+    assert reply.status_code == status, reply.text
+    assert "detail" in reply.json()
+    assert len(control.violations()) == 1
+    assert control.runs() == []
+
+
+def test_no_token(eggplant: Any, control: Control) -> None:
+    del eggplant.session.headers["Authorization"]
+    reply = eggplant.get("/ai/runs")
+    assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert "no bearer token" in control.violations()[0]
