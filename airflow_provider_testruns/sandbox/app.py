@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .control import Control
 from .engine import Ending
 from .faults import FaultKind, FaultMoment
+from .mistakes import Mistake, UnknownRun
 from .pages import missing_page, run_page
 from .state import SandboxState
 from .wire import Gateway
@@ -107,13 +108,13 @@ def create_app(state: SandboxState, control: Control) -> FastAPI:
         redirect_slashes=False,
     )
 
-    @app.exception_handler(ValueError)
-    async def refuse(request: Request, problem: ValueError) -> JSONResponse:
+    @app.exception_handler(Mistake)
+    async def refuse(request: Request, problem: Mistake) -> JSONResponse:
         return JSONResponse({"detail": str(problem)}, status_code=400)
 
-    @app.exception_handler(KeyError)
-    async def miss(request: Request, problem: KeyError) -> JSONResponse:
-        return JSONResponse({"detail": str(problem.args[0])}, status_code=404)
+    @app.exception_handler(UnknownRun)
+    async def miss(request: Request, problem: UnknownRun) -> JSONResponse:
+        return JSONResponse({"detail": str(problem)}, status_code=404)
 
     _add_control(app, control)
     _add_pages(app, state)

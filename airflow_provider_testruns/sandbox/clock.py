@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta, timezone
 
+from .mistakes import Mistake
+
 
 class Clock:
     """Wall-clock time that can be moved forward, so that a test need not wait for an hour to pass."""
@@ -22,7 +24,7 @@ class Clock:
         :param seconds: how far; never negative, as runs and tokens only grow older.
         """
         if seconds < 0:
-            raise ValueError("time only moves forward")
+            raise Mistake("time only moves forward")
         self._offset += seconds
 
 

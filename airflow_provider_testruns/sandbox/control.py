@@ -16,6 +16,7 @@ from .eggplant import GENERATIONS
 from .engine import Ending, SimulatedRun
 from .faults import Fault, FaultKind, FaultMoment
 from .futureagi import AgentExecution
+from .mistakes import Mistake, UnknownRun
 from .omilia import OmiliaRun
 from .platform import Plan, Settings
 from .state import SandboxState
@@ -145,17 +146,17 @@ class Control:
         known = {f.name: f for f in fields(Settings)}
         for name, value in settings.items():
             if name not in known:
-                raise ValueError(f"no setting {name!r}, only {', '.join(known)}")
+                raise Mistake(f"no setting {name!r}, only {', '.join(known)}")
             current = getattr(self._state.settings, name)
             accepted = (int, float) if isinstance(current, float) else type(current)
             if isinstance(value, bool) != isinstance(current, bool) or not isinstance(value, accepted):
-                raise ValueError(f"{name} takes a {type(current).__name__}, not {value!r}")
+                raise Mistake(f"{name} takes a {type(current).__name__}, not {value!r}")
             if isinstance(value, (int, float)) and value < 0:
-                raise ValueError(f"{name} can't be negative")
+                raise Mistake(f"{name} can't be negative")
         if settings.get("eggplant_generation", "full") not in GENERATIONS:
-            raise ValueError(f"eggplant_generation is one of {', '.join(GENERATIONS)}")
+            raise Mistake(f"eggplant_generation is one of {', '.join(GENERATIONS)}")
         if settings.get("eggplant_progress_shape", "list") not in _PROGRESS_SHAPES:
-            raise ValueError(f"eggplant_progress_shape is one of {', '.join(_PROGRESS_SHAPES)}")
+            raise Mistake(f"eggplant_progress_shape is one of {', '.join(_PROGRESS_SHAPES)}")
         with self._state.lock:
             for name, value in settings.items():
                 setattr(self._state.settings, name, value)
@@ -266,7 +267,7 @@ class Control:
         :param recovers: True when calls that failed pass once they are run again.
         """
         if agent_type not in ("text", "voice"):
-            raise ValueError("agent_type is text or voice")
+            raise Mistake("agent_type is text or voice")
         with self._state.lock:
             made = self._state.futureagi.add_run_test(
                 name, _ending(ending), duration, id, scenarios, agent_type, recovers
@@ -390,7 +391,7 @@ class Control:
                 run.vanished = vanished
             if artifact_expired is not None:
                 if not isinstance(run, OmiliaRun):
-                    raise ValueError("only runs of Omilia have artifacts")
+                    raise Mistake("only runs of Omilia have artifacts")
                 run.artifact_expired = artifact_expired
             run.revision += 1
 
@@ -419,7 +420,7 @@ class Control:
         with self._state.lock:
             run = self._find(execution_id)
             if not isinstance(run, AgentExecution):
-                raise ValueError("only executions of Future AGI have calls")
+                raise Mistake("only executions of Future AGI have calls")
             return [call.id for call in run.calls]
 
     def state(self) -> dict[str, Any]:
@@ -437,7 +438,7 @@ class Control:
             run = api.runs.get(run_id.lower())
             if run is not None:
                 return run
-        raise KeyError(f"no run {run_id}")
+        raise UnknownRun(f"no run {run_id}")
 
 
 def _ending(ending: Ending | str | None) -> Ending | None:

@@ -44,6 +44,7 @@ from .exchange import (
     no_content,
 )
 from .identity import Credentials, IdentityProvider, bearer_token
+from .mistakes import Mistake
 from .platform import Plan, PlatformAPI, RunDescription, duration_of, ending_of
 
 CLIENT_ID = "sandbox-client"
@@ -797,7 +798,7 @@ class EggplantAPI(PlatformAPI):
         for model in (*self.models.values(), *self.configurations.values()):
             if id_or_name in (model.id, model.name):
                 return model
-        raise ValueError(f"no model or test configuration {id_or_name!r}")
+        raise Mistake(f"no model or test configuration {id_or_name!r}")
 
     def add_model(self, name: str, ending: Ending | None, duration: float | None, model_id: str | None) -> Model:
         """Create a model with two test cases, the second of which is flawed."""
@@ -811,14 +812,14 @@ class EggplantAPI(PlatformAPI):
     def simulate(self, target: Target, created: float, plan: Plan) -> SimulatedRun:
         """Start a run as a user of the platform does."""
         if not isinstance(target, Model):
-            raise ValueError("executions are started from models")
+            raise Mistake("executions are started from models")
         kind = "test configuration" if target.id in self.configurations else "run"
         return self._new_execution(target, {"model_id": target.id}, created, plan, kind=kind)
 
     def describe_run(self, run: SimulatedRun, now: float) -> RunDescription:
         """Describe a run for its page."""
         if not isinstance(run, Execution):
-            raise ValueError("not a run of this platform")
+            raise Mistake("not a run of this platform")
         rows: list[tuple[Any, ...]] = [(case.name, self._result_status(run, case, now).lower()) for case in run.results]
         lines = self._log_lines(run, run.results[0] if run.results else None, now)
         return RunDescription(

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from .clock import Clock
+from .mistakes import Mistake
 
 
 class FaultKind(StrEnum):
@@ -86,19 +87,22 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.kind in (FaultKind.LATENCY, FaultKind.HANG) and self.seconds <= 0:
-            raise ValueError(f"{self.kind.value} needs seconds")
+            raise Mistake(f"{self.kind.value} needs seconds")
         if self.kind is FaultKind.STATUS and self.status is None:
-            raise ValueError("status needs a status")
+            raise Mistake("status needs a status")
         if self.kind is FaultKind.HUGE and self.size <= 0:
-            raise ValueError("huge needs a size")
+            raise Mistake("huge needs a size")
         if self.kind is FaultKind.REDIRECT and not self.location:
-            raise ValueError("redirect needs a location")
+            raise Mistake("redirect needs a location")
         if self.status is not None and not 200 <= self.status <= 599:
-            raise ValueError("status lies between 200 and 599")
+            raise Mistake("status lies between 200 and 599")
         if self.probability is not None and not 0 <= self.probability <= 1:
-            raise ValueError("probability lies between 0 and 1")
+            raise Mistake("probability lies between 0 and 1")
         if self.path is not None:
-            re.compile(self.path)
+            try:
+                re.compile(self.path)
+            except re.error as problem:
+                raise Mistake(f"path is no regular expression: {problem}") from None
 
     def matches(self, platform: str, operation: str, method: str, path: str) -> bool:
         """Tell whether the order is about this request."""

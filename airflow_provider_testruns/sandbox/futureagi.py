@@ -41,6 +41,7 @@ from .exchange import (
     json_reply,
 )
 from .identity import bearer_token
+from .mistakes import Mistake
 from .platform import Plan, PlatformAPI, RunDescription, duration_of, ending_of
 
 API_KEY = "sandbox-canary-futureagi-api-key"
@@ -1712,7 +1713,7 @@ class FutureAgiAPI(PlatformAPI):
         for run_test in self.run_tests.values():
             if id_or_name in (run_test.id, run_test.name):
                 return run_test
-        raise ValueError(f"no run test {id_or_name!r}")
+        raise Mistake(f"no run test {id_or_name!r}")
 
     def add_run_test(
         self,
@@ -1746,14 +1747,14 @@ class FutureAgiAPI(PlatformAPI):
     def simulate(self, target: Target, created: float, plan: Plan) -> SimulatedRun:
         """Start an execution as a user of the platform does."""
         if not isinstance(target, RunTest):
-            raise ValueError("executions are started from run tests")
+            raise Mistake("executions are started from run tests")
         chosen = [s.id for s in target.scenarios]
         return self._new_execution(target, chosen, {"run_test_id": target.id}, created, plan)
 
     def describe_run(self, run: SimulatedRun, now: float) -> RunDescription:
         """Describe an execution for its page."""
         if not isinstance(run, AgentExecution):
-            raise ValueError("not a run of this platform")
+            raise Mistake("not a run of this platform")
         counts = self._counts(run, now)
         rows: list[tuple[Any, ...]] = []
         for call, status in self._scored_calls(run, now):

@@ -43,6 +43,7 @@ from .exchange import (
     no_content,
 )
 from .identity import Credentials, IdentityProvider, bearer_token
+from .mistakes import Mistake
 from .platform import Plan, PlatformAPI, RunDescription, duration_of, ending_of
 
 USER = "sandbox-user"
@@ -786,7 +787,7 @@ class OmiliaAPI(PlatformAPI):
         for project in self.projects.values():
             if id_or_name in (project.id, project.name):
                 return project
-        raise ValueError(f"no project {id_or_name!r}")
+        raise Mistake(f"no project {id_or_name!r}")
 
     def add_project(
         self,
@@ -815,14 +816,14 @@ class OmiliaAPI(PlatformAPI):
     def simulate(self, target: Target, created: float, plan: Plan) -> SimulatedRun:
         """Start a run as a user of the platform does."""
         if not isinstance(target, Project):
-            raise ValueError("runs are started from projects")
+            raise Mistake("runs are started from projects")
         arguments = {"projectId": target.id, "group": None, "utterance": None, "description": None}
         return self._new_run(target, "run", arguments, created, plan)
 
     def describe_run(self, run: SimulatedRun, now: float) -> RunDescription:
         """Describe a run for its page."""
         if not isinstance(run, OmiliaRun):
-            raise ValueError("not a run of this platform")
+            raise Mistake("not a run of this platform")
         stats = self._stats_json(run, now)
         done = self._done(run, now)
         rows = [
@@ -851,27 +852,27 @@ class OmiliaAPI(PlatformAPI):
 
 def _uploaded_file(exchange: Exchange) -> bytes:
     """Return the one file of a multipart upload."""
-    files: list[tuple[str, bytes]] = []
-    fields: list[str] = []
-
-    def take_field(item: Field) -> None:
-        fields.append((item.field_name or b"").decode("utf-8", "replace"))
-
-    def take_file(item: File) -> None:
-        item.file_object.seek(0)
-        files.append(((item.field_name or b"").decode("utf-8", "replace"), item.file_object.read()))
-        item.close()
-
+    files: list[File] = []
+    fields: list[Field] = []
     headers = {"Content-Type": exchange.headers["content-type"].encode("latin-1")}
     try:
-        parse_form(headers, io.BytesIO(exchange.body), take_field, take_file)
+        parse_form(headers, io.BytesIO(exchange.body), fields.append, files.append)
     except FormParserError:
         raise Refusal(_bad_request("body", "malformed multipart body"), "malformed multipart body") from None
-    for name in [*fields, *(name for name, _ in files if name != "file")]:
-        raise Refusal(_bad_request(name, "extra fields not permitted"), f"unknown field {name}")
-    if len(files) != 1:
-        raise Refusal(_bad_request("file", "field required"), f"{len(files)} files instead of one")
-    return files[0][1]
+    contents: list[bytes] = []
+    # Not while parsing: the parser has not finished with a file when it hands it over.
+    for file in files:
+        file.file_object.seek(0)
+        contents.append(file.file_object.read())
+        file.close()
+    items: list[Field | File] = [*fields, *files]
+    names = [(item.field_name or b"").decode("utf-8", "replace") for item in items]
+    for name in names:
+        if name != "file":
+            raise Refusal(_bad_request(name, "extra fields not permitted"), f"unknown field {name}")
+    if len(contents) != 1:
+        raise Refusal(_bad_request("file", "field required"), f"{len(contents)} files instead of one")
+    return contents[0]
 
 
 def _is_picked(template: CaseTemplate, filters: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from .clock import Clock
 from .eggplant import EggplantAPI
 from .faults import FaultBook
 from .futureagi import FutureAgiAPI
+from .mistakes import Mistake
 from .omilia import OmiliaAPI
 from .platform import PlatformAPI, Settings
 from .traffic import Traffic
@@ -39,4 +40,4 @@ class SandboxState:
         try:
             return self.platforms[name]
         except KeyError:
-            raise ValueError(f"no platform {name!r}, only {', '.join(self.platforms)}") from None
+            raise Mistake(f"no platform {name!r}, only {', '.join(self.platforms)}") from None
