@@ -1,0 +1,139 @@
+"""The example DAGs: they parse alone, show a form that refuses nonsense, and are what the demo takes them for."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.exceptions import ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_provider_testruns.operators.base import StartRunOperator
+from demo.results import expected_end
+
+pytestmark = pytest.mark.unit
+
+FILES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
+NAMES = [file.stem for file in FILES]
+#: Values that the forms must not let through.
+NONSENSE = [
+    ("example_eggplant", "model_id", "Checkout"),
+    ("example_eggplant", "model_id", None),
+    ("example_eggplant", "test_case_id", 0),
+    ("example_eggplant", "test_case_id", "eleven"),
+    ("example_eggplant", "agent", {"is_hosted_agent": True}),
+    ("example_eggplant", "agent", {"agent_id": "1", "speed": 2}),
+    ("example_futureagi", "run_test_id", "nightly-support-sim"),
+    ("example_futureagi", "scenario_ids", []),
+    ("example_futureagi", "scenario_ids", ["Parcel is late"]),
+    ("example_futureagi", "eval_thresholds", {"politeness": 85}),
+    ("example_omilia", "project_id", "smoke"),
+    ("example_omilia", "group", "nobody"),
+    ("example_omilia", "utterance", "x" * 201),
+    ("example_release_gate", "version", "next"),
+    ("example_release_gate", "test_cases", ["eleven"]),
+    ("example_release_gate", "scenario_selections", [[]]),
+    ("example_release_gate", "projects", []),
+    ("example_failing_tests", "group", 7),
+]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch):
+    """Reads an example DAG where there are no connections and no network."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError(f"a DAG file talks to somebody: {args[1:]}")
+
+    for name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+    def read(name: str) -> DAG:
+        dag = runpy.run_path(str(next(file for file in FILES if file.stem == name)))["dag"]
+        assert isinstance(dag, DAG)
+        return dag
+
+    return read
+
+
+def test_all_examples_are_here() -> None:
+    assert NAMES == [
+        "example_eggplant",
+        "example_failing_tests",
+        "example_futureagi",
+        "example_omilia",
+        "example_release_gate",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_named_after_its_file_and_serialises(load, name: str) -> None:
+    dag = load(name)
+    assert dag.dag_id == name
+    data = DagSerialization.to_dict(dag)
+    DagSerialization.validate_schema(data)
+    again = DagSerialization.from_dict(json.loads(json.dumps(data)))
+    assert set(again.task_ids) == set(dag.task_ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_param_is_typed_explained_and_valid(load, name: str) -> None:
+    params = load(name).params
+    assert params
+    for key in params:
+        param = params.get_param(key)
+        assert {"type", "title"} <= set(param.schema), key
+        assert param.description, key
+        param.resolve()
+
+
+@pytest.mark.parametrize(("name", "key", "value"), NONSENSE)
+def test_form_refuses(load, name: str, key: str, value: Any) -> None:
+    param = load(name).params.get_param(key)
+    with pytest.raises(ParamValidationError):
+        param.resolve(value)
+
+
+def test_nonsense_is_tried_on_every_param(load) -> None:
+    tried = {(name, key) for name, key, _ in NONSENSE}
+    assert tried == {(name, key) for name in NAMES for key in load(name).params}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_are_started_and_waited_for_without_a_worker(load, name: str) -> None:
+    starts = 0
+    dag = load(name)
+    for task in dag.tasks:
+        if isinstance(task, MappedOperator) and issubclass(task.operator_class, StartRunOperator):
+            starts += 1
+            assert {**dag.default_args, **task.partial_kwargs}["deferrable"] is True
+            # Airflow can't start a mapped task for which these are None.
+            assert task.inlets == []
+            assert task.outlets == []
+        elif isinstance(task, StartRunOperator):
+            starts += 1
+            assert task.deferrable is True
+    assert starts >= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_how_it_ends(load, name: str) -> None:
+    tags = [{"name": tag} for tag in load(name).tags]
+    expected = "failed" if name == "example_failing_tests" else "passed"
+    assert expected_end({"dag_id": name, "tags": tags}) == expected
+
+
+def test_release_waits_for_every_platform(load) -> None:
+    release = load("example_release_gate").get_task("release")
+    assert release.upstream_task_ids == {"checkout", "support", "voice"}
+    assert release.trigger_rule == "all_success"
