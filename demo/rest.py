@@ -1,0 +1,168 @@
+"""What the demo and the end-to-end tests ask of Airflow's REST API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+_TIMEOUT = 30.0
+
+
+class AirflowApiError(Exception):
+    """Airflow answered with an error.
+
+    :param status: the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AirflowApi:
+    """A client for ``/api/v2`` of an Airflow that asks for no login.
+
+    Its replies are Airflow's own, as dicts. Whatever can't be reached is a :class:`requests.ConnectionError`.
+
+    :param url: the address of the API server.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._session = requests.Session()
+        # Neither a proxy nor a .netrc has to do with this machine's own servers.
+        self._session.trust_env = False
+
+    def ask(self, method: str, path: str, *, json: Any = None, params: Mapping[str, Any] | None = None) -> Any:
+        """Send one request and return the reply.
+
+        :param path: the path after ``/api/v2``.
+        :raises AirflowApiError: for an error reply.
+        """
+        reply = self._session.request(
+            method,
+            f"{self.url}/api/v2{path}",
+            json=json,
+            params=params,
+            headers={"Accept": "application/json"},
+            timeout=_TIMEOUT,
+        )
+        if not reply.ok:
+            raise AirflowApiError(f"{method} {path}: {reply.status_code} {reply.text[:500]}", reply.status_code)
+        return reply.json() if reply.content else None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def health(self) -> dict[str, str | None]:
+        """The state of ``metadatabase, scheduler, triggerer, dag_processor``: ``healthy`` or something else."""
+        reply = self.ask("GET", "/monitor/health")
+        return {name: part and part["status"] for name, part in reply.items()}
+
+    def dags(self) -> dict[str, dict[str, Any]]:
+        """The DAGs by id."""
+        return {dag["dag_id"]: dag for dag in self.ask("GET", "/dags", params={"limit": 100})["dags"]}
+
+    def import_errors(self) -> dict[str, str]:
+        """What went wrong in reading DAG files, by file name."""
+        errors = self.ask("GET", "/importErrors", params={"limit": 100})["import_errors"]
+        return {error["filename"]: error["stack_trace"] for error in errors}
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a DAG run with the form's defaults, but for ``conf``; return its run id."""
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        return str(self.ask("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """One DAG run."""
+        reply: dict[str, Any] = self.ask("GET", _run(dag_id, run_id))
+        return reply
+
+    def all_dag_runs(self) -> list[dict[str, Any]]:
+        """The DAG runs of all DAGs in one call."""
+        # Not the list call that takes a body: Airflow writes each POST down, and SQLite has one writer at a time.
+        return list(self.ask("GET", "/dags/~/dagRuns", params={"limit": 100})["dag_runs"])
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The task instances of a DAG run, mapped ones included."""
+        reply = self.ask("GET", f"{_run(dag_id, run_id)}/taskInstances", params={"limit": 100})
+        return list(reply["task_instances"])
+
+    def all_task_instances(self) -> list[dict[str, Any]]:
+        """The task instances of all DAG runs in one call, mapped ones included."""
+        reply = self.ask("GET", "/dags/~/dagRuns/~/taskInstances", params={"limit": 100})
+        return list(reply["task_instances"])
+
+    def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
+        """One task instance; its ``state`` is ``None`` before it is scheduled."""
+        path = _task(dag_id, run_id, task_id) + (f"/{map_index}" if map_index >= 0 else "")
+        reply: dict[str, Any] = self.ask("GET", path)
+        return reply
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """An XCom's value; ``None`` when there is none."""
+        path = f"{_task(dag_id, run_id, task_id)}/xcomEntries/{quote(key, safe='')}"
+        try:
+            return self.ask("GET", path, params={"map_index": map_index, "deserialize": "true"})["value"]
+        except AirflowApiError as e:
+            if e.status == 404:
+                return None
+            raise
+
+    def links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
+        """The addresses behind a task's buttons, by the button's name."""
+        path = f"{_task(dag_id, run_id, task_id)}/links"
+        reply: dict[str, str | None] = self.ask("GET", path, params={"map_index": map_index})["extra_links"]
+        return reply
+
+    def task_state(self, dag_id: str, run_id: str, task_id: str, key: str, map_index: int = -1) -> Any:
+        """A value of the task state store; ``None`` when there is none."""
+        path = f"{_task(dag_id, run_id, task_id)}/state-store/{quote(key, safe='')}"
+        try:
+            return self.ask("GET", path, params={"map_index": map_index})["value"]
+        except AirflowApiError as e:
+            if e.status == 404:
+                return None
+            raise
+
+    def log(
+        self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1
+    ) -> list[dict[str, Any]]:
+        """A try's log, an entry per line as Airflow keeps it: ``event`` is the text."""
+        path = f"{_task(dag_id, run_id, task_id)}/logs/{try_number}"
+        reply = self.ask("GET", path, params={"map_index": map_index, "full_content": "true"})
+        return [line if isinstance(line, dict) else {"event": line} for line in reply["content"]]
+
+    def errors(
+        self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1
+    ) -> list[tuple[str, str]]:
+        """Type and message of the exceptions that a try's log ends with, the outermost one first."""
+        details = [line.get("error_detail") for line in self.log(dag_id, run_id, task_id, try_number, map_index)]
+        last = next((detail for detail in reversed(details) if detail), [])
+        return [(error["exc_type"], error["exc_value"]) for error in last]
+
+    def clear(self, dag_id: str, run_id: str, task_ids: Sequence[str | tuple[str, int]], **options: Any) -> None:
+        """Clear task instances, whatever their state.
+
+        :param task_ids: tasks, or pairs of a mapped task and an index.
+        :param options: others of Airflow's ``clearTaskInstances``, ``include_downstream`` say.
+        """
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": list(task_ids), "only_failed": False, **options}
+        self.ask("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
+
+    def set_state(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
+        """Mark a task instance as ``success``, ``failed`` or ``skipped``, as a user does in the UI."""
+        path = _task(dag_id, run_id, task_id) + (f"/{map_index}" if map_index >= 0 else "")
+        self.ask("PATCH", path, json={"new_state": state})
+
+
+def _run(dag_id: str, run_id: str) -> str:
+    return f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
+
+
+def _task(dag_id: str, run_id: str, task_id: str) -> str:
+    return f"{_run(dag_id, run_id)}/taskInstances/{task_id}"
