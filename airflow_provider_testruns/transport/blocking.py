@@ -163,7 +163,7 @@ class BlockingClient:
                 http.close()
 
     def _receive(self, response: requests.Response, request: Request) -> bytes:
-        if request.save_to is not None and response.ok:
+        if request.save_to is not None and 200 <= response.status_code < 300:
             with request.save_to.open("wb") as file:
                 for chunk in response.iter_content(_CHUNK):
                     file.write(chunk)

@@ -89,6 +89,7 @@ class Session:
     clock: Callable[[], float] = time.time
     #: The platform's clock minus ours in seconds, by the last reply's ``Date``; ``None`` before the first.
     clock_offset: float | None = field(default=None, init=False)
+    _renewing: bool = field(default=False, init=False, repr=False)
 
     def carry(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> Flow[T]:
         """Turn a platform's steps into a flow of requests.
@@ -144,7 +145,9 @@ class Session:
             if tally is not None:
                 tally.requests += 1
                 tally.bytes += len(reply.body)
-            if reply.status == 401 and not renewed and self.auth.may_renew():
+            # Another flow may have renewed it while this request was on its way, or be about to.
+            elsewhere = self._renewing or self.auth.current != used
+            if reply.status == 401 and not renewed and (elsewhere or self.auth.may_renew()):
                 renewed = True
                 yield from self._renew(used)
                 continue
@@ -188,7 +191,11 @@ class Session:
         """The flow behind :class:`Renew`; the driver sees to it that only one runs at a time."""
         if self.auth.headers() is not None and self.auth.current != stale:
             return
-        yield from self.auth.renew(self._token_body)
+        self._renewing = True
+        try:
+            yield from self.auth.renew(self._token_body)
+        finally:
+            self._renewing = False
 
     def _token_body(self, request: Request, fields: str) -> Flow[bytes]:
         what = "get a token"
