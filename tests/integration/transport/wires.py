@@ -181,6 +181,10 @@ class Line:
         self.server.seen.append(seen)
         return seen
 
+    def linger(self) -> None:
+        """Say nothing until the server is closed."""
+        self.server.closing.wait(10)
+
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
@@ -203,6 +207,8 @@ class RawServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
+        #: Set when the server is to end.
+        self.closing = threading.Event()
         #: Every request that was read whole.
         self.seen: list[Seen] = []
         #: How many connections there were.
@@ -234,6 +240,7 @@ class RawServer:
                 self._talk(Line(sock, self, number))
 
     def close(self) -> None:
+        self.closing.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
