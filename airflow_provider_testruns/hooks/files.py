@@ -37,7 +37,12 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def save(
-    target: Place, fetch: Callable[[Path], object], *, name: str, check: Callable[[Path], None] | None = None
+    target: Place,
+    fetch: Callable[[Path], object],
+    *,
+    name: str,
+    check: Callable[[Path], None] | None = None,
+    into: bool = False,
 ) -> str:
     """Put a file in its place when it is complete, and leave the place as it was when it never is.
 
@@ -46,12 +51,13 @@ def save(
     :param fetch: writes the whole file to the local path that it is given.
     :param name: the file's name in a folder.
     :param check: raises when the file is not what it should be.
+    :param into: whether ``target`` is a folder, be it there or not.
     :return: where the file is.
     :raises ConfigurationError: when ``target`` can't be a place.
     """
     place = _place(target, "path")
     name = _NOT_IN_A_NAME.sub("_", name).lstrip(".") or "file"
-    into = str(target).strip().endswith("/")
+    into = into or str(target).strip().endswith("/")
     if not isinstance(place, Path):
         return _save_remote(place / name if into else place, fetch, check)
     if into or place.is_dir():

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_testruns.exceptions import NotFoundError
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.files import as_zip, require_zip, save
-from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.model import Kind, Run
 from airflow_provider_testruns.platforms.call import Call, ask
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
@@ -410,6 +411,26 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """
         return self._send(self.platform.get_golden_dialog(dialog_id))
 
+    def save_artifacts(self, run: Run, folder: str | os.PathLike[str] | ObjectStoragePath) -> list[str]:
+        """Write the artifact of a final run, or of a generation, complete or not at all.
+
+        :param run: as :meth:`get_report` gave it.
+        :param folder: a local folder or an object storage URL; made if it is not there. The file is
+            ``{run_id}_artifacts.zip``.
+        :return: where it was written; empty when the platform has none, as of a revoked run, or has none any more.
+        """
+        kind, call = (
+            ("generation", self.platform.download_generation_artifact)
+            if run.kind is Kind.GENERATION
+            else ("run", self.platform.download_run_artifact)
+        )
+        name, what = f"{run.run_id}_artifacts.zip", f"the artifact of {kind} {run.run_id}"
+        try:
+            return [self._download(folder, name, what, lambda file: call(run.run_id, file), into=True)]
+        except NotFoundError as e:
+            self.log.info("There is no artifact to save. %s", e)
+            return []
+
     def _send(self, call: Call[T]) -> T:
         return self.ask(ask(call))
 
@@ -419,6 +440,8 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         name: str,
         what: str,
         call_for: Callable[[Path], Call[None]],
+        *,
+        into: bool = False,
     ) -> str:
         call_for(Path())  # a wrong id is found before any folder is made
         return save(
@@ -426,6 +449,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
             lambda file: self._send(call_for(file)),
             name=name,
             check=require_zip(f"Connection {self.conn_id!r}: {what}"),
+            into=into,
         )
 
     def _mask(self, secret: str | None) -> None:

@@ -68,6 +68,7 @@ def test_a_file_is_put_in_its_place(tmp_path, as_text):
 def test_a_folder_takes_the_file_under_its_own_name(tmp_path):
     assert save(tmp_path, _writes(b"1"), name="r-1_artifacts.zip") == str(tmp_path / "r-1_artifacts.zip")
     assert save(f"{tmp_path}/new/", _writes(b"2"), name="r-2.zip") == str(tmp_path / "new" / "r-2.zip")
+    assert save(tmp_path / "a", _writes(b"3"), name="r-3.zip", into=True) == str(tmp_path / "a" / "r-3.zip")
 
 
 def test_a_name_made_of_an_id_stays_in_its_folder(tmp_path):
@@ -142,6 +143,7 @@ def test_object_storage_takes_the_file_when_it_is_complete(storage):
     assert storage.cat("/store/runs/a.zip") == b"whole"
     assert save(f"{_REMOTE}/runs/", _writes(b"in"), name="r-1.zip") == f"{_REMOTE}/runs/r-1.zip"
     assert storage.cat("/store/runs/r-1.zip") == b"in"
+    assert save(f"{_REMOTE}/new", _writes(b"in"), name="r-2.zip", into=True) == f"{_REMOTE}/new/r-2.zip"
 
 
 def test_object_storage_gets_nothing_of_a_broken_download(storage):

@@ -314,6 +314,18 @@ def test_artifacts_are_complete_or_absent(hook, sandbox, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["run.zip"]
 
 
+def test_what_the_platform_keeps_is_saved(hook, sandbox, tmp_path):
+    run = finished(hook, hook.create_run(SMOKE))
+    generation = finished(hook, hook.start_run(kind="generation", project_id=SMOKE))
+    folder = tmp_path / "new"
+    for kept in (run, generation):
+        (written,) = hook.save_artifacts(kept, str(folder))
+        assert written == str(folder / f"{kept.run_id}_artifacts.zip")
+        assert zipfile.is_zipfile(written)
+    sandbox.control.set_run(run.run_id, artifact_expired=True)
+    assert hook.save_artifacts(run, tmp_path / "other") == []
+
+
 def test_a_large_artifact_takes_little_memory(hook, sandbox, tmp_path):
     run = finished(hook, hook.create_run(SMOKE))
     size = 48 * 1024 * 1024
