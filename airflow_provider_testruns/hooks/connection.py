@@ -213,7 +213,7 @@ def _timeout(conn_id: str, value: Any) -> float:
         return _DEFAULT_TIMEOUT
     try:
         seconds = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = float("nan")
     if not 1 <= seconds <= 600:
         raise ConfigurationError(
