@@ -209,11 +209,10 @@ class FakePlatform(Platform):
                 raise look
             return look
         cancelled_at = self._cancelled_at.get(run_id)
-        if cancelled_at is not None and self.clock() >= cancelled_at + self.stops_after:
-            self.end(run_id, Verdict.CANCELLED)
         for run in self.runs:
             if run.run_id == run_id:
-                return run
+                over = cancelled_at is not None and self.clock() >= cancelled_at + self.stops_after
+                return self.end(run_id, Verdict.CANCELLED) if over and not run.final else run
         raise NotFoundError(f"Connection 'c' could not get run {run_id}: HTTP 404.", status=404)
 
     def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:

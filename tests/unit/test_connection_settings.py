@@ -1,0 +1,350 @@
+"""Reading a connection: every field, every form of address, and errors that name the field and show no secret."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from airflow.sdk import Connection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.hooks.connection import Settings
+from tests.unit.strategies import json_values
+
+pytestmark = pytest.mark.unit
+
+_HOST = "https://dai.example.com:8000"
+
+
+def _read(default_host: str = "", **fields) -> Settings:
+    conn = Connection(conn_id="con", conn_type="eggplant", **{"host": _HOST, **fields})
+    return Settings.read(conn, conn.extra_dejson, default_host=default_host)
+
+
+def _problem(default_host: str = "", **fields) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        _read(default_host, **fields)
+    said = str(caught.value)
+    assert said.startswith("Connection 'con': ")
+    assert "canary" not in said
+    return said.removeprefix("Connection 'con': ")
+
+
+def _with(**extra) -> Settings:
+    return _read(extra=json.dumps(extra))
+
+
+# All fields
+
+
+def test_every_field():
+    settings = _read(
+        host="https://dai.example.com:8000/path/",
+        login=" client ",
+        password="canary-secret\n",
+        extra=json.dumps({"realm": "r", "verify": False, "timeout": 5}),
+    )
+    assert settings == Settings(
+        "con",
+        "https://dai.example.com:8000/path",
+        "client",
+        "canary-secret",
+        {"realm": "r", "verify": False, "timeout": 5},
+        False,
+        5.0,
+    )
+
+
+def test_what_is_not_filled_in_has_its_default():
+    settings = _read()
+    assert (settings.login, settings.password, settings.extra) == ("", "", {})
+    assert settings.verify is True
+    assert settings.timeout == 30.0
+
+
+def test_secrets_are_not_in_the_repr():
+    assert "canary" not in repr(_read(password="canary-1", extra='{"secret_key": "canary-2"}'))
+
+
+# The address
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_url"),
+    [
+        ({"host": "https://h"}, "https://h"),
+        ({"host": "https://h/"}, "https://h"),
+        ({"host": " https://h/a/b// "}, "https://h/a/b"),
+        ({"host": "http://localhost:8000/eggplant"}, "http://localhost:8000/eggplant"),
+        ({"host": "HTTPS://h"}, "https://h"),
+        ({"host": "h"}, "https://h"),
+        ({"host": "h:8443"}, "https://h:8443"),
+        ({"host": "h/a"}, "https://h/a"),
+        ({"host": "h", "schema": "http"}, "http://h"),
+        ({"host": "h", "schema": "HTTPS"}, "https://h"),
+        ({"host": "h", "schema": "http", "port": 8000}, "http://h:8000"),
+        ({"host": "h", "port": 8000}, "https://h:8000"),
+        ({"host": "https://h", "port": 8000}, "https://h:8000"),
+        ({"host": "https://h:1", "port": 8000}, "https://h:1"),
+        ({"host": "https://h/a", "port": 8000}, "https://h:8000/a"),
+        ({"host": "https://h", "schema": "a/b"}, "https://h/a/b"),
+        ({"host": "https://h/a", "schema": "/b/"}, "https://h/a/b"),
+        ({"host": "http://h", "schema": "https"}, "http://h"),
+        ({"host": "h", "schema": "a"}, "https://h/a"),
+        ({"host": "https://[::1]:8000"}, "https://[::1]:8000"),
+        ({"host": "https://10.0.0.1"}, "https://10.0.0.1"),
+    ],
+    ids=str,
+)
+def test_forms_of_the_address(fields, base_url):
+    assert _read(**fields).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("uri", "base_url"),
+    [
+        ("eggplant://id:s%40c@dai.example.com:8000/https", "https://dai.example.com:8000"),
+        ("eggplant://id:s%40c@dai.example.com/http", "http://dai.example.com"),
+        ("eggplant://id:s%40c@dai.example.com", "https://dai.example.com"),
+        ("eggplant://id:s%40c@https%3A%2F%2Fdai.example.com%3A8000%2Fbase", "https://dai.example.com:8000/base"),
+        ("eggplant://https://id:s%40c@dai.example.com:8000/base", "https://dai.example.com:8000/base"),
+        ("eggplant://http://id:s%40c@localhost:8000", "http://localhost:8000"),
+    ],
+)
+def test_connection_uris_as_airflow_reads_them(uri, base_url):
+    conn = Connection.from_uri(uri, "con")
+    settings = Settings.read(conn, conn.extra_dejson)
+    assert (settings.base_url, settings.login, settings.password) == (base_url, "id", "s@c")
+
+
+def test_extras_of_a_connection_uri():
+    conn = Connection.from_uri("futureagi://:key@/?secret_key=abc&timeout=5&verify=false", "con")
+    settings = Settings.read(conn, conn.extra_dejson, default_host="https://api.example.com")
+    assert settings.base_url == "https://api.example.com"
+    assert settings.text("secret_key") == "abc"
+    assert settings.timeout == 5.0
+    assert settings.verify is False
+
+
+def test_a_default_address_is_only_for_an_empty_host():
+    default = "https://api.example.com"
+    assert _read(default, host="").base_url == default
+    assert _read(default, host=None, schema="https", port=1).base_url == default
+    assert _read(default, host="http://own").base_url == "http://own"
+
+
+def test_an_address_must_be_there():
+    assert _problem(host="") == (
+        "host is empty. Fill in the platform's address with its scheme, such as https://dai.example.com:8000."
+    )
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "ftp://h",
+        "file:///etc/passwd",
+        "https://",
+        "https://:8000",
+        "https://h:port",
+        "https://h:0",
+        "https://h:99999",
+        "https://[bad",
+        "https://h h",
+        "h:8000:9000",
+        "ftp://id:canary-pass@h",
+        "ftp://h?key=canary-key",
+        "ftp://h#canary",
+        "id:canary-pass@h:port",
+    ],
+)
+def test_what_is_no_address(host):
+    assert _problem(host=host).startswith(
+        "host must be an http or https address such as https://dai.example.com:8000, got "
+    )
+
+
+@pytest.mark.parametrize("host", ["https://id:canary-pass@h", "https://canary-key@h", "id:canary-pass@h"])
+def test_credentials_do_not_belong_into_the_address(host):
+    assert _problem(host=host) == ("host must not hold a user or password; the fields login and password do.")
+
+
+@pytest.mark.parametrize("host", ["https://h/a?key=canary-key", "https://h/a#canary", "h/a?x=canary"])
+def test_an_address_ends_with_its_path(host):
+    said = _problem(host=host)
+    assert said.startswith("host must end with the path, without '?' or '#'")
+    assert "h/a" in said
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 1_000_000])
+def test_ports_that_do_not_exist(port):
+    assert _problem(host="h", port=port) == f"port must be 1 to 65535, got {port}."
+
+
+@pytest.mark.parametrize("field", ["host", "login", "password"])
+@pytest.mark.parametrize("value", ["canary\nsecret", "canary\x00secret", "canary\u200bsecret", "canary\u00a0secret"])
+def test_what_copying_brings_along_is_named_and_not_shown(field, value):
+    assert _problem(**{field: value}) == (
+        f"{field} holds a line break or another character that can't be printed, likely from copying; enter it again."
+    )
+
+
+def test_other_alphabets_are_welcome():
+    settings = _read(login="jürgen", password="пароль")
+    assert (settings.login, settings.password) == ("jürgen", "пароль")
+
+
+# verify and timeout
+
+
+@pytest.mark.parametrize(
+    ("value", "verify"),
+    [(None, True), ("", True), (True, True), (False, False), ("true", True), (" False ", False), ("TRUE", True)],
+)
+def test_verify(value, verify):
+    assert _with(verify=value).verify is verify
+
+
+def test_verify_may_be_a_ca_bundle(tmp_path):
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    assert _with(verify=str(bundle)).verify == str(bundle)
+    assert _with(verify=str(tmp_path)).verify == str(tmp_path)
+
+
+def test_a_ca_bundle_must_be_there(tmp_path):
+    said = _problem(extra=json.dumps({"verify": str(tmp_path / "none.pem")}))
+    assert said.startswith("verify must be true, false or the path of a CA bundle; there is no file ")
+    assert "none.pem" in said
+
+
+@pytest.mark.parametrize("value", [0, 1, 2.5, [], {}, ["x"]])
+def test_what_verify_cannot_be(value):
+    said = _problem(extra=json.dumps({"verify": value}))
+    assert said == f"verify must be true, false or the path of a CA bundle, got {value!r}."
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(None, 30.0), ("", 30.0), (1, 1.0), (2.5, 2.5), ("45", 45.0), (" 5 ", 5.0), (600, 600.0)]
+)
+def test_timeout(value, seconds):
+    assert _with(timeout=value).timeout == seconds
+
+
+@pytest.mark.parametrize("value", [0, 0.5, -1, 601, "soon", True, False, [], {}, "nan", "inf", "1e999"])
+def test_what_the_timeout_cannot_be(value):
+    said = _problem(extra=json.dumps({"timeout": value}))
+    assert said == f"timeout must be 1 to 600 seconds for one request, got {value!r}."
+
+
+# Other extras
+
+
+@pytest.mark.parametrize(("value", "found"), [("x", "x"), (" x ", "x"), ("", "d"), ("  ", "d"), (None, "d")])
+def test_texts(value, found):
+    assert _with(realm=value).text("realm", "d") == found
+    assert _read().text("realm", "d") == "d"
+
+
+@pytest.mark.parametrize("value", [5, True, ["canary"], {"a": "canary"}])
+def test_what_is_no_text(value):
+    with pytest.raises(ConfigurationError) as caught:
+        _with(secret_key=value).text("secret_key")
+    assert str(caught.value) == f"Connection 'con': secret_key must be a text, got {type(value).__name__}."
+
+
+def test_a_secret_with_a_line_break_is_not_shown():
+    with pytest.raises(ConfigurationError) as caught:
+        _with(secret_key="canary\nkey").text("secret_key")
+    assert str(caught.value).startswith("Connection 'con': secret_key holds a line break")
+    assert "canary" not in str(caught.value)
+
+
+def test_choices():
+    allowed = ("password", "client_credentials")
+    assert _with(grant_type="password").choice("grant_type", allowed) == "password"
+    assert _with(grant_type="").choice("grant_type", allowed, "password") == "password"
+    assert _read().choice("grant_type", allowed) == ""
+    with pytest.raises(ConfigurationError) as caught:
+        _with(grant_type="Password").choice("grant_type", iter(allowed))
+    assert str(caught.value) == (
+        "Connection 'con': grant_type must be one of password, client_credentials, got 'Password'."
+    )
+
+
+def test_urls():
+    assert _with(auth_url="https://sso/realms/r/token/").url("auth_url") == "https://sso/realms/r/token"
+    assert _with(auth_url="").url("auth_url") == ""
+    assert _read().url("auth_url") == ""
+    for value in ("sso/token", "ftp://sso", "https://id:canary@sso/t", "https://sso/t?key=canary"):
+        with pytest.raises(ConfigurationError, match=r"^Connection 'con': auth_url must ") as caught:
+            _with(auth_url=value).url("auth_url")
+        assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "template", ["", "https://h/{run_id}", "{base_url}/x/{run_id}?p={project_id}", "https://h/fixed", "{{x}}{run_id}"]
+)
+def test_templates(template):
+    assert (
+        _with(run_url_template=template).template("run_url_template", ["base_url", "run_id", "project_id"]) == template
+    )
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{other}",
+        "{}",
+        "{0}",
+        "{run_id",
+        "run_id}",
+        "{run_id!r}",
+        "{run_id:>9}",
+        "{run_id.__class__}",
+        "{run_id[0]}",
+        "{run_id:{run_id}}",
+    ],
+)
+def test_what_a_template_cannot_hold(template):
+    with pytest.raises(ConfigurationError) as caught:
+        _with(run_url_template=template).template("run_url_template", ("base_url", "run_id"))
+    assert str(caught.value) == (
+        "Connection 'con': run_url_template may hold {base_url}, {run_id} and nothing else in braces, got"
+        f" {template!r}."
+    )
+
+
+@given(st.text(max_size=30))
+def test_a_template_that_is_taken_can_be_filled_in(template):
+    settings = Settings("con", _HOST, extra={"t": template})
+    try:
+        found = settings.template("t", ["run_id"])
+    except ConfigurationError:
+        return
+    assert isinstance(found.format(run_id="r-1"), str)
+
+
+def test_required_fields():
+    settings = _read(password="x")
+    assert settings.required(settings.password, "password", "") == "x"
+    with pytest.raises(ConfigurationError) as caught:
+        settings.required(settings.login, "login", "Fill in the client id.")
+    assert str(caught.value) == "Connection 'con': login is empty. Fill in the client id."
+
+
+@given(st.dictionaries(st.sampled_from(["verify", "timeout", "realm"]), json_values))
+def test_any_extras_are_settings_or_a_configuration_error(extra):
+    conn = Connection(conn_id="con", conn_type="eggplant", host=_HOST)
+    try:
+        settings = Settings.read(conn, extra)
+        assert 1 <= settings.timeout <= 600
+        assert isinstance(settings.verify, bool | str)
+        settings.text("realm")
+    except ConfigurationError as e:
+        said = str(e)
+    else:
+        said = "Connection 'con': fine"
+    assert said.startswith("Connection 'con': ")

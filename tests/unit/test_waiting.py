@@ -1,0 +1,385 @@
+"""Waiting: what each look at a run, or each failure to look, means for the wait."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    TransportError,
+)
+from airflow_provider_testruns.lifecycle.waiting import (
+    GRACE,
+    JITTER,
+    Wait,
+    WaitEnd,
+    WaitStatus,
+    look_once,
+    wait_for,
+)
+from airflow_provider_testruns.model import Progress, Run, RunState, Verdict
+from tests.unit.steps import BEGIN, Clock, FakePlatform, Lines, drive
+from tests.unit.strategies import json_values, runs
+
+pytestmark = pytest.mark.unit
+
+_QUEUED = Run("fake", "r-1", RunState.QUEUED, "PENDING", context={"project_id": "p"})
+_RUNNING = replace(_QUEUED, state=RunState.RUNNING, raw_state="STARTED")
+_DONE = replace(_QUEUED, state=RunState.FINISHED, raw_state="SUCCESS", ending=Verdict.PASSED)
+_ODD = replace(_RUNNING, raw_state="MEDITATING", known_state=False)
+
+_IN_PASSING = [ServerError("busy."), RateLimitedError("slow."), TransportError("lost.")]
+_WITH_GRACE = [NotFoundError("gone."), AuthenticationError("who?"), InvalidReplyError("what?")]
+_AT_ONCE = [PermissionDeniedError("no."), InvalidRequestError("bad."), ApiError("other.")]
+
+
+def _name(error) -> str:
+    return type(error).__name__
+
+
+class World:
+    """A wait for one run, in place."""
+
+    def __init__(self, *looks: Run | ApiError, timeout: float = 3600.0, interval: float = 10.0, seen: bool = False):
+        self.clock, self.lines = Clock(), Lines()
+        self.platform = FakePlatform(self.clock)
+        self.platform.looks = list(looks)
+        self.wait = Wait(_QUEUED, BEGIN + timeout, interval, self.lines, self.clock, seen=seen)
+
+    def end(self) -> WaitEnd:
+        return drive(self.platform, wait_for(self.platform, self.wait))
+
+    @property
+    def told(self) -> list[str]:
+        return [line for _, line in self.lines.kept]
+
+
+# The ends of a wait
+
+
+def test_a_run_that_is_over_at_the_first_look():
+    world = World(_DONE)
+    assert world.end() == WaitEnd(WaitStatus.FINISHED, _DONE)
+    assert world.platform.sleeps == []
+
+
+def test_a_run_that_ends_is_noticed_at_the_next_look():
+    world = World(_QUEUED, _RUNNING, _RUNNING, _DONE)
+    assert world.end() == WaitEnd(WaitStatus.FINISHED, _DONE)
+    assert world.platform.count("get") == 4
+    assert len(world.platform.sleeps) == 3
+
+
+def test_a_wait_ends_at_its_deadline_with_one_more_look():
+    world = World(_RUNNING, timeout=35.0)
+    assert world.end() == WaitEnd(WaitStatus.TIMEOUT, _RUNNING)
+    assert 35.0 <= world.clock.past < 35.5
+    assert world.platform.actions[-1] == "get"
+
+
+def test_a_run_that_ends_at_the_deadline_is_finished_not_late():
+    world = World(_RUNNING, _DONE, timeout=5.0)
+    assert world.end().status is WaitStatus.FINISHED
+
+
+def test_a_deadline_that_is_over_before_the_first_look_still_looks():
+    assert World(_DONE, timeout=-100).end().status is WaitStatus.FINISHED
+    world = World(_RUNNING, timeout=-100)
+    assert world.end().status is WaitStatus.TIMEOUT
+    assert world.platform.sleeps == []
+
+
+@pytest.mark.parametrize("error", _IN_PASSING, ids=_name)
+def test_what_passes_by_itself_never_ends_a_wait_before_its_deadline(error):
+    world = World(_RUNNING, *[error] * 500, _DONE, timeout=24 * 3600)
+    assert world.end() == WaitEnd(WaitStatus.FINISHED, _DONE)
+
+
+@pytest.mark.parametrize("error", _IN_PASSING, ids=_name)
+def test_an_outage_up_to_the_deadline_is_a_time_out_that_says_so(error):
+    world = World(_RUNNING, error, timeout=100.0)
+    assert world.end() == WaitEnd(WaitStatus.TIMEOUT, _RUNNING, error)
+
+
+@pytest.mark.parametrize("error", _IN_PASSING, ids=_name)
+def test_the_end_of_an_outage_is_noticed_within_a_poll_interval(error):
+    world = World(_RUNNING, *[error] * 60, _DONE)
+    world.end()
+    assert max(world.platform.sleeps) <= 10.0 * (1 + JITTER)
+
+
+@pytest.mark.parametrize("error", _WITH_GRACE, ids=_name)
+def test_what_may_be_a_hiccup_ends_the_wait_when_it_lasts(error):
+    world = World(_RUNNING, error)
+    end = world.end()
+    assert (end.status, end.run, end.error) == (WaitStatus.ERROR, _RUNNING, error)
+    assert GRACE <= world.clock.past - world.platform.sleeps[0] <= GRACE + 11 + 2
+
+
+@pytest.mark.parametrize("error", _WITH_GRACE, ids=_name)
+@pytest.mark.parametrize("break_", [_RUNNING, ServerError("busy.")], ids=["seen", "outage"])
+def test_what_does_not_last_without_a_break_does_not_end_the_wait(error, break_):
+    world = World(*[error, error, error, error, break_] * 20, _DONE)
+    assert world.end().status is WaitStatus.FINISHED
+    assert world.clock.past > 10 * GRACE
+
+
+def test_the_grace_is_one_for_all_kinds_of_not_seeing():
+    world = World(_RUNNING, *_WITH_GRACE * 100)
+    assert world.end().status is WaitStatus.ERROR
+    assert world.clock.past < GRACE + 25
+
+
+@pytest.mark.parametrize("error", _WITH_GRACE, ids=_name)
+def test_with_a_long_poll_interval_the_second_look_decides(error):
+    world = World(error, interval=300.0)
+    assert world.end().status is WaitStatus.ERROR
+    assert world.platform.count("get") == 2
+
+
+@pytest.mark.parametrize("error", _WITH_GRACE, ids=_name)
+def test_a_deadline_within_the_grace_is_a_time_out(error):
+    assert World(_RUNNING, error, timeout=30.0).end() == WaitEnd(WaitStatus.TIMEOUT, _RUNNING, error)
+
+
+@pytest.mark.parametrize("error", _AT_ONCE, ids=_name)
+def test_what_nobody_can_wait_out_ends_the_wait_at_once(error):
+    world = World(_RUNNING, error)
+    assert world.end() == WaitEnd(WaitStatus.ERROR, _RUNNING, error)
+    assert world.platform.count("get") == 2
+
+
+def test_every_api_error_has_its_rule():
+    known = {type(error) for error in _IN_PASSING + _WITH_GRACE + _AT_ONCE}
+    assert known == {ApiError, *ApiError.__subclasses__()}
+    assert {type(error) for error in _IN_PASSING} == {kind for kind in known if kind.transient}
+
+
+def test_errors_that_are_not_the_platforms_are_not_disguised():
+    world = World()
+
+    def broken(run_id, **context):
+        raise RuntimeError("a bug")
+        yield
+
+    world.platform.get_run = broken
+    with pytest.raises(RuntimeError):
+        world.end()
+
+
+# Pauses
+
+
+@given(st.floats(0.1, 3600), st.floats(0, 7200))
+def test_a_pause_is_the_interval_give_or_take_and_not_beyond_the_deadline(interval, left):
+    wait = Wait(_RUNNING, BEGIN + left, interval, Lines(), Clock())
+    found = wait.pause()
+    assert 0 <= found <= min(left, interval * (1 + JITTER)) + 1e-6
+    assert found >= min(left, interval * (1 - JITTER)) - 1e-6
+
+
+def test_pauses_of_many_runs_do_not_march_in_step():
+    wait = World().wait
+    pauses = [wait.pause() for _ in range(2000)]
+    assert min(pauses) < 9.2
+    assert max(pauses) > 10.8
+    assert sum(pauses) / 2000 == pytest.approx(10.0, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", [RateLimitedError, ServerError])
+def test_retry_after_is_obeyed_when_it_is_longer(kind):
+    world = World(kind("slow.", retry_after=45.0), _RUNNING, kind("slow.", retry_after=2.0), _DONE)
+    world.end()
+    first, second, third = world.platform.sleeps
+    assert first == 45.0
+    assert 9 <= second <= 11
+    assert 9 <= third <= 11
+
+
+def test_retry_after_does_not_move_the_deadline():
+    world = World(RateLimitedError("slow.", retry_after=300.0), timeout=100.0)
+    assert world.end().status is WaitStatus.TIMEOUT
+    assert world.clock.past < 101
+
+
+def test_the_callers_work_is_done_in_each_round():
+    rounds = []
+    world = World(_QUEUED, ServerError("busy."), _DONE)
+    drive(world.platform, wait_for(world.platform, world.wait, each_round=lambda: rounds.append(world.wait.run)))
+    assert rounds == [_QUEUED, _QUEUED, _DONE]
+
+
+def test_what_stops_the_callers_work_stops_the_wait():
+    world = World(_QUEUED)
+
+    def stop():
+        raise RuntimeError("superseded")
+
+    with pytest.raises(RuntimeError, match="superseded"):
+        drive(world.platform, wait_for(world.platform, world.wait, each_round=stop))
+
+
+def test_one_look():
+    world = World(_RUNNING, ServerError("busy."), NotFoundError("gone."), _DONE)
+    steps = [drive(world.platform, look_once(world.platform, world.wait)) for _ in range(4)]
+    assert steps == [None, None, None, WaitEnd(WaitStatus.FINISHED, _DONE)]
+    assert world.wait.seen
+    assert world.wait.run == _DONE
+
+
+def test_whether_a_wait_is_unsure_of_its_run():
+    world = World()
+    assert not world.wait.unsure
+    for error, unsure in [(NotFoundError("gone."), True), (ServerError("busy."), False), (_WITH_GRACE[1], True)]:
+        assert world.wait.trouble(error) is None
+        assert world.wait.unsure is unsure
+    world.wait.look(_RUNNING)
+    assert not world.wait.unsure
+
+
+def test_a_wait_knows_whether_its_run_was_seen():
+    world = World()
+    world.wait.trouble(NotFoundError("gone."))
+    assert not world.wait.seen
+    world.wait.look(_RUNNING)
+    assert world.wait.seen
+
+
+# Lines
+
+
+def test_only_news_is_told():
+    steps = [
+        _QUEUED,
+        *[_RUNNING] * 50,
+        replace(_RUNNING, progress=Progress(0, 4)),
+        *[replace(_RUNNING, progress=Progress(2, 4))] * 50,
+        replace(_DONE, progress=Progress(4, 4)),
+    ]
+    world = World(*steps)
+    world.end()
+    assert world.told == [
+        "Run r-1 is queued (PENDING).",
+        "Run r-1 is running (STARTED).",
+        "Run r-1 is running (STARTED, 0/4).",
+        "Run r-1 is running (STARTED, 2/4).",
+        "Run r-1 is finished (SUCCESS, 4/4).",
+    ]
+
+
+def test_a_run_that_was_seen_before_is_told_of_only_with_news():
+    world = World(_QUEUED, _QUEUED, _DONE, seen=True)
+    world.end()
+    assert world.told == ["Run r-1 is finished (SUCCESS)."]
+
+
+def test_trouble_is_told_once_and_so_is_its_end():
+    busy, lost = ServerError("busy."), TransportError("lost.")
+    world = World(_RUNNING, busy, busy, busy, lost, lost, busy, _RUNNING, _RUNNING, _DONE)
+    world.end()
+    assert world.told == [
+        "Run r-1 is running (STARTED).",
+        "busy. The wait goes on.",
+        "lost. The wait goes on.",
+        "busy. The wait goes on.",
+        "The platform answers again about run r-1.",
+        "Run r-1 is finished (SUCCESS).",
+    ]
+
+
+def test_a_run_that_is_not_shown_yet_is_no_reason_to_warn():
+    world = World(NotFoundError("gone."), NotFoundError("gone."), _RUNNING, _DONE)
+    world.end()
+    assert world.lines.of("warning") == []
+    assert world.told[0] == "The platform does not show run r-1 yet."
+
+
+def test_a_run_that_is_not_shown_any_more_is_one():
+    world = World(_RUNNING, NotFoundError("gone."), _DONE)
+    world.end()
+    assert world.lines.of("warning") == ["gone. The wait goes on."]
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_an_unknown_status_is_warned_of_once_and_waited_for(seen):
+    world = World(*[_ODD] * 20, replace(_ODD, progress=Progress(1)), _RUNNING, _ODD, _DONE, seen=seen)
+    if seen:
+        # As after attaching again: what is known of the run already has the odd word.
+        world.wait.run = _ODD
+    assert world.end().status is WaitStatus.FINISHED
+    warnings = world.lines.of("warning")
+    assert len(warnings) == 1
+    assert "'MEDITATING' is not a status that the provider knows" in warnings[0]
+
+
+def test_an_unknown_status_does_not_outlast_the_deadline():
+    assert World(_ODD, timeout=60.0).end() == WaitEnd(WaitStatus.TIMEOUT, _ODD)
+
+
+# Events
+
+
+@given(runs, st.sampled_from(_IN_PASSING + _WITH_GRACE + _AT_ONCE), st.sampled_from(WaitStatus))
+def test_an_end_survives_being_an_event(run, error, status):
+    for end in [WaitEnd(status, run, error)] + ([WaitEnd(status, run)] if status is not WaitStatus.ERROR else []):
+        read = WaitEnd.from_event(json.loads(json.dumps(end.to_event())))
+        assert (read.status, read.run) == (end.status, end.run)
+        assert type(read.error) is type(end.error)
+        assert str(read.error) == str(end.error)
+
+
+def test_an_error_of_a_later_version_is_an_api_error():
+    event = WaitEnd(WaitStatus.ERROR, _RUNNING, ApiError("x")).to_event()
+    for name in ("FancyError", "annotations", "AirflowException", "ConfigurationError", "RunFailedError", 5):
+        event["error"] = {"type": name, "message": "why"}
+        error = WaitEnd.from_event(event).error
+        assert type(error) is ApiError
+        assert str(error) == "why"
+
+
+_EVENT = WaitEnd(WaitStatus.FINISHED, _DONE).to_event()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        {},
+        [],
+        "finished",
+        {**_EVENT, "status": "success"},
+        {**_EVENT, "status": None},
+        {**_EVENT, "run": None},
+        {**_EVENT, "run": {"run_id": "r"}},
+        {**_EVENT, "error": "why"},
+        {**_EVENT, "error": {"type": "ApiError"}},
+        {**_EVENT, "status": "error"},
+        {"status": "finished"},
+    ],
+    ids=repr,
+)
+def test_what_is_no_event_says_that_versions_differ(event):
+    with pytest.raises(ConfigurationError, match="must have the same version of airflow-provider-testruns"):
+        WaitEnd.from_event(event)
+
+
+@given(json_values)
+def test_any_event_is_an_end_or_a_configuration_error(value):
+    for event in (value, {**_EVENT, "error": value}, {**_EVENT, "run": value}, {**_EVENT, "status": value}):
+        try:
+            assert isinstance(WaitEnd.from_event(event), WaitEnd)
+        except ConfigurationError:
+            continue
