@@ -1,0 +1,315 @@
+"""A real Airflow for tests: a metadata database, and a process that takes DAGs through ``dag.test()``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import select
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_testruns.sandbox.control import Control
+from airflow_provider_testruns.sandbox.server import SandboxServer
+
+_REPOSITORY = Path(__file__).parents[3]
+_START_WITHIN = 120.0
+_RUN_WITHIN = 120.0
+#: The password of the connection ``wrong_password``, which the sandbox's Omilia does not accept.
+WRONG_PASSWORD = "canary-of-a-wrong-password"
+_HEADER = """\
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionOperator
+from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
+from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
+from airflow_provider_testruns.sensors.eggplant import EggplantExecutionSensor
+from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
+from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
+
+"""
+
+
+class DagFileError(Exception):
+    """The DAG file can't be read."""
+
+
+@dataclass(frozen=True)
+class RaisedError:
+    """An exception that ended a try.
+
+    :param kind: the exception's class name.
+    :param message: its text.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass
+class TaskRun:
+    """What became of a task instance, as the metadata database and the log have it."""
+
+    state: str
+    tries: int
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    rendered: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] | None = None
+    #: The lines of the log, over all tries.
+    lines: list[str] = field(default_factory=list)
+    #: The exceptions that ended tries, in order.
+    errors: list[RaisedError] = field(default_factory=list)
+    #: How often the task was handed to the triggerer.
+    deferrals: int = 0
+
+    @property
+    def log(self) -> str:
+        """The log as one text."""
+        return "\n".join(self.lines)
+
+    @property
+    def error(self) -> RaisedError:
+        """The one exception that was raised."""
+        assert len(self.errors) == 1, self.errors
+        return self.errors[0]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The return value."""
+        value = self.xcoms["return_value"]
+        assert isinstance(value, dict)
+        return value
+
+
+class AirflowProcess:
+    """One metadata database and one process, with connections to one sandbox.
+
+    :param home: an empty folder.
+    :param sandbox: where the connections lead.
+    """
+
+    def __init__(self, home: Path, sandbox: SandboxServer) -> None:
+        self.home = home
+        self.platforms = sandbox.control
+        #: Every secret that this Airflow has, or has had: of its connections, and the tokens that it was given.
+        self.secrets: set[str] = set()
+        self.dags = home / "dags"
+        self.dags.mkdir()
+        self.log_file = home / "logs" / "dag-test.log"
+        self.log_file.parent.mkdir()
+        self.database = home / "airflow.db"
+        self._runs = 0
+        # Neither another Airflow nor a proxy of the environment has a part in this.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("AIRFLOW_") and not name.lower().endswith("_proxy")
+        }
+        environment |= {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__JSON_LOGS": "True",
+            "PYTHONPATH": str(_REPOSITORY),
+        }
+        connections = sandbox.connections()
+        connections["wrong_password"] = {**connections["omilia_default"], "password": WRONG_PASSWORD}
+        for name, connection in connections.items():
+            environment[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(connection)
+            self.secrets |= {connection["password"], connection["extra"].get("secret_key", WRONG_PASSWORD)}
+        with self.log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.airflow.runner"],
+                env=environment,
+                cwd=home,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self._ready = False
+
+    def run_file(self, source: str, dag_id: str) -> dict[str, TaskRun]:
+        """Take a DAG through ``dag.test()``.
+
+        :param source: the DAG file; it has the DAG under the name ``dag``.
+        :return: its task instances by ``task_id``, mapped ones as ``task_id[0]``.
+        :raises DagFileError: when the file can't be read.
+        """
+        if not self._ready:
+            self._reply(_START_WITHIN)
+            self._ready = True
+        for older in self.dags.glob("*.py"):
+            # dag.test() reads the whole folder.
+            older.unlink()
+        file = self.dags / f"{dag_id}.py"
+        file.write_text(source)
+        begin = self.log_file.stat().st_size
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"file": str(file), "dag_id": dag_id}).encode() + b"\n")
+        self._process.stdin.flush()
+        reply = self._reply(_RUN_WITHIN)
+        if "error" in reply:
+            raise DagFileError(reply["error"])
+        tasks = self._from_database(dag_id, reply["run_id"])
+        self._from_log(begin, tasks)
+        self.secrets.update(self.platforms.issued_tokens())
+        # Nothing that any test does may be against the platforms' documents.
+        if violations := self.platforms.violations():
+            raise AssertionError(f"against the platforms' documents: {violations}")
+        return tasks
+
+    def run(self, build: Callable[..., None], **arguments: Any) -> dict[str, TaskRun]:
+        """Take the tasks that a function makes through ``dag.test()``.
+
+        :param build: makes the tasks. Its source goes into the DAG file, so it can use what a DAG file imports and its
+            own arguments, nothing else.
+        :param arguments: what it is called with: plain data.
+        :return: as :meth:`run_file`.
+        """
+        self._runs += 1
+        dag_id = f"{build.__name__.strip('_')}_{self._runs}"
+        call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        source = f"{_HEADER}\n{textwrap.dedent(inspect.getsource(build))}\n\n"
+        source += f"with DAG({dag_id!r}, schedule=None) as dag:\n    {build.__name__}({call})\n"
+        return self.run_file(source, dag_id)
+
+    def start_anew(self) -> Control:
+        """Give the sandbox back as new; Airflow's database keeps what it has.
+
+        :return: the sandbox's control.
+        """
+        self.platforms.reset()
+        self.platforms.configure(run_seconds=0.3, cancel_seconds=0.1)
+        return self.platforms
+
+    def tables(self) -> dict[str, str]:
+        """Every table of the metadata database as text."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return {
+                name: "\n".join(
+                    " | ".join(_text(value) for value in row) for row in connection.execute(f'SELECT * FROM "{name}"')
+                )
+                for name in names
+            }
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        self._process.stdout.close()
+
+    def _reply(self, within: float) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], within)
+        line = self._process.stdout.readline() if ready else b""
+        if not line:
+            why = "has ended" if ready else f"did not answer within {within:.0f} s"
+            end = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-30:])
+            raise RuntimeError(f"Airflow {why}. The end of its log:\n{end}")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def _from_database(self, dag_id: str, run_id: str) -> dict[str, TaskRun]:
+        tasks: dict[str, TaskRun] = {}
+        where = "WHERE dag_id = ? AND run_id = ?"
+        with closing(sqlite3.connect(self.database)) as connection:
+
+            def rows(columns: str, table: str) -> list[tuple[Any, ...]]:
+                statement = f"SELECT task_id, map_index, {columns} FROM {table} {where}"
+                return connection.execute(statement, (dag_id, run_id)).fetchall()
+
+            for task_id, index, state, tries in rows("state, try_number", "task_instance"):
+                tasks[_name(task_id, index)] = TaskRun(state, tries)
+            for task_id, index, key, value in rows('"key", value', "xcom"):
+                tasks[_name(task_id, index)].xcoms[key] = json.loads(value) if isinstance(value, str) else value
+            for task_id, index, fields in rows("rendered_fields", "rendered_task_instance_fields"):
+                tasks[_name(task_id, index)].rendered = json.loads(fields)
+            for task_id, index, key, value in rows('"key", value', "task_state_store"):
+                if key == "test_run":
+                    tasks[_name(task_id, index)].record = json.loads(value)
+        return tasks
+
+    def _from_log(self, begin: int, tasks: Mapping[str, TaskRun]) -> None:
+        with self.log_file.open("rb") as file:
+            file.seek(begin)
+            text = file.read().decode(errors="replace")
+        now: TaskRun | None = None
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = {"event": line}
+            event = str(entry.get("event", ""))
+            started = re.match(r"\[DAG TEST\] starting task_id=(\S+) map_index=(-?\d+)", event)
+            if started:
+                now = tasks[_name(started[1], int(started[2]))]
+            if now is None:
+                continue
+            now.lines.append(event)
+            if event == "[DAG TEST] running trigger in line":
+                now.deferrals += 1
+            if event in ("Task failed with exception", "Task execution failed"):
+                detail = entry.get("exception") or entry.get("error_detail")
+                now.errors.append(RaisedError(detail[0]["exc_type"], detail[0]["exc_value"]))
+            if event.startswith("[DAG TEST] end task"):
+                now = None
+
+
+def when_looked_at(control: Control, runs: Mapping[str, Callable[[str], None]], looks: int = 1) -> threading.Event:
+    """Do something with each of some runs as soon as a client has seen it going, so that no test hangs on the time.
+
+    :param control: the sandbox's.
+    :param runs: what to do, by run id.
+    :param looks: after how many replies about the run.
+    :return: to be set to end it.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        left = dict(runs)
+        while left and not over.wait(0.02):
+            seen = [request.path for request in control.requests() if request.status == 200]
+            for run_id in [run_id for run_id in left if sum(run_id in path for path in seen) >= looks]:
+                left.pop(run_id)(run_id)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return over
+
+
+def wait_until(done: Callable[[], bool], within: float = 30.0) -> None:
+    """Wait for something to become true.
+
+    :raises TimeoutError: when it does not.
+    """
+    until = time.monotonic() + within
+    while not done():
+        if time.monotonic() > until:
+            raise TimeoutError(f"not true within {within:.0f} s")
+        time.sleep(0.05)
+
+
+def _name(task_id: str, map_index: int) -> str:
+    return task_id if map_index < 0 else f"{task_id}[{map_index}]"
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
