@@ -8,7 +8,9 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import IO, Any, TypeVar
@@ -45,10 +47,23 @@ T = TypeVar("T")
 
 _CHUNK = 64 * 1024
 _BEFORE_SENDING = (NewConnectionError, NameResolutionError, Urllib3ProxyError)
-#: When the exchange that this thread is in must be over; ``None`` for one that moves a file, which takes as long as it
-#: takes, as long as something moves.
-_DEADLINE: ContextVar[float | None] = ContextVar("deadline", default=None)
-_HANDSHAKE = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "HANDSHAKE", "hostname", "doesn't match")
+
+
+@dataclass
+class _Exchange:
+    """What the connections below need to know of the request that they serve, and the other way round.
+
+    :param deadline: when it must be over; ``None`` for one that moves a file, which takes as long as it takes, as long
+        as something moves.
+    :param connecting: whether a connection is being made: then nothing of the request has been sent.
+    """
+
+    deadline: float | None = None
+    connecting: bool = False
+
+
+#: Of this thread, and the innermost: a signal handler may send a request in the middle of another.
+_EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange", default=_Exchange())  # noqa: B039  # never changed
 
 
 class BlockingClient:
@@ -126,7 +141,8 @@ class BlockingClient:
     def _send(self, request: Request) -> Reply:
         http = _new_http() if request.fresh else self._http
         moves_a_file = request.upload is not None or request.save_to is not None
-        before = _DEADLINE.set(None if moves_a_file else time.monotonic() + request.timeout)
+        exchange = _Exchange(None if moves_a_file else time.monotonic() + request.timeout)
+        before = _EXCHANGE.set(exchange)
         headers = dict(request.headers)
         data: Any = request.body
         upload = None
@@ -150,13 +166,13 @@ class BlockingClient:
                     response.status_code, {key.lower(): value for key, value in response.headers.items()}, body
                 )
         except requests.RequestException as e:
-            raise _wire_error(e) from e
+            raise _wire_error(e, exchange.connecting) from e
         except LocationValueError as e:
             raise WireError(f"the address is not usable ({_short(str(e))})", sent=False) from e
         except HTTPError as e:
             raise WireError(f"the connection broke ({type(e).__name__})", sent=True) from e
         finally:
-            _DEADLINE.reset(before)
+            _EXCHANGE.reset(before)
             if upload is not None:
                 upload.close()
             if request.fresh:
@@ -206,33 +222,36 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        deadline = _DEADLINE.get()
+        deadline = _EXCHANGE.get().deadline
         if deadline is not None:
             self.fp: Any = io.BufferedReader(_UntilDeadline(self.fp.detach(), sock, deadline))
 
 
-def _still_in_time(connection: HTTPConnection) -> None:
-    """Send nothing over a connection that took too long to be made."""
-    deadline = _DEADLINE.get()
-    if deadline is not None and time.monotonic() >= deadline:
+@contextmanager
+def _connecting(connection: HTTPConnection) -> Iterator[None]:
+    exchange = _EXCHANGE.get()
+    exchange.connecting = True
+    yield
+    if exchange.deadline is not None and time.monotonic() >= exchange.deadline:
         connection.close()
         raise ConnectTimeoutError(connection, "the connection took too long")
+    exchange.connecting = False
 
 
 class _Connection(HTTPConnection):
     response_class = _Response
 
     def connect(self) -> None:
-        super().connect()
-        _still_in_time(self)
+        with _connecting(self):
+            super().connect()
 
 
 class _TLSConnection(HTTPSConnection):
     response_class = _Response
 
     def connect(self) -> None:
-        super().connect()
-        _still_in_time(self)
+        with _connecting(self):
+            super().connect()
 
 
 class _Pool(HTTPConnectionPool):
@@ -325,19 +344,18 @@ def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
     return prepared
 
 
-def _wire_error(error: requests.RequestException) -> WireError:
+def _wire_error(error: requests.RequestException, connecting: bool) -> WireError:
     cause = error.args[0] if error.args else None
     reason = cause.reason if isinstance(cause, MaxRetryError) else cause
     text = str(reason or error)
     if isinstance(error, requests.exceptions.SSLError):
-        certificate = "CERTIFICATE_VERIFY_FAILED" in text or "match" in text
-        handshake = certificate or any(word in text for word in _HANDSHAKE)
-        return WireError(f"TLS failed: {text}", sent=not handshake, certificate=certificate)
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return WireError("no connection within the time allowed", sent=False)
+        certificate = connecting and ("CERTIFICATE_VERIFY_FAILED" in text or "match" in text)
+        return WireError(f"TLS failed: {text}", sent=not connecting, certificate=certificate)
     if isinstance(error, requests.exceptions.Timeout) or isinstance(reason, ReadTimeoutError):
+        if connecting:
+            return WireError("no connection within the time allowed", sent=False)
         return WireError("no complete reply within the time allowed", sent=True)
-    if isinstance(reason, _BEFORE_SENDING):
+    if connecting or isinstance(reason, _BEFORE_SENDING):
         return WireError(f"no connection ({_short(text)})", sent=False)
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
         return WireError(f"the address is not usable ({_short(text)})", sent=False)

@@ -235,6 +235,7 @@ class RawServer:
         with suppress(OSError), sock:
             if self._tls is not None:
                 with self._tls.wrap_socket(sock, server_side=True) as wrapped:
+                    self._open.add(wrapped)
                     self._talk(Line(wrapped, self, number))
             else:
                 self._talk(Line(sock, self, number))
@@ -244,7 +245,7 @@ class RawServer:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        for sock in self._open:
+        for sock in list(self._open):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         self._accepting.join(5)
@@ -277,9 +278,8 @@ def dripping(prefix: bytes, drop: bytes, every: float = 0.05) -> Callable[[Line]
     def talk(line: Line) -> None:
         while line.read() is not None:
             line.send(prefix)
-            while True:
+            while not line.server.closing.wait(every):
                 line.send(drop)
-                time.sleep(every)
 
     return talk
 
