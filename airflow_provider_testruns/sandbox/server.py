@@ -124,10 +124,9 @@ class SandboxServer:
         port: int = 0,
         seed: int | None = None,
     ) -> None:
-        chosen = settings or Settings()
+        self._state = SandboxState(settings, seed)
         if run_seconds is not None:
-            chosen.run_seconds = run_seconds
-        self._state = SandboxState(chosen, seed)
+            self._state.settings.run_seconds = run_seconds
         #: Direct access to faults, traffic and runs.
         self.control = Control(self._state)
         self._verify = verify

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from random import Random
 
 from .clock import Clock
@@ -18,7 +19,7 @@ from .traffic import Traffic
 class SandboxState:
     """The state of one server.
 
-    :param settings: how it begins; a reset returns to it.
+    :param settings: how it begins; copied, and what a reset returns to.
     :param seed: repeats ids and chances; None for new ones every time.
     """
 
@@ -27,7 +28,7 @@ class SandboxState:
         self.lock = threading.RLock()
         self.clock = Clock()
         self.random = Random(seed)
-        self.settings = settings or Settings()
+        self.settings = replace(settings) if settings else Settings()
         self.traffic = Traffic()
         self.faults = FaultBook(self.clock, self.random)
         self.eggplant = EggplantAPI(self.clock, self.settings, self.random)

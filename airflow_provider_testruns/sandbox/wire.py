@@ -109,13 +109,16 @@ def _transport(scope: Scope) -> asyncio.Transport:
     return cast(asyncio.Transport, scope["state"]["transport"])
 
 
-async def _send_reply(send: Send, reply: Reply) -> None:
+async def _send_reply(transport: asyncio.Transport, send: Send, reply: Reply) -> None:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
     if reply.stream is None and reply.status != 204:
         headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     if reply.stream is not None:
         for chunk in reply.stream:
+            if transport.is_closing():
+                # Nobody is left to read the rest.
+                return
             if chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": reply.body, "more_body": False})
@@ -229,7 +232,7 @@ class Gateway:
         if fault is not None and fault.kind is FaultKind.TRUNCATE:
             await self._truncate(scope, receive, send, reply)
             return
-        await _send_reply(send, reply)
+        await _send_reply(_transport(scope), send, reply)
 
     async def _truncate(self, scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]

@@ -135,6 +135,13 @@ def test_huge_streams_as_much_as_was_ordered(control: Control, sandbox: SandboxS
         assert sum(len(chunk) for chunk in reply.iter_content(65536)) == 3_000_001
 
 
+def test_a_huge_reply_ends_with_its_reader(control: Control, sandbox: SandboxServer) -> None:
+    control.fault("huge", operation="omilia.healthcheck", size=10**12, times=1)
+    with requests.get(sandbox.url + HEALTH, timeout=5, stream=True) as reply:
+        assert next(reply.iter_content(1)) == b'"'
+    assert requests.get(sandbox.url + HEALTH, timeout=5).status_code == 200
+
+
 def test_redirect(control: Control, sandbox: SandboxServer) -> None:
     control.fault("redirect", operation="omilia.healthcheck", location="https://elsewhere.example/", status=307)
     reply = requests.get(sandbox.url + HEALTH, timeout=5, allow_redirects=False)

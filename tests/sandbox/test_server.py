@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,12 @@ def test_a_seed_repeats_the_ids() -> None:
 
 
 def test_settings_at_the_start() -> None:
-    with SandboxServer(Settings(run_seconds=5, cancel_seconds=0), run_seconds=2) as sandbox:
-        assert sandbox.control.settings()["run_seconds"] == 2
-        assert sandbox.control.settings()["cancel_seconds"] == 0
+    given = Settings(run_seconds=5, cancel_seconds=0)
+    with SandboxServer(given, run_seconds=2) as sandbox:
+        sandbox.control.configure(latency=0.1)
+        sandbox.control.reset()
+        assert sandbox.control.settings() == {**asdict(given), "run_seconds": 2}
+    assert given == Settings(run_seconds=5, cancel_seconds=0)
 
 
 def test_tls(tmp_path: Path) -> None:
