@@ -52,6 +52,8 @@ class Kind(enum.StrEnum):
     RUN = "run"
     GENERATION = "generation"
     TEST_CONFIGURATION = "test_configuration"
+    #: Not one run, but the runs of a model, watched together.
+    MODEL = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Run:
     :param started_with: the arguments of its start that the platform shows again, for the look-up of a lost start.
     :param message: what the platform says about how it ended (an error reason), empty when it says nothing.
     :param known_state: whether ``raw_state`` is a word that the provider knows.
+    :param parts: where it stands for several runs that are watched together: they, once all are over.
     """
 
     platform: str
@@ -104,6 +107,7 @@ class Run:
     started_with: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
     known_state: bool = True
+    parts: tuple[Run, ...] = ()
 
     @property
     def final(self) -> bool:
@@ -126,6 +130,8 @@ class Run:
                 value = value.value
             elif isinstance(value, Mapping):
                 value = dict(value)
+            elif item.name == "parts" and value:
+                value = [part.to_dict() for part in value]
             default = {} if item.name in ("context", "started_with") else item.default
             if item.name == "kind":
                 default = Kind.RUN.value
@@ -151,6 +157,8 @@ class Run:
                 kept[moment] = datetime.fromisoformat(kept[moment])
         if kept.get("progress") is not None:
             kept["progress"] = Progress(*kept["progress"])
+        if "parts" in kept:
+            kept["parts"] = tuple(cls.from_dict(part) for part in kept["parts"])
         return cls(**kept)
 
 

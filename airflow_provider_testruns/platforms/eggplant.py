@@ -46,8 +46,9 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     page_of,
     rows_of,
     run_of,
+    together,
 )
-from airflow_provider_testruns.platforms.eggplant_report import report_of
+from airflow_provider_testruns.platforms.eggplant_report import Kept, kept_of, report_of
 from airflow_provider_testruns.platforms.platform import Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
@@ -116,6 +117,8 @@ class EggplantPlatform(EggplantCalls, Platform):
         self._run_url_template = run_url_template
         self._answers = poll_endpoint
         self._no_progress = False
+        self._no_model_progress = False
+        self._oldest_first = False
         self._model_names: dict[str, str] = {}
         self._model_ids: dict[str, str] = {}
         self._group_sizes: dict[str, int] = {}
@@ -332,8 +335,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param limit: at most so many; ``None`` for all.
         """
         most = None if limit is None else checked_limit(limit)
-        runs, _ = yield from self._newest_of_model(required_id("model_name", model_name), most)
-        return runs[:most]
+        return (yield from self._newest_in_progress(required_id("model_name", model_name), most))
 
     def group_of(self, run: Run) -> str | None:
         """The model's name: one progress call tells of all its runs. ``None`` where there is no such call."""
@@ -411,6 +413,30 @@ class EggplantPlatform(EggplantCalls, Platform):
         ordered = sorted(runs, key=lambda run: newest_first(run.started_at), reverse=True)
         return ordered, [run.started_at for run in runs] == [run.started_at for run in ordered]
 
+    def _newest_in_progress(self, name: str, most: int | None, ask_for: int | None = None) -> Steps[list[Run]]:
+        """The newest runs of a model. A server whose list begins with the oldest gives those under a limit: it is asked
+        for all of them.
+
+        :param ask_for: a limit that is higher than ``most``: one run alone shows no order.
+        """
+        limit = None if self._oldest_first else ask_for or most
+        runs, in_order = yield from self._newest_of_model(name, limit)
+        if limit is not None and not in_order and len(runs) >= limit:
+            self._oldest_first = True
+            runs, _ = yield from self._newest_of_model(name, None)
+        return runs[:most]
+
+    def _newest_in_list(self, name: str, most: int | None) -> Steps[list[Run]]:
+        """As :meth:`_newest_in_progress`, from GET /ai/runs, which lists the runs of all models."""
+
+        def of_model(rows: list[Fields]) -> list[Fields]:
+            return [row for row in rows if row.get("modelname") == name]
+
+        rows = yield from self._runs_backwards(lambda rows: most is not None and len(of_model(rows)) >= most)
+        found = [run_of(row, execution_id_of(row) or row.text("id"), {}) for row in of_model(rows)]
+        found.sort(key=lambda run: newest_first(run.started_at), reverse=True)
+        return [self._linked(run) for run in found[:most]]
+
     def _all_runs(self, since: datetime | None) -> Steps[list[Run]]:
         def old_enough(rows: list[Fields]) -> bool:
             began = rows[0].moment("starttime")
@@ -430,12 +456,15 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :param run_id: the execution's id; the whole number of an item of GET /ai/runs; the task instance's id of a
             test configuration.
-        :param context: ``kind`` (``test_configuration``), ``model_id``, ``model_name``, as a run's context has them.
+        :param context: ``kind`` (``test_configuration``, or ``model`` for the runs of ``model_name`` together, the
+            newest ``limit`` of them), ``model_id``, ``model_name``, as a run's context has them.
         :raises NotFoundError: when no call shows it, with the answer of each.
         """
         run_id = required_id("run_id", run_id)
         if context.get("kind") == Kind.TEST_CONFIGURATION.value:
             return (yield from self._configuration_run(run_id, context))
+        if context.get("kind") == Kind.MODEL.value:
+            return (yield from self._runs_together(context))
         order = [self._pinned] if self._pinned else sorted(POLL_ENDPOINTS, key=lambda name: name != self._answers)
         if run_id.isascii() and run_id.isdecimal():
             details = yield from self._numbered_run(run_id, context)
@@ -513,12 +542,17 @@ class EggplantPlatform(EggplantCalls, Platform):
         return (yield from ask(self._one(f"get execution {run_id}", "/ai/executions", run_id, context)))
 
     def _look_in_runs(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+        found = yield from self._runs_with(run_id)
+        return run_of(found[-1], run_id, context) if found else None
+
+    def _runs_with(self, run_id: str) -> Steps[list[Fields]]:
+        """The items of GET /ai/runs that are a run, where they say so; among the newest only."""
+
         def seen_enough(rows: list[Fields]) -> bool:
             return len(rows) >= _POLLED_RUNS or any(is_run(row, run_id) for row in rows)
 
         rows = yield from self._runs_backwards(seen_enough)
-        found = [row for row in rows if is_run(row, run_id)]
-        return run_of(found[-1], run_id, context) if found else None
+        return [row for row in rows if is_run(row, run_id)]
 
     def _numbered_run(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
         """A run by its number in GET /ai/runs; ``None`` when that is not its id."""
@@ -542,6 +576,45 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         run: Run = yield from ask(self._task_call(run_id, read))
         return run
+
+    def _runs_together(self, context: Mapping[str, str]) -> Steps[Run]:
+        """The runs of a model as one, in one progress call; where there is no such call, from the list of runs.
+
+        :raises NotFoundError: when there is none: of nothing it can't be said how it ended.
+        """
+        name = required_id("model_name", context.get("model_name"))
+        limit = optional_integer("limit", context.get("limit"))
+        most = None if limit is None else checked_limit(limit)
+        runs = yield from self._newest_of(name, most)
+        if not runs:
+            raise NotFoundError(
+                f"{self.title} at {self._base_url} shows no run of model {name!r}. Check the model's name (not its"
+                " UUID), and that a run of it was started.",
+                status=404,
+            )
+        return together(name, runs, context, self._base_url)
+
+    def _newest_of(self, name: str, most: int | None) -> Steps[list[Run]]:
+        if self._no_model_progress:
+            return (yield from self._newest_in_list(name, most))
+        try:
+            return (yield from self._newest_in_progress(name, most, None if most is None else max(2, most)))
+        except (NotFoundError, InvalidRequestError) as e:
+            if e.status not in _MOVES_ON:
+                raise
+            missing = e
+        try:
+            runs = yield from self._newest_in_list(name, most)
+        except (NotFoundError, InvalidRequestError) as e:
+            if e.status not in _MOVES_ON:
+                raise
+            raise NotFoundError(
+                f"{self.title} at {self._base_url} does not list the runs of model {name!r}."
+                f" {_ENDPOINT_NAMES['progress']}: HTTP {missing.status}; {_ENDPOINT_NAMES['runs']}: HTTP {e.status}.",
+                status=404,
+            ) from e
+        self._no_model_progress = True
+        return runs
 
     def _progress_call(self, what: str, form: Mapping[str, str], read: Callable[[Reply], T]) -> Call[T]:
         # A POST that only reads: to send it again changes nothing.
@@ -585,6 +658,15 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def _abort(self, run_id: str, context: Mapping[str, str]) -> Steps[None]:
         run_id = required_id("execution_id", run_id)
+        if run_id.isascii() and run_id.isdecimal():
+            # DELETE takes the ids of executions, and nothing says which of them this number is.
+            run = yield from self.get_run(run_id, **context)
+            if run.final:
+                return
+            raise InvalidRequestError(
+                f"{self.title} aborts executions by their UUID: {run_id} is a number of GET /ai/runs, and it is"
+                f" {run.raw_state}. Stop it in the web app."
+            )
         missing = yield from self._delete(run_id)
         if missing is None:
             return
@@ -637,6 +719,27 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param run: as :meth:`get_run` gave it.
         """
         return report_of(run)
+
+    def list_kept(self, run: Run) -> Steps[Kept]:
+        """What the server keeps of a final run that files can be made of; see :func:`.eggplant_report.kept_of`.
+
+        :param run: as :meth:`get_run` gave it.
+        """
+        kept = yield from kept_of(run)
+        if kept.test_result_ids or run.kind is not Kind.RUN:
+            return kept
+        return replace(kept, run_number=(yield from self._number_of(run.run_id)))
+
+    def _number_of(self, run_id: str) -> Steps[str | None]:
+        """The number of a run in GET /ai/runs, where it can be told."""
+        if run_id.isascii() and run_id.isdecimal():
+            return run_id
+        try:
+            rows = yield from self._runs_with(run_id)
+        except (NotFoundError, InvalidRequestError, PermissionDeniedError):
+            return None
+        number = rows[-1].get("id") if rows else None
+        return str(number) if isinstance(number, int) else None
 
     def check(self) -> Steps[str]:
         """Prove the address and the credentials: a token, and GET /ai/runs?limit=1."""

@@ -271,6 +271,7 @@ def _read_xml(reply: Reply) -> str:
         text = reply.body.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise InvalidReplyError("the reply is not a UTF-8 text", status=reply.status) from e
-    if not text.lstrip().startswith("<"):
+    start = text.lstrip()[:9].casefold()
+    if not start.startswith("<") or start.startswith(("<html", "<!doctype")):
         raise InvalidReplyError("the reply is not XML", status=reply.status)
     return text

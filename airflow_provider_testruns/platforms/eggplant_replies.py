@@ -7,12 +7,13 @@ they become one.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_testruns.exceptions import InvalidReplyError
-from airflow_provider_testruns.model import CaseResult, Kind, Outcome, Run, RunState, Verdict
+from airflow_provider_testruns.model import CaseResult, Kind, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.reading import Fields, objects
 
@@ -22,6 +23,8 @@ _ID_FIELDS = ("id", "execution_id", "execution_status_id", "execution_uuid", "ru
 _STATUS_FIELDS = ("status", "teststatus", "runstatus")
 _START_FIELDS = ("starttime", "started_at")
 _END_FIELDS = ("endtime", "finished_at", "ended_at")
+#: How many different states of a model's runs are told of.
+_MOST_WORDS = 10
 _REASON_FIELDS = ("error_message", "error_reason", "failure_reason", "error", "reason", "message")
 
 
@@ -199,6 +202,36 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
         started_with={key: value for key, value in shown.items() if value},
         message=_reason(fields) if word.ending in (Verdict.FAILED, Verdict.ERRORED) else "",
         known_state=word.known,
+    )
+
+
+def together(model_name: str, runs: list[Run], context: Mapping[str, str], url: str) -> Run:
+    """Runs of a model as one: over when each of them is.
+
+    :param model_name: the model; stands for the id.
+    :param runs: at least one.
+    :param context: what the next look needs.
+    :param url: a page for people.
+    """
+    over = sum(run.final for run in runs)
+    final = over == len(runs)
+    starts = [run.started_at for run in runs if run.started_at is not None]
+    ends = [run.finished_at for run in runs if run.finished_at is not None]
+    words = Counter(run.raw_state for run in runs).most_common(_MOST_WORDS)
+    return Run(
+        "eggplant",
+        model_name,
+        RunState.FINISHED if final else RunState.RUNNING,
+        ", ".join(f"{count} {word}" for word, count in words),
+        Kind.MODEL,
+        started_at=min(starts, default=None),
+        finished_at=max(ends, default=None) if final else None,
+        progress=Progress(over, len(runs)),
+        url=url,
+        context=context,
+        known_state=all(run.known_state for run in runs),
+        # Before, they are in no one's interest, and the metadata database keeps what is waited for.
+        parts=tuple(runs) if final else (),
     )
 
 

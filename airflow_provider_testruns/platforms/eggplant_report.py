@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
@@ -27,7 +27,25 @@ _EXPLAINED = 20
 #: How often, and after how many seconds, results that are not settled yet are read again.
 _UNSETTLED = (2, 2.0)
 
+#: What a run of a model is among the runs of the model. One that was cancelled did not pass: it may not look like a
+#: test that did not have to run.
+_PART_OUTCOMES: Mapping[Verdict | None, Outcome] = {Verdict.PASSED: Outcome.PASSED, Verdict.FAILED: Outcome.FAILED}
+
 _Results = list[tuple[str, CaseResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a server keeps of a run that files can be made of.
+
+    :param config_result_id: the result of a test configuration, which has a JUnit file.
+    :param test_result_ids: the results of single tests, which have logs and screenshots.
+    :param run_number: the run in GET /ai/runs, which has a log; asked for where there are no results of single tests.
+    """
+
+    config_result_id: str | None = None
+    test_result_ids: tuple[str, ...] = ()
+    run_number: str | None = None
 
 
 def report_of(run: Run) -> Steps[RunReport]:
@@ -38,6 +56,8 @@ def report_of(run: Run) -> Steps[RunReport]:
 
     :param run: in its last state.
     """
+    if run.kind is Kind.MODEL:
+        return _report_of_model(run)
     results = yield from _results_of(run)
     if results:
         cases = tuple(case for _, case in results)
@@ -47,21 +67,40 @@ def report_of(run: Run) -> Steps[RunReport]:
     return RunReport(run, Counts(failed=1) if run.ending is Verdict.FAILED else None)
 
 
-def _results_of(run: Run) -> Steps[_Results]:
+def kept_of(run: Run) -> Steps[Kept]:
+    """What the server keeps of a final run: nothing where it has no such calls, or can't tell what is this run's.
+
+    :param run: in its last state.
+    """
+    config_result_id = None
     if run.kind is Kind.TEST_CONFIGURATION:
-        result_id = yield from _configuration_result_id(run)
-        if result_id is None:
-            return []
-        filters = {"test_config_result_id": result_id}
-        mine = partial(_carries, "test_config_result_id", result_id, True)
-    else:
-        # No public document names this filter. A server that does not know it gives everybody's results: only those
-        # that say whose they are can be taken.
-        filters = {"execution_id": run.run_id}
-        mine = partial(_carries, "execution_id", run.run_id, False)
+        config_result_id = yield from _configuration_result_id(run)
+    rows = yield from _result_rows(run, config_result_id)
+    return Kept(config_result_id, tuple(row.text("id") for row in rows))
+
+
+def _report_of_model(run: Run) -> RunReport:
+    """Each run of the model is a case."""
+    cases = tuple(
+        CaseResult(
+            part.run_id,
+            _PART_OUTCOMES.get(part.ending, Outcome.UNAVAILABLE),
+            duration=RunReport(part).duration,
+            message="" if part.ending is Verdict.PASSED else part.message or part.raw_state,
+            suite=run.run_id,
+        )
+        for part in run.parts
+    )
+    return RunReport(run, Counts.of(cases), cases)
+
+
+def _results_of(run: Run) -> Steps[_Results]:
+    config_result_id = None
+    if run.kind is Kind.TEST_CONFIGURATION:
+        config_result_id = yield from _configuration_result_id(run)
     again, gap = _UNSETTLED
     while True:
-        rows = yield from _optional_rows(f"get the results of run {run.run_id}", RESULTS, filters, mine)
+        rows = yield from _result_rows(run, config_result_id)
         results = [(row.text("id"), case_of(row)) for row in rows]
         settled = [(result_id, case) for result_id, case in results if case is not None]
         if len(settled) == len(results):
@@ -70,6 +109,20 @@ def _results_of(run: Run) -> Steps[_Results]:
             return []
         again -= 1
         yield from pause(gap)
+
+
+def _result_rows(run: Run, config_result_id: str | None) -> Steps[list[Fields]]:
+    if config_result_id is not None:
+        filters = {"test_config_result_id": config_result_id}
+        mine = partial(_carries, "test_config_result_id", config_result_id, True)
+    elif run.kind is Kind.TEST_CONFIGURATION:
+        return []
+    else:
+        # No public document names this filter. A server that does not know it gives everybody's results: only those
+        # that say whose they are can be taken.
+        filters = {"execution_id": run.run_id}
+        mine = partial(_carries, "execution_id", run.run_id, False)
+    return (yield from _optional_rows(f"get the results of run {run.run_id}", RESULTS, filters, mine))
 
 
 def _configuration_result_id(run: Run) -> Steps[str | None]:

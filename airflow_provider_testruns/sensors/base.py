@@ -25,6 +25,7 @@ from airflow_provider_testruns.operators.base import REPORT_PATIENCE
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_testruns.exceptions import RunEndedError
     from airflow_provider_testruns.hooks.base import PlatformHook
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
     from airflow_provider_testruns.model import Gates, Run
@@ -168,12 +169,9 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
         self._announced = True
         announce(context, run, self.log)
 
-    def _conclude(self, context: Context, end: WaitEnd) -> dict[str, Any]:
+    def _conclude(self, context: Context, end: WaitEnd) -> Any:
         """What the end of the wait means for the task: the one place for all modes."""
         from airflow_provider_testruns.lifecycle.waiting import WaitStatus
-        from airflow_provider_testruns.model import assess
-        from airflow_provider_testruns.reporting.text import table, verdict_error
-        from airflow_provider_testruns.reporting.xcom import to_xcom
 
         if end.status is WaitStatus.ERROR and end.error is not None:
             raise end.error
@@ -182,18 +180,25 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
             if end.error is not None:
                 said += f" The last look at it failed: {end.error}"
             raise self._skip_or(AirflowSensorTimeout(said))
-        hook = self._hook
-        report = hook.ask(hook.platform.get_report(end.run), REPORT_PATIENCE)
-        self._announce(context, report.run)
-        judgement = assess(report, self.gates())
-        self.log.info("%s", table(report, judgement))
-        result = to_xcom(report, judgement)
-        error = verdict_error(report, judgement)
+        result, error = self._judge(context, end.run)
         if error is None:
             return result
         if self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=result)
         raise self._skip_or(error)
+
+    def _judge(self, context: Context, run: Run) -> tuple[Any, RunEndedError | None]:
+        """What the task returns of a final run, and the error of a verdict other than passed."""
+        from airflow_provider_testruns.model import assess
+        from airflow_provider_testruns.reporting.text import table, verdict_error
+        from airflow_provider_testruns.reporting.xcom import to_xcom
+
+        hook = self._hook
+        report = hook.ask(hook.platform.get_report(run), REPORT_PATIENCE)
+        self._announce(context, report.run)
+        judgement = assess(report, self.gates())
+        self.log.info("%s", table(report, judgement))
+        return to_xcom(report, judgement), verdict_error(report, judgement)
 
     def _skip_or(self, error: Exception) -> Exception:
         if not self.soft_fail and not self.never_fail:
