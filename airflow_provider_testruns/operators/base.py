@@ -190,8 +190,15 @@ class StartRunOperator(PlatformOperator):
         client = hook.new_client(timeout=KILL_WITHIN / 3, in_signal_handler=True)
         try:
             if run is None:
-                if record is None or record.cannot_list is not None:
+                if record is None:
                     self.log.warning("The task was killed; no run of it is known.")
+                    return
+                if record.cannot_list is not None:
+                    self.log.warning(
+                        "The task was killed while it started a run, and that can't be looked up: %s The platform may"
+                        " have a run that nobody waits for.",
+                        record.cannot_list,
+                    )
                     return
                 found = client.run(starter.candidates(record))
                 if len(found) != 1:
@@ -307,7 +314,7 @@ class StartRunOperator(PlatformOperator):
             said += f" The last look at it failed: {end.error}"
         if self.cancel_on_timeout:
             run = self._stop(hook.client, hook, run, "its time is over")
-            said += f" It was cancelled and ended as {run.raw_state}." if run.final else " It was asked to stop."
+            said += f" It was cancelled and ended as {run.raw_state}." if run.final else " It may go on: see the log."
             if run.final and self._starter is not None:
                 # So that the next try starts a new run instead of judging this one.
                 self._starter.judged(run, Verdict.CANCELLED)
