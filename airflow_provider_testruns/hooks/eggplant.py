@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_testruns.exceptions import InvalidReplyError
+from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError, NotFoundError
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.files import save
 from airflow_provider_testruns.model import Run
-from airflow_provider_testruns.platforms.call import ask
+from airflow_provider_testruns.platforms.call import Steps, ask
 from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS, EggplantPlatform
+from airflow_provider_testruns.platforms.eggplant_calls import MOST_ROWS
 from airflow_provider_testruns.transport.auth import Auth, OAuthToken
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.files import Place
+
+T = TypeVar("T")
+
+#: How names of screenshots end; any other is kept as PNG, which is what DAI takes them in.
+_IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
+
+#: What a server answers where it has no such call, or does not keep any more what is asked for.
+_LACKING = (404, 405, 410)
 
 _FIELDS = "login (client_id) and password (client_secret)"
 
@@ -236,12 +246,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         :param path: a local file or folder, or an object storage URL.
         :return: where the file is.
         """
-
-        def fetch(to: Path) -> None:
-            self.ask(ask(self.platform.screenshot(screenshot_id, to)))
-
-        check = partial(_require_image, f"Connection {self.conn_id!r}: screenshot {screenshot_id}")
-        return save(path, fetch, name=f"screenshot-{screenshot_id}.png", check=check)
+        return self._download_image(screenshot_id, path, f"screenshot-{screenshot_id}.png")
 
     def list_test_configuration_results(self, limit: int = 100, **filters: str | int) -> list[dict[str, Any]]:
         """Results of test configurations (GET /api/v2/test_config_results, "API V2 Endpoints", DAI 7.5 and later), as
@@ -272,6 +277,78 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         if path is not None:
             save(path, lambda to: to.write_text(text, encoding="utf-8"), name=f"junit-{test_config_result_id}.xml")
         return text
+
+    def save_artifacts(self, run: Run, folder: Place) -> list[str]:
+        """Write what the server keeps of a final run, each file complete or not at all:
+
+        * ``{run_id}_junit.xml``, of a test configuration (DAI 7.5 and later),
+        * ``{run_id}_{test_result_id}_log.jsonl``, a line of JSON for each line of a test's log (7.5 and later),
+        * ``{run_id}_{test_result_id}_001.png`` and so on, a test's screenshots (7.5 and later),
+        * ``{run_id}_log.json``, the run's log, where the server has no results of single tests and the run can be found
+          in its list of runs.
+
+        :param run: as :meth:`get_report` gave it.
+        :param folder: a local folder or an object storage URL; made if it is not there.
+        :return: where each was written; empty where the server has none.
+        :raises ApiError: when one can't be had that should be there. Those before it are there.
+        """
+        return list(self._saved_artifacts(run, folder))
+
+    def _saved_artifacts(self, run: Run, folder: Place) -> Iterator[str]:
+        kept = self.ask(self.platform.list_kept(run))
+
+        def write(name: str, lines: Iterable[str]) -> str:
+            def fetch(to: Path) -> None:
+                with to.open("w", encoding="utf-8") as file:
+                    file.writelines(lines)
+
+            return save(folder, fetch, name=f"{run.run_id}_{name}", into=True)
+
+        if kept.config_result_id is not None:
+            junit = self._where_there(self.platform.get_junit(kept.config_result_id))
+            if junit is not None:
+                yield write("junit.xml", [junit])
+        for result_id in kept.test_result_ids:
+            lines = self._where_there(self.platform.get_test_result_logs(result_id))
+            if lines:
+                yield write(f"{result_id}_log.jsonl", (json.dumps(line) + "\n" for line in lines))
+            pictures = self._where_there(self.platform.list_screenshots(result_id, limit=MOST_ROWS)) or []
+            for number, picture in enumerate(pictures, 1):
+                saved = self._save_picture(picture, folder, f"{run.run_id}_{result_id}_{number:03d}")
+                if saved is not None:
+                    yield saved
+        if kept.run_number is not None:
+            log = self._where_there(self.platform.get_run_logs(kept.run_number))
+            if log is not None:
+                yield write("log.json", [json.dumps(log, indent=1), "\n"])
+
+    def _save_picture(self, picture: Mapping[str, Any], folder: Place, name: str) -> str | None:
+        shown = picture.get("id")
+        if isinstance(shown, bool) or not isinstance(shown, str | int):
+            raise InvalidReplyError(f"Connection {self.conn_id!r}: a screenshot without an id: {picture!r:.200}")
+        ending = PurePosixPath(str(picture.get("name") or "")).suffix.lower()
+        try:
+            return self._download_image(str(shown), folder, name + (ending if ending in _IMAGES else ".png"), into=True)
+        except NotFoundError as e:
+            self.log.info("Not there: %s", e)
+            return None
+
+    def _download_image(self, screenshot_id: str, place: Place, name: str, *, into: bool = False) -> str:
+        def fetch(to: Path) -> None:
+            self.ask(ask(self.platform.screenshot(screenshot_id, to)))
+
+        check = partial(_require_image, f"Connection {self.conn_id!r}: screenshot {screenshot_id}")
+        return save(place, fetch, name=name, check=check, into=into)
+
+    def _where_there(self, steps: Steps[T]) -> T | None:
+        """What some servers have and others have not."""
+        try:
+            return self.ask(steps)
+        except (NotFoundError, InvalidRequestError) as e:
+            if e.status not in _LACKING:
+                raise
+            self.log.info("Not there: %s", e)
+            return None
 
 
 def _require_image(what: str, file: Path) -> None:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.operators.base import StartRunOperator
+from airflow_provider_testruns.arguments import seconds
+from airflow_provider_testruns.exceptions import NotFoundError, RunTimeoutError
+from airflow_provider_testruns.links.run import RunLink, announce
+from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_testruns.hooks.base import PlatformHook
+    from airflow_provider_testruns.model import Run
 
 
 class EggplantStartExecutionOperator(StartRunOperator):
@@ -82,3 +93,121 @@ class EggplantStartExecutionOperator(StartRunOperator):
             "sut": self.sut,
             "model_name": self.model_name,
         }
+
+
+class EggplantStartTestConfigurationOperator(StartRunOperator):
+    """Runs a test configuration on Eggplant DAI and judges the result.
+
+    ``POST /task_scheduler_service/api/v1/task_instances/{test_config_id}``, the call of DAI's own command line runner.
+    The documents have no call that stops a run of a test configuration, and none that lists them. So
+    ``cancel_on_kill`` and ``cancel_on_timeout`` only say in the log that the run goes on, and a start whose reply was
+    lost ends in :class:`.StartOutcomeUnknownError` instead of a look-up. A retry after a time-out waits for the same
+    run.
+
+    :param test_config_id: the test configuration: the end of the address when it is opened in Controller > Test Config.
+    :param eggplant_conn_id: the Airflow connection.
+
+    The other arguments are those of :class:`.StartRunOperator`.
+    """
+
+    platform_name = "eggplant"
+    conn_id_field = "eggplant_conn_id"
+    template_fields: Sequence[str] = ("test_config_id", "artifacts_path", "eggplant_conn_id")
+
+    def __init__(self, *, test_config_id: str, eggplant_conn_id: str = "eggplant_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.test_config_id = test_config_id
+        self.eggplant_conn_id = eggplant_conn_id
+
+    def start_arguments(self) -> dict[str, Any]:
+        """The arguments of the start call."""
+        from airflow_provider_testruns.platforms.eggplant_arguments import required_id
+
+        # Without one, the platform would take this for the start of an execution and name other arguments.
+        return {"test_config_id": required_id("test_config_id", self.test_config_id)}
+
+
+class EggplantAbortExecutionOperator(PlatformOperator):
+    """Aborts an execution on Eggplant DAI and waits until it is over.
+
+    ``DELETE /execution_service/api/v1/executions/{execution_id}`` of the DAI API (7.3 and later), which stops it in the
+    background. An execution that is over already is no error: the log says how it ended.
+
+    The return value is ``{platform, run_id, verdict, raw_state, url, started_at, finished_at, duration}``; the verdict
+    of an aborted execution is ``cancelled``, and another one when it had ended before the abort took effect.
+
+    :param execution_id: the execution, as the start gave it.
+    :param timeout: seconds (or a timedelta) until it must be over; then the task fails with :class:`.RunTimeoutError`.
+    :param poll_interval: seconds (or a timedelta) between two looks at it.
+    :param eggplant_conn_id: the Airflow connection.
+    """
+
+    platform_name = "eggplant"
+    conn_id_field = "eggplant_conn_id"
+    operator_extra_links = (RunLink(),)
+    template_fields: Sequence[str] = ("execution_id", "eggplant_conn_id")
+    ui_color = "#e8f0e4"
+
+    def __init__(
+        self,
+        *,
+        execution_id: str,
+        timeout: float | timedelta = 300.0,
+        poll_interval: float | timedelta = 2.0,
+        eggplant_conn_id: str = "eggplant_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.execution_id = execution_id
+        self.timeout = seconds("timeout", timeout)
+        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.eggplant_conn_id = eggplant_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Abort the execution and wait until it is over.
+
+        :raises RunTimeoutError: when it is not over in time.
+        :raises ApiError: when it could not be aborted, or can't be seen.
+        """
+        from airflow_provider_testruns.platforms.eggplant_arguments import required_id
+        from airflow_provider_testruns.reporting.xcom import run_to_xcom
+
+        execution_id = required_id("execution_id", self.execution_id)
+        hook = self.make_hook()
+        self.log.info("Using connection %r (%s).", self.conn_id, hook.settings.base_url)
+        run: Run | None = None
+        try:
+            run = hook.get_run(execution_id)
+        except NotFoundError as e:
+            # It may have just been started. The abort needs no list.
+            self.log.info("%s It is aborted all the same.", e)
+        if run is not None and run.final:
+            self.log.info("Execution %s was over already, as %s: nothing to abort.", execution_id, run.raw_state)
+        else:
+            hook.cancel_run(execution_id)
+            self.log.info("Asked the platform to abort execution %s.", execution_id)
+            run = self._wait(hook, execution_id, run)
+            if run.ending == "cancelled":
+                self.log.info("Execution %s has ended as %s: it was aborted.", execution_id, run.raw_state)
+            else:
+                said = "Execution %s has ended as %s (%s) before the abort took effect."
+                self.log.info(said, execution_id, run.raw_state, run.ending)
+        announce(context, run, self.log)
+        return run_to_xcom(run)
+
+    def _wait(self, hook: PlatformHook[Any], execution_id: str, run: Run | None) -> Run:
+        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitStatus, wait_for
+        from airflow_provider_testruns.model import Run, RunState
+
+        before = run or Run(self.platform_name, execution_id, RunState.QUEUED, "not seen yet")
+        wait = Wait(before, time.time() + self.timeout, self.poll_interval, self.log, seen=run is not None)
+        end = hook.client.run(wait_for(hook.platform, wait), wait.deadline)
+        if end.status is WaitStatus.ERROR and end.error is not None:
+            raise end.error
+        if end.status is WaitStatus.TIMEOUT:
+            said = f"Execution {execution_id} was asked to abort and is still {end.run.raw_state} after"
+            said += f" {self.timeout:g} s."
+            if end.error is not None:
+                said += f" The last look at it failed: {end.error}"
+            raise RunTimeoutError(f"{said} See the execution in DAI, or give the task more timeout.")
+        return end.run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_testruns.model import Judgement, RunReport
+from airflow_provider_testruns.model import Judgement, Run, RunReport
 
 #: How many failed cases go to XCom; the others are only counted.
 MAX_FAILURES = 50
@@ -52,6 +52,25 @@ def to_xcom(report: RunReport, judgement: Judgement) -> dict[str, Any]:
         ],
         "failures_left_out": max(0, not_passed - len(shown)),
         "metrics": {name: metric.value for name, metric in report.metrics.items()},
+    }
+
+
+def run_to_xcom(run: Run) -> dict[str, Any]:
+    """A final run in short, without what was tested: the platform's word is the verdict.
+
+    :param run: in its last state.
+    :return: ``platform, run_id, verdict`` (lower case), ``raw_state, url, started_at, finished_at`` (ISO 8601, UTC) and
+        ``duration`` (seconds).
+    """
+    return {
+        "platform": run.platform,
+        "run_id": run.run_id,
+        "verdict": run.ending.value if run.ending else None,
+        "raw_state": run.raw_state,
+        "url": run.url,
+        "started_at": run.started_at.isoformat() if run.started_at else None,
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+        "duration": RunReport(run).duration,
     }
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.sensors.base import RunSensor
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.model import Run
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_testruns.exceptions import RunEndedError
+    from airflow_provider_testruns.model import Judgement, Run
 
 
 class EggplantExecutionSensor(RunSensor):
@@ -36,3 +40,106 @@ class EggplantExecutionSensor(RunSensor):
         from airflow_provider_testruns.model import Run, RunState
 
         return Run("eggplant", self.execution_id, RunState.QUEUED, "")
+
+
+class EggplantRunProgressSensor(RunSensor):
+    """Waits for one run on Eggplant DAI, or for all runs of a model, and judges them.
+
+    ``POST /api/run/progress`` of the DAI API ("Check Run Progress Method"), one call a look.
+
+    By ``run_id`` it does what :class:`EggplantExecutionSensor` does. By ``model_name`` it waits until every run of the
+    model is over and returns them all, newest first, each as ``{platform, run_id, verdict, raw_state, url, started_at,
+    finished_at, duration}``; it fails (with ``soft_fail``: skips) when one did not pass. ``min_pass_rate`` is then the
+    least fraction of the runs that must have passed, and ``fail_on_no_tests`` has no effect. While the model has no
+    run there is nothing to see: that ends the wait with :class:`.NotFoundError` when it lasts for a minute.
+
+    :param run_id: the run, as the start gave it. Exactly one of ``run_id`` and ``model_name`` must be given.
+    :param model_name: the model's name, not its UUID.
+    :param limit: by model, only the newest so many runs at each look; without, every run that the server lists, however
+        old: one that failed years ago then fails the sensor, too.
+    :param eggplant_conn_id: the Airflow connection.
+
+    The other arguments are those of :class:`.RunSensor`.
+    """
+
+    platform_name = "eggplant"
+    conn_id_field = "eggplant_conn_id"
+    template_fields: Sequence[str] = ("run_id", "model_name", "limit", "eggplant_conn_id")
+
+    def __init__(
+        self,
+        *,
+        run_id: str | None = None,
+        model_name: str | None = None,
+        limit: int | str | None = None,
+        eggplant_conn_id: str = "eggplant_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.model_name = model_name
+        self.limit = limit
+        self.eggplant_conn_id = eggplant_conn_id
+
+    def watched_run(self) -> Run:
+        """The run of the arguments, or the runs of the model as one.
+
+        :raises ConfigurationError: for arguments that can't be right.
+        """
+        from airflow_provider_testruns.model import Kind, Run, RunState
+        from airflow_provider_testruns.platforms.eggplant_arguments import checked_limit, optional_integer, required_id
+
+        given = [name for name in ("run_id", "model_name") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ConfigurationError(
+                f"Exactly one of run_id and model_name must be given (given: {' and '.join(given) or 'none'})."
+            )
+        limit = optional_integer("limit", self.limit)
+        if self.run_id is not None:
+            if limit is not None:
+                raise ConfigurationError("limit goes with model_name: there is only one run of a run_id.")
+            return Run("eggplant", required_id("run_id", self.run_id), RunState.QUEUED, "")
+        name = required_id("model_name", self.model_name)
+        context = {"kind": Kind.MODEL.value, "model_name": name}
+        if limit is not None:
+            context["limit"] = str(checked_limit(limit))
+        return Run("eggplant", name, RunState.QUEUED, "", Kind.MODEL, context=context)
+
+    def _judge(self, context: Context, run: Run) -> tuple[Any, RunEndedError | None]:
+        from airflow_provider_testruns.model import Kind
+        from airflow_provider_testruns.reporting.text import table, verdict_error
+        from airflow_provider_testruns.reporting.xcom import run_to_xcom
+
+        if run.kind is not Kind.MODEL:
+            return super()._judge(context, run)
+        # No request: what is judged is what the look has shown that found all of them over.
+        hook = self._hook
+        report = hook.get_report(run)
+        judgement = self._judgement(run)
+        self.log.info("%s", table(report, judgement))
+        self._announce(context, run)
+        return [run_to_xcom(part) for part in run.parts], verdict_error(report, judgement)
+
+    def _judgement(self, run: Run) -> Judgement:
+        """What the runs of a model mean together."""
+        from airflow_provider_testruns.model import Judgement, Verdict
+
+        endings = [part.ending for part in run.parts]
+        passed, total = endings.count(Verdict.PASSED), len(endings)
+        if self.min_pass_rate is not None:
+            if passed / total >= self.min_pass_rate:
+                return Judgement(Verdict.PASSED)
+            why = f"{passed / total:.1%} of the runs passed ({passed} of {total})"
+            return Judgement(Verdict.FAILED, (f"{why}, below min_pass_rate {self.min_pass_rate:.1%}.",))
+        worst = next(
+            (verdict for verdict in (Verdict.FAILED, Verdict.ERRORED, Verdict.CANCELLED) if verdict in endings),
+            Verdict.PASSED,
+        )
+        if worst is Verdict.PASSED:
+            return Judgement(Verdict.PASSED)
+        counts = ", ".join(
+            f"{endings.count(verdict)} {verdict.value}"
+            for verdict in (Verdict.FAILED, Verdict.ERRORED, Verdict.CANCELLED)
+            if verdict in endings
+        )
+        return Judgement(worst, (f"Of {total} runs of model {run.run_id}, {passed} passed: {counts}.",))
