@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_testruns.arguments import fraction
+from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 
 
 class RunState(enum.StrEnum):
@@ -231,13 +232,15 @@ class RunReport:
     :param run: the run, in its last state.
     :param counts: how many cases ended in which way; ``None`` when the platform gives no counts.
     :param cases: the cases; may be empty although ``counts`` is not (an older server, a list that expired).
-    :param metrics: evaluation figures by name.
+    :param metrics: evaluation figures by name; of an evaluation that chooses, each choice's share as ``name=choice``.
+    :param unseen: why the evaluation figures could not be seen; ``None`` when ``metrics`` has all there are.
     """
 
     run: Run
     counts: Counts | None = None
     cases: tuple[CaseResult, ...] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    unseen: ApiError | None = None
 
     @property
     def pass_rate(self) -> float | None:
@@ -312,6 +315,8 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
     not pass: where a platform says that a run failed and no case shows it, the run itself broke (``ERRORED``).
 
     :raises ValueError: when the run is not final.
+    :raises ConfigurationError: when a gate names an evaluation that the report does not know.
+    :raises ApiError: when the verdict depends on evaluations that could not be seen.
     """
     gates = gates or Gates()
     run, counts = report.run, report.counts
@@ -351,18 +356,34 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
         parts = [f"{counts.failed} failed"] if counts.failed else []
         parts += [f"{counts.unavailable} unavailable"] if counts.unavailable else []
         reasons.append(f"{' and '.join(parts)} of {counts.total} test cases.")
-    reasons += _missed_evaluations(report, gates)
+    reasons += _missed_evaluations(report, gates, failed=bool(reasons))
     return Judgement(Verdict.FAILED if reasons else Verdict.PASSED, tuple(reasons))
 
 
-def _missed_evaluations(report: RunReport, gates: Gates) -> tuple[str, ...]:
+def _missed_evaluations(report: RunReport, gates: Gates, *, failed: bool = False) -> tuple[str, ...]:
+    """The gates that were missed.
+
+    :param failed: whether the run has failed already, whatever its evaluations say.
+    """
+    if not gates.eval_thresholds:
+        return ()
+    if report.unseen is not None:
+        if not failed:
+            raise report.unseen
+        return (f"The gates of eval_thresholds are not checked: {report.unseen}",)
+    figures = {name: _figure(report, name) for name in gates.eval_thresholds}
+    unknown = [name for name, metric in figures.items() if metric is None]
+    if unknown:
+        known = ", ".join(repr(name) for name in sorted(report.metrics)) or "none"
+        raise ConfigurationError(
+            f"eval_thresholds names {', '.join(repr(name) for name in unknown)}, of which the report of run"
+            f" {report.run.run_id} has no figure. It has: {known}."
+        )
     reasons = []
     for name, threshold in gates.eval_thresholds.items():
-        metric = report.metrics.get(name)
-        if metric is None:
-            known = ", ".join(sorted(report.metrics)) or "none"
-            reasons.append(f"Evaluation {name!r} of eval_thresholds is not in the report (there: {known}).")
-        elif metric.value is None or metric.scored == 0:
+        metric = figures[name]
+        assert metric is not None
+        if metric.value is None or metric.scored == 0:
             reasons.append(f"Evaluation {name!r} scored nothing; its gate is {threshold:g}.")
         elif metric.value < threshold:
             missed_by = threshold - metric.value
@@ -370,6 +391,20 @@ def _missed_evaluations(report: RunReport, gates: Gates) -> tuple[str, ...]:
                 f"Evaluation {name!r} is {metric.value:.3g}, below its gate {threshold:g} by {missed_by:.3g}."
             )
     return tuple(reasons)
+
+
+def _figure(report: RunReport, name: str) -> Metric | None:
+    """The figure that a gate is about, ``None`` when there is none of that name."""
+    found = report.metrics.get(name)
+    if found is not None or "=" not in name:
+        return found
+    evaluation = name.rpartition("=")[0]
+    nothing = report.metrics.get(evaluation)
+    if nothing is not None and nothing.value is None:
+        return nothing
+    # A choice that was never made has no share in the report.
+    others = [metric for other, metric in report.metrics.items() if other.startswith(f"{evaluation}=")]
+    return Metric(0.0, others[0].scored) if others else None
 
 
 def utc(moment: datetime) -> datetime:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
+    InvalidRequestError,
     NotFoundError,
     StartOutcomeUnknownError,
     StartSupersededError,
@@ -187,7 +188,7 @@ class Obtained:
     """The run that a task is to wait for or to judge.
 
     :param run: the run as it was seen last.
-    :param how: ``started``, ``adopted``, ``reattached`` or ``judged``.
+    :param how: ``started``, ``adopted``, ``reattached``, ``judged`` or ``already`` (nothing had to be started).
     :param seen: whether the platform has shown it in a poll.
     """
 
@@ -206,6 +207,8 @@ class Starter:
     :param adopt: whether a run that a look-up has found is taken; otherwise it is reported as an error.
     :param cancel_older: whether the run of an earlier epoch is cancelled when it is still going.
     :param log: takes the lines for the task's log.
+    :param instead: what follows on a run that was judged as failed, instead of a new start: a start of another kind,
+        or a sentence that says why there is none. ``None`` for always a new start.
     :param clock_offset: gives the platform's clock minus ours in seconds, ``None`` while not known.
     :param clock: wall-clock seconds; for tests.
     """
@@ -220,6 +223,7 @@ class Starter:
         log: Any,
         adopt: bool = True,
         cancel_older: bool = True,
+        instead: Callable[[Run], Steps[Start | str]] | None = None,
         clock_offset: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -230,6 +234,7 @@ class Starter:
         self._log = log
         self._adopt = adopt
         self._cancel_older = cancel_older
+        self.instead = instead
         self._clock_offset = clock_offset
         self._clock = clock
         #: The record as it should be kept; what is known even if it could not be.
@@ -254,7 +259,7 @@ class Starter:
                 self._log.warning(
                     "The arguments of this task differ from those its run was started with; the run stands."
                 )
-            obtained = yield from self._resume(record)
+            obtained = yield from self._resume(record, fingerprint)
             if obtained is not None:
                 return obtained
         return (yield from self._start(arguments, fingerprint))
@@ -346,7 +351,7 @@ class Starter:
                 self.platform, run, self._log, why="the task was cleared and starts anew", clock=self._clock
             )
 
-    def _resume(self, record: Record) -> Steps[Obtained | None]:
+    def _resume(self, record: Record, fingerprint: str) -> Steps[Obtained | None]:
         """Go on from what an earlier try of this epoch left; ``None`` when a new start is due."""
         self.record = record
         run = record.run
@@ -357,6 +362,8 @@ class Starter:
             if record.verdict is Verdict.PASSED:
                 self._log.info("Run %s has passed in an earlier try: not started again.", run.run_id)
                 return Obtained(run, "judged", seen=True)
+            if record.verdict is Verdict.FAILED and self.instead is not None:
+                return (yield from self._start_instead(self.instead, record, run, fingerprint))
             self._log.info("Run %s of an earlier try ended as %s: starting a new one.", run.run_id, record.verdict)
             return None
         while True:
@@ -389,8 +396,32 @@ class Starter:
         start = yield from patiently(
             self.platform.prepare_start(**arguments), PATIENCE, clock=self._clock, log=self._log.warning
         )
+        return (yield from self._send(start, fingerprint))
+
+    def _start_instead(
+        self, instead: Callable[[Run], Steps[Start | str]], record: Record, run: Run, fingerprint: str
+    ) -> Steps[Obtained | None]:
+        """Follow a failed run with something else than a new start; ``None`` when that can't be."""
+        self._log.info("Run %s of an earlier try ended as %s.", run.run_id, record.verdict)
+        try:
+            start = yield from patiently(instead(run), PATIENCE, clock=self._clock, log=self._log.warning)
+            if isinstance(start, Start):
+                return (yield from self._send(start, fingerprint, before=record))
+            why = start
+        except (InvalidRequestError, NotFoundError) as e:
+            why = str(e)
+        self._log.warning("%s Starting a new run.", why)
+        return None
+
+    def _send(self, start: Start, fingerprint: str, before: Record | None = None) -> Steps[Obtained]:
+        """Send a start.
+
+        :param before: the record to go back to when it is proven that nothing was started.
+        """
         for warning in start.warnings:
             self._log.warning(warning)
+        if start.already is not None:
+            return self._stand_by(start, start.already, fingerprint)
         give_up_at = self._clock() + START_PATIENCE
         failures = unknown = 0
         while True:
@@ -421,7 +452,7 @@ class Starter:
                         self._log.warning("%s Nothing was started; trying again in %.0f s.", e, wait)
                         yield from pause(wait)
                         continue
-                    self._forget()
+                    self._forget(before)
                     raise
                 self._log.warning("%s It is not known whether a run was started: looking for it.", e)
                 obtained = yield from self._look_up(record, e, start.not_compared)
@@ -430,12 +461,33 @@ class Starter:
                 unknown += 1
                 refused = e.status is not None and 400 <= e.status < 500
                 if refused or unknown >= MAX_UNKNOWN:
-                    self._forget()
+                    self._forget(before)
                     raise
                 continue
             self._log.info("Started %s: run %s.", start.what, run.run_id)
+            if run.message:
+                self._log.warning(run.message)
             self._started(run)
             return Obtained(run, "started")
+
+    def _stand_by(self, start: Start, run: Run, fingerprint: str) -> Obtained:
+        """Take a run that is there already."""
+        self._log.info("Not started, %s: taking run %s as it is (%s).", start.what, run.run_id, run.raw_state)
+        self.record = Record(
+            self._epoch,
+            Phase.STARTED,
+            self._clock(),
+            self._window,
+            Mark(),
+            fingerprint,
+            start.context,
+            start.started_with,
+            start.cannot_list,
+            run,
+            seen=True,
+        )
+        self._keep_if_possible()
+        return Obtained(run, "already", seen=True)
 
     def _mark(self, start: Start) -> Steps[Mark]:
         newest: Run | None = None
@@ -535,11 +587,14 @@ class Starter:
                 )
             self._unkept = True
 
-    def _forget(self) -> None:
-        self.record = None
+    def _forget(self, before: Record | None = None) -> None:
+        self.record = before
         if self._store is not None:
             try:
-                self._store.clear()
+                if before is not None:
+                    self._store.write(before.to_json())
+                else:
+                    self._store.clear()
             except Exception as e:  # the next try then looks before it starts, which costs time and no run
                 self._log.warning("The record of a start that did nothing could not be removed: %s", e)
 

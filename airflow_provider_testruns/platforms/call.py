@@ -92,6 +92,7 @@ class Call(Generic[T]):
     :param did_nothing: whether an error reply to a call that is not repeatable proves that nothing was done.
     :param error_text: finds the platform's own words in the JSON of an error reply.
     :param headers: more headers.
+    :param lasting: statuses of error replies that asking again soon does not change, although they look passing.
     :param secrets: what of the request must not be seen in messages, beside the connection's own credentials.
     """
 
@@ -108,6 +109,7 @@ class Call(Generic[T]):
     did_nothing: Callable[[Reply], bool] = lambda reply: 400 <= reply.status < 500 and reply.status != 408
     error_text: Callable[[Any], str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    lasting: frozenset[int] = frozenset()
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def reading(self, read: Callable[[Reply], Any]) -> Call[Any]:

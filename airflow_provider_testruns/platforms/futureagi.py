@@ -26,7 +26,7 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     StartOutcomeUnknownError,
 )
-from airflow_provider_testruns.model import CaseResult, Metric, Run, RunReport, Verdict
+from airflow_provider_testruns.model import CaseResult, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
 from airflow_provider_testruns.platforms.platform import Platform, Start
@@ -52,6 +52,9 @@ _MOST_PAGES = 1000
 #: Replies of a call for details that stand for "not to be had here"; 500 is what the product gives for a whole
 #: execution when one of its evaluations is of a kind that it does not know.
 _NOT_TO_BE_HAD = frozenset({404, 405, 500, 501})
+#: How often, and how many seconds apart, a detail is asked for that the server breaks on.
+_DETAIL_TRIES = 3
+_DETAIL_PAUSE = 2.0
 _CANCEL_TRIES = 3
 #: Whoever cancels has little time; seconds.
 _LONGEST_PAUSE = 10.0
@@ -86,12 +89,16 @@ class FutureAGIPlatform(Platform):
         exclude_scenario_ids: Sequence[str] | None = None,
         select_all: bool = False,
         simulator_id: str | None = None,
+        evaluations: Collection[str] = (),
+        rerun_of: str | None = None,
+        rerun_type: RerunType = "call_and_eval",
+        call_execution_ids: Sequence[str] | None = None,
     ) -> Steps[Start]:
         """Check a start's arguments and make it ready: ``POST /simulate/run-tests/{run_test_id}/execute/``.
 
-        In the current dialect the server takes every list of ids as it comes (unknown ones run nothing and end as
-        completed, those of other run tests really run, double ones run twice, and its flag for "all but these" does
-        nothing), so the list is checked and an exclusion worked out here, against the run test's scenarios.
+        The server takes every list of ids as it comes (unknown ones run nothing and end as completed, those of other
+        run tests really run, double ones run twice), so the list is checked here, against the run test's scenarios.
+        In the current dialect its flag for "all but these" does nothing, so an exclusion is worked out here.
 
         :param run_test_id: the run test, by its id (a UUID) …
         :param run_test_name: … or by its name, which must be spelled exactly and belong to one run test only.
@@ -99,8 +106,16 @@ class FutureAGIPlatform(Platform):
         :param exclude_scenario_ids: run all scenarios of the run test but these.
         :param select_all: run all scenarios of the run test.
         :param simulator_id: the simulator (a UUID), when it is not to be the run test's own.
+        :param evaluations: names of evaluations that the run test must have.
+        :param rerun_of: run calls of this execution again instead; see :meth:`prepare_rerun`, also for the next two.
         :raises ConfigurationError: for arguments that can't be right, naming them.
         """
+        if rerun_of is not None:
+            return (
+                yield from self.prepare_rerun(
+                    rerun_of, run_test_id, rerun_type, call_execution_ids, select_all, evaluations
+                )
+            )
         include = _ids(scenario_ids, "scenario_ids")
         exclude = _ids(exclude_scenario_ids, "exclude_scenario_ids")
         if not isinstance(select_all, bool):
@@ -120,12 +135,13 @@ class FutureAGIPlatform(Platform):
             run_test = yield from self._find_run_test(run_test_name)
         else:
             run_test = _uuid(run_test_id, "run_test_id")
+        yield from self._check_evaluations(run_test, evaluations)
+        chosen = yield from self._choose(run_test, include, exclude)
         if self.dialect == "documented":
             body: dict[str, Any] = {"selectAll": include is None, "scenarioIds": list(include or exclude or ())}
             if simulator is not None:
                 body["simulatorId"] = simulator
         else:
-            chosen = yield from self._choose(run_test, include, exclude)
             body = {"scenario_ids": chosen, "select_all": select_all}
             if simulator is not None:
                 body["simulator_id"] = simulator
@@ -146,6 +162,84 @@ class FutureAGIPlatform(Platform):
             # The rows of the list name neither scenario ids nor a simulator: nothing but time and id tells runs apart.
             not_compared=("scenario_ids", "simulator_id"),
         )
+
+    def prepare_rerun(
+        self,
+        execution_id: str,
+        run_test_id: str | None = None,
+        rerun_type: RerunType = "call_and_eval",
+        call_execution_ids: Sequence[str] | None = None,
+        select_all: bool = False,
+        evaluations: Collection[str] = (),
+    ) -> Steps[Start]:
+        """Make it ready to run calls of a final execution again: ``POST /simulate/test-executions/{id}/rerun-calls/``.
+
+        The execution keeps its id and goes back to running, so that no list can tell whether a rerun was started.
+
+        :param execution_id: the execution (a UUID).
+        :param run_test_id: its run test (a UUID), if known.
+        :param rerun_type: ``call_and_eval`` calls and evaluates again, which the product does for voice agents only;
+            ``eval_only`` evaluates again what was said.
+        :param call_execution_ids: these calls (UUIDs). Without this and ``select_all``: those that did not complete.
+        :param select_all: all calls.
+        :param evaluations: names of evaluations that the run test must have.
+        :return: with no call that did not complete, a start that has nothing to do.
+        :raises ConfigurationError: for arguments that can't be right, naming them.
+        :raises InvalidRequestError: when the execution is not final.
+        """
+        _check_rerun_type(rerun_type)
+        calls = _ids(call_execution_ids, "call_execution_ids")
+        if not isinstance(select_all, bool):
+            raise ConfigurationError(f"select_all must be True or False, got {select_all!r}.")
+        if calls is not None and select_all:
+            raise ConfigurationError("Of call_execution_ids and select_all=True only one can be given, got both.")
+        execution = _uuid(execution_id, "execution_id")
+        run_test = _uuid(run_test_id, "run_test_id") if run_test_id else None
+        run = yield from self.get_run(execution, run_test)
+        if not run.final:
+            raise InvalidRequestError(
+                f"Execution {execution} is {run.raw_state}: its calls can be run again when it is final. Wait for it"
+                " with FutureAGITestExecutionSensor, or cancel it."
+            )
+        if run_test is not None:
+            yield from self._check_evaluations(run_test, evaluations)
+        if not select_all:
+            there = yield from self._call_states(execution)
+            unknown = [call for call in calls or () if call not in there]
+            if unknown:
+                raise ConfigurationError(
+                    f"call_execution_ids has {len(unknown)} that are no calls of execution {execution}:"
+                    f" {', '.join(unknown[:20])}."
+                )
+            if calls is None:
+                calls = [call for call, state in there.items() if state != "completed"]
+                if not calls:
+                    return self._nothing_to_rerun(run)
+        return self._rerun_start(run, rerun_type, calls)
+
+    def prepare_rerun_of_failed(self, run: Run) -> Steps[Start | str]:
+        """What a new try does after ``run`` was judged as failed, when that is not to be another execution: its calls
+        that did not complete, again.
+
+        :return: a start, or a sentence that says why there is none. An execution that is going again has one that has
+            nothing to do.
+        """
+        now = yield from self.get_run(run.run_id, **run.context)
+        now = replace(now, context={**run.context, **now.context})
+        if not now.final:
+            return self._nothing_to_rerun(now)
+        there = yield from self._call_states(now.run_id)
+        calls = [call for call, state in there.items() if state != "completed"]
+        if not calls:
+            return f"All calls of execution {now.run_id} were completed: there is none to run again."
+        figures = yield from _if_to_be_had(lambda: self.get_kpis(now.run_id))
+        agent = "" if isinstance(figures, ApiError) else str(figures.get("agent_type") or "")
+        if agent.casefold() in ("text", "chat"):
+            return (
+                f"The agent of execution {now.run_id} is a text agent, whose calls Future AGI evaluates again but does"
+                " not make again: its failed calls would stay failed."
+            )
+        return self._rerun_start(now, "call_and_eval", calls)
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
         """The newest execution of the start's run test: its list with ``limit=1``."""
@@ -219,7 +313,7 @@ class FutureAGIPlatform(Platform):
 
         The counts are those of the metrics endpoint: without them there is no verdict, so their loss is an error. The
         calls and the evaluations are details: where the server does not have them, or breaks on them, they are left
-        out, and a gate on an evaluation that is left out is a missed one.
+        out. Evaluations that were left out are :attr:`.RunReport.unseen`: no gate on them is met or missed.
 
         :param run: as :meth:`get_run` gave it.
         """
@@ -228,12 +322,26 @@ class FutureAGIPlatform(Platform):
         counts = now.counts
         # `failed` is one word for two things: every call failed, or none was made. The second says nothing of tests.
         broke = run.ending is Verdict.FAILED and counts.decided == 0
-        cases, metrics = yield from _if_to_be_had(self._cases(run.run_id, with_metrics=not run_test_id), ((), {}))
+        unseen: ApiError | None = None
+        cases: tuple[CaseResult, ...] = ()
+        metrics: Mapping[str, Metric] = {}
         message = run.message
+        found = yield from _if_to_be_had(lambda: self._cases(run.run_id, with_metrics=not run_test_id))
+        if not isinstance(found, ApiError):
+            cases, metrics = found
+        elif not run_test_id:
+            unseen = found
         if run_test_id:
-            metrics = yield from _if_to_be_had(ask(self._eval_summary_call(run_test_id, run.run_id)), {})
+            call = self._eval_summary_call(run_test_id, run.run_id)
+            summary = yield from _if_to_be_had(lambda: ask(call))
+            if isinstance(summary, ApiError):
+                unseen = summary
+            else:
+                metrics = summary
             if broke and not message:
-                message = yield from _if_to_be_had(self._error_reason(run, run_test_id), "")
+                reason = yield from _if_to_be_had(lambda: self._error_reason(run, run_test_id))
+                message = reason if isinstance(reason, str) else ""
+        cases = yield from self._explained(run.run_id, cases)
         told = replace(
             run,
             ending=Verdict.ERRORED if broke else run.ending,
@@ -243,7 +351,11 @@ class FutureAGIPlatform(Platform):
             url=run.url or now.run.url,
             message=message,
         )
-        return RunReport(told, counts, cases, metrics)
+        if unseen is not None:
+            unseen = type(unseen)(
+                f"The evaluations of execution {run.run_id} could not be seen. {unseen}", status=unseen.status
+            )
+        return RunReport(told, counts, cases, metrics, unseen)
 
     def check(self) -> Steps[str]:
         """Prove the address and the keys: the health call, then the list of run tests."""
@@ -402,26 +514,16 @@ class FutureAGIPlatform(Platform):
         :raises ServerError: when the platform could not dispatch what it had prepared.
         :raises InvalidRequestError: when no call is run again.
         """
-        if rerun_type not in ("eval_only", "call_and_eval"):
-            raise ConfigurationError(f"rerun_type must be 'eval_only' or 'call_and_eval', got {rerun_type!r}.")
+        _check_rerun_type(rerun_type)
         calls = _ids(call_execution_ids, "call_execution_ids")
         if not isinstance(select_all, bool) or (calls is None) == (not select_all):
             raise ConfigurationError(
                 "Exactly one of call_execution_ids and select_all=True says which calls are run again, got"
                 f" call_execution_ids={call_execution_ids!r} and select_all={select_all!r}."
             )
-        body: dict[str, Any] = {"rerun_type": rerun_type}
-        body |= {"select_all": True} if calls is None else {"call_execution_ids": calls}
-        call = self._call(
-            f"run calls of execution {execution_id} again",
-            "POST",
-            path("/simulate/test-executions/{id}/rerun-calls/", id=_uuid(execution_id, "execution_id")),
-            _rerun,
-            json=body,
-            repeatable=False,
-        )
+        call = self._rerun_call(_uuid(execution_id, "execution_id"), rerun_type, calls, replies.rerun)
         try:
-            reply, succeeded, dispatch_error = yield from ask(call)
+            said = yield from ask(call)
         except ApiError as e:
             if e.did_nothing:
                 raise
@@ -430,14 +532,66 @@ class FutureAGIPlatform(Platform):
                 " again: it would be paid for twice. Look at the execution on the platform; when it is running or"
                 " evaluating, wait for it with FutureAGITestExecutionSensor."
             ) from e
-        if dispatch_error or not succeeded:
-            why = dispatch_error or _reasons(reply) or "no reason given"
-            raise (ServerError if dispatch_error else InvalidRequestError)(
-                f"Future AGI runs {succeeded or 'none'} of the calls of execution {execution_id} again: {why[:500]}"
+        if said.dispatch_error or not said.succeeded:
+            raise _not_rerun(said, execution_id)
+        return dict(said.raw)
+
+    def _rerun_start(self, run: Run, rerun_type: RerunType, calls: list[str] | None) -> Start:
+        def read(reply: Reply) -> Run:
+            said = replies.rerun(reply)
+            if not said.succeeded:
+                error = _not_rerun(said, run.run_id)
+                # It says itself that nothing was started. It may be paid for, so only the task's next try asks again.
+                error.did_nothing, error.transient = True, False
+                raise error
+            return replace(
+                run,
+                state=RunState.QUEUED,
+                raw_state="started",
+                ending=None,
+                finished_at=None,
+                progress=None,
+                message=said.left_out(),
             )
-        return reply
+
+        what = "all calls" if calls is None else f"{len(calls)} call{'s' if len(calls) > 1 else ''}"
+        return Start(
+            what=f"a rerun ({rerun_type}) of {what} of execution {run.run_id}",
+            call=self._rerun_call(run.run_id, rerun_type, calls, read),
+            context=run.context,
+            cannot_list=(
+                f"a rerun goes on under the id of its execution, {run.run_id}, so that no list tells whether it was"
+                " started. Look at the execution: while it is running or evaluating, wait for it with"
+                " FutureAGITestExecutionSensor."
+            ),
+        )
+
+    def _nothing_to_rerun(self, run: Run) -> Start:
+        why = "no call of it is left to run again" if run.final else "the execution is going again already"
+        call = self._standing_call(run.run_id, run.context.get("run_test_id"))
+        return Start(
+            what=why,
+            call=call.reading(lambda reply: call.read(reply).run),
+            context=run.context,
+            cannot_list="Nothing was sent.",
+            already=run,
+        )
 
     # Calls
+
+    def _rerun_call(
+        self, execution_id: str, rerun_type: RerunType, calls: list[str] | None, read: Callable[[Reply], T]
+    ) -> Call[T]:
+        body: dict[str, Any] = {"rerun_type": rerun_type}
+        body |= {"select_all": True} if calls is None else {"call_execution_ids": calls}
+        return self._call(
+            f"run calls of execution {execution_id} again",
+            "POST",
+            path("/simulate/test-executions/{id}/rerun-calls/", id=execution_id),
+            read,
+            json=body,
+            repeatable=False,
+        )
 
     def _call(self, what: str, method: str, at: str, read: Callable[[Reply], T], **more: Any) -> Call[T]:
         return Call(what, method, at, read, error_text=replies.error_words, **more)
@@ -549,6 +703,54 @@ class FutureAGIPlatform(Platform):
         )
         return tuple(cases), metrics
 
+    def _explained(self, execution_id: str, cases: tuple[CaseResult, ...]) -> Steps[tuple[CaseResult, ...]]:
+        """The same cases, with the reasons of those that failed without one. The list of calls does not tell them."""
+        silent = {case.name for case in cases if case.outcome is Outcome.FAILED and not case.message}
+        if not silent:
+            return cases
+
+        def page(number: int) -> Call[replies.Page[tuple[str, str]]]:
+            call = self._of_execution("get the details of", execution_id, "", page=number, limit=_PAGE)
+            return call.reading(lambda reply: replies.ended_reasons(reply, number))
+
+        rows = yield from _if_to_be_had(lambda: _all_pages(page, key=lambda row: row[0]))
+        reasons = {} if isinstance(rows, ApiError) else dict(rows)
+        return tuple(
+            replace(case, message=reasons.get(case.name) or "The call failed; the platform gives no reason.")
+            if case.name in silent
+            else case
+            for case in cases
+        )
+
+    def _call_states(self, execution_id: str) -> Steps[dict[str, str]]:
+        """The calls of an execution and the status of each, in lower case."""
+        rows = yield from self.list_call_results(execution_id)
+        return {row["call_execution_id"].lower(): str(row.get("status") or "").casefold() for row in rows}
+
+    def _check_evaluations(self, run_test_id: str, names: Collection[str]) -> Steps[None]:
+        """Make sure that evaluations are there before a run is paid for, as far as the server tells."""
+        if not names:
+            return
+        detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test_id))
+        known = None if isinstance(detail, ApiError) else replies.evaluation_names(detail)
+        if known is None or not _unknown(names, known):
+            return
+        # A gate can be on a template, too, which only the summary names: without an execution, of the latest one.
+        latest = self._get(
+            f"get the evaluation summary of run test {run_test_id}",
+            path("/simulate/run-tests/{id}/eval-summary/", id=run_test_id),
+            lambda reply: replies.result_rows(reply, "the evaluation summary"),
+        )
+        rows = yield from _if_to_be_had(lambda: ask(latest))
+        if not isinstance(rows, ApiError):
+            known |= replies.summary_names(rows)
+        unknown = _unknown(names, known)
+        if unknown:
+            raise ConfigurationError(
+                f"eval_thresholds names {', '.join(repr(name) for name in unknown)}, and run test {run_test_id} has no"
+                f" such evaluation. It has: {', '.join(repr(name) for name in sorted(known)) or 'none'}."
+            )
+
     def _error_reason(self, run: Run, run_test_id: str) -> Steps[str]:
         # Only the rows of the list tell why an execution could not be set up.
         run_test = _uuid(run_test_id, "run_test_id")
@@ -579,9 +781,15 @@ class FutureAGIPlatform(Platform):
         if asked is None:
             return []
         argument = "scenario_ids" if include else "exclude_scenario_ids"
-        attached: dict[str, str] = {}
-        for row in (yield from self.list_scenarios(run_test_id)):
-            attached[row["id"].lower()] = str(row.get("name") or "")
+        if self.dialect == "current":
+            rows = yield from self.list_scenarios(run_test_id)
+        else:
+            # The documents know no such call: where there is none, the ids go out unchecked.
+            found = yield from _if_to_be_had(lambda: self.list_scenarios(run_test_id))
+            if isinstance(found, ApiError):
+                return []
+            rows = found
+        attached = {row["id"].lower(): str(row.get("name") or "") for row in rows}
         unknown = [scenario_id for scenario_id in asked if scenario_id not in attached]
         if unknown:
             there = ", ".join(f"{scenario_id} ({name})" for scenario_id, name in list(attached.items())[:20])
@@ -622,26 +830,58 @@ def _all_pages(
     raise InvalidReplyError(f"Future AGI's list has no end: {_MOST_PAGES} pages were read, and it promises more.")
 
 
-def _if_to_be_had(steps: Steps[T], instead: T) -> Steps[T]:
-    """What a server may lack, or break on, without any doubt about how the run ended."""
+def _if_to_be_had(steps: Callable[[], Steps[T]]) -> Steps[T | ApiError]:
+    """What a server may lack, or break on, without any doubt about how the run ended; or why it is not to be had.
+
+    A 500 is asked again a few times only: the product gives it for ever where it breaks on something.
+    """
+    for left in reversed(range(_DETAIL_TRIES)):
+        try:
+            return (yield from _lasting(steps()))
+        except ApiError as e:
+            if e.status not in _NOT_TO_BE_HAD:
+                raise
+            if not left or not e.transient:
+                return e
+            yield from pause(max(_DETAIL_PAUSE, e.retry_after or 0.0))
+    raise AssertionError("the last try returns or raises")
+
+
+def _lasting(steps: Steps[T]) -> Steps[T]:
+    """The same steps, with replies that stand for "not to be had" not asked for again by those who carry them."""
+    value: Any = None
+    error: ApiError | None = None
     try:
-        return (yield from steps)
-    except ApiError as e:
-        if e.status not in _NOT_TO_BE_HAD:
-            raise
-        return instead
+        while True:
+            try:
+                step = steps.throw(error) if error is not None else steps.send(value)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            value, error = None, None
+            try:
+                value = yield replace(step, lasting=_NOT_TO_BE_HAD) if isinstance(step, Call) else step
+            except ApiError as e:
+                error = e
+    finally:
+        steps.close()
 
 
-def _rerun(reply: Reply) -> tuple[dict[str, Any], int, str]:
-    fields = Fields(reply.json(), "the reply to the rerun")
-    fields.children("failed_reruns")
-    return dict(fields.raw), fields.integer("success_count"), fields.optional_text("dispatch_error") or ""
+def _not_rerun(said: replies.Rerun, execution_id: str) -> ApiError:
+    why = said.dispatch_error or said.left_out() or "no reason given"
+    return (ServerError if said.dispatch_error else InvalidRequestError)(
+        f"Future AGI runs {said.succeeded or 'none'} of the calls of execution {execution_id} again: {why[:500]}"
+    )
 
 
-def _reasons(reply: Mapping[str, Any]) -> str:
-    failed = Fields(reply, "the reply to the rerun").children("failed_reruns")
-    said = [f"{row.optional_text('call_execution_id')}: {row.optional_text('error')}" for row in failed]
-    return "; ".join(said[:10])
+def _check_rerun_type(rerun_type: Any) -> None:
+    if rerun_type not in ("eval_only", "call_and_eval"):
+        raise ConfigurationError(f"rerun_type must be 'eval_only' or 'call_and_eval', got {rerun_type!r}.")
+
+
+def _unknown(names: Collection[str], known: Collection[str]) -> list[str]:
+    """Those of ``names`` that are no evaluation of ``known``, nor a choice of one (``name=choice``)."""
+    return [name for name in names if name not in known and name.rpartition("=")[0] not in known]
 
 
 def _uuid(value: Any, name: str) -> str:

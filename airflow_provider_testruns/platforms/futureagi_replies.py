@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -48,6 +48,9 @@ _ADVICE = {
     "permission_error": "Use a key whose user has the rights for it in this organization and workspace.",
     "rate_limit": "The limit counts all requests of the organization in a minute.",
 }
+
+#: Where a run test's details have its evaluations; releases differ.
+_EVALUATIONS = ("evals_detail", "simulate_eval_configs_detail", "evals")
 
 #: What is read of a row of the executions.
 _ROW = ("id", "status", "start_time", "calls", "calls_attempted", "error_reason")
@@ -89,6 +92,29 @@ class Standing:
 
     run: Run
     counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """The reply to a rerun.
+
+    :param raw: it, under the API's own names.
+    :param succeeded: how many calls are run again.
+    :param failed: the others, each with its reason.
+    :param dispatch_error: why what was prepared could not be started; empty when it was.
+    """
+
+    raw: Mapping[str, Any]
+    succeeded: int
+    failed: tuple[str, ...]
+    dispatch_error: str
+
+    def left_out(self) -> str:
+        """What is not run again, and why; empty when all is."""
+        if not self.failed:
+            return self.dispatch_error
+        more = f" and {len(self.failed) - 10} more" if len(self.failed) > 10 else ""
+        return f"Not run again: {'; '.join(self.failed[:10])}{more}."
 
 
 def nothing_was_started(reply: Reply) -> bool:
@@ -329,7 +355,9 @@ def _case(row: Any, where: str) -> CaseResult:
     message = ""
     if outcome is not Outcome.PASSED:
         said = [fields.optional_text("ended_reason"), *_troubles(fields)]
-        message = "; ".join(text for text in said if text) or f"The call is {status}."
+        message = "; ".join(text for text in said if text)
+    if outcome is Outcome.NOT_RUN and not message:
+        message = f"The call is {status}."
     return CaseResult(
         # Several calls of an execution play the same scenario: its name alone would not tell them apart.
         name=fields.text("call_execution_id"),
@@ -349,6 +377,44 @@ def _troubles(fields: Fields) -> Iterator[str]:
         verdict = output.get("output")
         if reason and (verdict is None or verdict in ("Failed", "Fail", False)):
             yield f"{output.optional_text('name') or 'evaluation'}: {reason}"
+
+
+def ended_reasons(reply: Reply, number: int) -> Page[tuple[str, str]]:
+    """Why the calls of an execution ended, by their ids, from a page of its details: no other list tells."""
+
+    def read(row: Any, where: str) -> tuple[str, str]:
+        fields = Fields(row, where)
+        return fields.text("id"), fields.optional_text("ended_reason") or ""
+
+    return page_of(reply.json(), number, "the execution", read)
+
+
+def evaluation_names(run_test: Mapping[str, Any]) -> set[str] | None:
+    """The names of a run test's evaluations, from its details; ``None`` when they do not tell."""
+    lists = [run_test[name] for name in _EVALUATIONS if isinstance(run_test.get(name), list)]
+    if not lists:
+        return None
+    found = [row.get("name") for rows in lists for row in rows if isinstance(row, Mapping)]
+    return {name for name in found if isinstance(name, str) and name}
+
+
+def summary_names(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The names in an evaluation summary: of the evaluations as they are set up, and of their templates."""
+    found = [row.get("name") for row in rows]
+    for row in rows:
+        found += [item.get("name") for item in row.get("result") or () if isinstance(item, Mapping)]
+    return {name for name in found if isinstance(name, str) and name}
+
+
+def rerun(reply: Reply) -> Rerun:
+    """What a rerun has come to. With the workflow service down it is a 200, too."""
+    fields = Fields(reply.json(), "the reply to the rerun")
+    failed = [
+        f"{row.optional_text('call_execution_id')}: {row.optional_text('error')}"
+        for row in fields.children("failed_reruns")
+    ]
+    error = fields.optional_text("dispatch_error") or ""
+    return Rerun(dict(fields.raw), fields.integer("success_count"), tuple(failed), error)
 
 
 def transcripts(reply: Reply) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ class Start:
     :param not_compared: arguments of this start that no listing shows, so that no look-up can compare them.
     :param cannot_list: why runs like it can't be listed; ``None`` when they can.
     :param warnings: what the user should know before it is sent.
+    :param already: the run that is there already, when nothing has to be started; ``call`` then only reads it.
     """
 
     what: str
@@ -36,6 +37,7 @@ class Start:
     not_compared: tuple[str, ...] = ()
     cannot_list: str | None = None
     warnings: tuple[str, ...] = ()
+    already: Run | None = None
 
 
 class Platform(ABC):

@@ -386,7 +386,7 @@ def patiently(
     step: Call[Any] | Sleep | None = None
     try:
         while True:
-            if error is not None and isinstance(step, Call) and step.repeatable and error.transient:
+            if error is not None and isinstance(step, Call) and _passing(step, error):
                 pause = max(back_off(failures), error.retry_after or 0.0)
                 if clock() + pause <= until:
                     failures += 1
@@ -409,6 +409,10 @@ def patiently(
                 failures = 0
     finally:
         steps.close()
+
+
+def _passing(call: Call[Any], error: ApiError) -> bool:
+    return call.repeatable and error.transient and error.status not in call.lasting
 
 
 def back_off(failures: int, most: float = 30.0) -> float:

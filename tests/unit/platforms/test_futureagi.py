@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_testruns.exceptions import (
+    ApiError,
     AuthenticationError,
     ConfigurationError,
     InvalidReplyError,
@@ -209,10 +210,15 @@ def test_bodies_of_the_current_dialect():
     }
 
 
-def test_the_documented_dialect_asks_nothing_before_it_starts():
+def test_the_documented_dialect_goes_without_the_list_where_there_is_none():
     wire = Wire()
-    prepare(wire, DOCUMENTED, run_test_id=RUN_TEST, scenario_ids=[ONE])
+    assert prepare(wire, DOCUMENTED, run_test_id=RUN_TEST, scenario_ids=[ONE]).call.json["scenarioIds"] == [ONE]
+    assert wire.asked == [scenarios_key()]
+    wire.requests.clear()
+    prepare(wire, DOCUMENTED, run_test_id=RUN_TEST, select_all=True)
     assert wire.asked == []
+    with pytest.raises(PermissionDeniedError):
+        prepare(Wire({scenarios_key(): error(403, "permission_error", "no")}), run_test_id=RUN_TEST, scenario_ids=[ONE])
 
 
 def test_no_third_dialect():
@@ -269,6 +275,8 @@ def test_row_unknown_scenario_ids():
         prepare(wire, run_test_id=RUN_TEST, exclude_scenario_ids=[THREE])
     assert all(asked.startswith("GET ") for asked in wire.asked)
     assert prepare(wire, run_test_id=RUN_TEST, scenario_ids=[TWO]).call.json["scenario_ids"] == [TWO]
+    with pytest.raises(ConfigurationError, match=f"scenario_ids .*{THREE}"):
+        prepare(wire, DOCUMENTED, run_test_id=RUN_TEST, scenario_ids=[THREE])
 
 
 def test_row_double_scenario_ids_run_twice():
@@ -769,6 +777,33 @@ def test_a_report_in_full():
     assert wire.asked == [METRICS, calls_key(), EVAL_SUMMARY]
 
 
+def detail_key(page: int = 1) -> str:
+    return page_key(f"/simulate/test-executions/{EXECUTION}/", page)
+
+
+def test_calls_that_failed_say_why_they_ended():
+    """The list of calls does not tell; the execution's details do."""
+    rows = [call_row(1), call_row(2, "failed"), call_row(3, "failed"), call_row(4, "cancelled")]
+    details = [
+        {"id": rows[0]["call_execution_id"], "ended_reason": "customer-ended-call"},
+        {"id": rows[1]["call_execution_id"], "ended_reason": "silence-timed-out"},
+        {"id": rows[2]["call_execution_id"], "ended_reason": None},
+    ]
+    pages = {detail_key(n): listed([row], n, 3) for n, row in enumerate(details, start=1)}
+    wire, report = report_of("completed", calls(1, 2, 0, 4), rows, answers=pages)
+    assert [case.message for case in report.cases] == [
+        "",
+        "silence-timed-out",
+        "The call failed; the platform gives no reason.",
+        "The call is cancelled.",
+    ]
+    assert wire.asked[-3:] == list(pages)
+    wire, report = report_of("completed", calls(1, 1), rows[:2], answers={detail_key(): error(500, "server_error", "x")})
+    assert "no reason" in report.cases[1].message
+    wire, _ = report_of("completed", calls(2), [call_row(1), call_row(2)])
+    assert detail_key() not in wire.asked
+
+
 def test_cases_are_read_from_all_pages():
     pages = {calls_key(n): runs_reply([call_row(n)], n, 3) for n in (1, 2, 3)}
     _, report = report_of("completed", calls(3), answers=pages)
@@ -810,13 +845,19 @@ def test_completed_without_a_call_is_no_tests():
         ({"tone": 0.8, "resolved": 0.75}, Verdict.PASSED),
         ({"tone": 0.81}, Verdict.FAILED),
         ({"escalated=No": 0.7}, Verdict.PASSED),
-        ({"escalated": 0.1}, Verdict.FAILED),
-        ({"no such evaluation": 0.0}, Verdict.FAILED),
+        ({"escalated=Maybe": 0.1}, Verdict.FAILED),
     ],
 )
 def test_evaluation_gates(thresholds, verdict):
     _, report = report_of("completed", calls(4), [], SUMMARY)
     assert judge(report, Gates(eval_thresholds=thresholds)) is verdict
+
+
+@pytest.mark.parametrize("name", ["escalated", "no such evaluation", "tone=Yes"])
+def test_a_gate_on_an_unknown_evaluation_is_an_error(name):
+    _, report = report_of("completed", calls(4), [], SUMMARY)
+    with pytest.raises(ConfigurationError, match=rf"'{name}'.*It has: 'escalated=No', .*'tone'\."):
+        judge(report, Gates(eval_thresholds={name: 0.0}))
 
 
 def test_what_scored_nothing_is_not_compared():
@@ -845,10 +886,18 @@ def test_details_that_are_lost_do_not_change_the_verdict(status):
     assert (report.cases, report.metrics) == ((), {})
     assert report.counts == Counts(passed=2, failed=1)
     assert judge(report) is Verdict.FAILED
-    # A gate on what is not there is a missed one: nothing passes unseen.
-    _, report = report_of("completed", calls(2), answers={EVAL_SUMMARY: broken})
+    # A gate on what could not be seen is neither met nor missed.
+    wire, report = report_of("completed", calls(2), answers={EVAL_SUMMARY: broken})
+    assert wire.asked.count(EVAL_SUMMARY) == (3 if status >= 500 else 1)
     assert judge(report) is Verdict.PASSED
-    assert judge(report, Gates(eval_thresholds={"tone": 0.1})) is Verdict.FAILED
+    with pytest.raises(ApiError, match="could not be seen") as raised:
+        judge(report, Gates(eval_thresholds={"tone": 0.1}))
+    assert raised.value.status == status
+    # Calls that failed decide without it.
+    _, report = report_of("completed", calls(2, 1), answers={EVAL_SUMMARY: broken})
+    judged = assess(report, Gates(eval_thresholds={"tone": 0.1}))
+    assert judged.verdict is Verdict.FAILED
+    assert "not checked" in judged.reasons[-1]
     _, report = report_of("failed", calls(), answers={executions_key(): broken})
     assert judge(report) is Verdict.ERRORED
 
@@ -1003,6 +1052,186 @@ def test_a_rerun_of_nothing():
     body = {**RERUN_REPLY, "success_count": 0, "successful_reruns": []}
     with pytest.raises(InvalidRequestError, match=f"{TWO}: no recording"):
         Wire({RERUN: body}).run(CURRENT.rerun_calls(EXECUTION, "eval_only", select_all=True))
+
+
+def final(status: str = "completed", *rows: dict[str, Any], agent: str = "voice", **more: Any) -> Wire:
+    """A final execution with these calls."""
+    return Wire(
+        {
+            METRICS: metrics_reply(status, calls(1, 1)),
+            calls_key(): runs_reply(list(rows)),
+            KPIS: {"agent_type": agent, "total_calls": 2},
+            RERUN: RERUN_REPLY,
+            **more,
+        }
+    )
+
+
+KPIS = f"GET /simulate/test-executions/{EXECUTION}/kpis/"
+
+
+def call_id(number: int) -> str:
+    return str(call_row(number)["call_execution_id"])
+
+
+def test_a_rerun_is_of_the_calls_that_did_not_complete():
+    wire = final("completed", call_row(1), call_row(2, "failed"), call_row(3, "Cancelled"), call_row(4, "Completed"))
+    start = wire.run(CURRENT.prepare_start(rerun_of=EXECUTION.upper(), run_test_id=RUN_TEST))
+    assert start.call.json == {"rerun_type": "call_and_eval", "call_execution_ids": [call_id(2), call_id(3)]}
+    assert (start.call.repeatable, start.already) == (False, None)
+    assert start.cannot_list, "no look-up can tell whether a rerun was started"
+    assert RERUN not in wire.asked
+    run = wire.ask(start.call)
+    assert (run.run_id, run.state, run.ending, run.context) == (
+        EXECUTION,
+        RunState.QUEUED,
+        None,
+        {"run_test_id": RUN_TEST},
+    )
+    assert run.url == CURRENT.run_url(RUN_TEST, EXECUTION)
+    assert run.message == f"Not run again: {TWO}: no recording."
+
+
+def test_a_rerun_of_chosen_calls_and_of_all():
+    wire = final("failed", call_row(1), call_row(2, "failed"))
+    start = wire.run(
+        CURRENT.prepare_rerun(EXECUTION, rerun_type="eval_only", call_execution_ids=[call_id(1).upper(), call_id(1)])
+    )
+    assert start.call.json == {"rerun_type": "eval_only", "call_execution_ids": [call_id(1)]}
+    start = wire.run(CURRENT.prepare_rerun(EXECUTION, select_all=True))
+    assert start.call.json == {"rerun_type": "call_and_eval", "select_all": True}
+    with pytest.raises(ConfigurationError, match=f"call_execution_ids has 1 .*{ONE}"):
+        wire.run(CURRENT.prepare_rerun(EXECUTION, call_execution_ids=[call_id(1), ONE]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"rerun_type": "all"}, "rerun_type"),
+        ({"select_all": "yes"}, "select_all"),
+        ({"select_all": True, "call_execution_ids": [ONE]}, "only one"),
+        ({"call_execution_ids": []}, "call_execution_ids"),
+        ({"run_test_id": "nightly"}, "run_test_id"),
+    ],
+)
+def test_arguments_of_a_prepared_rerun(arguments, word):
+    wire = Wire()
+    with pytest.raises(ConfigurationError, match=word):
+        wire.run(CURRENT.prepare_rerun(EXECUTION, **arguments))
+    assert wire.asked == []
+
+
+def test_nothing_is_left_to_rerun():
+    wire = final("completed", call_row(1), call_row(2))
+    start = wire.run(CURRENT.prepare_rerun(EXECUTION, RUN_TEST))
+    assert start.already is not None
+    assert start.already.final
+    assert wire.ask(start.call) == start.already
+    assert RERUN not in wire.asked
+
+
+def test_an_execution_that_is_going_is_not_rerun():
+    wire = final("evaluating", call_row(1, "failed"))
+    with pytest.raises(InvalidRequestError, match="evaluating"):
+        wire.run(CURRENT.prepare_rerun(EXECUTION))
+    assert wire.asked == [METRICS]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        ({**RERUN_REPLY, "success_count": 0}, InvalidRequestError, "no recording"),
+        ({**RERUN_REPLY, "success_count": 0, "dispatch_error": "tcp connect error"}, ServerError, "tcp connect error"),
+        (error(400, "validation_error", "Text/Chat agents only support 'eval_only'"), InvalidRequestError, "Text/Chat"),
+    ],
+)
+def test_a_rerun_that_started_nothing_says_so(answer, kind, words):
+    wire = final("completed", call_row(1, "failed"), **{RERUN: answer})
+    start = wire.run(CURRENT.prepare_rerun(EXECUTION))
+    with pytest.raises(kind, match=words) as raised:
+        wire.ask(start.call)
+    assert (raised.value.did_nothing, raised.value.transient) == (True, False)
+
+
+@pytest.mark.parametrize("answer", [lost(), error(500, "server_error", "x"), reply({}), reply({"success_count": "many"})])
+def test_a_rerun_of_unknown_outcome_proves_nothing(answer):
+    wire = final("completed", call_row(1, "failed"), **{RERUN: answer})
+    start = wire.run(CURRENT.prepare_rerun(EXECUTION))
+    with pytest.raises(ApiError) as raised:
+        wire.ask(start.call)
+    assert not raised.value.did_nothing
+
+
+def failed_run(wire: Wire) -> Run:
+    return wire.run(CURRENT.get_run(EXECUTION, RUN_TEST))
+
+
+def test_what_follows_on_a_failed_run():
+    wire = final("completed", call_row(1), call_row(2, "failed"))
+    start = wire.run(CURRENT.prepare_rerun_of_failed(failed_run(wire)))
+    assert isinstance(start, Start)
+    assert start.call.json == {"rerun_type": "call_and_eval", "call_execution_ids": [call_id(2)]}
+    assert start.context == {"run_test_id": RUN_TEST}
+
+
+@pytest.mark.parametrize(
+    ("wire", "words"),
+    [
+        (final("completed", call_row(1)), "none to run again"),
+        (final("completed", call_row(1, "failed"), agent="text"), "text agent"),
+    ],
+)
+def test_why_nothing_follows_on_a_failed_run(wire, words):
+    found = wire.run(CURRENT.prepare_rerun_of_failed(failed_run(wire)))
+    assert words in found
+
+
+def test_a_failed_run_that_is_going_again_is_waited_for():
+    wire = final("running", call_row(1, "failed"))
+    start = wire.run(CURRENT.prepare_rerun_of_failed(failed_run(wire)))
+    assert isinstance(start, Start)
+    assert start.already is not None
+    assert not start.already.final
+
+
+# Evaluations that gates name, before anything is started
+
+DETAIL = f"GET /simulate/run-tests/{RUN_TEST}/"
+LATEST_SUMMARY = f"GET /simulate/run-tests/{RUN_TEST}/eval-summary/"
+
+
+def with_evaluations(names: list[str], *gates: str, **more: Any) -> Wire:
+    wire = Wire({DETAIL: {"id": RUN_TEST, "evals_detail": [{"id": ONE, "name": name} for name in names]}, **more})
+    for platform in (CURRENT, DOCUMENTED):
+        prepare(wire, platform, run_test_id=RUN_TEST, select_all=True, evaluations=gates)
+    return wire
+
+
+def test_known_evaluations_cost_one_call():
+    assert with_evaluations(["tone", "escalated", "a=b"], "tone", "escalated=No", "a=b").asked == [DETAIL, DETAIL]
+    assert with_evaluations(["tone"]).asked == []
+
+
+def test_an_unknown_evaluation_is_refused_before_anything_is_started():
+    with pytest.raises(ConfigurationError, match=r"eval_thresholds names 'tune', .*It has: 'speed', 'tone'\."):
+        with_evaluations(["tone", "speed"], "tone", "tune")
+    with pytest.raises(ConfigurationError, match="It has: none"):
+        with_evaluations([], "tone")
+    # The template of an evaluation is known to the summary only.
+    summary = [{"name": "Tone of voice", "id": TWO, "result": [{"name": "tone", "id": ONE}]}]
+    wire = with_evaluations(["tone"], "Tone of voice", **{LATEST_SUMMARY: {"status": True, "result": summary}})
+    assert wire.asked[:2] == [DETAIL, LATEST_SUMMARY]
+    with pytest.raises(ConfigurationError, match="'Tone of voice', 'tone'"):
+        with_evaluations(["tone"], "tune", **{LATEST_SUMMARY: {"status": True, "result": summary}})
+
+
+@pytest.mark.parametrize(
+    "detail", [error(404, "not_found", "no"), error(500, "server_error", "x"), {"id": RUN_TEST}, {"evals_detail": None}]
+)
+def test_where_the_evaluations_are_not_told_the_report_decides(detail):
+    wire = Wire({DETAIL: detail})
+    prepare(wire, run_test_id=RUN_TEST, select_all=True, evaluations=["tone"])
+    assert set(wire.asked) == {DETAIL}
 
 
 # The other endpoints
