@@ -117,6 +117,8 @@ class FakePlatform(Platform):
         self.cannot_list: str | None = None
         self.not_compared: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
+        #: The run that makes a start needless.
+        self.already: Run | None = None
         #: Seconds from a cancel until the run is final.
         self.stops_after = 0.0
         self._cancelled_at: dict[str, float] = {}
@@ -188,6 +190,7 @@ class FakePlatform(Platform):
             cannot_list=self.cannot_list,
             not_compared=self.not_compared,
             warnings=self.warnings,
+            already=self.already,
         )
 
     def _start(self, arguments: dict[str, Any]) -> Run:

@@ -34,20 +34,20 @@ plain_json = st.recursive(
 
 counts = st.builds(Counts, *[st.integers(0, 500)] * 4)
 
-runs = st.builds(
-    Run,
-    platform=st.sampled_from(["eggplant", "futureagi", "omilia"]),
-    run_id=texts,
-    state=st.sampled_from(RunState),
-    raw_state=texts,
-    kind=st.sampled_from(Kind),
-    ending=st.none() | st.sampled_from(Verdict),
-    started_at=st.none() | moments,
-    finished_at=st.none() | moments,
-    progress=st.none() | st.builds(Progress, st.integers(0), st.none() | st.integers(0)),
-    url=texts,
-    context=st.dictionaries(texts, texts, max_size=3),
-    started_with=st.dictionaries(texts, plain_json, max_size=3),
-    message=texts,
-    known_state=st.booleans(),
-)
+_parts = {
+    "platform": st.sampled_from(["eggplant", "futureagi", "omilia"]),
+    "run_id": texts,
+    "state": st.sampled_from(RunState),
+    "raw_state": texts,
+    "kind": st.sampled_from(Kind),
+    "ending": st.none() | st.sampled_from(Verdict),
+    "started_at": st.none() | moments,
+    "finished_at": st.none() | moments,
+    "progress": st.none() | st.builds(Progress, st.integers(0), st.none() | st.integers(0)),
+    "url": texts,
+    "context": st.dictionaries(texts, texts, max_size=3),
+    "started_with": st.dictionaries(texts, plain_json, max_size=3),
+    "message": texts,
+    "known_state": st.booleans(),
+}
+runs = st.builds(Run, **_parts, parts=st.lists(st.builds(Run, **_parts), max_size=2).map(tuple))

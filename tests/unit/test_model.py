@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_testruns import lifecycle, model
-from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.exceptions import ConfigurationError, ServerError
 from airflow_provider_testruns.model import (
     CaseResult,
     Counts,
@@ -60,6 +60,7 @@ _WHOLE = Run(
     started_with={"group": "g", "tags": ["a"]},
     message="m",
     known_state=False,
+    parts=(_SMALL,),
 )
 
 
@@ -265,9 +266,8 @@ def test_a_run_in_which_nothing_was_tested_fails_unless_that_is_wanted(ending, t
 
 def test_no_tests_allowed_is_not_no_evaluations_allowed():
     gates = Gates(fail_on_no_tests=False, eval_thresholds={"tone": 0.5})
-    found = _judged(Verdict.PASSED, Counts(), gates)
-    assert found.verdict is Verdict.FAILED
-    assert found.reasons == ("Evaluation 'tone' of eval_thresholds is not in the report (there: none).",)
+    found = _judged(Verdict.PASSED, Counts(), gates, metrics={"tone": Metric(None, 0)})
+    assert found == Judgement(Verdict.FAILED, ("Evaluation 'tone' scored nothing; its gate is 0.5.",))
 
 
 def test_a_generation_has_no_tests_and_passes():
@@ -329,22 +329,67 @@ def test_min_pass_rate_says_nothing_of_a_run_without_tests(least):
         (Metric(None, 4), "Evaluation 'tone' scored nothing; its gate is 0.85."),
         (Metric(0.0, 0), "Evaluation 'tone' scored nothing; its gate is 0.85."),
         (Metric(0.99, 0), "Evaluation 'tone' scored nothing; its gate is 0.85."),
-        (None, "Evaluation 'tone' of eval_thresholds is not in the report (there: other)."),
     ],
 )
 def test_evaluation_gates(metric, reason):
-    metrics = {"other": Metric(0.1, 4)} | ({"tone": metric} if metric else {})
+    metrics = {"other": Metric(0.1, 4), "tone": metric}
     found = _judged(Verdict.PASSED, Counts(passed=4), Gates(eval_thresholds={"tone": 0.85}), metrics=metrics)
     assert found == (Judgement(Verdict.FAILED, (reason,)) if reason else Judgement(Verdict.PASSED))
 
 
 def test_all_missed_gates_are_named():
     gates = Gates(min_pass_rate=0.9, eval_thresholds={"tone": 0.9, "speed": 0.5, "depth": 1})
-    metrics = {"tone": Metric(0.1, 3), "speed": Metric(0.6, 3)}
+    metrics = {"tone": Metric(0.1, 3), "speed": Metric(0.6, 3), "depth": Metric(0.9)}
     found = _judged(Verdict.PASSED, Counts(passed=1, failed=1), gates, metrics=metrics)
     assert found.verdict is Verdict.FAILED
-    assert [reason.split(" ")[0] for reason in found.reasons] == ["Pass", "Evaluation", "Evaluation"]
-    assert "(there: speed, tone)" in found.reasons[2]
+    assert [reason.split(" is ")[0] for reason in found.reasons] == [
+        "Pass rate 50.0% (1 of 2)",
+        "Evaluation 'tone'",
+        "Evaluation 'depth'",
+    ]
+
+
+@pytest.mark.parametrize("metrics", [{}, {"speed": Metric(0.6), "other": Metric(None)}])
+def test_a_gate_for_an_evaluation_that_is_not_there_is_a_mistake_in_the_task(metrics):
+    gates = Gates(eval_thresholds={"speed": 0.5, "tone": 0.9})
+    with pytest.raises(ConfigurationError, match=r"^eval_thresholds names .*'tone'") as caught:
+        _judged(Verdict.PASSED, Counts(passed=1), gates, metrics=metrics)
+    assert str(caught.value).endswith(f"It has: {'none' if not metrics else repr('other') + ', ' + repr('speed')}.")
+
+
+def test_each_choice_of_an_evaluation_has_a_gate_of_its_own():
+    metrics = {"tone=calm": Metric(0.75, 8), "tone=rude": Metric(0.25, 8)}
+
+    def judged(**thresholds):
+        named = {name.replace("_", "="): value for name, value in thresholds.items()}
+        return _judged(Verdict.PASSED, Counts(passed=8), Gates(eval_thresholds=named), metrics=metrics)
+
+    assert judged(tone_calm=0.7).verdict is Verdict.PASSED
+    assert judged(tone_calm=0.8).reasons == ("Evaluation 'tone=calm' is 0.75, below its gate 0.8 by 0.05.",)
+    # A choice that was never made.
+    assert judged(tone_odd=0.0).verdict is Verdict.PASSED
+    assert judged(tone_odd=0.1).verdict is Verdict.FAILED
+    with pytest.raises(ConfigurationError, match="pace=fast"):
+        judged(pace_fast=0.1)
+    nothing = {"tone": Metric(None, 0)}
+    found = _judged(Verdict.PASSED, Counts(passed=8), Gates(eval_thresholds={"tone=calm": 0.0}), metrics=nothing)
+    assert found.reasons == ("Evaluation 'tone=calm' scored nothing; its gate is 0.",)
+
+
+def test_evaluations_that_could_not_be_seen_are_an_error_only_where_the_verdict_depends_on_them():
+    error = ServerError("The summary can't be had.")
+
+    def judged(tally, gates):
+        return assess(RunReport(_run(Verdict.PASSED), tally, unseen=error), gates)
+
+    assert judged(Counts(passed=1), None) == Judgement(Verdict.PASSED)
+    gates = Gates(eval_thresholds={"tone": 0.5})
+    with pytest.raises(ServerError, match="The summary can't be had"):
+        judged(Counts(passed=1), gates)
+    found = judged(Counts(passed=1, failed=1), gates)
+    assert found.verdict is Verdict.FAILED
+    assert found.reasons[0] == "1 failed of 2 test cases."
+    assert found.reasons[1] == "The gates of eval_thresholds are not checked: The summary can't be had."
 
 
 def test_a_threshold_of_nought_needs_a_score_all_the_same():

@@ -635,6 +635,15 @@ def test_what_does_not_pass_by_itself_is_raised_at_once(error):
     assert world.asked == 1
 
 
+def test_what_looks_passing_and_lasts_is_raised_at_once():
+    call = _get(lasting=frozenset({500}))
+    world = Answers(ServerError("no view.", status=500))
+    with pytest.raises(ServerError):
+        world.carry(ask(call))
+    assert world.asked == 1
+    assert Answers(ServerError("busy.", status=503), "there").carry(ask(call)) == "there"
+
+
 @pytest.mark.parametrize("error", _IN_PASSING, ids=lambda error: type(error).__name__)
 def test_what_changes_something_is_never_sent_again(error):
     world = Answers(error)

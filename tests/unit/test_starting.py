@@ -38,6 +38,8 @@ from airflow_provider_testruns.lifecycle.starting import (
 )
 from airflow_provider_testruns.lifecycle.waiting import GRACE
 from airflow_provider_testruns.model import Run, RunState, Verdict
+from airflow_provider_testruns.platforms.call import Call, ask
+from airflow_provider_testruns.platforms.platform import Start
 from tests.unit.steps import BEGIN, Clock, Died, FakePlatform, Fault, Lines, drive, lost
 from tests.unit.strategies import runs
 
@@ -358,6 +360,103 @@ def test_a_run_that_appears_late_is_attached_to():
     world.platform.runs.append(shown)
     assert world.obtain().run.run_id == run.run_id
     assert world.platform.count("start") == 1
+
+
+# What follows on a run that failed, where that is not a new start
+
+
+def _rerun(world: World, **start: Any):
+    """Starting the same run again, as Future AGI's rerun of single calls does."""
+
+    def send(run: Run, reply: Any) -> Run:
+        world.platform.at_start()
+        at = world.ids.index(run.run_id)
+        world.platform.runs[at] = replace(run, state=RunState.RUNNING, raw_state="running", ending=None)
+        return Run("fake", run.run_id, RunState.QUEUED, "pending")
+
+    def instead(run: Run):
+        yield from ask(Call("prepare", "GET", "/prepare", lambda reply: None))
+        call = Call("rerun", "POST", "/rerun", lambda reply: send(run, reply), repeatable=False)
+        return Start("the failed calls", call, {"project_id": "p"}, cannot_list="a rerun has no listing.", **start)
+
+    return instead
+
+
+def test_a_failed_run_is_followed_by_what_the_task_asks_for():
+    world = World()
+    run = _judge(world, Verdict.FAILED)
+    seen = []
+    world.platform.at_start = lambda: seen.append(world.kept.record.phase)
+    again = world.obtain(instead=_rerun(world))
+    assert (again.run.run_id, again.how) == (run.run_id, "started")
+    assert world.platform.actions == ["prepare", "rerun"]
+    assert seen == [Phase.INTENT]
+    assert (world.kept.record.phase, world.kept.record.verdict) == (Phase.STARTED, None)
+    assert len(world.ids) == 1
+
+
+@pytest.mark.parametrize("verdict", [Verdict.ERRORED, Verdict.CANCELLED])
+def test_only_a_failed_run_is_followed_by_something_else(verdict):
+    world = World()
+    run = _judge(world, verdict)
+    assert world.obtain(instead=_rerun(world)).run.run_id != run.run_id
+    assert world.platform.count("rerun") == 0
+
+
+@pytest.mark.parametrize("error", [InvalidRequestError("Text agents can't.", status=400), NotFoundError("Gone.")])
+def test_where_that_cannot_be_a_new_run_is_started(error):
+    world = World()
+    run = _judge(world, Verdict.FAILED)
+    world.platform.faults["rerun"] = [_nothing(error)]
+    again = world.obtain(instead=_rerun(world))
+    assert again.run.run_id != run.run_id
+    assert f"{error} Starting a new run." in world.warnings
+
+
+def test_a_sentence_says_why_there_is_a_new_run():
+    world = World()
+    run = _judge(world, Verdict.FAILED)
+
+    def instead(run):
+        yield from ask(Call("prepare", "GET", "/prepare", lambda reply: None))
+        return "No call of it failed."
+
+    assert world.obtain(instead=instead).run.run_id != run.run_id
+    assert "No call of it failed. Starting a new run." in world.warnings
+
+
+def test_when_it_is_not_known_whether_it_was_done_it_is_not_done_again():
+    world = World()
+    _judge(world, Verdict.FAILED)
+    world.platform.faults["rerun"] = [lost(done=True)]
+    for _ in range(2):
+        with pytest.raises(StartOutcomeUnknownError, match=r"a rerun has no listing\."):
+            world.obtain(instead=_rerun(world))
+    assert world.platform.count("rerun") == 1
+    assert world.platform.count("start") == 0
+
+
+def test_when_nothing_was_done_the_next_try_is_where_this_one_was():
+    world = World()
+    run = _judge(world, Verdict.FAILED)
+    before = world.kept.record
+    world.platform.faults["rerun"] = [_nothing(PermissionDeniedError("No credits."))]
+    with pytest.raises(PermissionDeniedError):
+        world.obtain(instead=_rerun(world))
+    assert world.kept.record == before
+    assert world.starter.record == before
+    assert world.obtain(instead=_rerun(world)).run.run_id == run.run_id
+
+
+def test_a_run_that_is_there_already_is_taken_as_it_is():
+    world = World()
+    world.platform.already = world.platform.add("theirs")
+    obtained = world.obtain()
+    assert (obtained.run.run_id, obtained.how, obtained.seen) == ("theirs", "already", True)
+    assert world.platform.actions == ["prepare"]
+    assert (world.kept.record.phase, world.kept.record.run.run_id) == (Phase.STARTED, "theirs")
+    world.platform.already = None
+    assert world.obtain().how == "reattached"
 
 
 # Another epoch
