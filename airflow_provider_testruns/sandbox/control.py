@@ -15,7 +15,7 @@ from .catalogue import targets
 from .eggplant import GENERATIONS
 from .engine import Ending, SimulatedRun
 from .faults import Fault, FaultKind, FaultMoment
-from .futureagi import AgentExecution
+from .futureagi_calls import AgentExecution
 from .mistakes import Mistake, UnknownRun
 from .omilia import OmiliaRun
 from .platform import Plan, Settings

@@ -44,6 +44,17 @@ from .exchange import (
 )
 from .identity import Credentials, IdentityProvider, bearer_token
 from .mistakes import Mistake
+from .omilia_cases import (
+    REGRESSION,
+    SMOKE,
+    CaseResult,
+    CaseTemplate,
+    case_json,
+    dialog_json,
+    is_picked,
+    problem_of,
+    suite_archive,
+)
 from .platform import Plan, PlatformAPI, RunDescription, duration_of, ending_of
 
 USER = "sandbox-user"
@@ -66,89 +77,6 @@ def named_id(number: int) -> str:
 GROUPS = ("sandbox", "payments", "accounts", "qa")
 
 
-@dataclass(frozen=True, slots=True)
-class CaseTemplate:
-    """A test case as it stands in a suite.
-
-    :param suite: the suite's name.
-    :param group: the suite's group, which a run can filter by.
-    :param name: the case's name.
-    :param description: None where nobody wrote one.
-    :param utterance: what the caller says.
-    :param flaw: what comes of it in a project whose tests fail: ``fail`` or ``unavailable``.
-    """
-
-    suite: str
-    group: str
-    name: str
-    description: str | None
-    utterance: str
-    flaw: str | None = None
-
-
-#: Name, description, utterance and flaw of the cases of each suite, under the suite's and its group's names.
-_Suites = Mapping[tuple[str, str], tuple[tuple[str, str | None, str, str | None], ...]]
-
-
-def _templates(suites: _Suites) -> tuple[CaseTemplate, ...]:
-    return tuple(CaseTemplate(suite, group, *case) for (suite, group), cases in suites.items() for case in cases)
-
-
-_BALANCE = ("balance_current_account", "Balance of the current account", "how much is on my account", None)
-_BLOCK = ("block_lost_card", "A lost card is blocked at once", "I lost my card", None)
-_SMOKE = _templates(
-    {
-        ("balance", "accounts"): (
-            _BALANCE,
-            ("balance_savings", "Balance of the savings account", "what are my savings", None),
-        ),
-        ("card_block", "payments"): (
-            _BLOCK,
-            ("block_stolen_card_abroad", None, "somebody took my card in Lisbon", None),
-        ),
-    }
-)
-_REGRESSION = _templates(
-    {
-        ("greeting", "accounts"): (
-            ("greeting_known_caller", "The caller is greeted by name", "hello", None),
-            ("greeting_unknown_caller", "An unknown number gets the general greeting", "good morning", None),
-        ),
-        ("balance", "accounts"): (
-            _BALANCE,
-            ("balance_joint_account", "Both owners hear the same balance", "balance of our account", "fail"),
-        ),
-        ("transfer", "payments"): (
-            ("transfer_to_own_account", "A transfer between own accounts", "move 50 to my savings", None),
-            ("transfer_above_limit", "A transfer above the limit is refused", "send 90000 to Maria", "fail"),
-            ("transfer_unknown_payee", None, "send 20 euros to Gregor", None),
-        ),
-        ("card_block", "payments"): (
-            _BLOCK,
-            ("block_then_replace", "A new card is offered after the block", "send a new one", "unavailable"),
-        ),
-    }
-)
-
-
-@dataclass(slots=True)
-class CaseResult:
-    """A test case after a run.
-
-    :param template: the case.
-    :param case_id: its id.
-    :param status: the platform's word: success, fail, unavailable.
-    :param milliseconds: how long it took.
-    """
-
-    template: CaseTemplate
-    case_id: str
-    status: str
-    milliseconds: float
-    dialog_id: str
-    golden_id: str
-
-
 @dataclass(slots=True)
 class Project(Target):
     """A project."""
@@ -158,7 +86,7 @@ class Project(Target):
     git_token: str | None = None
     git_provider: str | None = None
     suites: bytes | None = None
-    cases: tuple[CaseTemplate, ...] = _SMOKE
+    cases: tuple[CaseTemplate, ...] = SMOKE
 
     @property
     def uses_git(self) -> bool:
@@ -272,11 +200,11 @@ class OmiliaAPI(PlatformAPI):
         self.projects: dict[str, Project] = {}
         for number, (name, ending, cases) in enumerate(
             (
-                ("smoke", Ending.PASSED, _SMOKE),
-                ("regression", Ending.FAILED, _REGRESSION),
-                ("broken", Ending.ERRORED, _SMOKE),
+                ("smoke", Ending.PASSED, SMOKE),
+                ("regression", Ending.FAILED, REGRESSION),
+                ("broken", Ending.ERRORED, SMOKE),
                 ("empty", Ending.EMPTY, ()),
-                ("smoke-git", Ending.PASSED, _SMOKE),
+                ("smoke-git", Ending.PASSED, SMOKE),
             ),
             start=1,
         ):
@@ -286,7 +214,7 @@ class OmiliaAPI(PlatformAPI):
                 project.git_token = GIT_TOKEN
                 project.git_provider = "gitlab"
             elif cases:
-                project.suites = _suite_archive(cases)
+                project.suites = suite_archive(cases)
             self.projects[project.id] = project
 
     def operations(self) -> Iterable[Operation]:
@@ -450,8 +378,8 @@ class OmiliaAPI(PlatformAPI):
         project.git_url = body.get("url")
         project.git_token = body.get("gitToken")
         project.git_provider = body.get("gitProvider")
-        if project.cases == _SMOKE and project.ending is Ending.FAILED:
-            project.cases = _REGRESSION
+        if project.cases == SMOKE and project.ending is Ending.FAILED:
+            project.cases = REGRESSION
 
     def _get_project(self, exchange: Exchange) -> Reply:
         return self._project_reply(self._project(exchange.params["project_id"]))
@@ -546,7 +474,7 @@ class OmiliaAPI(PlatformAPI):
     def _case_results(self, project: Project, run: OmiliaRun) -> list[CaseResult]:
         if run.ending in (Ending.ERRORED, Ending.EMPTY):
             return []
-        chosen = [template for template in project.cases if _is_picked(template, run.arguments)]
+        chosen = [template for template in project.cases if is_picked(template, run.arguments)]
         flawed = any(template.flaw for template in project.cases)
         results = []
         for position, template in enumerate(chosen):
@@ -665,7 +593,7 @@ class OmiliaAPI(PlatformAPI):
         lines += [f"{c.template.suite},{c.template.name},{c.status},{c.milliseconds}" for c in run.cases]
         entries = {"results/results.csv": "\r\n".join(lines) + "\r\n"}
         for case in run.cases:
-            entries[f"results/dialogs/{case.template.name}.json"] = json.dumps(_dialog(case), indent=2)
+            entries[f"results/dialogs/{case.template.name}.json"] = json.dumps(dialog_json(case), indent=2)
         return file_reply(name, "application/zip", build_zip(entries))
 
     def _revoke_run(self, exchange: Exchange) -> Reply:
@@ -701,7 +629,7 @@ class OmiliaAPI(PlatformAPI):
     def _run_test_cases(self, exchange: Exchange) -> Reply:
         run = self._find(exchange.params["run_id"], "run")
         done = self._done(run, self.clock.now())
-        return json_reply(200, {"data": [_case_json(case, i < done) for i, case in enumerate(run.cases)]})
+        return json_reply(200, {"data": [case_json(case, i < done) for i, case in enumerate(run.cases)]})
 
     def _run_logs(self, exchange: Exchange) -> Reply:
         run = self._find(exchange.params["run_id"], "run")
@@ -768,7 +696,7 @@ class OmiliaAPI(PlatformAPI):
         project = self.projects[run.target_id]
         wanted = (run.arguments.get("testSuite") or "").split(",")
         cases = [c for c in project.cases if wanted == [""] or c.suite in {name.strip() for name in wanted}]
-        return file_reply(f"{run.run_id}_artifacts.zip", "application/zip", _suite_archive(cases))
+        return file_reply(f"{run.run_id}_artifacts.zip", "application/zip", suite_archive(cases))
 
     def _golden_dialog(self, exchange: Exchange) -> Reply:
         dialog_id = exchange.params["dialog_id"]
@@ -776,7 +704,7 @@ class OmiliaAPI(PlatformAPI):
             if isinstance(run, OmiliaRun) and not run.vanished:
                 for case in run.cases:
                     if dialog_id in (case.dialog_id, case.golden_id):
-                        golden = json.dumps(_dialog(case), indent=2).encode()
+                        golden = json.dumps(dialog_json(case), indent=2).encode()
                         return file_reply(f"{quote(case.template.name)}.json", "application/json", golden)
         raise Refusal(_detail(404, f"Dialog {dialog_id} not found"))
 
@@ -802,14 +730,14 @@ class OmiliaAPI(PlatformAPI):
         :param cases: how many cases it has; None for the usual ones.
         """
         chosen = ending_for_name(name) if ending is None else ending
-        templates: tuple[CaseTemplate, ...] = _REGRESSION if chosen is Ending.FAILED else _SMOKE
+        templates: tuple[CaseTemplate, ...] = REGRESSION if chosen is Ending.FAILED else SMOKE
         if cases is not None:
             templates = tuple(
                 CaseTemplate(f"suite_{i // 10 + 1}", "sandbox", f"case_{i + 1:03d}", None, f"utterance {i + 1}")
                 for i in range(cases)
             )
         project = Project(project_id or self.new_id(), name, chosen, duration, cases=templates)
-        project.suites = _suite_archive(templates) if templates else None
+        project.suites = suite_archive(templates) if templates else None
         self.projects[project.id] = project
         return project
 
@@ -832,7 +760,7 @@ class OmiliaAPI(PlatformAPI):
                 case.template.name,
                 case.status if i < done else "not run",
                 f"{case.milliseconds:.0f} ms" if i < done else "",
-                _problem(case) if i < done else "",
+                problem_of(case) if i < done else "",
             )
             for i, case in enumerate(run.cases)
         ]
@@ -873,70 +801,3 @@ def _uploaded_file(exchange: Exchange) -> bytes:
     if len(contents) != 1:
         raise Refusal(_bad_request("file", "field required"), f"{len(contents)} files instead of one")
     return contents[0]
-
-
-def _is_picked(template: CaseTemplate, filters: Mapping[str, Any]) -> bool:
-    group, utterance, description = (filters.get(name) for name in ("group", "utterance", "description"))
-    return (
-        (not group or group.casefold() == template.group.casefold())
-        and (not utterance or utterance.casefold() in template.utterance.casefold())
-        and (not description or description.casefold() in (template.description or "").casefold())
-    )
-
-
-def _case_json(case: CaseResult, done: bool) -> dict[str, Any]:
-    failed = done and case.status == "fail"
-    unavailable = done and case.status == "unavailable"
-    return {
-        "numberOfTries": 2 if failed else int(done),
-        "executionTime": case.milliseconds if done else 0.0,
-        "testCaseName": case.template.name,
-        "dialogId": case.dialog_id,
-        "goldenDialogId": case.golden_id,
-        "testCaseId": case.case_id,
-        "testCaseDescription": case.template.description,
-        # The word of the documents' table for a case that has not run.
-        "status": case.status if done else "None",
-        "assertionErrors": [_assertion_error(case)] if failed else [],
-        "generalErrors": [{"text": _UNAVAILABLE}] if unavailable else [],
-        "warnings": [{"text": "Answer came later than usual"}] if failed else [],
-        "hadDelays": failed,
-    }
-
-
-_UNAVAILABLE = "Voice application did not answer within 10 seconds"
-
-
-def _assertion_error(case: CaseResult) -> dict[str, Any]:
-    return {
-        "step": 3,
-        "assertion": "prompt",
-        "expected": f"The caller is told the result of {case.template.name}",
-        "found": "I am sorry, I did not get that",
-    }
-
-
-def _problem(case: CaseResult) -> str:
-    if case.status == "fail":
-        error = _assertion_error(case)
-        return f"step {error['step']}, {error['assertion']}: expected {error['expected']!r}, found {error['found']!r}"
-    return _UNAVAILABLE if case.status == "unavailable" else ""
-
-
-def _dialog(case: CaseResult) -> dict[str, Any]:
-    return {
-        "dialogId": case.dialog_id,
-        "steps": [
-            {"step": 1, "actor": "system", "text": "Welcome to the sandbox bank. How can I help?"},
-            {"step": 2, "actor": "user", "text": case.template.utterance},
-            {"step": 3, "actor": "system", "text": f"Result of {case.template.name}"},
-        ],
-    }
-
-
-def _suite_archive(cases: Iterable[CaseTemplate]) -> bytes:
-    entries: dict[str, str | bytes] = {".omilia-ci.yml": "version: 1\nparallelTestCases: 1\n"}
-    for case in cases:
-        lines = [f"name: {case.name}", f"group: {case.group}", f"utterance: {case.utterance}"]
-        entries[f"tests/{case.suite}/{case.name}.yml"] = "\n".join(lines) + "\n"
-    return build_zip(entries)

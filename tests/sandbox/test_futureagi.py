@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from airflow_provider_testruns.sandbox.control import Control
-from airflow_provider_testruns.sandbox.futureagi import API_KEY, SECRET_KEY, named_id
+from airflow_provider_testruns.sandbox.futureagi import API_KEY, SECRET_KEY
+from airflow_provider_testruns.sandbox.futureagi_calls import named_id
 from airflow_provider_testruns.sandbox.server import SandboxServer
 
 pytestmark = pytest.mark.integration

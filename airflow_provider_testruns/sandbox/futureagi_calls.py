@@ -1,0 +1,337 @@
+"""Run tests, their executions, and what comes of the calls: Future AGI without its API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .clock import offset
+from .engine import Ending, Phase, SimulatedRun, Target
+
+
+def named_id(number: int) -> str:
+    """Return the id of a named object."""
+    return f"fa000000-0000-4000-8000-{number:012d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario. Each of its rows becomes a call.
+
+    :param id: its id.
+    :param name: its name.
+    :param rows: how many rows it has.
+    :param flawed_rows: those whose calls fail in a run test whose calls fail.
+    """
+
+    id: str
+    name: str
+    rows: int
+    flawed_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation of every call of a run test."""
+
+    id: str
+    template_id: str
+    name: str
+    output_type: str
+
+
+def make_evaluations(number: int) -> tuple[Evaluation, ...]:
+    """Return the evaluations of a run test, one of each kind."""
+    kinds = (("task_completion", "Pass/Fail"), ("politeness", "score"), ("handover", "choices"))
+    return tuple(
+        Evaluation(named_id(number * 10_000 + 900 + i), named_id(90_000_000 + i), name, kind)
+        for i, (name, kind) in enumerate(kinds, start=1)
+    )
+
+
+@dataclass(slots=True)
+class RunTest(Target):
+    """A run test."""
+
+    scenarios: tuple[Scenario, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    #: ``text`` or ``voice``.
+    agent_type: str = "text"
+    #: True when a call that failed passes once it is run again.
+    recovers: bool = False
+
+    @property
+    def is_voice(self) -> bool:
+        """True for a voice agent."""
+        return self.agent_type == "voice"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of an execution."""
+
+    id: str
+    scenario: Scenario
+    row: int
+    fails: bool
+    #: Evaluated as not good enough.
+    unsatisfying: bool = False
+    #: One of its evaluations does not work.
+    unscored: bool = False
+    #: Its status from an earlier round, None while it belongs to the present one.
+    settled: str | None = None
+
+    @property
+    def seconds(self) -> int:
+        """How long the call takes, as the product reports it."""
+        return 40 + 3 * self.row + len(self.scenario.name) % 7
+
+
+#: The statuses of calls that took place.
+MADE = ("completed", "failed", "analyzing")
+FAILURE_REASON = "The agent hung up before the customer's request was understood"
+SETUP_REASON = "Failed to set up the test execution: the agent did not answer the connection check"
+
+
+def percent(part: float, whole: float) -> float:
+    """Return a share in percent, 0 of nothing."""
+    return round(100.0 * part / whole, 2) if whole else 0.0
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class AgentExecution(SimulatedRun):
+    """An execution of a run test.
+
+    :param run_test: what it was started from.
+    :param calls: its calls, from all rounds.
+    :param scenario_ids: what was asked for, known or not.
+    :param scenario_names: as the list of executions shows them.
+    """
+
+    run_test: RunTest
+    calls: list[Call] = field(default_factory=list)
+    scenario_ids: list[str] = field(default_factory=list)
+    scenario_names: str = ""
+
+    @property
+    def is_voice(self) -> bool:
+        """True for a voice agent."""
+        return self.run_test.is_voice
+
+    def add_calls(self, scenarios: Iterable[Scenario], new_id: Callable[[], str]) -> None:
+        """Make the calls, as the ending wants them: one for each row of each scenario."""
+        if self.ending is Ending.EMPTY:
+            return
+        fails = self.ending is Ending.FAILED
+        flawed = any(scenario.flawed_rows for scenario in self.run_test.scenarios)
+        for scenario in scenarios:
+            for row in range(scenario.rows):
+                # The first call of a run test without flaws that was told to fail.
+                chosen = row in scenario.flawed_rows or not (flawed or self.calls)
+                self.calls.append(Call(new_id(), scenario, row, fails and chosen))
+        if fails and self.run_test.recovers:
+            good = [call for call in self.calls if not call.fails]
+            for call in good[:1]:
+                call.unsatisfying = True
+            for call in good[1:2]:
+                call.unscored = True
+
+    def rerun(self, chosen: list[Call], now: float, duration: float, evaluates_only: bool) -> None:
+        """Begin another round with these calls; the others stay as they are."""
+        for call, status in zip(self.calls, self.call_statuses(now), strict=True):
+            call.settled = status
+        for call in chosen:
+            if not evaluates_only:
+                call.settled = None
+            if self.run_test.recovers:
+                call.fails = call.fails and evaluates_only
+                call.unsatisfying = call.unscored = False
+        self.restart(now, duration, evaluates_only)
+
+    def visible_calls(self, now: float) -> list[Call]:
+        """Return the calls that exist already."""
+        if self.is_voice and self.phase(now) is Phase.PENDING and not any(c.settled for c in self.calls):
+            return []
+        return self.calls
+
+    def call_statuses(self, now: float) -> list[str]:
+        """Return the status of every call, in order."""
+        progress = self.progress(now)
+        cancelled = self.phase(now) is Phase.CANCELLED
+        count = sum(1 for call in self.calls if call.settled is None)
+        statuses: list[str] = []
+        position = 0
+        for call in self.calls:
+            if call.settled is not None:
+                statuses.append(call.settled)
+                continue
+            done = progress * count - position if self.ending is not Ending.ERRORED else 0.0
+            position += 1
+            if done >= 1:
+                statuses.append("failed" if call.fails else "completed")
+            elif cancelled:
+                statuses.append("cancelled")
+            elif done >= 0.7:
+                statuses.append("analyzing")
+            else:
+                statuses.append("ongoing" if done > 0 else "pending")
+        return statuses
+
+    def status(self, now: float) -> str:
+        """Return the product's word for where the execution stands."""
+        if self.raw_status is not None:
+            return self.raw_status
+        phase = self.phase(now)
+        if phase is not Phase.FINISHED:
+            # An execution that can't be set up never gets further.
+            stuck = self.ending is Ending.ERRORED and phase is Phase.RUNNING
+            return Phase.PENDING.value if stuck else phase.value
+        if self.ending is Ending.ERRORED:
+            return "failed"
+        statuses = self.call_statuses(now)
+        return "completed" if not statuses or "completed" in statuses else "failed"
+
+    def counts(self, now: float) -> dict[str, int]:
+        """Return how many calls there are of each status, and in all."""
+        statuses = self.call_statuses(now) if self.visible_calls(now) else []
+        counts = {
+            word: statuses.count(word)
+            for word in ("completed", "failed", "pending", "analyzing", "ongoing", "cancelled")
+        }
+        counts["total"] = len(statuses)
+        return counts
+
+    def completed_at(self, now: float) -> float | None:
+        """Return when the execution ended as far as the product says so: for chats it mostly forgets to."""
+        if not self.is_voice and self.ending is not Ending.ERRORED and self.cancel_requested is None:
+            return None
+        return self.finished_at(now)
+
+    def talked(self, now: float) -> int:
+        """Return the seconds of all calls that were made."""
+        statuses = self.call_statuses(now)
+        return sum(c.seconds for c, s in zip(self.calls, statuses, strict=True) if s in MADE)
+
+    def calls_now(self, now: float) -> list[tuple[Call, str]]:
+        """Return the calls that exist already, with their statuses."""
+        visible = self.visible_calls(now)
+        return list(zip(visible, self.call_statuses(now), strict=True)) if visible else []
+
+    def has_scores(self, now: float) -> bool:
+        """True once the evaluations are over."""
+        return self.phase(now) is Phase.FINISHED and self.ending is not Ending.ERRORED
+
+    def scores(self, call: Call, status: str, now: float) -> dict[str, dict[str, Any]]:
+        """Return the evaluations of a call by their ids."""
+        if status != "completed" or not self.has_scores(now):
+            return {}
+        position = self.calls.index(call)
+        scores: dict[str, dict[str, Any]] = {}
+        for evaluation in self.run_test.evaluations:
+            output: Any
+            if evaluation.output_type == "Pass/Fail":
+                output = "Failed" if call.unsatisfying else "Passed"
+                reason = "The request stayed open." if call.unsatisfying else "The request was settled."
+            elif evaluation.output_type == "score":
+                output, reason = round(0.96 - 0.02 * (position % 10), 2), "Polite throughout."
+            else:
+                output, reason = ["Yes" if call.unsatisfying else "No"], "Handed over to a person or not."
+            score = {
+                "name": evaluation.name,
+                "output": output,
+                "output_type": evaluation.output_type,
+                "reason": reason,
+                "status": "Completed",
+            }
+            if call.unscored and evaluation.output_type == "score":
+                score.update(
+                    output=None,
+                    reason="Evaluation failed: model unavailable",
+                    status="Failed",
+                    error="error",
+                    timestamp=offset(self.finished_at(now) or now),
+                )
+            scores[evaluation.id] = score
+        return scores
+
+    def error_messages(self, now: float) -> list[str]:
+        """Return why the execution could not be set up."""
+        final = self.phase(now).is_final
+        return [SETUP_REASON] if final and self.ending is Ending.ERRORED else []
+
+
+def summarize(run_test: RunTest, run: AgentExecution | None, now: float) -> list[dict[str, Any]]:
+    """Return the evaluation summary. What could not be scored is left out of it."""
+    scored = [run.scores(call, status, now) for call, status in run.calls_now(now)] if run else []
+    summary: list[dict[str, Any]] = []
+    for evaluation in run_test.evaluations:
+        outputs = [s[evaluation.id]["output"] for s in scored if evaluation.id in s]
+        outputs = [o for o in outputs if o is not None]
+        item: dict[str, Any] = {
+            "name": evaluation.name,
+            "id": evaluation.id,
+            "total_cells": len(outputs),
+            "output": {},
+        }
+        total: Any
+        if evaluation.output_type == "Pass/Fail":
+            passed = outputs.count("Passed")
+            total_name, total = "total_pass_rate", percent(passed, len(outputs)) if outputs else 0
+            if outputs:
+                item["output"] = {
+                    "pass": total,
+                    "fail": percent(len(outputs) - passed, len(outputs)),
+                    "pass_count": passed,
+                    "fail_count": len(outputs) - passed,
+                }
+        elif evaluation.output_type == "score":
+            total_name, total = "total_avg", round(100.0 * sum(outputs) / len(outputs), 2) if outputs else 0
+            if outputs:
+                item["avg_score"] = total
+                item["output"] = _percentiles(outputs)
+        else:
+            words = sorted({str(o) for o in outputs})
+            shares = {w: percent(sum(1 for o in outputs if str(o) == w), len(outputs)) for w in words}
+            total_name, total = "total_choices_avg", shares
+            item["output"] = shares
+        summary.append(
+            {
+                "name": evaluation.name,
+                "id": evaluation.template_id,
+                "output_type": evaluation.output_type,
+                "result": [item],
+                total_name: total,
+            }
+        )
+    return summary
+
+
+def average_scores(run: AgentExecution, now: float) -> dict[str, Any]:
+    """Return the averages by the names that key figures have; what has no scores is left out."""
+    averages: dict[str, Any] = {}
+    for item in summarize(run.run_test, run, now):
+        total = item["result"][0]["total_cells"]
+        if not total:
+            continue
+        if item["output_type"] == "choices":
+            averages[item["name"]] = {
+                choice.strip("[']").lower(): round(share * total / 100)
+                for choice, share in item["total_choices_avg"].items()
+            }
+        else:
+            averages[f"avg_{item['name']}"] = float(item.get("total_pass_rate", item.get("total_avg", 0)))
+    return averages
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    marks = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100)
+    found = {}
+    for mark in marks:
+        position = (len(ordered) - 1) * mark / 100
+        below = int(position)
+        above = min(below + 1, len(ordered) - 1)
+        value = ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+        found[f"p{mark}"] = round(value * 100, 2)
+    return found
