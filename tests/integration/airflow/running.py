@@ -28,6 +28,7 @@ _RUN_WITHIN = 120.0
 #: The password of the connection ``wrong_password``, which the sandbox's Omilia does not accept.
 WRONG_PASSWORD = "canary-of-a-wrong-password"
 _HEADER = """\
+import datetime
 from datetime import timedelta
 from typing import Any
 
