@@ -38,8 +38,9 @@ class EggplantExecutionSensor(RunSensor):
     def watched_run(self) -> Run:
         """The execution of the arguments."""
         from airflow_provider_testruns.model import Run, RunState
+        from airflow_provider_testruns.platforms.eggplant_arguments import required_id
 
-        return Run("eggplant", self.execution_id, RunState.QUEUED, "")
+        return Run("eggplant", required_id("execution_id", self.execution_id), RunState.QUEUED, "")
 
 
 class EggplantRunProgressSensor(RunSensor):
