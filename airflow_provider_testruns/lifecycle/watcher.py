@@ -11,13 +11,20 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, TransportError
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    AuthenticationError,
+    InvalidReplyError,
+    RateLimitedError,
+    TransportError,
+)
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
+from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.call import Steps
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.transport.policy import Tally
@@ -30,8 +37,13 @@ log = logging.getLogger(__name__)
 REQUEST_COST = 40_000
 #: How long runs are asked for singly after their list turned out dearer, or not to be had; seconds.
 SINGLY_FOR = 300.0
+#: How long a look that is made when a wait's time is over may take; seconds.
+LAST_LOOK = 1.0
+#: How often a list may fail in passing until it is tried whether a single run can be seen all the same.
+LIST_FAILURES = 3
 #: How often, at most, a connection whose credentials are not accepted any more is read again; seconds.
 REOPEN_AFTER = 15.0
+_TOO_LATE = TransportError("The platform did not answer before the deadline of the wait.")
 
 
 class Client(Protocol):
@@ -58,9 +70,20 @@ class _Member:
     wait: Wait
     turn: asyncio.Future[WaitEnd | None] | None = None
 
-    def finish(self, end: WaitEnd | None) -> None:
-        if self.turn is not None and not self.turn.done():
+    @property
+    def waits(self) -> bool:
+        """Whether it is left to the group and has not ended."""
+        return self.turn is not None and not self.turn.done()
+
+    def settle(self, end: WaitEnd | None) -> None:
+        """End the wait, if this is an end."""
+        if end is not None and self.turn is not None and not self.turn.done():
             self.turn.set_result(end)
+
+    def let_go(self) -> None:
+        """Leave the wait to itself."""
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(None)
 
 
 @dataclass(eq=False, slots=True)
@@ -70,6 +93,10 @@ class _Group:
     :param key: as the platform named it.
     :param members: the waits for them.
     :param task: polls them together, ``None`` while each is asked for singly.
+    :param due: when the next look is, in seconds of the loop.
+    :param sooner: set when that was put forward.
+    :param not_before: no look before this time (of the loop), as the platform asked for.
+    :param failures: how many looks in a row have failed in passing.
     :param singly_until: not before this time (of the loop) is the list tried again.
     :param single_cost: what asking for one of them costs, by the last that was asked for.
     """
@@ -77,6 +104,10 @@ class _Group:
     key: str
     members: set[_Member] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
+    due: float = 0.0
+    sooner: asyncio.Event = field(default_factory=asyncio.Event)
+    not_before: float = 0.0
+    failures: int = 0
     singly_until: float = 0.0
     single_cost: float = REQUEST_COST + 1_000
 
@@ -123,9 +154,7 @@ class Watcher:
         try:
             while True:
                 if group is not None and group.task is not None:
-                    member.turn = self._loop.create_future()
-                    end = await member.turn
-                    member.turn = None
+                    end = await self._left_to_the_group(member)
                     if end is not None:
                         return end
                 await asyncio.sleep(min(gap, max(0.0, wait.deadline - wait.clock())))
@@ -140,6 +169,21 @@ class Watcher:
         finally:
             if group is not None:
                 self._leave(group, member)
+
+    async def _left_to_the_group(self, member: _Member) -> WaitEnd | None:
+        """The wait's end, or ``None`` when it is to go on by itself."""
+        wait = member.wait
+        member.turn = self._loop.create_future()
+        # The group's looks take as long as the platform does; that must not move the end of any wait.
+        over = self._loop.call_later(max(0.0, wait.deadline - wait.clock()) + LAST_LOOK, self._time_is_over, member)
+        try:
+            return await member.turn
+        finally:
+            over.cancel()
+            member.turn = None
+
+    def _time_is_over(self, member: _Member) -> None:
+        member.settle(member.wait.trouble(_TOO_LATE))
 
     async def close(self) -> None:
         """Stop polling and close the transport."""
@@ -156,6 +200,11 @@ class Watcher:
             group = self._groups[key] = _Group(key)
         group.members.add(member)
         self._consider(group)
+        # Whoever joins is not to wait for longer than alone.
+        due = self._next_look(group, member.wait.poll_interval)
+        if due < group.due:
+            group.due = due
+            group.sooner.set()
         return group
 
     def _leave(self, group: _Group, member: _Member) -> None:
@@ -176,17 +225,18 @@ class Watcher:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         for member in group.members:
-            member.finish(None)
+            member.let_go()
 
     async def _poll_together(self, group: _Group) -> None:
         try:
-            gap = random.uniform(0, min(member.wait.poll_interval for member in group.members))
+            interval = min(member.wait.poll_interval for member in group.members)
+            group.due = self._next_look(group, random.uniform(0, interval))
             while len(group.members) > 1:
-                await asyncio.sleep(gap)
+                await self._until_due(group)
                 if not await self._look_together(group):
                     group.singly_until = self._loop.time() + SINGLY_FOR
                     break
-                gap = min((member.wait.pause() for member in group.members), default=0.0)
+                group.due = self._next_look(group, min((member.wait.pause() for member in group.members), default=0.0))
         except Exception:
             # A fault of the list's own must not touch the waits: each goes on by itself.
             log.exception("Polling the group %s together has failed.", group.key)
@@ -195,79 +245,114 @@ class Watcher:
             if group.task is asyncio.current_task():
                 self._dissolve(group)
 
+    def _next_look(self, group: _Group, gap: float) -> float:
+        """When the next look is, ``gap`` seconds from now unless the platform asked for more; never after the end of a
+        wait."""
+        now = self._loop.time()
+        left = min((member.wait.deadline - member.wait.clock() for member in group.members), default=0.0)
+        return now + max(0.0, min(max(gap, group.not_before - now), left))
+
+    async def _until_due(self, group: _Group) -> None:
+        while (left := group.due - self._loop.time()) > 0:
+            group.sooner.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await group.sooner.wait()
+
     async def _look_together(self, group: _Group) -> bool:
         """One look at a group.
 
         :return: whether the next look should be one of this kind, too.
         """
         platform, client = await self.open()
-        members = [member for member in group.members if member.turn is not None and not member.turn.done()]
+        members = [member for member in group.members if member.waits]
         if not members:
             return True
         wanted = {member.wait.run.run_id for member in members}
         starts = [member.wait.run.started_at for member in members]
         known = [start for start in starts if start is not None]
         oldest = min(known) if len(known) == len(starts) else None
-        deadline = min(member.wait.deadline for member in members)
         tally = Tally()
         try:
-            async with asyncio.timeout(self._time_for(members[0].wait, deadline)):
-                runs = await client.run(platform.list_group(group.key, wanted, oldest), None, tally)
-        except TimeoutError:
-            self._trouble(members, TransportError("The platform did not answer before the deadline of a run."))
-            return True
+            runs = await client.run(platform.list_group(group.key, wanted, oldest), None, tally)
         except ApiError as e:
-            if not e.transient and not isinstance(e, AuthenticationError):
-                # The list can't be had; that says nothing of the runs. Each is asked for, and shows what is the matter.
-                return False
-            self._trouble(members, e)
-            if isinstance(e, AuthenticationError):
-                await self._reopen()
-            return True
+            return await self._list_failed(group, members, e)
+        group.failures, group.not_before = 0, 0.0
         shown = {run.run_id: run for run in runs}
         missing = []
         for member in members:
             run = shown.get(member.wait.run.run_id)
             if run is None:
                 missing.append(member)
-            else:
-                end = member.wait.look(run)
-                if end is not None:
-                    member.finish(end)
-        for member in missing:
-            end = await self._look(member, group)
-            if end is not None:
-                member.finish(end)
+            elif member.waits:
+                member.settle(member.wait.look(run))
+        async with asyncio.TaskGroup() as looks:
+            for member in missing:
+                looks.create_task(self._look_for_member(member, group))
         together = tally.bytes + tally.requests * REQUEST_COST + len(missing) * group.single_cost
-        return together <= len(members) * group.single_cost
+        # Those who have joined and still sleep will be served by the next look, too.
+        return together <= len(group.members) * group.single_cost
+
+    async def _list_failed(self, group: _Group, members: list[_Member], error: ApiError) -> bool:
+        """What the failure of a list means.
+
+        :return: whether the list should be tried again.
+        """
+        if isinstance(error, AuthenticationError):
+            self._trouble(members, error)
+            await self._reopen()
+            return True
+        if error.transient:
+            self._trouble(members, error)
+            group.not_before = self._loop.time() + (error.retry_after or 0.0)
+            group.failures += 1
+            if group.failures < LIST_FAILURES or isinstance(error, RateLimitedError):
+                return True
+        elif not isinstance(error, InvalidReplyError):
+            # The list can't be had; that says nothing of the runs. Each is asked for, and shows what is the matter.
+            return False
+        # Perhaps it is the list alone. One run is asked for, so that an outage does not cost a request for each.
+        member = next((member for member in members if member.waits), None)
+        if member is None:
+            return True
+        answer = await self._ask(member.wait, group)
+        if not isinstance(answer, ApiError):
+            member.settle(member.wait.look(answer))
+            return False
+        if error.transient:
+            return True
+        self._trouble(members if answer.transient or isinstance(answer, InvalidReplyError) else [member], answer)
+        return True
+
+    async def _look_for_member(self, member: _Member, group: _Group) -> None:
+        member.settle(await self._look(member, group))
 
     async def _look(self, member: _Member, group: _Group | None) -> WaitEnd | None:
         """One look at one run."""
+        answer = await self._ask(member.wait, group)
+        return member.wait.trouble(answer) if isinstance(answer, ApiError) else member.wait.look(answer)
+
+    async def _ask(self, wait: Wait, group: _Group | None) -> Run | ApiError:
+        """Ask for one run."""
         platform, client = await self.open()
-        wait = member.wait
         tally = Tally()
         try:
-            async with asyncio.timeout(self._time_for(wait, wait.deadline)):
+            async with asyncio.timeout(max(LAST_LOOK, wait.deadline - wait.clock())):
                 run = await client.run(platform.get_run(wait.run.run_id, **wait.run.context), None, tally)
         except TimeoutError:
-            return wait.trouble(TransportError("The platform did not answer before the deadline of the wait."))
+            return _TOO_LATE
         except ApiError as e:
             if isinstance(e, AuthenticationError):
                 await self._reopen()
-            return wait.trouble(e)
+            return e
         if group is not None:
             group.single_cost = tally.bytes + tally.requests * REQUEST_COST
-        return wait.look(run)
+        return run
 
     def _trouble(self, members: list[_Member], error: ApiError) -> None:
         for member in members:
-            end = member.wait.trouble(error)
-            if end is not None:
-                member.finish(end)
-
-    def _time_for(self, wait: Wait, deadline: float) -> float:
-        """How long a look may take, the time in the queue for a connection included; seconds."""
-        return max(1.0, deadline - wait.clock())
+            if member.waits:
+                member.settle(member.wait.trouble(error))
 
     async def _reopen(self) -> None:
         """The credentials are not accepted any more: somebody may have put new ones into the connection."""
