@@ -132,7 +132,7 @@ _BAD = {
 @pytest.mark.parametrize("fault", [*_LOST, *_BAD])
 def test_a_start_is_sent_once_whatever_becomes_of_its_reply(sandbox, drive, fault, when):
     sandbox.control.fault(operation="omilia.create_run", when=when, **{**_LOST, **_BAD}[fault])
-    client = drive(to_sandbox(sandbox, timeout=0.4))
+    client = drive(to_sandbox(sandbox, timeout=0.25))
     client.ask(API.list_projects())  # so that there is a kept connection, over which it must not go
     opened = sandbox.control.stats()["connections"]["opened"]
     with within(3), pytest.raises(ApiError) as caught:
@@ -244,8 +244,8 @@ _DRIPS = {
 @pytest.mark.parametrize("drip", _DRIPS)
 def test_a_reply_that_drips_ends_with_its_time(drive, drip, call):
     with RawServer(dripping(*_DRIPS[drip])) as server:
-        client = drive(session(server.url, timeout=0.5))
-        with within(1.2), pytest.raises(TransportError, match="no complete reply within the time allowed") as caught:
+        client = drive(session(server.url, timeout=0.2))
+        with within(0.9), pytest.raises(TransportError, match="no complete reply within the time allowed") as caught:
             client.ask(call)
         assert caught.value.sent
         assert len(server.seen) == 1

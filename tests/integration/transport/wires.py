@@ -199,12 +199,13 @@ class RawServer:
 
     :param talk: given each connection; it is closed when this returns.
     :param tls: makes it speak TLS.
+    :param port: where it listens; 0 for any free one.
     """
 
-    def __init__(self, talk: Callable[[Line], None], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, talk: Callable[[Line], None], tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._talk = talk
         self._tls = tls
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         #: Set when the server is to end.

@@ -1,0 +1,658 @@
+"""Many waits at once: one list call for all of a project, and nothing that one wait meets harms another.
+
+The real hooks, platforms and transport in one event loop, against the sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from airflow_provider_testruns.exceptions import AuthenticationError, NotFoundError, PermissionDeniedError
+from airflow_provider_testruns.hooks.registry import hook_class
+from airflow_provider_testruns.lifecycle import waiting, watcher
+from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus
+from airflow_provider_testruns.lifecycle.watcher import Watcher, shared_watcher
+from airflow_provider_testruns.model import Run, RunState
+from airflow_provider_testruns.sandbox import eggplant, futureagi, omilia
+from airflow_provider_testruns.sandbox.server import SandboxServer
+from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS
+from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.integration.transport.wires import RawServer, answering
+
+pytestmark = pytest.mark.integration
+
+_PROJECT = omilia.named_id(1)
+_LIST, _SINGLE = "omilia.list_project_runs", "omilia.get_run"
+_INTERVAL = 0.1
+#: Of each platform: what runs are started from, what the connection needs to find them, the list and the single look.
+_PLATFORMS = {
+    "omilia": (_PROJECT, {"project_id": _PROJECT}, _LIST, _SINGLE),
+    "futureagi": (
+        futureagi.named_id(1),
+        {"run_test_id": futureagi.named_id(1)},
+        "futureagi.list_executions",
+        "futureagi.metrics",
+    ),
+    "eggplant": (
+        eggplant.named_id(1),
+        {"model_id": eggplant.named_id(1), "model_name": "Checkout"},
+        "eggplant.run_progress",
+        None,  # the same call, in another form
+    ),
+}
+_log = logging.getLogger("watching")
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[SandboxServer]:
+    with SandboxServer(run_seconds=60) as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox(_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServer:
+    """The sandbox, as new, behind the three default connections."""
+    _server.control.reset()
+    for conn_id, connection in _server.connections().items():
+        connection["extra"]["timeout"] = 1
+        _connect(monkeypatch, conn_id, connection)
+    return _server
+
+
+def _connect(monkeypatch: pytest.MonkeyPatch, conn_id: str, connection: dict[str, Any]) -> None:
+    monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+
+def _watching(platform: str = "omilia") -> contextlib.AbstractAsyncContextManager[Watcher]:
+    conn_id = f"{platform}_default"
+    return shared_watcher(platform, conn_id, lambda: hook_class(platform).open_async(conn_id))
+
+
+def _wait(run_id: str, platform: str = "omilia", interval: float = _INTERVAL, seconds: float = 20.0) -> Wait:
+    run = Run(platform, run_id, RunState.RUNNING, "STARTED", context=_PLATFORMS[platform][1])
+    return Wait(run, time.time() + seconds, interval, _log)
+
+
+async def _watch(wait: Wait) -> WaitEnd:
+    """As a trigger does."""
+    async with _watching(wait.run.platform) as shared:
+        return await shared.wait(wait)
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run it as asyncio.run does, and see that it leaves neither a task nor a watcher."""
+
+    async def watched() -> None:
+        await main()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not watcher._watchers.get(asyncio.get_running_loop())
+
+    asyncio.run(watched())
+
+
+async def _until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in another thread
+            await asyncio.sleep(0.02)
+
+
+def _all_finished(ends: list[WaitEnd]) -> None:
+    assert {end.status for end in ends} == {WaitStatus.FINISHED}
+
+
+# One call for all
+
+
+@pytest.mark.parametrize("platform", _PLATFORMS)
+def test_runs_that_are_listed_together_are_polled_with_one_call(sandbox, platform):
+    target, _, listing, single = _PLATFORMS[platform]
+    control = sandbox.control
+    run_ids = control.add_runs(platform, target, 50)
+    for run_id in run_ids:
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        began = time.monotonic()
+        waits = [asyncio.create_task(_watch(_wait(run_id, platform))) for run_id in run_ids]
+        await asyncio.sleep(1)
+        assert not any(wait.done() for wait in waits)
+        for run_id in run_ids:
+            control.finish_run(run_id)
+        finishing = time.monotonic()
+        ends = await asyncio.gather(*waits)
+        _all_finished(ends)
+        assert {end.run.run_id for end in ends} == set(run_ids)
+        assert time.monotonic() - finishing < 0.6
+        rounds = (time.monotonic() - began) / (_INTERVAL * 0.9) + 2
+        counts = control.stats()["operations"]
+        assert counts[listing] <= rounds
+        # The first wait begins before there is another to be polled with.
+        assert counts.get(single, 0) <= 1
+        assert sum(counts.values()) <= rounds + 3
+
+    _run(main)
+    stats = control.stats()
+    assert stats["connections"]["opened"] <= 2
+    assert stats["token_requests"].get(platform, 0) <= 1
+    assert control.violations() == []
+
+
+def test_runs_that_cannot_be_listed_together_share_token_and_connections(sandbox):
+    control = sandbox.control
+    control.configure(latency=0.01)
+    run_ids = control.add_runs("omilia", _PROJECT, 200, duration=0.0)
+
+    def alone(run_id: str) -> Wait:
+        wait = _wait(run_id, interval=1.0)
+        wait.run = Run("omilia", run_id, RunState.RUNNING, "STARTED")  # its project is not known
+        return wait
+
+    async def main() -> None:
+        _all_finished(await asyncio.gather(*(_watch(alone(run_id)) for run_id in run_ids)))
+
+    _run(main)
+    assert control.count(_SINGLE) == 200
+    assert control.stats()["token_requests"] == {"omilia": 1}
+    assert control.stats()["connections"]["opened"] <= MAX_CONNECTIONS
+    # They were not all asked for at once.
+    times = [seen.at for seen in control.requests(_SINGLE)]
+    assert max(times) - min(times) > 0.6
+
+
+def test_a_run_that_the_list_does_not_show_is_asked_for_singly(sandbox):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 20)
+    for run_id in run_ids:
+        control.hang_run(run_id)
+    hidden = run_ids[7]
+    control.hide_run(hidden)
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
+        await asyncio.sleep(0.8)
+        assert control.count(_SINGLE) <= control.count(_LIST) + 1
+        asked = {seen.path for seen in control.requests(_SINGLE)}
+        assert asked <= {f"/omilia/api/runs/{run_id}" for run_id in (hidden, run_ids[0])}
+        assert f"/omilia/api/runs/{hidden}" in asked
+        control.finish_run(hidden)
+        end = await asyncio.wait_for(waits[7], 1)
+        assert end.run.run_id == hidden
+        for run_id in run_ids:
+            control.finish_run(run_id)
+        _all_finished(await asyncio.gather(*waits))
+
+    _run(main)
+
+
+def test_many_that_the_list_does_not_show_do_not_wait_for_one_another(sandbox):
+    control = sandbox.control
+    control.configure(latency=0.1)
+    run_ids = control.add_runs("omilia", _PROJECT, 24, duration=0.0)
+    for run_id in run_ids[4:]:
+        control.hide_run(run_id)
+
+    async def main() -> None:
+        began = time.monotonic()
+        _all_finished(await asyncio.gather(*(_watch(_wait(run_id)) for run_id in run_ids)))
+        assert time.monotonic() - began < 1.6  # 2 s if one came after the other
+
+    _run(main)
+
+
+# Who comes and goes
+
+
+def test_whoever_joins_is_not_slowed_down_by_those_who_look_seldom(sandbox):
+    control = sandbox.control
+    slow, other, fast = control.add_runs("omilia", _PROJECT, 3)
+    for run_id in (slow, other, fast):
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        patient = [asyncio.create_task(_watch(_wait(run_id, interval=60))) for run_id in (slow, other)]
+        await asyncio.sleep(0.2)
+        quick = asyncio.create_task(_watch(_wait(fast, interval=0.2)))
+        await _until(lambda: control.count(_LIST) + control.count(_SINGLE) >= 2, 2)
+        control.finish_run(fast)
+        end = await asyncio.wait_for(quick, 1)
+        assert end.run.run_id == fast
+        assert not any(wait.done() for wait in patient)
+        for wait in patient:
+            wait.cancel()
+        await asyncio.gather(*patient, return_exceptions=True)
+
+    _run(main)
+
+
+def test_whoever_joins_keeps_its_deadline_among_those_who_look_seldom(sandbox):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 3)
+    for run_id in run_ids:
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        patient = [asyncio.create_task(_watch(_wait(run_id, interval=60))) for run_id in run_ids[:2]]
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        end = await _watch(_wait(run_ids[2], interval=60, seconds=1))
+        assert end.status is WaitStatus.TIMEOUT
+        assert 0.9 < time.monotonic() - began < 1.5
+        assert not any(wait.done() for wait in patient)
+        for wait in patient:
+            wait.cancel()
+        await asyncio.gather(*patient, return_exceptions=True)
+
+    _run(main)
+
+
+def test_a_wait_that_is_cancelled_harms_no_other(sandbox):
+    control = sandbox.control
+    control.configure(latency=0.05)
+    run_ids = control.add_runs("omilia", _PROJECT, 20)
+    for run_id in run_ids:
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
+        for wait in waits[:19]:
+            await asyncio.sleep(0.03)
+            wait.cancel()
+        cancelled = await asyncio.gather(*waits[:19], return_exceptions=True)
+        assert {type(outcome) for outcome in cancelled} == {asyncio.CancelledError}
+        # The last one goes on by itself.
+        singles = control.count(_SINGLE)
+        await _until(lambda: control.count(_SINGLE) > singles + 1)
+        control.finish_run(run_ids[19])
+        _all_finished([await asyncio.wait_for(waits[19], 1)])
+
+    _run(main)
+
+
+def test_a_run_that_is_gone_ends_its_own_wait_only(sandbox, monkeypatch):
+    monkeypatch.setattr(waiting, "GRACE", 0.5)
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 10)
+    for run_id in run_ids:
+        control.hang_run(run_id)
+    control.vanish_run(run_ids[0])
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
+        end = await asyncio.wait_for(waits[0], 3)
+        assert end.status is WaitStatus.ERROR
+        assert isinstance(end.error, NotFoundError)
+        assert not any(wait.done() for wait in waits[1:])
+        for run_id in run_ids[1:]:
+            control.finish_run(run_id)
+        _all_finished(await asyncio.gather(*waits[1:]))
+
+    _run(main)
+
+
+def test_a_fault_of_ours_in_the_list_is_logged_and_harms_nobody(sandbox, caplog):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 5, duration=0.0)
+
+    async def main() -> None:
+        async with _watching() as shared:
+            platform, _ = await shared.open()
+            platform.list_group = lambda *args: 1 / 0  # type: ignore[method-assign]
+            _all_finished(await asyncio.gather(*(shared.wait(_wait(run_id)) for run_id in run_ids)))
+
+    _run(main)
+    assert "Polling the group" in caplog.text
+    assert control.count(_SINGLE) == 5
+
+
+# The list does not work, or does not pay
+
+
+@pytest.mark.parametrize(("status", "lists"), [(403, 1), (404, 1), (422, 1), (500, watcher.LIST_FAILURES)])
+def test_a_list_that_cannot_be_had_gives_way_to_single_looks(sandbox, status, lists):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 10)
+    control.fault("status", operation=_LIST, status=status)
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
+        await _until(lambda: control.count(_SINGLE) > 10)
+        for run_id in run_ids:
+            control.finish_run(run_id)
+        _all_finished(await asyncio.gather(*waits))
+
+    _run(main)
+    assert control.count(_LIST) == lists
+
+
+def test_a_list_that_hangs_gives_way_to_single_looks(sandbox):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 5, duration=0.0)
+    control.fault("hang", operation=_LIST, seconds=30)
+
+    async def main() -> None:
+        _all_finished(await asyncio.gather(*(_watch(_wait(run_id)) for run_id in run_ids)))
+
+    _run(main)
+
+
+def test_what_is_forbidden_altogether_ends_the_waits(sandbox):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 5)
+    control.fault("status", operation="omilia.*_run*", status=403)
+
+    async def main() -> None:
+        ends = await asyncio.gather(*(_watch(_wait(run_id)) for run_id in run_ids))
+        assert {end.status for end in ends} == {WaitStatus.ERROR}
+        assert {type(end.error) for end in ends} == {PermissionDeniedError}
+
+    _run(main)
+
+
+def test_a_list_that_is_dearer_than_single_looks_is_left_alone_for_a_while(sandbox, monkeypatch):
+    monkeypatch.setattr(watcher, "SINGLY_FOR", 0.5)
+    control = sandbox.control
+    old = control.add_runs("omilia", _PROJECT, 3000, age=86_400, duration=1.0)
+    run_ids = control.add_runs("omilia", _PROJECT, 3)
+    for run_id in run_ids:
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
+        await _until(lambda: control.count(_SINGLE) > 6)
+        assert control.count(_LIST) == 1
+        await _until(lambda: control.count(_LIST) == 2)  # it is tried again
+        for run_id in old:
+            control.vanish_run(run_id)
+        await _until(lambda: control.count(_LIST) > 6)  # and now it pays
+        singles = control.count(_SINGLE)
+        await asyncio.sleep(0.6)
+        assert control.count(_SINGLE) == singles
+        for run_id in run_ids:
+            control.finish_run(run_id)
+        _all_finished(await asyncio.gather(*waits))
+
+    _run(main)
+
+
+def test_two_that_come_one_after_the_other_are_listed_together(sandbox):
+    """At first only the second is left to the list, and the list alone costs more than that one."""
+    control = sandbox.control
+    control.add_runs("omilia", _PROJECT, 60, age=86_400, duration=1.0)
+    first, second = control.add_runs("omilia", _PROJECT, 2)
+    for run_id in (first, second):
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(first, interval=1.0)))]
+        await asyncio.sleep(0.01)
+        waits.append(asyncio.create_task(_watch(_wait(second, interval=0.1))))
+        await asyncio.sleep(1.1)
+        control.reset_traffic()
+        await asyncio.sleep(0.7)
+        assert control.count(_LIST) > 3
+        assert control.count(_SINGLE) == 0
+        for run_id in (first, second):
+            control.finish_run(run_id)
+        _all_finished(await asyncio.gather(*waits))
+
+    _run(main)
+
+
+# Trouble
+
+
+_OUTAGES = {
+    "503": {"kind": "status", "status": 503},
+    "dropped": {"kind": "drop"},
+    "hanging": {"kind": "hang", "seconds": 30},
+    "wrong": {"kind": "wrong_json", "body": "<html>maintenance</html>"},
+    "401": {"kind": "status", "status": 401},
+}
+
+
+@pytest.mark.parametrize("outage", _OUTAGES)
+def test_an_outage_fails_no_wait_and_its_end_is_noticed(sandbox, outage):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 50)
+    alone = control.add_runs("omilia", omilia.named_id(2), 1)
+    for run_id in [*run_ids, *alone]:
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
+        single = _wait(alone[0])
+        single.run = Run("omilia", alone[0], RunState.RUNNING, "STARTED")
+        waits.append(asyncio.create_task(_watch(single)))
+        await _until(lambda: control.count(_LIST) > 1)
+        control.reset_traffic()
+        control.fault(operation="omilia.*", **_OUTAGES[outage])
+        await asyncio.sleep(1.3)
+        assert not any(wait.done() for wait in waits)
+        # One or two for each round of the group, one for each of the single wait. aiohttp sends what was dropped twice.
+        assert control.stats()["requests"] < (120 if outage == "dropped" else 60)
+        control.clear_faults()
+        for run_id in [*run_ids, *alone]:
+            control.finish_run(run_id)
+        over = time.monotonic()
+        _all_finished(await asyncio.gather(*waits))
+        # A request that was sent before the end may hang for its whole time, and the next one comes soon after.
+        assert time.monotonic() - over < (3.0 if outage == "hanging" else 1.5)
+
+    _run(main)
+
+
+def test_a_server_that_is_away_for_a_while_fails_no_wait(monkeypatch):
+    """Nobody listens, then there is somebody again."""
+    done = False
+
+    def answer(seen):
+        status = "SUCCESS" if done else "STARTED"
+        row = {"projectId": _PROJECT, "status": status, "createdAt": "2026-11-22T12:00:00.000000"}
+        if seen.path.endswith("/runs/"):
+            body: Any = {"data": [{"runId": f"run-{n}", **row} for n in range(5)], "meta": {"count": 5}}
+        else:
+            body = {"data": {"runId": seen.path.rsplit("/", 1)[1], **row}}
+        return 200, json.dumps(body).encode()
+
+    server = RawServer(answering(answer))
+    port = server.port
+    _connect(monkeypatch, "omilia_default", _static(server.url, "canary-token"))
+
+    async def main() -> None:
+        nonlocal done, server
+        waits = [asyncio.create_task(_watch(_wait(f"run-{n}"))) for n in range(5)]
+        await _until(lambda: len(server.seen) > 2)
+        await asyncio.to_thread(server.close)
+        await asyncio.sleep(0.6)
+        assert not any(wait.done() for wait in waits)
+        done = True
+        server = RawServer(answering(answer), port=port)
+        _all_finished(await asyncio.wait_for(asyncio.gather(*waits), 2))
+
+    try:
+        _run(main)
+    finally:
+        server.close()
+
+
+def test_a_request_to_wait_is_obeyed_by_the_whole_group(sandbox):
+    control = sandbox.control
+    first, second, late = control.add_runs("omilia", _PROJECT, 3)
+    for run_id in (first, second, late):
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in (first, second)]
+        await _until(lambda: control.count(_LIST) > 2)
+        control.fault("status", operation="omilia.*", status=429, headers={"Retry-After": "1"})
+        control.reset_traffic()
+        await _until(lambda: control.count(_LIST) == 1)
+        waits.append(asyncio.create_task(_watch(_wait(late))))
+        await asyncio.sleep(0.7)
+        assert control.stats()["requests"] == 1
+        control.clear_faults()
+        await _until(lambda: control.count(_LIST) == 2, 1)
+        for run_id in (first, second, late):
+            control.finish_run(run_id)
+        _all_finished(await asyncio.gather(*waits))
+
+    _run(main)
+
+
+@pytest.mark.parametrize("operation", ["omilia.*", _LIST])
+def test_deadlines_hold_while_sockets_hang(sandbox, monkeypatch, operation):
+    control = sandbox.control
+    _connect(monkeypatch, "omilia_default", sandbox.connections()["omilia_default"])  # requests may take 30 s
+    run_ids = control.add_runs("omilia", _PROJECT, 20)
+    for run_id in run_ids:
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        began = time.monotonic()
+
+        async def late(wait: Wait, seconds: float) -> float:
+            end = await _watch(wait)
+            assert end.status is WaitStatus.TIMEOUT
+            return time.monotonic() - began - seconds
+
+        control.fault("hang", operation=operation, seconds=60)
+        delays = [0.5 + n / 25 for n in range(20)]
+        found = await asyncio.gather(
+            *(late(_wait(run_id, seconds=delay), delay) for run_id, delay in zip(run_ids, delays, strict=True))
+        )
+        assert min(found) >= -0.01
+        assert max(found) < 1.4
+
+    _run(main)
+
+
+def _static(url: str, token: str) -> dict[str, Any]:
+    return {"conn_type": "omilia", "host": url, "password": token, "extra": {"timeout": 2}}
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_credential_that_was_changed_in_the_connection_is_taken_up(monkeypatch, count):
+    monkeypatch.setattr(watcher, "REOPEN_AFTER", 0.3)
+    good, done = "canary-old-token", False
+
+    def answer(seen):
+        if seen.headers["authorization"] != f"Bearer {good}":
+            return 401, b'{"detail": "Unauthorized"}'
+        row = {"projectId": _PROJECT, "status": "SUCCESS" if done else "STARTED"}
+        if seen.path.endswith("/runs/"):
+            return 200, json.dumps({"data": [{"runId": f"run-{n}", **row} for n in range(count)]}).encode()
+        return 200, json.dumps({"data": {"runId": seen.path.rsplit("/", 1)[1], **row}}).encode()
+
+    async def main() -> None:
+        nonlocal good, done
+        waits = [asyncio.create_task(_watch(_wait(f"run-{n}"))) for n in range(count)]
+        await _until(lambda: len(server.seen) > 2)
+        good, done = "canary-new-token", True
+        await asyncio.sleep(0.5)
+        assert not any(wait.done() for wait in waits)
+        _connect(monkeypatch, "omilia_default", _static(server.url, good))
+        _all_finished(await asyncio.wait_for(asyncio.gather(*waits), 2))
+
+    with RawServer(answering(answer)) as server:
+        _connect(monkeypatch, "omilia_default", _static(server.url, good))
+        _run(main)
+
+
+def test_credentials_that_stay_bad_end_the_waits_without_a_flood_of_logins(sandbox, monkeypatch):
+    monkeypatch.setattr(waiting, "GRACE", 1.2)
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 50)
+    bad = sandbox.connections()["omilia_default"]
+    bad["password"] = "canary-wrong-password"
+    _connect(monkeypatch, "omilia_default", bad)
+
+    async def main() -> None:
+        ends = await asyncio.gather(*(_watch(_wait(run_id)) for run_id in run_ids))
+        assert {end.status for end in ends} == {WaitStatus.ERROR}
+        assert {type(end.error) for end in ends} == {AuthenticationError}
+
+    _run(main)
+    assert control.count("omilia.token") <= 4
+
+
+# The trigger, the event loop, and what is left
+
+
+def _triggers(run_ids: list[str], platform: str = "omilia") -> list[RunTrigger]:
+    return [
+        RunTrigger(platform, f"{platform}_default", wait.run.to_dict(), wait.deadline, wait.poll_interval)
+        for wait in (_wait(run_id, platform) for run_id in run_ids)
+    ]
+
+
+async def _events(trigger: RunTrigger) -> list[Any]:
+    return [event.payload async for event in trigger.run()]
+
+
+def test_triggers_of_one_connection_share_one_watcher(sandbox):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 100, duration=1.0)
+
+    async def main() -> None:
+        found = await asyncio.gather(*(_events(trigger) for trigger in _triggers(run_ids)))
+        assert [len(events) for events in found] == [1] * 100
+        ends = [WaitEnd.from_event(events[0]) for events in found]
+        _all_finished(ends)
+        assert [end.run.run_id for end in ends] == run_ids
+
+    _run(main)
+    assert control.stats()["token_requests"] == {"omilia": 1}
+    assert control.count(_LIST) <= 20
+
+
+@pytest.mark.parametrize("platform", _PLATFORMS)
+def test_the_event_loop_is_never_held_up(sandbox, platform):
+    """From opening the connection, through polls together and alone, to closing it."""
+    control = sandbox.control
+    run_ids = control.add_runs(platform, _PLATFORMS[platform][0], 20, duration=0.5)
+    control.hide_run(run_ids[0])
+
+    async def main() -> None:
+        with blockbuster_ctx():
+            found = await asyncio.gather(*(_events(trigger) for trigger in _triggers(run_ids, platform)))
+        _all_finished([WaitEnd.from_event(events[0]) for events in found])
+
+    _run(main)
+
+
+def test_every_socket_is_closed_when_the_last_wait_leaves(sandbox):
+    control = sandbox.control
+    control.configure(latency=0.05)
+    for platform, (target, *_) in _PLATFORMS.items():
+        control.add_runs(platform, target, 20)
+    run_ids = {name: [run["run_id"] for run in control.runs(name)] for name in _PLATFORMS}
+
+    async def main() -> None:
+        waits = {
+            name: [asyncio.create_task(_watch(_wait(run_id, name))) for run_id in ids] for name, ids in run_ids.items()
+        }
+        everybody = [wait for found in waits.values() for wait in found]
+        await _until(lambda: all(control.stats()["platforms"].get(name, 0) > 3 for name in _PLATFORMS))
+        assert control.stats()["connections"]["open"] >= 3
+        for wait in everybody[:-1]:
+            wait.cancel()
+        await asyncio.gather(*everybody[:-1], return_exceptions=True)
+        await _until(lambda: control.stats()["connections"]["open"] <= MAX_CONNECTIONS)
+        assert control.stats()["connections"]["open"] >= 1
+        everybody[-1].cancel()
+        await asyncio.gather(everybody[-1], return_exceptions=True)
+        await _until(lambda: control.stats()["connections"]["open"] == 0)
+
+    for _ in range(2):  # the second time in a loop of its own
+        control.reset_traffic()
+        _run(main)
