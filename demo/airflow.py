@@ -34,6 +34,8 @@ _IN_HEALTH = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processor
 START_WITHIN = 240.0
 #: How long a DAG may take from its file to the API; seconds.
 DAGS_WITHIN = 120.0
+#: While it waits a sign of life is given so often; seconds.
+_QUIET = 15.0
 #: How long a process waits for its turn to write to SQLite; seconds. On a busy machine the default of 5 is too short.
 _LOCK_PATIENCE = 60
 FINAL_RUN_STATES = ("success", "failed")
@@ -180,7 +182,7 @@ class LocalAirflow:
                     f"Airflow's {', '.join(missing)} did not get healthy within {within:.0f} s. The end of"
                     f" {child.log}:\n{child.tail()}"
                 )
-            if now - heartbeat > 15:
+            if now - heartbeat > _QUIET:
                 heartbeat = now
                 self._say(f"Waiting for {', '.join(missing)}")
             self._pause(0.5)
@@ -192,7 +194,7 @@ class LocalAirflow:
         :return: them, by id, as the API tells of them.
         :raises AirflowFailed: when a DAG file can't be read, or the time is over.
         """
-        until = time.monotonic() + within
+        began = heartbeat = time.monotonic()
         while True:
             self.check()
             errors = self.api.import_errors()
@@ -203,7 +205,11 @@ class LocalAirflow:
             missing = sorted(set(dag_ids) - set(known))
             if not missing:
                 return {dag_id: known[dag_id] for dag_id in dag_ids}
-            if time.monotonic() > until:
+            now = time.monotonic()
+            if now - heartbeat > _QUIET:
+                heartbeat = now
+                self._say(f"Waiting for Airflow to read {', '.join(missing)}")
+            if now - began > within:
                 child = self._children["dag-processor"]
                 raise AirflowFailed(
                     f"Airflow did not find the DAGs {', '.join(missing)} within {within:.0f} s. The end of"
@@ -286,7 +292,7 @@ class LocalAirflow:
             if time.monotonic() - began > START_WITHIN:
                 said = f"Airflow's {name} was not done within {START_WITHIN:.0f} s."
                 raise AirflowFailed(f"{said} The end of {child.log}:\n{child.tail()}")
-            if time.monotonic() - heartbeat > 15:
+            if time.monotonic() - heartbeat > _QUIET:
                 heartbeat = time.monotonic()
                 self._say(f"Waiting for {name}")
             self._pause(0.2)

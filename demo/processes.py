@@ -82,7 +82,7 @@ def read_pids(pids: Path) -> dict[str, tuple[int, float]]:
     """Process id and time of creation of what was noted, by name. Files that were half written are passed over."""
     noted = {}
     for path in sorted(pids.glob("*.json")):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, FileNotFoundError):
             data = json.loads(path.read_text())
             noted[str(data["name"])] = (int(data["pid"]), float(data["created"]))
     return noted
@@ -92,7 +92,7 @@ def alive(pid: int, created: float) -> bool:
     """Whether this very process runs."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - created) < _SAME_MOMENT and process.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(process.create_time() - created) < _SAME_MOMENT and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -190,14 +190,14 @@ def _noted(child: Child) -> float:
 
 def _created(pid: int, created: float) -> bool:
     try:
-        return abs(psutil.Process(pid).create_time() - created) < _SAME_MOMENT
+        return bool(abs(psutil.Process(pid).create_time() - created) < _SAME_MOMENT)
     except psutil.NoSuchProcess:
         return True
 
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

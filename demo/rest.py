@@ -142,7 +142,7 @@ class AirflowApi:
     ) -> list[tuple[str, str]]:
         """Type and message of the exceptions that a try's log ends with, the outermost one first."""
         details = [line.get("error_detail") for line in self.log(dag_id, run_id, task_id, try_number, map_index)]
-        last = next((detail for detail in reversed(details) if detail), [])
+        last: list[dict[str, str]] = next((detail for detail in reversed(details) if detail), [])
         return [(error["exc_type"], error["exc_value"]) for error in last]
 
     def clear(self, dag_id: str, run_id: str, task_ids: Sequence[str | tuple[str, int]], **options: Any) -> None:

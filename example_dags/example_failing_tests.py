@@ -37,12 +37,12 @@ with DAG(
         task_id="run_regression",
         project_id="0a000000-0000-4000-8000-000000000002",
         group="{{ params.group }}",
-        retries=2,
-        retry_delay=30,
-        # The retries are for a platform that can't be reached: tests that failed would fail again.
-        retry_failed_runs=False,
         deferrable=True,
         poll_interval=5,
+        # The retries are for a platform that can't be reached: tests that failed would fail again.
+        retries=2,
+        retry_delay=10,
+        retry_failed_runs=False,
     )
 
     @task(trigger_rule=TriggerRule.ONE_FAILED)

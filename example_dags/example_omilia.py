@@ -61,6 +61,10 @@ with DAG(
         utterance="{{ params.utterance }}",
         deferrable=True,
         poll_interval=5,
+        # A retry goes on with the run that is there; it starts no second one, not even after tests that failed.
+        retries=2,
+        retry_delay=10,
+        retry_failed_runs=False,
     )
 
     @task

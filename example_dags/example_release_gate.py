@@ -31,7 +31,8 @@ with DAG(
     doc_md=__doc__,
     # "ends: ..." is what `make demo` expects of a run with the form's defaults.
     tags=["example", "eggplant", "futureagi", "omilia", "ends: passed"],
-    default_args={"deferrable": True, "poll_interval": 5},
+    # A retry goes on with the run that is there; it starts no second one.
+    default_args={"deferrable": True, "poll_interval": 5, "retries": 2, "retry_delay": 10},
     params={
         "version": Param(
             "1.4.0",
