@@ -629,9 +629,11 @@ def _candidates(world: World) -> list[str]:
     return [run.run_id for run in drive(world.platform, world.new_try().candidates(world.kept.record))]
 
 
+@pytest.mark.parametrize("lists_all", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 86_400.0, -86_400.0])
-def test_candidates_are_newer_than_the_mark_by_the_platforms_clock(offset):
+def test_candidates_are_newer_than_the_mark_by_the_platforms_clock(offset, lists_all):
     world = World(offset=offset)
+    world.platform.lists_all = lists_all
     world.platform.add("old", age=3600)
     world.platform.add("mark", age=5)
     world.intent()
