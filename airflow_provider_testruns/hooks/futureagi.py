@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -266,6 +267,32 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
             self.ask(self.platform.export_csv(execution_id, part))
 
         return save(path, fetch, name=f"testexecution_{execution_id}.csv")
+
+    def save_artifacts(self, run: Run, folder: Place) -> list[str]:
+        """Write what Future AGI keeps of a final execution, each file complete or not at all.
+
+        ``testexecution_{id}.csv`` is the table of its calls (:meth:`export_csv`), ``transcripts_{id}.json`` what was
+        said in them (:meth:`list_transcripts`).
+
+        :param run: as :meth:`get_report` gave it.
+        :param folder: a local folder or an object storage URL; made if it is not there.
+        :return: where each was written.
+        """
+        from airflow_provider_testruns.hooks.files import save
+
+        def table(part: Path) -> None:
+            self.ask(self.platform.export_csv(run.run_id, part))
+
+        def transcripts(part: Path) -> None:
+            calls = self.list_transcripts(run.run_id)
+            # Halves of characters, which JSON can spell, stay as it spells them.
+            with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                json.dump({"execution_id": run.run_id, "calls": calls}, file, ensure_ascii=False, indent=1)
+
+        return [
+            save(folder, table, name=f"testexecution_{run.run_id}.csv", into=True),
+            save(folder, transcripts, name=f"transcripts_{run.run_id}.json", into=True),
+        ]
 
     def health(self) -> dict[str, Any]:
         """The server's health: ``GET /api/public/health``, with the keys, or ``GET /health/`` when documented."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.arguments import number
-from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.operators.base import StartRunOperator
+from airflow_provider_testruns.arguments import number, seconds
+from airflow_provider_testruns.exceptions import ConfigurationError, RunTimeoutError
+from airflow_provider_testruns.links.run import RunLink, announce
+from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_testruns.hooks.base import PlatformHook
+    from airflow_provider_testruns.lifecycle.starting import Starter
     from airflow_provider_testruns.model import Gates
+
+#: Seconds between two looks at an execution that was cancelled.
+_CANCEL_POLL = 2.0
 
 
 class FutureAGIExecuteTestRunOperator(StartRunOperator):
@@ -22,12 +33,18 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
 
     :param run_test_id: the UUID of the test run.
     :param run_test_name: its name, which must be unique.
-    :param scenario_ids: only these scenarios.
+    :param scenario_ids: only these scenarios. Ids that do not belong to the test run are refused.
     :param exclude_scenario_ids: all scenarios but these.
     :param select_all: all scenarios.
     :param simulator_id: the simulator to use; the test run's own without.
     :param eval_thresholds: the least average of an evaluation by its name, a fraction from 0 to 1
-        (``{"tone": 0.85}``). An evaluation that scored nothing misses its gate.
+        (``{"tone": 0.85}``; of an evaluation that chooses, the least share of a choice: ``{"escalated=No": 0.9}``). An
+        evaluation that scored nothing misses its gate; one that the test run does not have is an error, before
+        anything is started.
+    :param rerun_failed_only: after a failed verdict, Airflow's retry runs the calls that did not complete again, in the
+        same execution, instead of starting another (Airflow 3.3 and later, with ``durable``). Future AGI does that for
+        voice agents only. Where it can't be done, or no call failed and a gate was missed, the log says so and a new
+        execution is started.
     :param futureagi_conn_id: the Airflow connection.
 
     The other arguments are those of :class:`.StartRunOperator`.
@@ -57,6 +74,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         select_all: bool = False,
         simulator_id: str | None = None,
         eval_thresholds: dict[str, float] | None = None,
+        rerun_failed_only: bool = False,
         futureagi_conn_id: str = "futureagi_default",
         **kwargs: Any,
     ) -> None:
@@ -68,6 +86,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         self.select_all = select_all
         self.simulator_id = simulator_id
         self.eval_thresholds = eval_thresholds
+        self.rerun_failed_only = rerun_failed_only
         self.futureagi_conn_id = futureagi_conn_id
 
     def start_arguments(self) -> dict[str, Any]:
@@ -79,6 +98,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
             "exclude_scenario_ids": self.exclude_scenario_ids,
             "select_all": self.select_all,
             "simulator_id": self.simulator_id,
+            "evaluations": sorted(thresholds(self.eval_thresholds)),
         }
 
     def gates(self) -> Gates:
@@ -86,6 +106,155 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         from airflow_provider_testruns.model import Gates
 
         return Gates(self.min_pass_rate, self.fail_on_no_tests, thresholds(self.eval_thresholds))
+
+    def _new_starter(self, context: Context, hook: PlatformHook[Any]) -> Starter:
+        starter = super()._new_starter(context, hook)
+        if self.rerun_failed_only:
+            starter.instead = hook.platform.prepare_rerun_of_failed
+        return starter
+
+
+class FutureAGIRerunCallsOperator(StartRunOperator):
+    """Runs calls of an execution on Future AGI again, waits for it and judges the result.
+
+    ``POST /simulate/test-executions/{id}/rerun-calls/`` of the Future AGI API. The execution must be final; it keeps
+    its id, goes back to running, and is judged as a whole, with the calls that are not run again. By default the calls
+    that did not complete are run again; when there is none, the execution is judged as it is.
+
+    A rerun is paid for, and no list shows it: when its reply is lost it is not sent again, in this try or a later one,
+    and the task fails with ``StartOutcomeUnknownError``. A rerun that was started is waited for by the next try.
+
+    :param execution_id: the execution.
+    :param run_test_id: its test run, if known: for the link, and to check ``eval_thresholds`` before anything is run.
+    :param rerun_type: ``call_and_eval`` calls and evaluates again, which Future AGI does for voice agents only;
+        ``eval_only`` evaluates again what was said, usually with ``select_all=True``.
+    :param call_execution_ids: these calls. Those that are no calls of the execution are refused.
+    :param select_all: all calls.
+    :param eval_thresholds: as of :class:`FutureAGIExecuteTestRunOperator`.
+    :param futureagi_conn_id: the Airflow connection.
+
+    The other arguments are those of :class:`.StartRunOperator`; when the time is over or the task is killed, the
+    execution is cancelled.
+    """
+
+    platform_name = "futureagi"
+    conn_id_field = "futureagi_conn_id"
+    template_fields: Sequence[str] = (
+        "execution_id",
+        "run_test_id",
+        "rerun_type",
+        "call_execution_ids",
+        "eval_thresholds",
+        "artifacts_path",
+        "futureagi_conn_id",
+    )
+    template_fields_renderers = {"eval_thresholds": "json"}  # noqa: RUF012 - as Airflow has it
+
+    def __init__(
+        self,
+        *,
+        execution_id: str,
+        run_test_id: str | None = None,
+        rerun_type: str = "call_and_eval",
+        call_execution_ids: Sequence[str] | None = None,
+        select_all: bool = False,
+        eval_thresholds: dict[str, float] | None = None,
+        futureagi_conn_id: str = "futureagi_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.execution_id = execution_id
+        self.run_test_id = run_test_id
+        self.rerun_type = rerun_type
+        self.call_execution_ids = call_execution_ids
+        self.select_all = select_all
+        self.eval_thresholds = eval_thresholds
+        self.futureagi_conn_id = futureagi_conn_id
+
+    def start_arguments(self) -> dict[str, Any]:
+        """The arguments of the rerun."""
+        return {
+            # A template that gives nothing must not become a start of something else.
+            "rerun_of": self.execution_id or "",
+            "run_test_id": self.run_test_id or None,
+            "rerun_type": self.rerun_type,
+            "call_execution_ids": self.call_execution_ids,
+            "select_all": self.select_all,
+            "evaluations": sorted(thresholds(self.eval_thresholds)),
+        }
+
+    def gates(self) -> Gates:
+        """What the task asks of the execution, with its evaluation gates."""
+        from airflow_provider_testruns.model import Gates
+
+        return Gates(self.min_pass_rate, self.fail_on_no_tests, thresholds(self.eval_thresholds))
+
+
+class FutureAGICancelTestExecutionOperator(PlatformOperator):
+    """Stops an execution on Future AGI and waits until it has stopped.
+
+    ``POST /simulate/test-executions/{id}/cancel/`` of the Future AGI API. Future AGI would make a cancelled execution
+    of a completed one, so its status is read first: a final execution is left as it is, and that is no error.
+
+    :param execution_id: the execution.
+    :param run_test_id: its test run, if known: for the link.
+    :param timeout: seconds (or a timedelta) until it must have stopped; then the task fails.
+    :param futureagi_conn_id: the Airflow connection.
+
+    Returns ``{run_id, run_url, state, raw_state}``; ``raw_state`` is Future AGI's word for how the execution ended.
+    """
+
+    platform_name = "futureagi"
+    conn_id_field = "futureagi_conn_id"
+    operator_extra_links = (RunLink(),)
+    template_fields: Sequence[str] = ("execution_id", "run_test_id", "futureagi_conn_id")
+    ui_color = "#e8f0e4"
+
+    def __init__(
+        self,
+        *,
+        execution_id: str,
+        run_test_id: str | None = None,
+        timeout: float | timedelta = 60.0,
+        futureagi_conn_id: str = "futureagi_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.execution_id = execution_id
+        self.run_test_id = run_test_id
+        self.timeout = seconds("timeout", timeout)
+        self.futureagi_conn_id = futureagi_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Stop the execution, unless it is over.
+
+        :raises RunTimeoutError: when it has not stopped in time.
+        """
+        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitStatus, wait_for
+
+        hook = self.make_hook()
+        where = {"run_test_id": self.run_test_id} if self.run_test_id else {}
+        run = hook.get_run(self.execution_id, **where)
+        announce(context, run, self.log)
+        if run.final:
+            self.log.info("Execution %s is over already (%s): left as it is.", run.run_id, run.raw_state)
+        else:
+            self.log.info("Cancelling execution %s, which is %s.", run.run_id, run.raw_state)
+            deadline = time.time() + self.timeout
+            hook.cancel_run(run.run_id, **where)
+            wait = Wait(run, deadline, _CANCEL_POLL, self.log, seen=True)
+            end = hook.client.run(wait_for(hook.platform, wait), deadline)
+            run = end.run
+            if end.status is WaitStatus.ERROR and end.error is not None:
+                raise end.error
+            if end.status is WaitStatus.TIMEOUT:
+                raise RunTimeoutError(
+                    f"Execution {run.run_id} was asked to stop and is still {run.raw_state} after {self.timeout:g} s."
+                    + (f" The last look at it failed: {end.error}" if end.error is not None else "")
+                    + " Look at it on the platform, or give it more time (timeout)."
+                )
+            self.log.info("Execution %s has ended as %s.", run.run_id, run.raw_state)
+        return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value, "raw_state": run.raw_state}
 
 
 def thresholds(given: Any) -> dict[str, float]:

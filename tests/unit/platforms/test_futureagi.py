@@ -798,7 +798,9 @@ def test_calls_that_failed_say_why_they_ended():
         "The call is cancelled.",
     ]
     assert wire.asked[-3:] == list(pages)
-    wire, report = report_of("completed", calls(1, 1), rows[:2], answers={detail_key(): error(500, "server_error", "x")})
+    wire, report = report_of(
+        "completed", calls(1, 1), rows[:2], answers={detail_key(): error(500, "server_error", "x")}
+    )
     assert "no reason" in report.cases[1].message
     wire, _ = report_of("completed", calls(2), [call_row(1), call_row(2)])
     assert detail_key() not in wire.asked
@@ -1153,7 +1155,9 @@ def test_a_rerun_that_started_nothing_says_so(answer, kind, words):
     assert (raised.value.did_nothing, raised.value.transient) == (True, False)
 
 
-@pytest.mark.parametrize("answer", [lost(), error(500, "server_error", "x"), reply({}), reply({"success_count": "many"})])
+@pytest.mark.parametrize(
+    "answer", [lost(), error(500, "server_error", "x"), reply({}), reply({"success_count": "many"})]
+)
 def test_a_rerun_of_unknown_outcome_proves_nothing(answer):
     wire = final("completed", call_row(1, "failed"), **{RERUN: answer})
     start = wire.run(CURRENT.prepare_rerun(EXECUTION))
