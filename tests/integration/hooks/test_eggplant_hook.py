@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from airflow_provider_testruns.exceptions import (
     AuthenticationError,
@@ -237,6 +239,69 @@ def test_a_test_configuration(sandbox: SandboxServer, hook: EggplantHook, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {Path(saved).name, "results"}
 
 
+def test_what_the_server_keeps_of_a_test_configuration_is_saved(
+    sandbox: SandboxServer, hook: EggplantHook, tmp_path: Path
+) -> None:
+    run = wait(hook, hook.start_test_configuration(NIGHTLY_RETURNS))
+    folder = tmp_path / "new" / "folder"
+    saved = hook.save_artifacts(run, str(folder))
+    assert sorted(saved) == sorted(str(path) for path in folder.iterdir())
+    (result,) = hook.list_test_configuration_results(test_config_id=NIGHTLY_RETURNS)
+    tests = hook.list_test_results(test_config_result_id=result["id"])
+    (failed,) = [test["id"] for test in tests if test["status"] == "FAILED"]
+    assert {Path(path).name for path in saved} == {
+        f"{run.run_id}_junit.xml",
+        f"{run.run_id}_{failed}_001.png",
+        *(f"{run.run_id}_{test['id']}_log.jsonl" for test in tests),
+    }
+    assert (folder / f"{run.run_id}_junit.xml").read_text().count("<testcase") == 4
+    assert (folder / f"{run.run_id}_{failed}_001.png").read_bytes().startswith(b"\x89PNG")
+    lines = (folder / f"{run.run_id}_{failed}_log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == hook.get_test_result_logs(failed)
+
+
+@pytest.mark.parametrize(
+    ("generation", "names"),
+    [
+        ("full", ["{run}_{test}_001.png", "{run}_{test}_log.jsonl"]),
+        ("executions_get", ["{run}_{test}_001.png", "{run}_{test}_log.jsonl"]),
+        ("runs_only", ["{run}_log.json"]),
+        ("progress_only", []),
+    ],
+)
+def test_what_the_server_keeps_of_an_execution_is_saved_on_every_generation(
+    sandbox: SandboxServer, hook: EggplantHook, tmp_path: Path, generation: str, names: list[str]
+) -> None:
+    run = wait(hook, hook.start_execution(RETURNS))
+    (test,) = [item["id"] for item in hook.list_test_results(execution_id=run.run_id)]
+    sandbox.control.configure(eggplant_generation=generation)
+    saved = hook.save_artifacts(run, f"file://{tmp_path}")
+    assert sorted(Path(path).name for path in saved) == [name.format(run=run.run_id, test=test) for name in names]
+    if generation == "runs_only":
+        assert "image 'confirmation' was not found" in (tmp_path / f"{run.run_id}_log.json").read_text()
+        assert hook.save_artifacts(hook.get_run("1"), tmp_path) == [str(tmp_path / "1_log.json")]
+
+
+def test_files_are_complete_or_absent(sandbox: SandboxServer, hook: EggplantHook, tmp_path: Path) -> None:
+    run = wait(hook, hook.start_test_configuration(NIGHTLY_RETURNS))
+    # What the server does not keep any more is left out.
+    sandbox.control.fault("status", operation="eggplant.screenshot", status=404)
+    sandbox.control.fault("status", operation="eggplant.junit", status=404)
+    saved = hook.save_artifacts(run, tmp_path)
+    assert {Path(path).suffix for path in saved} == {".jsonl"}
+    sandbox.control.clear_faults()
+    # What can't be had is an error, and leaves no half of a file.
+    for fault in ({"kind": "status", "status": 200, "body": "<html>sign in</html>"}, {"kind": "status", "status": 403}):
+        for operation in ("eggplant.screenshot", "eggplant.junit"):
+            order = sandbox.control.fault(operation=operation, **fault)
+            folder = tmp_path / f"{operation}-{fault['status']}"
+            with pytest.raises((InvalidReplyError, PermissionDeniedError)):
+                hook.save_artifacts(run, folder)
+            part = "junit" if operation.endswith("junit") else "png"
+            assert not folder.is_dir() or not [path for path in folder.iterdir() if part in path.name]
+            sandbox.control.clear_faults(order)
+
+
 def test_a_report_of_an_older_server_has_no_cases(sandbox: SandboxServer, hook: EggplantHook) -> None:
     run = wait(hook, hook.start_test_configuration(NIGHTLY_RETURNS))
     sandbox.control.configure(eggplant_generation="progress_only")
@@ -301,8 +366,6 @@ def test_a_pinned_call(sandbox: SandboxServer, connect: Any) -> None:
 
 def test_the_same_calls_in_an_event_loop(hook: EggplantHook) -> None:
     """The platform is carried by the triggerer's transport as by the worker's."""
-    import asyncio
-
     run = hook.start_execution(CHECKOUT)
 
     async def look() -> Run:
@@ -313,3 +376,77 @@ def test_the_same_calls_in_an_event_loop(hook: EggplantHook) -> None:
             await client.close()
 
     assert asyncio.run(look()).run_id == run.run_id
+
+
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[SandboxServer, Any]]:
+    """A sandbox whose certificate is signed by a CA of its own, and what sets the connection's ``verify``."""
+    authority = trustme.CA()
+    chain, bundle = tmp_path / "server.pem", tmp_path / "ca.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(chain))
+    authority.cert_pem.write_to_path(str(bundle))
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    bundles = {"own": str(bundle), "other": str(other)}
+
+    with SandboxServer(run_seconds=0.2, certfile=str(chain), keyfile=str(chain)) as server:
+
+        def connect(verify: Any) -> None:
+            conn = server.connections()["eggplant_default"]
+            extra = {} if verify is None else {"verify": bundles.get(verify, verify)}
+            monkeypatch.setenv("AIRFLOW_CONN_EGGPLANT_DEFAULT", json.dumps({**conn, "extra": extra}))
+
+        yield server, connect
+        assert server.control.violations() == []
+
+
+def ask_from_a_worker() -> str:
+    hook = EggplantHook()
+    try:
+        return hook.start_execution(CHECKOUT).run_id
+    finally:
+        hook.close()
+
+
+def ask_from_the_triggerer() -> str:
+    async def ask() -> str:
+        platform, client = await EggplantHook.open_async("eggplant_default")
+        try:
+            return str(await client.run(platform.check()))
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+TRANSPORTS = pytest.mark.parametrize("ask", [ask_from_a_worker, ask_from_the_triggerer])
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("verify", ["own", False, "false"])
+def test_a_self_signed_install_with_its_ca_bundle_or_unchecked(tls: Any, ask: Any, verify: Any) -> None:
+    server, connect = tls
+    assert server.url.startswith("https://")
+    connect(verify)
+    assert ask()
+    assert {request.operation for request in server.control.requests()} >= {"eggplant.token"}
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("verify", [None, True, "true", "other"])
+def test_a_certificate_that_is_not_accepted_names_the_setting(tls: Any, ask: Any, verify: Any) -> None:
+    server, connect = tls
+    connect(verify)
+    with pytest.raises(TransportError, match=r"Check the connection's extra 'verify'.*CA bundle") as caught:
+        ask()
+    assert caught.value.did_nothing
+    assert "'eggplant_default'" in str(caught.value)
+    assert server.control.requests() == []
+
+
+def test_a_ca_bundle_that_is_not_there_names_the_setting(tls: Any, tmp_path: Path) -> None:
+    _, connect = tls
+    connect(str(tmp_path / "nowhere.pem"))
+    good, said = EggplantHook().test_connection()
+    assert not good
+    assert "verify must be true, false or the path of a CA bundle" in said
