@@ -443,7 +443,9 @@ class Starter:
             if self._clock() - record.intent_at > self._window:
                 continue
             try:
-                run = yield from ask(start.call)
+                # A look-up relies on it that the start has arrived within the window, or never does: whatever holds this
+                # process up in between, a suspended machine included.
+                run = yield from ask(replace(start.call, not_after=record.intent_at + self._window))
             except ApiError as e:
                 if e.did_nothing:
                     wait = max(back_off(failures), e.retry_after or 0.0)

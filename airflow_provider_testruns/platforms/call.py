@@ -93,6 +93,8 @@ class Call(Generic[T]):
     :param error_text: finds the platform's own words in the JSON of an error reply.
     :param headers: more headers.
     :param lasting: statuses of error replies that asking again soon does not change, although they look passing.
+    :param not_after: wall-clock time (seconds since 1970) by which a call that is not repeatable is answered or given
+        up; past it, it is not sent any more.
     :param secrets: what of the request must not be seen in messages, beside the connection's own credentials.
     """
 
@@ -111,6 +113,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     lasting: frozenset[int] = frozenset()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    not_after: float | None = None
 
     def reading(self, read: Callable[[Reply], Any]) -> Call[Any]:
         """The same request, read in another way."""

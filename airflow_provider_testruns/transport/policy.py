@@ -178,10 +178,11 @@ class Session:
 
         :raises TransportError: when nothing is left.
         """
-        left = began + self.timeout - self.clock()
+        until = began + self.timeout if call.not_after is None else min(call.not_after, began + self.timeout)
+        left = until - self.clock()
         if left <= 0:
             raise self._wire_error(
-                WireError(f"not sent, as {self.timeout:.0f} s had passed before it could be", sent=False),
+                WireError("not sent, as its time had passed before it could be", sent=False),
                 call.what,
                 request,
             )

@@ -362,6 +362,15 @@ def test_a_start_is_not_sent_when_its_time_is_over():
     assert error.did_nothing
 
 
+def test_a_start_is_not_sent_after_the_time_that_it_was_given():
+    session = _session()
+    now = session.clock()
+    error = _failure(_start(not_after=now - 0.1), session=session)
+    assert type(error) is TransportError
+    assert error.did_nothing
+    assert _sent(_start(not_after=now + 4.0), session=session).timeout == 4.0
+
+
 def test_what_a_start_waited_for_is_taken_off_its_time():
     session = _token_session()
 
