@@ -120,6 +120,10 @@ class StartRunOperator(PlatformOperator):
 
         return Gates(min_pass_rate=self.min_pass_rate, fail_on_no_tests=self.fail_on_no_tests)
 
+    def log_told(self) -> str | None:
+        """What of the run's log is in the task's log, for a trigger that goes on with it; ``None`` for not at all."""
+        return None
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Obtain a run, wait for it, judge it."""
         from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, look_once, wait_for
@@ -154,6 +158,7 @@ class StartRunOperator(PlatformOperator):
                     platform=self.platform_name,
                     conn_id=self.conn_id,
                     cancel_on_kill=self.cancel_on_kill,
+                    log_told=self.log_told(),
                 )
         else:
             end = hook.client.run(wait_for(hook.platform, wait, each_round=lambda: self._note(wait)), deadline)
@@ -314,9 +319,10 @@ class StartRunOperator(PlatformOperator):
             said += f" The last look at it failed: {end.error}"
         if self.cancel_on_timeout:
             run = self._stop(hook.client, hook, run, "its time is over")
-            said += f" It was cancelled and ended as {run.raw_state}." if run.final else " It may go on: see the log."
-            if run.final and self._starter is not None:
-                # So that the next try starts a new run instead of judging this one.
+            said += f" It has now ended as {run.raw_state}." if run.final else " It may go on: see the log."
+            if run.ending is Verdict.CANCELLED and self._starter is not None:
+                # So that the next try starts a new run instead of judging this one. A run that ended by itself just
+                # then is judged by the next try.
                 self._starter.judged(run, Verdict.CANCELLED)
         else:
             said += " It goes on (cancel_on_timeout=False); a retry waits for it again."
