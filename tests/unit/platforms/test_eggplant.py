@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,12 +25,14 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
+from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.hooks.eggplant import EggplantHook
 from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunState, Verdict, judge
 from airflow_provider_testruns.platforms.call import Call, Reply
 from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS, EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant_replies import word_of
 from airflow_provider_testruns.platforms.platform import Start
-from airflow_provider_testruns.transport.effects import Request
+from airflow_provider_testruns.transport.effects import Mask, Request
 from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, form_of, lost, reply
 
 pytestmark = pytest.mark.unit
@@ -99,6 +102,32 @@ def platform(**arguments: str) -> EggplantPlatform:
 
 def prepared(wire: Wire, **arguments: Any) -> Start:
     return wire.run(platform().prepare_start(**arguments))
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+def test_the_token_body_printed_as_json_with_a_trailing_comma_is_sent_as_a_form() -> None:
+    settings = Settings("conn", BASE_URL, "client-canary", "secret-canary")
+    auth, _ = EggplantHook.make_auth(settings)
+    sent: list[Request] = []
+
+    def carry(request: Request, fields: str) -> Any:
+        sent.append(request)
+        yield from ()
+        return json.dumps({"access_token": "token-canary", "expires_in": 300}).encode()
+
+    for effect in auth.renew(carry):
+        assert isinstance(effect, Mask)
+    assert auth.headers() == {"Authorization": "Bearer token-canary"}
+    (request,) = sent
+    assert (request.method, request.url) == ("POST", f"{BASE_URL}/auth/realms/eggplant/protocol/openid-connect/token")
+    assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert form_of(request) == {
+        "grant_type": "client_credentials",
+        "client_id": "client-canary",
+        "client_secret": "secret-canary",
+    }
 
 
 # --- starting ---------------------------------------------------------------------------------------------------------
@@ -411,7 +440,11 @@ def test_processid_a_string_in_the_sample_is_left_as_it_is(processid: Any) -> No
 @pytest.mark.parametrize(
     ("raw", "ended", "state", "ending"),
     [
-        *[(raw, ended, RunState.RUNNING, None) for raw in ("Running", "started", "IN_PROGRESS") for ended in (0, 1)],
+        *[
+            (raw, ended, RunState.RUNNING, None)
+            for raw in ("Running", "started", "in progress", "IN_PROGRESS")
+            for ended in (0, 1)
+        ],
         *[(raw, ended, RunState.QUEUED, None) for raw in ("pending", "QUEUED") for ended in (0, 1)],
         *[(raw, 1, RunState.FINISHED, Verdict.PASSED) for raw in ("Passed", "PASS", "success")],
         ("passed", 0, RunState.FINISHED, Verdict.PASSED),
@@ -684,6 +717,139 @@ def test_two_models_of_one_name_are_not_told_apart_by_it() -> None:
     assert "model_id" not in found[0].context
 
 
+# --- the runs of a model as one ---------------------------------------------------------------------------------------
+
+TOGETHER = {"kind": "model", "model_name": "BBCSport"}
+
+
+def newest(rows: list[dict[str, Any]]) -> Callable[[Request], Reply]:
+    """POST /api/run/progress by model, in the order of the rows."""
+    return lambda request: reply(rows[: int(form_of(request).get("limit", 10_000))])
+
+
+def test_runs_of_a_model_are_over_when_each_of_them_is() -> None:
+    rows = [
+        row("r-3"),
+        row("r-2", "Failed", endtime=at(9)),
+        row("r-1", "Passed", endtime=at(5), starttime="2018-05-31"),
+    ]
+    wire = Wire({PROGRESS: rows})
+    run = wire.run(platform().get_run("BBCSport", **TOGETHER))
+    assert (run.kind, run.run_id, run.state, run.ending, run.parts) == (
+        Kind.MODEL,
+        "BBCSport",
+        RunState.RUNNING,
+        None,
+        (),
+    )
+    assert (run.raw_state, str(run.progress)) == ("1 Running, 1 Failed, 1 Passed", "2/3")
+    # What the next look needs is what this one had.
+    assert run.context == TOGETHER
+    assert run.finished_at is None
+    rows[0] = row("r-3", "Incomplete", endtime=at(7))
+    run = wire.run(platform().get_run(run.run_id, **run.context))
+    assert (run.state, run.ending, run.started_at, run.finished_at) == (
+        RunState.FINISHED,
+        None,
+        datetime(2018, 5, 31, tzinfo=UTC),
+        moment(9),
+    )
+    assert [(part.run_id, part.ending) for part in run.parts] == [
+        ("r-3", Verdict.ERRORED),
+        ("r-2", Verdict.FAILED),
+        ("r-1", Verdict.PASSED),
+    ]
+    assert wire.asked == [PROGRESS] * 2
+    assert [form_of(request) for request in wire.requests] == [{"modelName": "BBCSport"}] * 2
+    assert platform().group_of(run) is None
+
+
+def test_a_word_that_is_not_known_keeps_the_runs_of_a_model_going() -> None:
+    rows = [row("r-2", "Paused", endtime=at(5)), row("r-1", "Passed", endtime=at(5))]
+    run = Wire({PROGRESS: rows}).run(platform().get_run("BBCSport", **TOGETHER))
+    assert (run.final, run.known_state) == (False, False)
+
+
+def test_a_cancelled_run_of_a_model_did_not_pass() -> None:
+    words = ("Passed", "Failed", "Error", "Cancelled")
+    rows = [row(f"r-{n}", word, starttime=at(9 - n), endtime=at(9)) for n, word in enumerate(words)]
+    run = Wire({PROGRESS: rows}).run(platform().get_run("BBCSport", **TOGETHER))
+    report = Wire().run(platform().get_report(run))
+    assert report.counts == Counts(passed=1, failed=1, unavailable=2)
+    assert [(case.name, case.message) for case in report.failures] == [
+        ("r-1", "Failed"),
+        ("r-2", "Error"),
+        ("r-3", "Cancelled"),
+    ]
+    assert judge(report) is Verdict.FAILED
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"items": []}])
+def test_of_a_model_without_runs_nothing_is_said(answer: Any) -> None:
+    with pytest.raises(NotFoundError, match="shows no run of model 'BBCSport'") as caught:
+        Wire({PROGRESS: answer}).run(platform().get_run("BBCSport", **TOGETHER))
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("limit", [1, 2, 30])
+def test_a_limit_is_about_the_newest_runs_whatever_the_order_of_the_list(limit: int) -> None:
+    old_to_new = [row(f"r-{n}", "Passed", starttime=at(n), endtime=at(n)) for n in range(30)]
+    expected = [f"r-{n}" for n in range(29, 29 - limit, -1)]
+    for rows, requests in ((old_to_new[::-1], 1), (old_to_new, 2)):
+        wire = Wire({PROGRESS: newest(rows)})
+        dai = platform()
+        for look in range(3):
+            run = wire.run(dai.get_run("BBCSport", **TOGETHER, limit=str(limit)))
+            assert [part.run_id for part in run.parts] == expected
+            # That a server lists the oldest first is found out once.
+            assert len(wire.requests) == requests + look
+        assert [part.run_id for part in wire.run(dai.list_model_progress("BBCSport", limit))] == expected
+
+
+@pytest.mark.parametrize("missing", [reply({}, 404), reply({}, 405)])
+def test_without_progress_the_runs_of_a_model_are_in_the_list_of_runs(missing: Reply) -> None:
+    def listed(number: int, model: str | None, **fields: Any) -> dict[str, Any]:
+        return {
+            "id": number,
+            "modelname": model,
+            "runtype": "model",
+            "teststatus": "Passed",
+            "endtime": at(9),
+            **fields,
+        }
+
+    rows = [
+        listed(number, ("BBCSport", "Other", None)[number % 3], starttime=at(number // 10)) for number in range(500)
+    ]
+    rows[498]["execution_id"] = RUN
+    wire = Paged({PROGRESS: missing, "GET /ai/runs": run_list(rows)})
+    dai = platform()
+    run = wire.run(dai.get_run("BBCSport", **TOGETHER, limit="40"))
+    assert run.final
+    assert [part.run_id for part in run.parts] == [RUN, *(str(number) for number in range(495, 495 - 39 * 3, -3))]
+    assert wire.asked.count(PROGRESS) == 1
+    assert 1 < len(wire.requests) <= 4
+    # What is missing is not asked for again.
+    run = wire.run(dai.get_run("BBCSport", **TOGETHER))
+    assert len(run.parts) == 167
+    assert wire.asked.count(PROGRESS) == 1
+
+
+def test_without_both_calls_the_runs_of_a_model_cannot_be_seen_and_progress_is_tried_again() -> None:
+    wire, dai = Wire({PROGRESS: InTurn(reply({}, 404), [row(status="Passed")])}), platform()
+    with pytest.raises(NotFoundError, match=r"POST /api/run/progress: HTTP 404; GET /ai/runs: HTTP 404"):
+        wire.run(dai.get_run("BBCSport", **TOGETHER))
+    assert wire.run(dai.get_run("BBCSport", **TOGETHER)).final
+
+
+@pytest.mark.parametrize("context", [{"limit": "0"}, {"limit": "x"}, {"model_name": " "}])
+def test_runs_of_a_model_need_a_name_and_a_limit_that_can_be_right(context: dict[str, str]) -> None:
+    wire = Wire()
+    with pytest.raises(ConfigurationError):
+        wire.run(platform().get_run("BBCSport", **{**TOGETHER, **context}))
+    assert wire.asked == []
+
+
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
@@ -707,6 +873,15 @@ def test_execution_id_and_execution_status_id_are_the_same_id_and_on_404_resolve
     wire = Wire({ABORT: reply({}, 404), PROGRESS: row(execution_status_id=OTHER), other: reply(None, 204)})
     wire.run(platform().cancel_run(RUN))
     assert wire.asked == [ABORT, PROGRESS, other]
+
+
+def test_a_number_of_the_list_of_runs_is_not_aborted() -> None:
+    number = {"id": 7, "modelname": "BBCSport", "runtype": "model", "teststatus": "Running"}
+    wire = Wire({"GET /ai/runs/7": number})
+    with pytest.raises(InvalidRequestError, match="by their UUID"):
+        wire.run(platform().cancel_run("7"))
+    Wire({"GET /ai/runs/7": {**number, "teststatus": "Passed"}}).run(platform().cancel_run("7"))
+    assert wire.asked == ["GET /ai/runs/7"]
 
 
 def test_a_run_that_goes_on_is_not_said_to_be_stopped() -> None:
@@ -981,10 +1156,34 @@ def test_the_calls_that_give_what_the_api_has() -> None:
     assert wire.run(dai.get_junit("cr")) == "<testsuites/>"
 
 
-@pytest.mark.parametrize("body", [b"", b"no xml", b"\xff\xfe<"])
+@pytest.mark.parametrize("body", [b"", b"no xml", b"\xff\xfe<", b"<!DOCTYPE html><html/>", b" <html><body/></html>"])
 def test_a_junit_file_is_xml(body: bytes) -> None:
     with pytest.raises(InvalidReplyError):
         Wire({"GET /api/v2/test_config_results/cr/junit": reply(body)}).run(platform().get_junit("cr"))
+
+
+def kept(wire: Wire, run: Run) -> tuple[str | None, tuple[str, ...], str | None]:
+    found = wire.run(platform().list_kept(run))
+    return found.config_result_id, found.test_result_ids, found.run_number
+
+
+def test_what_files_can_be_made_of() -> None:
+    mine = {"id": "tr-1", "execution_id": RUN}
+    assert kept(Wire({RESULTS: results(mine)}), final("Failed")) == (None, ("tr-1",), None)
+    # Results of others are no one's to give away.
+    assert kept(Wire({RESULTS: results({**mine, "execution_id": OTHER})}), final("Failed")) == (None, (), None)
+    # Without results the run has a log, where its number is known.
+    runs = Paged({"GET /ai/runs": run_list([{"id": 6}, item])})
+    assert kept(runs, final("Passed")) == (None, (), "7")
+    assert kept(Paged({"GET /ai/runs": run_list([{"id": 6}])}), final("Passed")) == (None, (), None)
+    assert kept(Wire(), final("Passed")) == (None, (), None)
+    assert kept(Wire(), replace(final("Passed"), run_id="12")) == (None, (), "12")
+    configured = replace(
+        final("Failed"), run_id="t-1", kind=Kind.TEST_CONFIGURATION, context={"test_config_result_id": "cr"}
+    )
+    tests = "GET /api/v2/test_results?test_config_result_id=cr&limit=100&offset=0"
+    assert kept(Wire({tests: results({"id": "tr-1"}, {"id": "tr-2"})}), configured) == ("cr", ("tr-1", "tr-2"), None)
+    assert kept(Wire(), replace(configured, context={})) == (None, (), None)
 
 
 def test_the_check_is_one_cheap_call() -> None:
@@ -1048,6 +1247,8 @@ _STEPS: dict[str, Callable[[EggplantPlatform], Any]] = {
     "number": lambda dai: dai.get_run("7"),
     "configuration": lambda dai: dai.get_run("t-1", **CONFIGURATION),
     "model": lambda dai: dai.list_model_progress("m", 3),
+    "together": lambda dai: dai.get_run("m", kind="model", model_name="m", limit="3"),
+    "kept": lambda dai: dai.list_kept(Run("eggplant", RUN, RunState.FINISHED, "Failed", ending=Verdict.FAILED)),
     "group": lambda dai: dai.list_group("m", {RUN, OTHER}, moment(3)),
     "find": lambda dai: dai.find_runs(moment(3), model_name="m"),
     "find all": lambda dai: dai.find_runs(moment(3)),
