@@ -7,20 +7,21 @@ when an exception ends the writing, so nothing is ever streamed into one.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import re
 import secrets
-import shutil
 import stat
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
+from airflow_provider_testruns.transport.progress import Progress
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -87,7 +88,8 @@ def _save_remote(
         with suppress(Exception):  # some credentials may write and not look
             was_there = place.exists()
         try:
-            fs.put_file(str(part), place.path)
+            size = part.stat().st_size
+            fs.put_file(str(part), place.path, callback=_telling(f"Copied to {place}", size), **_small_pieces(fs))
         except BaseException:
             # Object storages show a file when it is complete; file systems behind fsspec may show half of one.
             if not was_there:
@@ -134,7 +136,7 @@ def as_zip(source: Place) -> Iterator[Path]:
         name = _NOT_IN_A_NAME.sub("_", place.name).strip("._") or "suites"
         if not isinstance(place, Path) and place.is_file():
             copy = Path(folder) / name
-            place.fs.get_file(place.path, str(copy))
+            place.fs.get_file(place.path, str(copy), callback=_telling(f"Copied from {place}", None))
             yield _checked_zip(copy, place)
             return
         archive = Path(folder) / f"{name}.zip"
@@ -149,6 +151,29 @@ def as_zip(source: Place) -> Iterator[Path]:
         yield archive
 
 
+def _small_pieces(fs: Any) -> dict[str, int]:
+    """Arguments that keep an upload small in memory, for the file systems that have them: S3's holds ten pieces of
+    50 MB at a time, that of Google one."""
+    put = getattr(fs, "_put_file", None) or fs.put_file
+    wanted = {"chunksize": 8 * 1024 * 1024, "max_concurrency": 2}
+    known = inspect.signature(put).parameters
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def _telling(what: str, total: int | None) -> Any:
+    """How a file system of fsspec says how far it is."""
+    from fsspec.callbacks import Callback  # type: ignore[import-untyped]
+
+    progress = Progress(what, total)
+
+    class Telling(Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            progress.add(inc)
+
+    return Telling()
+
+
 def _checked_zip(file: Path, place: Path | ObjectStoragePath) -> Path:
     if not zipfile.is_zipfile(file):
         raise ConfigurationError(f"path: {str(place)!r} is not a ZIP file. Give a ZIP file or a folder.")
@@ -161,6 +186,7 @@ _Entry: TypeAlias = tuple[str, int, Callable[[], IO[bytes]]]
 
 def _pack(archive: Path, files: Iterator[_Entry]) -> int:
     count = 0
+    progress = Progress("Packed so far")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, size, opened in files:
             try:
@@ -173,8 +199,11 @@ def _pack(archive: Path, files: Iterator[_Entry]) -> int:
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             entry.file_size = size  # tells zipfile whether the entry needs the form for large files
             with opened() as source, packed.open(entry, "w") as target:
-                shutil.copyfileobj(source, target, _CHUNK)
+                while chunk := source.read(_CHUNK):
+                    target.write(chunk)
+                    progress.add(len(chunk))
             count += 1
+    log.info("Packed %d files: %.1f MB.", count, archive.stat().st_size / 1_000_000)
     return count
 
 
@@ -211,7 +240,9 @@ def _remote_files(root: ObjectStoragePath) -> Iterator[_Entry]:
         if not bare.startswith(start) or not {"", ".", ".."}.isdisjoint(parts):
             raise ConfigurationError(f"path: {path!r} in {str(root)!r} can't be a name in an archive; rename it.")
         name = "/".join(parts)
-        yield name, int(fs.size(path) or 0), lambda path=path: fs.open(path, "rb")  # type: ignore[misc]
+        # Without a size storages read ahead by 50 MB.
+        opened = lambda path=path: fs.open(path, "rb", block_size=4 * _CHUNK)  # noqa: E731
+        yield name, int(fs.size(path) or 0), opened
 
 
 def _place(given: Place, argument: str) -> Path | ObjectStoragePath:

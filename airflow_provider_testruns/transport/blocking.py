@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -42,6 +43,7 @@ from airflow_provider_testruns.transport.effects import (
     WireError,
 )
 from airflow_provider_testruns.transport.policy import Session
+from airflow_provider_testruns.transport.progress import Progress
 
 T = TypeVar("T")
 
@@ -147,7 +149,7 @@ class BlockingClient:
         data: Any = request.body
         upload = None
         if request.upload is not None:
-            data = upload = _MultipartFile(request.upload)
+            data = upload = _MultipartFile(request.upload, f"Sent of {request.method} {urlsplit(request.url).path}")
             headers["Content-Type"] = upload.content_type
         try:
             with http.request(
@@ -180,9 +182,13 @@ class BlockingClient:
 
     def _receive(self, response: requests.Response, request: Request) -> bytes:
         if request.save_to is not None and 200 <= response.status_code < 300:
+            length = response.headers.get("Content-Length", "")
+            whole = int(length) if length.isdecimal() and "Content-Encoding" not in response.headers else None
+            progress = Progress(f"Received of {request.method} {urlsplit(request.url).path}", whole)
             with request.save_to.open("wb") as file:
                 for chunk in response.iter_content(_CHUNK):
                     file.write(chunk)
+                    progress.add(len(chunk))
             return b""
         parts: list[bytes] = []
         size = 0
@@ -279,7 +285,7 @@ class _Adapter(HTTPAdapter):
 class _MultipartFile:
     """A multipart form with one file, read from the disk while it is sent."""
 
-    def __init__(self, upload: Upload) -> None:
+    def __init__(self, upload: Upload, what: str) -> None:
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
         name = upload.path.name.replace('"', "_").replace("\r", "_").replace("\n", "_")
@@ -288,6 +294,7 @@ class _MultipartFile:
             f"Content-Type: {upload.content_type}\r\n\r\n"
         )
         self._size, self._file = _open(upload.path)
+        self._progress = Progress(what, self._size)
         self._parts = [head.encode(), None, f"\r\n--{boundary}--\r\n".encode()]
         self._length = self._size + sum(len(part) for part in self._parts if part is not None)
         self._chunks = self._read()
@@ -302,6 +309,7 @@ class _MultipartFile:
                 yield part
             else:
                 while chunk := self._file.read(_CHUNK):
+                    self._progress.add(len(chunk))
                     yield chunk
 
     def read(self, size: int = -1) -> bytes:

@@ -153,7 +153,7 @@ def test_object_storage_gets_nothing_of_a_broken_download(storage):
 
 
 def test_half_an_upload_is_taken_away_again(storage, monkeypatch):
-    def put_half(local, remote):
+    def put_half(local, remote, callback):
         storage.pipe(remote, b"half")
         raise OSError("no space left")
 

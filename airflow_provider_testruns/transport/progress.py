@@ -1,0 +1,43 @@
+"""Says from time to time how far a large transfer is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+_MB = 1_000_000
+#: What is smaller, and takes less than :data:`EVERY` seconds, goes without a word.
+STEP = 25 * _MB
+#: How long a transfer goes on without a word, at most; seconds.
+EVERY = 30.0
+
+
+class Progress:
+    """Counts the bytes of one transfer; a line in the log every tenth, and at least every 30 seconds.
+
+    :param what: the transfer in words: "Received of GET /api/runs/r/artifacts/".
+    :param total: its bytes, ``None`` when not known.
+    :param clock: seconds; for tests.
+    """
+
+    def __init__(self, what: str, total: int | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._total = total
+        self._clock = clock
+        self._step = max(STEP, (total or 0) // 10)
+        self._done = 0
+        self._told = 0
+        self._told_at = clock()
+
+    def add(self, size: int) -> None:
+        """So many more bytes have gone."""
+        self._done += size
+        now = self._clock()
+        if self._done - self._told < self._step and now - self._told_at < EVERY:
+            return
+        self._told, self._told_at = self._done, now
+        of = f" of {self._total / _MB:.1f}" if self._total else ""
+        log.info("%s: %.1f%s MB", self._what, self._done / _MB, of)
