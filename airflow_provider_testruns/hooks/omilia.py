@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_testruns.exceptions import NotFoundError
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotFoundError,
+    ServerError,
+)
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.files import as_zip, require_zip, save
 from airflow_provider_testruns.model import Kind, Run
-from airflow_provider_testruns.platforms.call import Call, ask
+from airflow_provider_testruns.platforms.call import Call, Reply, ask
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
 
@@ -349,13 +357,9 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         :param path: where the file is to be, local or an object storage URL; a folder takes it as
             ``{run_id}_artifacts.zip``. It is there when it is complete, and not before.
         :return: where it is.
+        :raises NotFoundError: when there is none, or none any more; the message then has the date.
         """
-        return self._download(
-            path,
-            f"{run_id}_artifacts.zip",
-            f"the artifact of run {run_id}",
-            lambda file: self.platform.download_run_artifact(run_id, file),
-        )
+        return self._download_artifact(Kind.RUN, run_id, "", path)
 
     # Generations and dialogs
 
@@ -388,20 +392,19 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """
         return self._send(self.platform.get_generation(generation_id, project_id))
 
-    def download_generation_artifact(self, generation_id: str, path: str | os.PathLike[str] | ObjectStoragePath) -> str:
+    def download_generation_artifact(
+        self, generation_id: str, path: str | os.PathLike[str] | ObjectStoragePath, project_id: str = ""
+    ) -> str:
         """Download what a generation has made. ``GET /api/generations/{generation_id}/artifacts/``, a ZIP.
 
         :param generation_id: the generation.
         :param path: where the file is to be, local or an object storage URL; a folder takes it as
             ``{generation_id}_artifacts.zip``. It is there when it is complete, and not before.
+        :param project_id: its project, if known. It is looked at only when the file can't be had, to say why.
         :return: where it is.
+        :raises NotFoundError: when there is none, or none any more; the message then has the date.
         """
-        return self._download(
-            path,
-            f"{generation_id}_artifacts.zip",
-            f"the artifact of generation {generation_id}",
-            lambda file: self.platform.download_generation_artifact(generation_id, file),
-        )
+        return self._download_artifact(Kind.GENERATION, generation_id, project_id, path)
 
     def get_golden_dialog(self, dialog_id: str) -> Any:
         """Make the golden dialog of a dialog. ``GET /api/dialogs/{dialog_id}/golden/``.
@@ -411,6 +414,23 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """
         return self._send(self.platform.get_golden_dialog(dialog_id))
 
+    def save_golden_dialog(self, dialog_id: str, path: str | os.PathLike[str] | ObjectStoragePath) -> str:
+        """Make the golden dialog of a dialog and write it to a file, as it came.
+
+        :param dialog_id: ``dialogId`` of a test case.
+        :param path: where the file is to be, local or an object storage URL; a folder takes it as ``{dialog_id}.json``.
+            It is there when it is complete, and not before.
+        :return: where it is.
+        """
+        call = self.platform.get_golden_dialog(dialog_id)
+
+        def read(reply: Reply) -> bytes:
+            call.read(reply)  # raises for what is no JSON
+            return reply.body
+
+        content = self._send(call.reading(read))
+        return save(path, lambda file: file.write_bytes(content), name=f"{dialog_id}.json")
+
     def save_artifacts(self, run: Run, folder: str | os.PathLike[str] | ObjectStoragePath) -> list[str]:
         """Write the artifact of a final run, or of a generation, complete or not at all.
 
@@ -419,16 +439,10 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
             ``{run_id}_artifacts.zip``.
         :return: where it was written; empty when the platform has none, as of a revoked run, or has none any more.
         """
-        kind, call = (
-            ("generation", self.platform.download_generation_artifact)
-            if run.kind is Kind.GENERATION
-            else ("run", self.platform.download_run_artifact)
-        )
-        name, what = f"{run.run_id}_artifacts.zip", f"the artifact of {kind} {run.run_id}"
         try:
-            return [self._download(folder, name, what, lambda file: call(run.run_id, file), into=True)]
+            return [self._download_artifact(run.kind, run.run_id, run.context.get("project_id", ""), folder, into=True)]
         except NotFoundError as e:
-            self.log.info("There is no artifact to save. %s", e)
+            self.log.warning("There is no artifact to save. %s", e)
             return []
 
     def _send(self, call: Call[T]) -> T:
@@ -451,6 +465,47 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
             check=require_zip(f"Connection {self.conn_id!r}: {what}"),
             into=into,
         )
+
+    def _download_artifact(
+        self,
+        kind: Kind,
+        run_id: str,
+        project_id: str,
+        target: str | os.PathLike[str] | ObjectStoragePath,
+        *,
+        into: bool = False,
+    ) -> str:
+        platform = self.platform
+        call = platform.download_generation_artifact if kind is Kind.GENERATION else platform.download_run_artifact
+        what = f"the artifact of {kind.value} {run_id}"
+        try:
+            return self._download(target, f"{run_id}_artifacts.zip", what, lambda file: call(run_id, file), into=into)
+        except (NotFoundError, InvalidRequestError, InvalidReplyError, ServerError) as e:
+            # The API page does not say what is answered for an artifact whose time is over; the run itself tells.
+            why = self._why_no_artifact(kind, run_id, project_id)
+            if not why:
+                raise
+            raise NotFoundError(
+                f"Connection {self.conn_id!r}: {what} {why} It was answered: {e}", status=e.status
+            ) from e
+
+    def _why_no_artifact(self, kind: Kind, run_id: str, project_id: str) -> str:
+        """Why an artifact can't be had, as the run tells; empty when it does not."""
+        try:
+            found = self.ask(self.platform.find_artifact(kind, run_id, project_id))
+        except ApiError as e:
+            self.log.debug("Why the artifact can't be had is not known: %s", e)
+            return ""
+        if found is None:
+            return ""
+        run, artifact = found
+        if artifact is None:
+            if run.final:
+                return f"is not there: the platform made none, or keeps none, of it ({run.raw_state})."
+            return f"is not there yet: it is made when the {kind.value} is over, which is {run.raw_state} now."
+        now = datetime.fromtimestamp(time.time() + (self.client.session.clock_offset or 0.0), UTC)
+        gone = artifact.why_gone(now)
+        return f"{gone}. A new {kind.value} makes a new one." if gone else ""
 
     def _mask(self, secret: str | None) -> None:
         if isinstance(secret, str) and secret:

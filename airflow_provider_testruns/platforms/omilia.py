@@ -28,6 +28,8 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, Upload, ask, no_value, path
 from airflow_provider_testruns.platforms.omilia_replies import (
+    Artifact,
+    artifact_of,
     bare_rows,
     case_of,
     counts_of,
@@ -52,6 +54,8 @@ _GIT_PROVIDERS = ("gitlab", "github")
 _KINDS = {Kind.RUN.value: Kind.RUN, Kind.GENERATION.value: Kind.GENERATION}
 #: Files are not JSON, and a server that goes by this header must not refuse to send them.
 _ANY_TYPE = {"Accept": "*/*"}
+#: How many projects are looked through, at most, for a generation whose project is not known.
+_MOST_PROJECTS = 25
 _find_words = own_words("detail", "errors", "message", "error")
 
 
@@ -308,6 +312,51 @@ class OmiliaPlatform(Platform):
         """*Generate Golden Dialog*: ``GET /api/dialogs/{dialog_id}/golden/``. The ids have dots and spaces in them."""
         where = _path("/api/dialogs/{dialog_id}/golden/", dialog_id=dialog_id)
         return _call(f"get the golden dialog of {dialog_id}", "GET", where, lambda reply: reply.json())
+
+    # What more a run tells of itself
+
+    def get_revocable_run(self, run_id: str) -> Call[tuple[Run, bool]]:
+        """*Get Run*, with ``isRevocable``: only where it is given as false the run can't be revoked.
+
+        :param run_id: the run.
+        """
+
+        def read(reply: Reply) -> tuple[Run, bool]:
+            row = one(reply, run_id)
+            return self._run(row, Kind.RUN, ""), row.flag("isRevocable", default=True)
+
+        return self.get_run_call(run_id).reading(read)
+
+    def find_artifact(self, kind: Kind, run_id: str, project_id: str = "") -> Steps[tuple[Run, Artifact | None] | None]:
+        """What the platform says of the artifact of a run or a generation.
+
+        :param kind: which of the two.
+        :param run_id: its id.
+        :param project_id: of a generation: its project. Without, the first of the user's projects are looked through.
+        :return: the run, and its artifact if it has one; ``None`` when the run is not found.
+        """
+        if kind is Kind.RUN:
+            call: Call[tuple[Run, Artifact | None]] = self.get_run_call(run_id).reading(
+                lambda reply: self._with_artifact(one(reply, run_id), kind, "")
+            )
+            return (yield from _if_there(call))
+        projects = [project_id]
+        if not project_id:
+            listed = yield from ask(self.list_projects())
+            projects = [str(project["id"]) for project in listed[:_MOST_PROJECTS] if project.get("id")]
+        for project in projects:
+            rows = yield from _if_there(self.list_project_generations(project).reading(many))
+            for row in rows or []:
+                if same_id(row.optional_text("runId"), run_id):
+                    return self._with_artifact(row, kind, project)
+        return None
+
+    def _with_artifact(self, row: Fields, kind: Kind, project_id: str) -> tuple[Run, Artifact | None]:
+        return self._run(row, kind, project_id), artifact_of(row)
+
+    def read_log(self, run: Run) -> Steps[list[tuple[str, str]]]:
+        """The lines of a run's log so far, each with its section; none while there is no log yet."""
+        return (yield from _if_there(self.get_run_logs(run.run_id))) or []
 
     # A run's life
 

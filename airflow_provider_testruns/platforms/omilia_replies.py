@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow_provider_testruns.exceptions import InvalidReplyError
@@ -167,6 +169,67 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
         started_with={ours: _shown(row, theirs) for ours, theirs in SHOWN[kind].items() if has(row, theirs)},
         known_state=state is not None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The model *Task Artifact*: the ZIP file of a run or a generation, which the platform keeps for some time.
+
+    :param created_at: when it was made, by the platform's clock.
+    :param ttl: for how many seconds it is kept.
+    :param is_expired: the platform's own word on whether that is over.
+    :param deleted_at: when it was deleted.
+    """
+
+    created_at: datetime | None = None
+    ttl: float | None = None
+    is_expired: bool = False
+    deleted_at: datetime | None = None
+
+    @property
+    def kept_until(self) -> datetime | None:
+        """When its time is over, ``None`` when the platform does not say."""
+        if self.created_at is None or self.ttl is None:
+            return None
+        try:
+            return self.created_at + timedelta(seconds=self.ttl)
+        except OverflowError:
+            return None
+
+    def why_gone(self, now: datetime) -> str:
+        """Why it can't be had any more, with the date; empty when nothing says so.
+
+        :param now: the time by the platform's clock.
+        """
+        until = self.kept_until
+        made = f"made on {_day(self.created_at)}" if self.created_at is not None else "made at a time that is not known"
+        if self.deleted_at is not None:
+            return f"was deleted on {_day(self.deleted_at)} ({made})"
+        if not self.is_expired and (until is None or until > now):
+            return ""
+        if until is None:
+            return f"has expired ({made})"
+        # A platform that empties its storage early says so before the time is over.
+        over = f"expired on {_day(until)}" if until <= now else f"has expired before its time, {_day(until)}"
+        return f"{over} ({made}, kept for {timedelta(seconds=self.ttl or 0)})"
+
+
+def artifact_of(row: Fields) -> Artifact | None:
+    """The artifact of a run or a generation, ``None`` when it has none."""
+    artifact = row.child("artifact")
+    if artifact is None:
+        return None
+    return Artifact(
+        artifact.moment("createdAt", "createAt"),
+        artifact.optional_number("ttl"),
+        artifact.flag("isExpired", default=False),
+        # ``deleted_at`` in the table, ``deletedAt`` in the samples.
+        artifact.moment("deletedAt"),
+    )
+
+
+def _day(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _progress(row: Fields) -> Progress | None:
