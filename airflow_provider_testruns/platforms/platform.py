@@ -99,6 +99,10 @@ class Platform(ABC):
         """
         raise NotImplementedError(f"{self.title} has no call that lists the runs of a group.")
 
+    def read_log(self, run: Run) -> Steps[list[tuple[str, str]]]:
+        """What a run has written to its log so far: all of it, line by line, each with the section it stands in."""
+        raise NotImplementedError(f"{self.title} has no call for the log of a run.")
+
 
 def own_words(*names: str) -> Any:
     """Find a platform's own words in the JSON of an error reply, by the first of ``names`` that holds some."""

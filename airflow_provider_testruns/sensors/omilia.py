@@ -41,3 +41,36 @@ class OmiliaRunSensor(RunSensor):
 
         context = {"project_id": self.project_id} if self.project_id else {}
         return Run("omilia", self.run_id, RunState.QUEUED, "", context=context)
+
+
+class OmiliaGenerationSensor(RunSensor):
+    """Waits for a generation of test cases on Omilia Testing Studio.
+
+    ``GET /api/projects/{project_id}/generations/`` of the Testing Studio API, which has no call for one generation.
+
+    :param generation_id: the generation: ``runId`` of what its start returned.
+    :param project_id: its project.
+    :param omilia_conn_id: the Airflow connection.
+
+    The other arguments are those of :class:`.RunSensor`. A generation has no test results: those about them
+    (``min_pass_rate``, ``fail_on_no_tests``) have no effect.
+    """
+
+    platform_name = "omilia"
+    conn_id_field = "omilia_conn_id"
+    template_fields: Sequence[str] = ("generation_id", "project_id", "omilia_conn_id")
+
+    def __init__(
+        self, *, generation_id: str, project_id: str, omilia_conn_id: str = "omilia_default", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.generation_id = generation_id
+        self.project_id = project_id
+        self.omilia_conn_id = omilia_conn_id
+
+    def watched_run(self) -> Run:
+        """The generation of the arguments."""
+        from airflow_provider_testruns.model import Kind, Run, RunState
+
+        context = {"project_id": self.project_id, "kind": Kind.GENERATION.value}
+        return Run("omilia", self.generation_id, RunState.QUEUED, "", kind=Kind.GENERATION, context=context)

@@ -29,6 +29,8 @@ class RunTrigger(BaseTrigger):
     :param deadline: when the wait is over; seconds since 1970, so that a restart does not move it.
     :param poll_interval: seconds between two looks.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task (Airflow 3.3 and later).
+    :param log_told: what of the run's log is in the task's log, as :attr:`.RunLog.told` gives it; the trigger goes on
+        with it. ``None`` for a run whose log is not followed.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class RunTrigger(BaseTrigger):
         deadline: float,
         poll_interval: float = 10.0,
         cancel_on_kill: bool = True,
+        log_told: str | None = None,
     ) -> None:
         super().__init__()
         self.platform = platform
@@ -47,6 +50,7 @@ class RunTrigger(BaseTrigger):
         self.deadline = deadline
         self.poll_interval = poll_interval
         self.cancel_on_kill = cancel_on_kill
+        self.log_told = log_told
         self._done = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -60,20 +64,34 @@ class RunTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "poll_interval": self.poll_interval,
                 "cancel_on_kill": self.cancel_on_kill,
+                # Not for runs that don't need it: a triggerer of an older version does not know it.
+                **({} if self.log_told is None else {"log_told": self.log_told}),
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the one event: how the wait ended (see :meth:`.WaitEnd.to_event`)."""
+        from airflow_provider_testruns.lifecycle.run_log import RunLog, follow
         from airflow_provider_testruns.lifecycle.waiting import Wait
         from airflow_provider_testruns.model import Run
 
         wait = Wait(Run.from_dict(self.test_run), self.deadline, self.poll_interval, self.log)
+        event: dict[str, Any] = {}
         async with self._watcher() as watcher:
-            end = await watcher.wait(wait)
+            if self.log_told is None:
+                end = await watcher.wait(wait)
+            else:
+                run_log = RunLog(self.log, self.log_told)
+                following = asyncio.create_task(follow(watcher, wait.run, run_log, self.poll_interval))
+                try:
+                    end = await watcher.wait(wait)
+                finally:
+                    following.cancel()
+                    await asyncio.wait([following])
+                event["log_told"] = run_log.told
         # Airflow calls on_kill also for a trigger that has not returned yet after its event.
         self._done = True
-        yield TriggerEvent(end.to_event())
+        yield TriggerEvent({**end.to_event(), **event})
 
     async def on_kill(self) -> None:
         """Cancel the run, if it was a user who ended the task. Called by Airflow 3.3 and later."""
@@ -125,7 +143,15 @@ class RunTrigger(BaseTrigger):
         return str(of_run[key] or "none")
 
 
-def defer_until_final(task: BaseOperator, wait: Wait, *, platform: str, conn_id: str, cancel_on_kill: bool) -> NoReturn:
+def defer_until_final(
+    task: BaseOperator,
+    wait: Wait,
+    *,
+    platform: str,
+    conn_id: str,
+    cancel_on_kill: bool,
+    log_told: str | None = None,
+) -> NoReturn:
     """Hand a wait over to the triggerer; the task goes on in its ``execute_complete``.
 
     :param task: the operator or sensor.
@@ -133,13 +159,16 @@ def defer_until_final(task: BaseOperator, wait: Wait, *, platform: str, conn_id:
     :param platform: the run's platform.
     :param conn_id: the Airflow connection.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task.
+    :param log_told: as for :class:`RunTrigger`.
     """
     task.log.info(
         "Waiting for run %s in the triggerer, until %s at the latest.",
         wait.run.run_id,
         time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(wait.deadline)),
     )
-    trigger = RunTrigger(platform, conn_id, wait.run.to_dict(), wait.deadline, wait.poll_interval, cancel_on_kill)
+    trigger = RunTrigger(
+        platform, conn_id, wait.run.to_dict(), wait.deadline, wait.poll_interval, cancel_on_kill, log_told
+    )
     # The deadline is the trigger's own: Airflow's time-out of a trigger never comes back to execute_complete, and the
     # run would go on.
     task.defer(trigger=trigger, method_name="execute_complete", timeout=None)

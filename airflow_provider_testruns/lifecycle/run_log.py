@@ -1,0 +1,127 @@
+"""A run's own log, told again in the task's log while the run is going: each line once.
+
+The platforms give the whole log with every reply, and lines of different sections come mixed: so what is new is found
+by counting. A line is told as often as the log holds it, wherever it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_testruns.exceptions import ApiError
+from airflow_provider_testruns.lifecycle.waiting import JITTER
+
+if TYPE_CHECKING:
+    from airflow_provider_testruns.lifecycle.watcher import Watcher
+    from airflow_provider_testruns.model import Run
+
+#: How many lines of one run are told. Its log may be of any size; what was told is part of the trigger's event.
+MAX_LINES = 10_000
+#: A line in what is stored of those that were told: 6 bytes of its hash, in Base64.
+_MARK = 8
+
+
+class RunLog:
+    """What of a run's log is in the task's log.
+
+    :param log: takes the lines for the task's log.
+    :param told: what another process has told already, as :attr:`told` gave it.
+    :param clock: seconds; for tests.
+    """
+
+    def __init__(self, log: Any, told: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._told = Counter(told[start : start + _MARK] for start in range(0, len(told), _MARK))
+        self._clock = clock
+        self._not_before = 0.0
+        self._in_trouble = False
+
+    @property
+    def told(self) -> str:
+        """What has been told so far, as plain text for the places in which Airflow stores it."""
+        return "".join(sorted(self._told.elements()))
+
+    @property
+    def due(self) -> bool:
+        """Whether the platform may be asked again: not before the end of a Retry-After."""
+        return self._clock() >= self._not_before
+
+    def tell(self, lines: Iterable[tuple[str, str]]) -> int:
+        """The platform has shown the log.
+
+        :param lines: all of it so far, each line with its section.
+        :return: how many lines were new.
+        """
+        self._in_trouble = False
+        total = self._told.total()
+        if total > MAX_LINES:
+            return 0
+        seen: Counter[str] = Counter()
+        new = 0
+        for section, text in lines:
+            mark = _mark(section, text)
+            seen[mark] += 1
+            if seen[mark] <= self._told[mark]:
+                continue
+            self._told[mark] += 1
+            new += 1
+            if total + new > MAX_LINES:
+                self._log.warning("The run's log has more than %d lines: the rest is on the platform.", MAX_LINES)
+                break
+            for part in _parts(text):
+                self._log.info("%s%s", f"[{section}] " if section else "", part)
+        return new
+
+    def trouble(self, error: ApiError) -> None:
+        """The log could not be had. That says nothing of the run, and is told once until it can be had again."""
+        self._not_before = self._clock() + (error.retry_after or 0.0)
+        if not self._in_trouble:
+            self._in_trouble = True
+            self._log.warning("The run's log can't be had just now. %s", error)
+
+    def broken(self) -> None:
+        """Following the log has failed for a reason of its own."""
+        self._log.exception("The run's log is not followed any further; the wait for the run goes on.")
+
+
+async def follow(watcher: Watcher, run: Run, run_log: RunLog, interval: float) -> None:
+    """Tell a run's log in the triggerer until this is cancelled. Whatever happens here, the wait itself goes on.
+
+    :param watcher: the watcher of the run's connection.
+    :param run: the run.
+    :param run_log: what was told already; kept up to date.
+    :param interval: seconds between two looks.
+    """
+    try:
+        # Not all at once after a restart.
+        await asyncio.sleep(random.uniform(0, interval))
+        while True:
+            if run_log.due:
+                platform, client = await watcher.open()
+                try:
+                    run_log.tell(await client.run(platform.read_log(run)))
+                except ApiError as e:
+                    run_log.trouble(e)
+            await asyncio.sleep(interval * (1 + JITTER * (2 * random.random() - 1)))
+    except Exception:
+        run_log.broken()
+
+
+def _mark(section: str, text: str) -> str:
+    digest = blake2b(f"{section}\0{text}".encode(), digest_size=_MARK * 6 // 8).digest()
+    return base64.b64encode(digest).decode()
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The lines of a text, which may be several; without what a terminal would make of control characters."""
+    for line in text.splitlines():
+        clean = "".join(character if character.isprintable() else " " for character in line).rstrip()
+        if clean:
+            yield clean
