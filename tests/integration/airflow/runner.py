@@ -31,6 +31,8 @@ def main() -> None:
             continue
         run = dag.test()
         _answer(replies, {"state": str(run.state), "run_id": run.run_id})
+    # Threads of Airflow's in-process API would keep the process for seconds.
+    os._exit(0)
 
 
 def _answer(replies: Any, reply: dict[str, Any]) -> None:
