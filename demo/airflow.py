@@ -128,7 +128,7 @@ class LocalAirflow:
         count = len(self._children)
         killed = end_children(self._children.values())
         self._children.clear()
-        how = f" ({killed} processes had to be killed)" if killed else ""
+        how = f" ({killed} of their processes had to be killed)" if killed else ""
         self._say(f"Ended {count} Airflow components in {time.monotonic() - began:.0f} s{how}")
 
     def start_component(self, name: str) -> Child:

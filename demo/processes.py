@@ -79,7 +79,9 @@ def write_pid(pids: Path, name: str, pid: int) -> Path:
 
 
 def read_pids(pids: Path) -> dict[str, tuple[int, float]]:
-    """Process id and time of creation of what was noted, by name. Files that were half written are passed over."""
+    """Process id and time of creation of what was noted, by name. Files that are half written, or just gone, are
+    passed over.
+    """
     noted = {}
     for path in sorted(pids.glob("*.json")):
         with contextlib.suppress(ValueError, KeyError, TypeError, FileNotFoundError):
@@ -119,7 +121,7 @@ def families(leaders: Mapping[int, float]) -> list[psutil.Process]:
 
 
 def end(leaders: Mapping[int, float], grace: float = GRACE) -> int:
-    """End whole families: ask each process to, and kill what is left after a grace.
+    """End whole families: ask the leaders to, then each process that is left, and kill what stays after a grace.
 
     :param leaders: times of creation by process id.
     :param grace: seconds.
@@ -133,10 +135,11 @@ def end(leaders: Mapping[int, float], grace: float = GRACE) -> int:
         return [process for process in family.values() if _runs(process)]
 
     asked: set[int] = set()
-    until = time.monotonic() + grace
-    while (running := left()) and time.monotonic() < until:
+    began = time.monotonic()
+    while (running := left()) and (waited := time.monotonic() - began) < grace:
         for process in running:
-            if process.pid not in asked:
+            # A leader that ends its own children is done sooner than one whose children die under its hands.
+            if process.pid not in asked and (process.pid in leaders or waited > grace / 2):
                 asked.add(process.pid)
                 _signal(process, signal.SIGTERM)
         # Not by waiting for them: that would take the exit codes of our own children away.
