@@ -25,6 +25,8 @@ RUNS = [
     ("example_eggplant", "run_model", "eggplant", "success", 1, 0, 0),
     ("example_failing_tests", "run_regression", "omilia", "failed", 6, 2, 1),
     ("example_futureagi", "execute_test_run", "futureagi", "success", 4, 0, 0),
+    ("example_futureagi_gates", "evaluate_again", "futureagi", "success", 4, 0, 0),
+    ("example_futureagi_gates", "support", "futureagi", "success", 4, 0, 0),
     ("example_omilia", "run_suites", "omilia", "success", 4, 0, 0),
     ("example_release_gate", "checkout[0] test case 11", "eggplant", "success", 1, 0, 0),
     ("example_release_gate", "checkout[1] test case 12", "eggplant", "success", 1, 0, 0),
@@ -133,6 +135,7 @@ def test_every_dag_ends_as_its_example_says(start, tmp_path: Path) -> None:
         ("example_failing_tests", "release"): "upstream_failed",
         ("example_failing_tests", "tell_the_team"): "success",
         ("example_futureagi", "show"): "success",
+        ("example_futureagi_gates", "show"): "success",
         ("example_omilia", "show"): "success",
         ("example_release_gate", "projects"): "success",
         ("example_release_gate", "release"): "success",
@@ -143,9 +146,9 @@ def test_every_dag_ends_as_its_example_says(start, tmp_path: Path) -> None:
     # The message of the run that fails names what failed, and why.
     assert "2 failed and 1 unavailable of 9 test cases" in demo.text
     assert "failed: balance_joint_account: step 3" in demo.text
-    assert demo.text.count("as its example says") == 5
-    # Each start made one run, and nothing that was sent is against the documents.
-    assert "The sandbox has 10 runs for 10 reports." in demo.text
+    assert demo.text.count("as its example says") == 6
+    # Each start made one run (what runs calls again made none), and nothing that was sent is against the documents.
+    assert "The sandbox has 11 runs for 12 reports." in demo.text
     assert "UNEXPECTED" not in demo.text
     # It was never silent for long.
     moments = [int(seconds) for seconds in re.findall(r"^\[ *(\d+) s\]", demo.text, re.MULTILINE)]

@@ -35,7 +35,11 @@ from typing import Any
 from airflow.sdk import DAG, task
 
 from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionOperator
-from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
+from airflow_provider_testruns.operators.futureagi import (
+    FutureAGICancelTestExecutionOperator,
+    FutureAGIExecuteTestRunOperator,
+    FutureAGIRerunCallsOperator,
+)
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sensors.eggplant import EggplantExecutionSensor
 from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
