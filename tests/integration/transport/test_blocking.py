@@ -95,7 +95,7 @@ def test_a_file_moves_for_as_long_as_it_takes(tmp_path):
     """The connection's timeout is for one request, and for a file from one of its pieces to the next."""
     file = tmp_path / "large.zip"
     with file.open("wb") as sparse:
-        sparse.truncate(60 * _MEGABYTE)
+        sparse.truncate(40 * _MEGABYTE)
 
     def talk(line):
         if line.number == 1:
