@@ -249,7 +249,7 @@ def test_a_run_is_cancelled_when_its_time_is_over(
         assert run["phase"] == "cancelled"
         assert done.error.kind == "RunTimeoutError"
         assert f"Run {run['run_id']} was not final in time (timeout 0.8 s)" in done.error.message
-        assert "It was cancelled and ended as" in done.error.message
+        assert "It has now ended as" in done.error.message
         assert done.xcoms["run_url"] in done.error.message
         assert "return_value" not in done.xcoms
     # Future AGI counts its calls.
