@@ -53,7 +53,7 @@ def optional_integer(name: str, value: Any) -> int | None:
 
 
 def optional_object(name: str, value: Any, known: Mapping[str, type]) -> dict[str, Any] | None:
-    """A dict with some of the ``known`` keys, or ``None``.
+    """A dict with some of the ``known`` keys, or ``None``. An id that is a whole number becomes a text.
 
     :param known: the keys and the types of their values, which may be ``None``, too.
     :raises ConfigurationError: when it is anything else, naming the key.
@@ -63,17 +63,22 @@ def optional_object(name: str, value: Any, known: Mapping[str, type]) -> dict[st
     keys = ", ".join(known)
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{name} must be a dict with {keys}, got {value!r}.")
+    checked = dict(value)
     for key, item in value.items():
         if key not in known:
             raise ConfigurationError(f"{name} has the key {key!r}, which DAI does not know; it may have {keys}.")
         if item is None:
+            continue
+        if key.endswith("_id") and isinstance(item, int) and not isinstance(item, bool):
+            # What Airflow's native rendering makes of an id such as "1".
+            checked[key] = str(item)
             continue
         right = isinstance(item, known[key])
         if isinstance(item, list):
             right = right and all(isinstance(part, str) for part in item)
         if not right:
             raise ConfigurationError(f"{name}[{key!r}] must be {_TYPE_NAMES[known[key]]}, got {item!r}.")
-    return dict(value)
+    return checked
 
 
 def checked_limit(limit: Any) -> int:

@@ -209,6 +209,14 @@ def test_an_unknown_argument_is_a_type_error() -> None:
         platform().prepare_start(modelid=MODEL)  # type: ignore[call-arg]
 
 
+def test_an_id_that_native_rendering_made_a_number_of_is_sent_as_a_text() -> None:
+    wire = Wire({START: {"execution_id": RUN}})
+    given = {"agent_id": 1, "is_hosted_agent": True}
+    wire.ask(prepared(wire, script="s", agent=given, sut={"sut_id": 7}).call)
+    assert (wire.body()["agent"], wire.body()["sut"]) == ({"agent_id": "1", "is_hosted_agent": True}, {"sut_id": "7"})
+    assert given["agent_id"] == 1
+
+
 def test_null_inside_an_object_is_sent_as_given() -> None:
     wire = Wire({START: {"execution_id": RUN}})
     wire.ask(prepared(wire, script="s", agent={"agent_id": None}).call)
