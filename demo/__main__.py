@@ -26,6 +26,8 @@ _ROOT = Path(__file__).resolve().parent.parent
 #: How long a test run takes on the sandbox. Airflow's scheduler fails a deferred task that is due again before it has
 #: noticed that the worker is done with it, which on a busy machine takes it some seconds.
 _RUN_SECONDS = 12.0
+#: The pools of the example DAGs and their slots.
+POOLS = {"eggplant_shop": 1}
 #: How long the DAG runs may take in all; seconds.
 _RUNS_WITHIN = 300.0
 #: A sign of life is given at least so often while nothing changes; seconds.
@@ -139,6 +141,8 @@ class Demo:
                     pause=self.interruption.pause,
                 )
             )
+            for name, slots in POOLS.items():
+                airflow.api.make_pool(name, slots)
             dags = airflow.wait_for_dags(dag_ids)
             expected = {dag_id: expected_end(dag) for dag_id, dag in dags.items()}
             self.say(f"Airflow has read {len(dag_ids)} example DAGs")
