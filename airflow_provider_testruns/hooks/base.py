@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
@@ -112,17 +113,20 @@ class PlatformHook(BaseHook, Generic[P]):
 
         :param conn_id: the Airflow connection.
         """
+        import asyncio
+
         from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
-        from airflow_provider_testruns.transport.nonblocking import AsyncClient
-
+        # Importing aiohttp takes some 0.3 s, and a CA bundle is looked up on the disk: not in the event loop.
+        transport = await asyncio.to_thread(import_module, "airflow_provider_testruns.transport.nonblocking")
         conn = await get_async_connection(conn_id, hook=cls)
-        settings = Settings.read(conn, await get_async_extra_dejson(conn), default_host=cls.default_host)
+        extra = await get_async_extra_dejson(conn)
+        settings = await asyncio.to_thread(Settings.read, conn, extra, default_host=cls.default_host)
         session = _session(cls, settings)
         mask = _async_mask()
         for secret in session.auth.secrets():
             await mask(secret)
-        return cls.make_platform(settings), AsyncClient(session, verify=settings.verify, mask=mask)
+        return cls.make_platform(settings), transport.AsyncClient(session, verify=settings.verify, mask=mask)
 
     def get_conn(self) -> BlockingClient:
         """The transport, under the name that Airflow's hooks have for it."""

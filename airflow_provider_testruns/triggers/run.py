@@ -115,8 +115,12 @@ class RunTrigger(BaseTrigger):
         from airflow_provider_testruns.hooks.registry import hook_class
         from airflow_provider_testruns.lifecycle.watcher import shared_watcher
 
-        hook = hook_class(self.platform)
-        return shared_watcher(self.platform, self.conn_id, lambda: hook.open_async(self.conn_id))
+        async def open_client() -> Any:
+            # Importing a hook takes some tens of milliseconds: not in the event loop.
+            hook = await asyncio.to_thread(hook_class, self.platform)
+            return await hook.open_async(self.conn_id)
+
+        return shared_watcher(self.platform, self.conn_id, open_client)
 
     async def _task_state(self) -> str | None:
         """The task's state now; ``none`` for a task that was just cleared, ``None`` when it can't be asked."""

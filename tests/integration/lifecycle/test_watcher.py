@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+import trustme
 from blockbuster import blockbuster_ctx
 
 from airflow_provider_testruns.exceptions import AuthenticationError, NotFoundError, PermissionDeniedError
@@ -628,6 +631,55 @@ def test_the_event_loop_is_never_held_up(sandbox, platform):
         _all_finished([WaitEnd.from_event(events[0]) for events in found])
 
     _run(main)
+
+
+_FRESH = """
+import asyncio, json, sys, threading
+import airflow.sdk.execution_time.cache  # as in a triggerer
+from blockbuster import blockbuster_ctx
+from airflow_provider_testruns.triggers.run import RunTrigger
+
+main, imported = threading.current_thread(), {}
+
+class Noting:
+    def find_spec(self, name, path=None, target=None):
+        imported[name] = threading.current_thread() is main
+
+async def watch():
+    with blockbuster_ctx():
+        return [event.payload async for event in RunTrigger(**json.loads(sys.argv[1])).run()]
+
+sys.meta_path.insert(0, Noting())
+(event,) = asyncio.run(watch())
+print(json.dumps({"status": event["status"], "imported": imported}))
+"""
+
+
+def test_the_first_trigger_of_a_process_holds_up_nobody_either(tmp_path, monkeypatch):
+    """The HTTP library and the hook are imported, and the CA bundle is read, beside the event loop."""
+    authority, certificate, bundle = trustme.CA(), tmp_path / "server.pem", tmp_path / "ca.pem"
+    certificate.write_bytes(authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes())
+    authority.cert_pem.write_to_path(str(bundle))
+    with SandboxServer(certfile=str(certificate), verify=str(bundle)) as secure:
+        _connect(monkeypatch, "omilia_default", secure.connections()["omilia_default"])
+        (run_id,) = secure.control.add_runs("omilia", _PROJECT, duration=0.0)
+        wait = _wait(run_id)
+        arguments = {
+            "platform": "omilia",
+            "conn_id": "omilia_default",
+            "run": wait.run.to_dict(),
+            "deadline": wait.deadline,
+            "poll_interval": 0.1,
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", _FRESH, json.dumps(arguments)], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["status"] == "finished"
+    imported_in_the_loop = {name for name, in_the_loop in told["imported"].items() if in_the_loop}
+    assert told["imported"]["aiohttp"] is False
+    assert not imported_in_the_loop & {"aiohttp", "yarl", "airflow_provider_testruns.hooks.omilia"}
 
 
 def test_every_socket_is_closed_when_the_last_wait_leaves(sandbox):
