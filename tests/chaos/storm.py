@@ -1,0 +1,325 @@
+"""What is done to the tasks while they run: by the machine, by the platforms, and by users."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import psutil
+import requests
+
+from airflow_provider_testruns.sandbox.control import Control
+from demo.airflow import LocalAirflow
+from demo.rest import AirflowApiError
+
+from .ledger import Ledger, TaskKey, TaskRow
+from .plan import DAG_ID, Plan, PlannedTask
+
+STARTS = ("eggplant.start_execution", "futureagi.execute", "omilia.create_run")
+#: States in which a task is over.
+OVER = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
+#: A run that was made endless is ended after this time, so that a task that goes on with it does not wait for ever.
+_RELEASE_AFTER = 60.0
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How hard it storms.
+
+    :param worker_kills: the share of task processes that are killed, each at a moment of its first seconds.
+    :param with_supervisor: the share of those whose supervisor is killed with them.
+    :param lost_replies: the share of starts whose reply is lost after the run was started.
+    :param noise: the share of all requests that fail in passing.
+    :param actions_every: seconds between two deeds of users, on average.
+    :param actions: how many there are at most.
+    :param triggerer_kills_every: seconds between two deaths of the triggerer, on average.
+    :param outages_every: seconds between two outages, on average.
+    """
+
+    worker_kills: float = 0.25
+    with_supervisor: float = 0.15
+    lost_replies: float = 0.15
+    noise: float = 0.01
+    actions_every: float = 4.0
+    actions: int = 60
+    triggerer_kills_every: float = 45.0
+    outages_every: float = 20.0
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something that a user did.
+
+    :param kind: ``clear`` or ``fail``.
+    :param asked: when it was asked for.
+    :param done: when Airflow had done it.
+    :param run_id: the run of the task that was going, if one was.
+    """
+
+    kind: str
+    key: TaskKey
+    asked: float
+    done: float
+    run_id: str | None
+
+
+@dataclass
+class _Fate:
+    at: float
+    with_supervisor: bool
+
+
+@dataclass
+class Storm:
+    """Storms until all tasks are over.
+
+    :param random: the source of all choices. What is chosen repeats with its seed; when the machine gets there does
+        not.
+    """
+
+    airflow: LocalAirflow
+    platforms: Control
+    plan: Plan
+    ledger: Ledger
+    random: Random
+    weather: Weather
+    say: Callable[[str], None]
+    counts: Counter[str] = field(default_factory=Counter)
+    deeds: list[Deed] = field(default_factory=list)
+    #: When the triggerer was not there: from, to.
+    without_triggerer: list[tuple[float, float]] = field(default_factory=list)
+    #: When task processes were killed.
+    kills: list[float] = field(default_factory=list)
+    _fates: dict[int, _Fate | None] = field(default_factory=dict)
+    _endless: dict[str, tuple[TaskKey, float]] = field(default_factory=dict)
+    _turned: set[str] = field(default_factory=set)
+    _late: list[tuple[float, str]] = field(default_factory=list)
+    _known_runs: int = 0
+
+    def begin(self) -> None:
+        """Order the faults that hold all the time."""
+        weather, fault = self.weather, self.platforms.fault
+        for start in STARTS:
+            # Long enough for a kill to come before, during and after the work.
+            fault("latency", operation=start, when="before", seconds=0.25)
+            fault("latency", operation=start, when="after", seconds=0.25)
+            fault("drop", operation=start, when="after", probability=weather.lost_replies * 0.6)
+            fault("status", status=500, operation=start, when="after", probability=weather.lost_replies * 0.25)
+            fault("hang", operation=start, when="after", seconds=10, probability=weather.lost_replies * 0.15)
+            fault("status", status=429, headers={"Retry-After": "1"}, operation=start, probability=0.05)
+            fault("drop", operation=start, when="before", probability=0.01)
+        fault("status", status=503, probability=weather.noise * 0.4)
+        fault("drop", probability=weather.noise * 0.3)
+        fault("truncate", probability=weather.noise * 0.3)
+        for task in self.plan.tasks:
+            if task.slow:
+                self.platforms.set_target(task.platform, task.target_id, duration=3600.0)
+
+    def run(self, run_id: str, within: float) -> None:
+        """Storm until all tasks of a DAG run are over.
+
+        :param within: seconds.
+        """
+        began = now = time.monotonic()
+        next_triggerer = began + self.random.uniform(0.4, 1.0) * self.weather.triggerer_kills_every
+        triggerer_back: float | None = None
+        gone_at = 0.0
+        next_deed = began + self.weather.actions_every
+        next_outage = began + self.weather.outages_every
+        next_told = began
+        next_look = began
+        rows: dict[TaskKey, TaskRow] = {}
+        while True:
+            now = time.monotonic()
+            if now - began > within:
+                waiting = {key: row.state for key, row in rows.items() if row.state not in OVER}
+                raise TimeoutError(f"not over within {within:.0f} s: {waiting}")
+            self._kill_workers(now)
+            self._look_after_runs()
+            if now >= next_look:
+                next_look = now + 1.0
+                rows = {key: row for key, row in self.ledger.tasks().items() if key[1] >= 0}
+                over = sum(row.state in OVER for row in rows.values())
+                if len(rows) == len(self.plan.tasks) and over == len(rows) and triggerer_back is None:
+                    return
+                if now >= next_told:
+                    next_told = now + 15.0
+                    states = Counter(str(row.state) for row in rows.values())
+                    self.say(
+                        f"{over} of {len(self.plan.tasks)} tasks are over, {len(self.platforms.runs())} runs started"
+                        f" ({', '.join(f'{count} {state}' for state, count in sorted(states.items()))})"
+                    )
+                self._release(rows)
+            if triggerer_back is None and now >= next_triggerer:
+                gone_at = time.time()
+                self.airflow.end_component("triggerer", grace=0.0 if self.random.random() < 0.7 else 5.0)
+                self.counts["the triggerer was killed"] += 1
+                triggerer_back = time.monotonic() + self.random.uniform(1.0, 8.0)
+            elif triggerer_back is not None and now >= triggerer_back:
+                self.airflow.start_component("triggerer")
+                # It takes a while until it takes triggers up.
+                self.without_triggerer.append((gone_at, time.time() + 15.0))
+                triggerer_back = None
+                next_triggerer = time.monotonic() + self.random.uniform(0.6, 1.4) * self.weather.triggerer_kills_every
+            if now >= next_deed and len(self.deeds) < self.weather.actions:
+                self._act(run_id, rows)
+                next_deed = time.monotonic() + self.random.uniform(0.3, 1.7) * self.weather.actions_every
+            if now >= next_outage:
+                self._outage()
+                next_outage = now + self.random.uniform(0.5, 1.5) * self.weather.outages_every
+            time.sleep(0.05)
+
+    # The machine
+
+    def _kill_workers(self, now: float) -> None:
+        for process in self._task_processes():
+            if process.pid not in self._fates:
+                fate = None
+                if self.random.random() < self.weather.worker_kills:
+                    whole = self.random.random() < self.weather.with_supervisor
+                    fate = _Fate(now + self.random.uniform(0.2, 5.0), whole)
+                self._fates[process.pid] = fate
+            fate = self._fates[process.pid]
+            if fate is not None and now >= fate.at:
+                self._fates[process.pid] = None
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._kill(process, fate.with_supervisor)
+
+    def _task_processes(self) -> list[psutil.Process]:
+        """The processes that tasks run in: children of the executor's workers, which are the scheduler's."""
+        found = []
+        try:
+            workers = psutil.Process(self.airflow.pid("scheduler")).children()
+        except psutil.NoSuchProcess:
+            return []
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += worker.children()
+        return found
+
+    def _kill(self, process: psutil.Process, with_supervisor: bool) -> None:
+        if not with_supervisor:
+            process.kill()
+            self.counts["task processes were killed"] += 1
+            self.kills.append(time.time())
+            return
+        # A worker that is between two tasks may hold the lock of the executor's queue, which would stay locked: it is
+        # stopped first, and killed only if its task still runs.
+        worker = process.parent()
+        if worker is None:
+            return
+        worker.suspend()
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            worker.kill()
+            process.kill()
+            self.counts["task processes were killed with their supervisors"] += 1
+            self.kills.append(time.time())
+        else:
+            worker.resume()
+
+    # The platforms
+
+    def _outage(self) -> None:
+        platform = self.random.choice(("eggplant", "futureagi", "omilia"))
+        seconds = self.random.uniform(1.0, 4.0)
+        kind = self.random.choice(("503", "drop", "hang", "429", "401", "expired", "late"))
+        self.counts[f"outages: {kind}"] += 1
+        if kind == "503":
+            self.platforms.fault("status", status=503, platform=platform, for_seconds=seconds)
+        elif kind == "drop":
+            self.platforms.fault("drop", platform=platform, for_seconds=seconds)
+        elif kind == "hang":
+            self.platforms.fault("hang", platform=platform, seconds=10, for_seconds=seconds)
+        elif kind == "429":
+            headers = {"Retry-After": "2"}
+            self.platforms.fault("status", status=429, headers=headers, platform=platform, for_seconds=seconds)
+        elif kind == "401":
+            self.platforms.reject_tokens(2.0, platform)
+        elif kind == "expired":
+            self.platforms.expire_tokens()
+        else:
+            # The next runs are shown in lists some seconds late.
+            self._late.append((time.monotonic() + 10.0, ""))
+
+    def _look_after_runs(self) -> None:
+        """Let what is planned for the second run of a task hold as soon as it has the first."""
+        runs = self.platforms.runs()
+        if len(runs) == self._known_runs:
+            self._show_late(runs)
+            return
+        self._known_runs = len(runs)
+        for task in self.plan.tasks:
+            # Only tasks with a target of their own have two kinds of runs.
+            if task.marks or task.target_id in self._turned:
+                continue
+            if any(run["target_id"] == task.target_id for run in runs):
+                self._turned.add(task.target_id)
+                self.platforms.set_target(
+                    task.platform, task.target_id, ending=task.later, duration=task.seconds if task.slow else None
+                )
+        self._show_late(runs)
+
+    def _show_late(self, runs: list[dict[str, Any]]) -> None:
+        now = time.monotonic()
+        for until, run_id in list(self._late):
+            if not run_id and runs and self.platforms.now() - runs[-1]["created"] < 0.5:
+                newest = max(runs, key=lambda run: run["created"])["run_id"]
+                self.platforms.hide_run(newest)
+                self._late.remove((until, run_id))
+                self._late.append((now + 5.0, newest))
+            elif run_id and now >= until:
+                self.platforms.hide_run(run_id, False)
+                self._late.remove((until, run_id))
+
+    # The users
+
+    def _act(self, dag_run: str, rows: dict[TaskKey, TaskRow]) -> None:
+        kind = "clear" if self.random.random() < 0.6 else "fail"
+        wanted = {"running", "deferred"}
+        if kind == "clear":
+            wanted |= {"up_for_retry", "queued", "scheduled"}
+            if self.random.random() < 0.15:
+                wanted = {"success", "failed"}
+        keys = sorted(key for key, row in rows.items() if row.state in wanted)
+        if not keys:
+            return
+        key = self.random.choice(keys)
+        task = next(task for task in self.plan.tasks if task.key == key)
+        run = self._going(task)
+        if run is not None:
+            # Only a cancel ends it now.
+            self.platforms.hang_run(run)
+            self._endless[run] = (key, time.monotonic())
+        asked = time.time()
+        try:
+            if kind == "clear":
+                self.airflow.api.clear(DAG_ID, dag_run, [key])
+            else:
+                self.airflow.api.set_state(DAG_ID, dag_run, *key[:1], "failed", key[1])
+        except (AirflowApiError, requests.RequestException) as e:
+            self.counts["deeds that Airflow refused"] += 1
+            self.say(f"Airflow refused to {kind} {key}: {e}")
+            return
+        self.deeds.append(Deed(kind, key, asked, time.time(), run))
+        self.counts["tasks were cleared" if kind == "clear" else "tasks were marked failed"] += 1
+
+    def _going(self, task: PlannedTask) -> str | None:
+        going = [
+            run["run_id"]
+            for run in self.platforms.runs(task.platform)
+            if task.started(run) and run["phase"] not in ("finished", "cancelled", "cancelling")
+        ]
+        return going[-1] if going else None
+
+    def _release(self, rows: dict[TaskKey, TaskRow]) -> None:
+        """End what was made endless and is still waited for; what nobody waits for stays, for the books to see."""
+        for run_id, (key, since) in list(self._endless.items()):
+            row = rows.get(key)
+            if time.monotonic() - since > _RELEASE_AFTER and row is not None and row.state not in OVER:
+                del self._endless[run_id]
+                self.platforms.finish_run(run_id)
