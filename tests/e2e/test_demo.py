@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 #: DAG, platform and state of every task that has started a run, and the counts of its report.
 RUNS = [
     ("example_eggplant", "run_model", "eggplant", "success", 1, 0, 0),
+    ("example_eggplant_nightly", "run_model[0] Checkout", "eggplant", "success", 1, 0, 0),
+    ("example_eggplant_nightly", "run_model[1] Empty", "eggplant", "success", 1, 0, 0),
     ("example_failing_tests", "run_regression", "omilia", "failed", 6, 2, 1),
     ("example_futureagi", "execute_test_run", "futureagi", "success", 4, 0, 0),
     ("example_futureagi_gates", "evaluate_again", "futureagi", "success", 4, 0, 0),
@@ -132,6 +134,8 @@ def test_every_dag_ends_as_its_example_says(start, tmp_path: Path) -> None:
     assert sorted(told) == RUNS
     assert {(row[0], row[1]): row[3] for row in table if row[2] == "-"} == {
         ("example_eggplant", "show"): "success",
+        ("example_eggplant_nightly", "selected"): "success",
+        ("example_eggplant_nightly", "summary"): "success",
         ("example_failing_tests", "release"): "upstream_failed",
         ("example_failing_tests", "tell_the_team"): "success",
         ("example_futureagi", "show"): "success",
@@ -146,9 +150,9 @@ def test_every_dag_ends_as_its_example_says(start, tmp_path: Path) -> None:
     # The message of the run that fails names what failed, and why.
     assert "2 failed and 1 unavailable of 9 test cases" in demo.text
     assert "failed: balance_joint_account: step 3" in demo.text
-    assert demo.text.count("as its example says") == 6
+    assert demo.text.count("as its example says") == 7
     # Each start made one run (what runs calls again made none), and nothing that was sent is against the documents.
-    assert "The sandbox has 11 runs for 12 reports." in demo.text
+    assert "The sandbox has 13 runs for 14 reports." in demo.text
     assert "UNEXPECTED" not in demo.text
     # It was never silent for long.
     moments = [int(seconds) for seconds in re.findall(r"^\[ *(\d+) s\]", demo.text, re.MULTILINE)]

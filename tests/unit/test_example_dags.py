@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_testruns.operators.base import StartRunOperator
+from demo.__main__ import POOLS
 from demo.results import expected_end
 
 pytestmark = pytest.mark.unit
@@ -30,6 +31,9 @@ NONSENSE = [
     ("example_eggplant", "test_case_id", "eleven"),
     ("example_eggplant", "agent", {"is_hosted_agent": True}),
     ("example_eggplant", "agent", {"agent_id": "1", "speed": 2}),
+    ("example_eggplant_nightly", "models", []),
+    ("example_eggplant_nightly", "models", ["Broken"]),
+    ("example_eggplant_nightly", "sut_tags", [""]),
     ("example_futureagi", "run_test_id", "nightly-support-sim"),
     ("example_futureagi", "scenario_ids", []),
     ("example_futureagi", "scenario_ids", ["Parcel is late"]),
@@ -69,6 +73,7 @@ def load(monkeypatch: pytest.MonkeyPatch):
 def test_all_examples_are_here() -> None:
     assert NAMES == [
         "example_eggplant",
+        "example_eggplant_nightly",
         "example_failing_tests",
         "example_futureagi",
         "example_omilia",
@@ -137,3 +142,11 @@ def test_release_waits_for_every_platform(load) -> None:
     release = load("example_release_gate").get_task("release")
     assert release.upstream_task_ids == {"checkout", "support", "voice"}
     assert release.trigger_rule == "all_success"
+
+
+def test_the_pool_of_the_nightly_runs_is_one_that_the_demo_makes(load) -> None:
+    run_model = load("example_eggplant_nightly").get_task("run_model")
+    assert run_model.partial_kwargs["pool"] in POOLS
+    assert (
+        f"pools set --include-deferred {run_model.partial_kwargs['pool']} " in load("example_eggplant_nightly").doc_md
+    )
