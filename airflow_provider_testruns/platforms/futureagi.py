@@ -432,9 +432,8 @@ class FutureAGIPlatform(Platform):
 
     def list_call_results(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
         """All calls of an execution with their evaluations, every page: ``GET /sdk/api/v1/simulation/runs/``."""
-        rows: list[dict[str, Any]] = yield from _all_pages(
-            lambda number: self._runs_call(execution_id, number, replies.call_rows),
-            key=lambda row: row["call_execution_id"],
+        rows: list[dict[str, Any]] = yield from self._calls_of(
+            execution_id, replies.call_rows, lambda row: row["call_execution_id"]
         )
         return rows
 
@@ -628,14 +627,14 @@ class FutureAGIPlatform(Platform):
             execution_id=execution,
         )
 
-    def _runs_call(self, execution_id: str, number: int, read: Callable[[Reply, int], T]) -> Call[T]:
+    def _runs_call(self, execution_id: str, number: int | None, read: Callable[[Reply, int], T]) -> Call[T]:
         return self._get(
             f"list the calls of execution {execution_id}",
             "/sdk/api/v1/simulation/runs/",
-            lambda reply: read(reply, number),
+            lambda reply: read(reply, number or 1),
             execution_id=_uuid(execution_id, "execution_id"),
             page=number,
-            limit=_PAGE,
+            limit=None if number is None else _PAGE,
         )
 
     def _run_tests_call(self, number: int, limit: int) -> Call[replies.Page[dict[str, Any]]]:
@@ -698,10 +697,19 @@ class FutureAGIPlatform(Platform):
             metrics.update(found.metrics)
             return found.page
 
-        cases = yield from _all_pages(
-            lambda number: self._runs_call(execution_id, number, read), key=lambda case: case.name
-        )
+        cases = yield from self._calls_of(execution_id, read, lambda case: case.name)
         return tuple(cases), metrics
+
+    def _calls_of(
+        self, execution_id: str, read: Callable[[Reply, int], replies.Page[T]], key: Callable[[Any], Any]
+    ) -> Steps[list[T]]:
+        # The product reads page and limit here, but its documents do not name them: only asked for where one page of
+        # the server's own size does not hold all calls.
+        first = yield from ask(self._runs_call(execution_id, None, read))
+        if first.last:
+            return list({key(row): row for row in first.rows}.values())
+        rows: list[T] = yield from _all_pages(lambda number: self._runs_call(execution_id, number, read), key=key)
+        return rows
 
     def _explained(self, execution_id: str, cases: tuple[CaseResult, ...]) -> Steps[tuple[CaseResult, ...]]:
         """The same cases, with the reasons of those that failed without one. The list of calls does not tell them."""

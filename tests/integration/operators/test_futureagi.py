@@ -331,6 +331,21 @@ def test_a_rerun_is_judged_by_its_gates(control):
     assert control.count(RERUN) == 2
 
 
+def test_calls_beyond_the_first_page(control):
+    """The server's own page has 10 calls."""
+    run_test = control.create_run_test(
+        "many-calls", ending="failed", scenarios={"Refund": 12, "Delay": 113}, agent_type="voice", recovers=True
+    )
+    task = Task()
+    task.fail(execute(run_test, rerun_failed_only=True), RunFailedError, "of 125 test cases")
+    failed = task.xcoms["return_value"]["failed"]
+    assert failed > 0
+    assert task.xcoms["return_value"]["failures"][0]["message"].startswith("The agent hung up")
+    assert task.run(execute(run_test, rerun_failed_only=True))["passed"] == 125
+    (execution_id,) = executions(control)
+    assert len(FutureAGIHook().list_call_results(execution_id)) == 125
+
+
 def test_without_failed_calls_the_execution_is_judged_as_it_is(control, told):
     execution_id = ended(control, GOOD)
     report = Task().run(rerun(execution_id, run_test_id=GOOD))

@@ -74,7 +74,9 @@ def executions_key(page: int = 1, limit: int = 100) -> str:
     return page_key(f"/simulate/run-tests/{RUN_TEST}/executions/", page, limit)
 
 
-def calls_key(page: int = 1) -> str:
+def calls_key(page: int | None = None) -> str:
+    if page is None:
+        return f"GET /sdk/api/v1/simulation/runs/?execution_id={EXECUTION}"
     return page_key("/sdk/api/v1/simulation/runs/", page, before=f"execution_id={EXECUTION}&")
 
 
@@ -808,8 +810,9 @@ def test_calls_that_failed_say_why_they_ended():
 
 def test_cases_are_read_from_all_pages():
     pages = {calls_key(n): runs_reply([call_row(n)], n, 3) for n in (1, 2, 3)}
-    _, report = report_of("completed", calls(3), answers=pages)
+    wire, report = report_of("completed", calls(3), answers={calls_key(): runs_reply([call_row(1)], 1, 3), **pages})
     assert len(report.cases) == 3
+    assert wire.asked[1:5] == [calls_key(), *pages], "paged only where there are several pages"
 
 
 def test_a_start_of_unknown_time_and_end_is_filled_in():
