@@ -103,9 +103,9 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
 
     def gates(self) -> Gates:
         """What the task asks of the run, with its evaluation gates."""
-        from airflow_provider_testruns.model import Gates
+        from dataclasses import replace
 
-        return Gates(self.min_pass_rate, self.fail_on_no_tests, thresholds(self.eval_thresholds))
+        return replace(super().gates(), eval_thresholds=thresholds(self.eval_thresholds))
 
     def _new_starter(self, context: Context, hook: PlatformHook[Any]) -> Starter:
         starter = super()._new_starter(context, hook)
@@ -185,9 +185,9 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
 
     def gates(self) -> Gates:
         """What the task asks of the execution, with its evaluation gates."""
-        from airflow_provider_testruns.model import Gates
+        from dataclasses import replace
 
-        return Gates(self.min_pass_rate, self.fail_on_no_tests, thresholds(self.eval_thresholds))
+        return replace(super().gates(), eval_thresholds=thresholds(self.eval_thresholds))
 
 
 class FutureAGICancelTestExecutionOperator(PlatformOperator):

@@ -55,6 +55,6 @@ class FutureAGITestExecutionSensor(RunSensor):
 
     def gates(self) -> Gates:
         """What the task asks of the execution, with its evaluation gates."""
-        from airflow_provider_testruns.model import Gates
+        from dataclasses import replace
 
-        return Gates(self.min_pass_rate, self.fail_on_no_tests, thresholds(self.eval_thresholds))
+        return replace(super().gates(), eval_thresholds=thresholds(self.eval_thresholds))
