@@ -654,22 +654,24 @@ class OmiliaAPI(PlatformAPI):
         if run.ending is Ending.ERRORED:
             lines = [f"---- {source} ----", "fatal: could not read from the remote repository", "Task failed"]
             return {"data": [section(1, "Clone Repository", lines, final)], "completed": final}
-        finished = run.cases[: self._done(run, now)]
+        done = self._done(run, now)
         suites = list(dict.fromkeys(case.template.suite for case in run.cases))
         loading = section(3, "Load Test Suites", [f"Test suites found: {len(suites)}", "Task completed successfully"])
         running: list[Any] = ["---- Running test suites ----", loading]
-        for suite in suites:
-            running.append(f"Starting run of suite with name: {suite}")
-            running += [
-                f"{case.template.name} : {case.status} [ {case.milliseconds:.3f} ms ]"
-                for case in finished
-                if case.template.suite == suite
-            ]
-        stats = self._stats_json(run, now)
-        running.append(
-            f"Test cases run: {len(finished)}, passed: {stats['pass']}, failed: {stats['fail']}, "
-            f"unavailable: {stats['unavailable']}"
-        )
+        suite = ""
+        # A log only grows: what stands in it stays where it is.
+        for position, case in enumerate(run.cases[: done + (not final)]):
+            if case.template.suite != suite:
+                suite = case.template.suite
+                running.append(f"Starting run of suite with name: {suite}")
+            if position < done:
+                running.append(f"{case.template.name} : {case.status} [ {case.milliseconds:.3f} ms ]")
+        if final:
+            stats = self._stats_json(run, now)
+            running.append(
+                f"Test cases run: {done}, passed: {stats['pass']}, failed: {stats['fail']}, "
+                f"unavailable: {stats['unavailable']}"
+            )
         sections: list[dict[str, Any]] = [
             section(1, "Clone Repository", [f"---- {source} ----", "Task completed successfully"]),
             section(2, "Load Configuration", ["---- Loading configuration ----", "Task completed successfully"]),

@@ -127,6 +127,26 @@ def test_logs_are_nested_and_have_a_hole(omilia: Any, control: Control) -> None:
     assert any("block_lost_card : success [" in item.get("text", "") for item in running["content"])
 
 
+def test_a_log_only_grows(omilia: Any, control: Control) -> None:
+    def lines(value: Any) -> list[str]:
+        if isinstance(value, list):
+            return [line for item in value for line in lines(item)]
+        return [value["text"]] if "text" in value else lines(value.get("content", []))
+
+    control.plan_next("omilia", duration=10.0)
+    run_id = start(omilia, REGRESSION)
+    before: list[str] = []
+    seen = set()
+    for _ in range(24):
+        now = lines(omilia.json(f"/api/runs/{run_id}/logs/")["data"])
+        assert now[: len(before)] == before
+        before = now
+        seen.add(len(now))
+        control.advance(0.5)
+    assert len(seen) > 8
+    assert before[-1] == "Saving artifacts .zip file"
+
+
 def test_the_list_is_newest_first_and_the_project_knows_its_latest(omilia: Any, control: Control) -> None:
     assert omilia.json(f"/api/projects/{SMOKE}")["data"]["latestRun"] is None
     older, newer = start(omilia, SMOKE), start(omilia, SMOKE)
