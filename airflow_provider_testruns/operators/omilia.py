@@ -339,9 +339,9 @@ class OmiliaCreateProjectOperator(_ProjectOperator):
     ``POST /api/projects/`` of the Testing Studio API. The test suites of the project are in a Git repository with all
     of ``url``, ``git_token`` and ``git_provider``, and in Testing Studio's own S3 storage with none of them.
 
-    The return value is the project with the API's own field names, without ``gitToken``; ``id`` is what the other
-    operators need: ``create.output["id"]``. The call is sent once; when its reply is lost, a retry of the task may
-    create a second project.
+    The return value is the project with the API's own field names, without ``gitToken``. Its id is an XCom of its own,
+    for the other operators: ``create.output["project_id"]``. The call is sent once; when its reply is lost, a retry of
+    the task may create a second project.
 
     :param name: its name.
     :param group: its group, one that the user has access to.
@@ -366,6 +366,16 @@ class OmiliaCreateProjectOperator(_ProjectOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, group=group, url=url, git_token=git_token, git_provider=git_provider, **kwargs)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Create the project, and push its id as ``project_id``.
+
+        :return: the project with the API's own field names, without ``gitToken``.
+        :raises ConfigurationError: before any request, when only some of the Git arguments are given.
+        """
+        project = super().execute(context)
+        context["ti"].xcom_push(key="project_id", value=project.get("id"))
+        return project
 
     def _send(self, hook: OmiliaHook, git_token: str | None) -> dict[str, Any]:
         return hook.create_project(self.name, self.group, self.url, git_token, self.git_provider)

@@ -41,6 +41,9 @@ NONSENSE = [
     ("example_omilia", "project_id", "smoke"),
     ("example_omilia", "group", "nobody"),
     ("example_omilia", "utterance", "x" * 201),
+    ("example_omilia_ci", "project", "CI smoke"),
+    ("example_omilia_ci", "group", "nobody"),
+    ("example_omilia_ci", "artifacts_path", "results"),
     ("example_release_gate", "version", "next"),
     ("example_release_gate", "test_cases", ["eleven"]),
     ("example_release_gate", "scenario_selections", [[]]),
@@ -77,6 +80,7 @@ def test_all_examples_are_here() -> None:
         "example_failing_tests",
         "example_futureagi",
         "example_omilia",
+        "example_omilia_ci",
         "example_release_gate",
     ]
 
