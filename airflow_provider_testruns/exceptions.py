@@ -34,6 +34,10 @@ class RunTimeoutError(AirflowException):
     """The run was not final when the task's ``timeout`` (or ``execution_timeout``) was over."""
 
 
+class ReportNotWrittenError(AirflowException):
+    """The run passed, and the file that was to tell of it (``junit_path``) could not be written."""
+
+
 class StartOutcomeUnknownError(AirflowException):
     """A start was sent, its outcome is not known, and looking could not tell. Nothing is started again."""
 

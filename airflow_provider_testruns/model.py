@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import fnmatch
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_testruns.arguments import fraction
+from airflow_provider_testruns.arguments import count, fraction, names
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 
 
@@ -270,33 +272,54 @@ class RunReport:
 class Gates:
     """What a task asks of a run beyond what the platform itself says.
 
-    :param min_pass_rate: when given it replaces "all cases passed": :attr:`RunReport.pass_rate` must be at
-        least this fraction (0 to 1).
+    :param min_pass_rate: when given it replaces "all cases passed": the least fraction (0 to 1) of the cases that were
+        tried (passed, failed and unavailable; not those that did not run, nor those that ``allowed_failures`` forgives)
+        which must have passed.
     :param fail_on_no_tests: whether a run in which no test case took part counts as failed.
     :param eval_thresholds: the least value of an evaluation's figure, by its name, as a fraction (0 to 1).
+    :param max_failures: when given it replaces "all cases passed": how many cases may have been tried and not passed
+        (failed and unavailable), those that ``allowed_failures`` forgives not counted. With ``min_pass_rate`` both must
+        be met.
+    :param allowed_failures: cases that are known to fail: their names, or patterns in the manner of the shell (``*``,
+        ``?``, ``[…]``), of a case (``refund_*``) or of suite and case (``smoke/refund_*``), upper and lower case told
+        apart. Where such a case did not pass, it counts neither as passed nor as failed. A case that the platform
+        counts and does not list can't be forgiven.
     """
 
     min_pass_rate: float | None = None
     fail_on_no_tests: bool = True
     eval_thresholds: Mapping[str, float] = field(default_factory=dict)
+    max_failures: int | None = None
+    allowed_failures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the fractions.
+        """Check them.
 
         :raises ConfigurationError: naming the argument.
         """
         if self.min_pass_rate is not None:
             fraction("min_pass_rate", self.min_pass_rate)
+        if self.max_failures is not None:
+            count("max_failures", self.max_failures)
+        object.__setattr__(self, "allowed_failures", names("allowed_failures", self.allowed_failures))
         for name, value in self.eval_thresholds.items():
             fraction(f"eval_thresholds[{name!r}]", value)
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and the reasons for it, each a sentence for people; none for a plain pass."""
+    """A verdict and the reasons for it.
+
+    :param verdict: what the run means.
+    :param reasons: why, each a sentence for people; none for a plain pass.
+    :param notes: what should be looked at and changes no verdict, each a sentence for people.
+    :param allowed: the cases that did not pass and are forgiven.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    allowed: tuple[CaseResult, ...] = ()
 
 
 def judge(report: RunReport, gates: Gates | None = None) -> Verdict:
@@ -342,22 +365,113 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
         why = f"The run is over ({run.raw_state}), and the platform says neither how it ended nor what was tested."
         return Judgement(Verdict.ERRORED, (why,))
 
+    left, forgiven, notes = _forgive(report, gates)
     reasons: list[str] = []
-    rate = report.pass_rate
-    if gates.min_pass_rate is not None and counts is None and run.kind is not Kind.GENERATION:
-        reasons.append("The platform gives no counts, so that min_pass_rate can't be checked.")
-    elif gates.min_pass_rate is not None and rate is not None and counts is not None:
+    counted = gates.min_pass_rate is not None or gates.max_failures is not None
+    if counted and counts is None and run.kind is not Kind.GENERATION:
+        asked = [name for name in ("min_pass_rate", "max_failures") if getattr(gates, name) is not None]
+        reasons.append(f"The platform gives no counts, so that {' and '.join(asked)} can't be checked.")
+    elif counted and counts is not None and counts.decided:
+        reasons += _missed_counts(left, gates)
+    elif left.failed or left.unavailable:
+        reasons.append(f"{_not_passed(left)} of {counts.total if counts else left.total} test cases.")
+    if reasons and forgiven:
+        reasons.append(f"{len(forgiven)} that did not pass are allowed to and not counted.")
+    if reasons and gates.allowed_failures and (unlisted := _unlisted(report)):
+        reasons.append(f"allowed_failures can't be checked for {unlisted} that the platform counts and does not list.")
+    reasons += _missed_evaluations(report, gates, failed=bool(reasons))
+    return Judgement(Verdict.FAILED if reasons else Verdict.PASSED, tuple(reasons), notes, forgiven)
+
+
+def _missed_counts(left: Counts, gates: Gates) -> list[str]:
+    """The gates on counts that were missed.
+
+    :param left: the counts, without what is forgiven.
+    """
+    reasons = []
+    if gates.min_pass_rate is not None and left.decided:
+        rate = left.passed / left.decided
         if rate < gates.min_pass_rate:
             reasons.append(
-                f"Pass rate {rate:.1%} ({counts.passed} of {counts.decided}) is below"
+                f"Pass rate {rate:.1%} ({left.passed} of {left.decided}) is below"
                 f" min_pass_rate {gates.min_pass_rate:.1%}."
             )
-    elif counts is not None and not_passed:
-        parts = [f"{counts.failed} failed"] if counts.failed else []
-        parts += [f"{counts.unavailable} unavailable"] if counts.unavailable else []
-        reasons.append(f"{' and '.join(parts)} of {counts.total} test cases.")
-    reasons += _missed_evaluations(report, gates, failed=bool(reasons))
-    return Judgement(Verdict.FAILED if reasons else Verdict.PASSED, tuple(reasons))
+    not_passed = left.failed + left.unavailable
+    if gates.max_failures is not None and not_passed > gates.max_failures:
+        reasons.append(f"{_not_passed(left)} of {left.total} test cases: max_failures is {gates.max_failures}.")
+    return reasons
+
+
+def _not_passed(counts: Counts) -> str:
+    parts = [f"{counts.failed} failed"] if counts.failed else []
+    parts += [f"{counts.unavailable} unavailable"] if counts.unavailable else []
+    return " and ".join(parts)
+
+
+def _forgive(report: RunReport, gates: Gates) -> tuple[Counts, tuple[CaseResult, ...], tuple[str, ...]]:
+    """What ``allowed_failures`` makes of a report.
+
+    :return: the counts without what is forgiven, the forgiven cases, and notes.
+    """
+    counts = report.counts or Counts()
+    if not gates.allowed_failures:
+        return counts, (), ()
+    matches = _matcher(gates.allowed_failures)
+    known = [case for case in report.cases if matches(case)]
+    forgiven = tuple(case for case in report.failures if matches(case))
+    listed, excused = Counts.of(tuple(report.failures)), Counts.of(forgiven)
+    left = Counts(
+        counts.passed,
+        # A list that is longer than its count is believed: what is listed did not pass.
+        max(counts.failed, listed.failed) - excused.failed,
+        max(counts.unavailable, listed.unavailable) - excused.unavailable,
+        counts.not_run,
+    )
+    notes = []
+    if forgiven:
+        notes.append(f"Allowed to fail, and did not pass: {_named(forgiven)}.")
+    if passed := tuple(case for case in known if case.outcome is Outcome.PASSED):
+        notes.append(f"Allowed to fail, and passed: {_named(passed)}. allowed_failures may be out of date.")
+    if len(report.cases) >= counts.total:
+        there = {way for case in known for way in _ways(case)}
+        unused = [
+            name
+            for name in gates.allowed_failures
+            if name not in there and not any(fnmatch.fnmatchcase(way, name) for way in there)
+        ]
+        if unused:
+            notes.append(f"allowed_failures has what no case of the run is named: {_some([repr(n) for n in unused])}.")
+    return left, forgiven, tuple(notes)
+
+
+def _unlisted(report: RunReport) -> int:
+    """How many cases did not pass of which the platform says only the number."""
+    if report.counts is None:
+        return 0
+    listed = Counts.of(tuple(report.failures))
+    return max(0, report.counts.failed - listed.failed) + max(0, report.counts.unavailable - listed.unavailable)
+
+
+def _matcher(allowed: tuple[str, ...]) -> Callable[[CaseResult], bool]:
+    """Says whether a case is one of ``allowed``: by its very name first, which may have signs of a pattern in it."""
+    exact = frozenset(allowed)
+    patterns = re.compile("|".join(fnmatch.translate(name) for name in allowed))
+
+    return lambda case: any(way in exact or patterns.match(way) is not None for way in _ways(case))
+
+
+def _ways(case: CaseResult) -> tuple[str, ...]:
+    """What a case can be called."""
+    return (case.name, f"{case.suite}/{case.name}") if case.suite else (case.name,)
+
+
+def _named(cases: tuple[CaseResult, ...]) -> str:
+    return _some([_ways(case)[-1] for case in cases])
+
+
+def _some(names: list[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _missed_evaluations(report: RunReport, gates: Gates, *, failed: bool = False) -> tuple[str, ...]:

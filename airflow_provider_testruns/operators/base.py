@@ -6,11 +6,11 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
-from airflow_provider_testruns.arguments import fraction, seconds
+from airflow_provider_testruns.arguments import seconds
 from airflow_provider_testruns.exceptions import (
     ApiError,
     RunTimeoutError,
@@ -18,6 +18,7 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink, announce
+from airflow_provider_testruns.operators.results import JudgingTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.base import PlatformHook
     from airflow_provider_testruns.lifecycle.starting import Starter
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
-    from airflow_provider_testruns.model import Gates, Run
+    from airflow_provider_testruns.model import Run
     from airflow_provider_testruns.transport.blocking import BlockingClient
 
 #: How long the calls that fetch a finished run's report are tried again when they fail in passing; seconds.
@@ -43,7 +44,7 @@ class PlatformOperator(ConnectedTask, BaseOperator):
         super().__init__(**kwargs)
 
 
-class StartRunOperator(PlatformOperator):
+class StartRunOperator(JudgingTask, PlatformOperator):
     """Starts a run, waits for it and judges it.
 
     :param wait_for_completion: wait until the run is final and judge it. Without, the task ends when the run is
@@ -61,8 +62,19 @@ class StartRunOperator(PlatformOperator):
     :param retry_failed_runs: whether a run that failed its tests is worth Airflow's retries, each with a new run.
         Without, a failed verdict ends the task at once.
     :param min_pass_rate: when given it replaces "all passed": the least fraction (0 to 1) of the cases that were tried
-        which must have passed.
+        which must have passed. Tried are those that passed, failed or were unavailable; not those that did not run, nor
+        those that ``allowed_failures`` forgives.
+    :param max_failures: when given it replaces "all passed": how many cases may fail or be unavailable, those that
+        ``allowed_failures`` forgives not counted. With ``min_pass_rate`` both must be met.
     :param fail_on_no_tests: whether a run in which no test case took part fails.
+    :param allowed_failures: cases that are known to fail, by their names (``"refund"``), with their suite
+        (``"smoke/refund"``), or by patterns in the manner of the shell (``"refund_*"``); a list, or a text with one in
+        each line; templated. Where one of them does not pass it counts neither as passed nor as failed; where it
+        passes, log and report say so. What the platform counts and does not list can't be forgiven.
+    :param junit_path: a file for the report as JUnit XML, local or an object storage URL; a folder (one that is there,
+        or a path that ends with a slash) takes it as ``<platform>-<run id>.xml``; templated. It is written whole or not
+        at all, whatever the verdict, also when the task fails before there is one. A passed run whose file can't be
+        written is a :class:`.ReportNotWrittenError`; a verdict other than passed stays what it is.
     :param artifacts_path: a folder, local or an object storage URL, for the files that the platform keeps of the run;
         templated. Where they were written is the XCom ``artifacts``. They are fetched whatever the verdict, and a file
         that can't be had is a warning: it changes no verdict.
@@ -85,7 +97,10 @@ class StartRunOperator(PlatformOperator):
         adopt_lost_start: bool = True,
         retry_failed_runs: bool = True,
         min_pass_rate: float | None = None,
+        max_failures: int | None = None,
         fail_on_no_tests: bool = True,
+        allowed_failures: Sequence[str] | str | None = None,
+        junit_path: str | None = None,
         artifacts_path: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -100,10 +115,12 @@ class StartRunOperator(PlatformOperator):
         self.adopt_lost_start = adopt_lost_start
         self.retry_failed_runs = retry_failed_runs
         self.min_pass_rate = min_pass_rate
+        self.max_failures = max_failures
         self.fail_on_no_tests = fail_on_no_tests
+        self.allowed_failures = allowed_failures
+        self.junit_path = junit_path
         self.artifacts_path = artifacts_path
-        if min_pass_rate is not None:
-            fraction("min_pass_rate", min_pass_rate)
+        self._check_gates()
         # What on_kill needs, which runs in a signal handler in the middle of anything.
         self._hook: PlatformHook[Any] | None = None
         self._starter: Starter | None = None
@@ -114,22 +131,21 @@ class StartRunOperator(PlatformOperator):
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of the platform's start, from this operator's own."""
 
-    def gates(self) -> Gates:
-        """What the task asks of the run."""
-        from airflow_provider_testruns.model import Gates
-
-        return Gates(min_pass_rate=self.min_pass_rate, fail_on_no_tests=self.fail_on_no_tests)
-
     def log_told(self) -> str | None:
         """What of the run's log is in the task's log, for a trigger that goes on with it; ``None`` for not at all."""
         return None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Obtain a run, wait for it, judge it."""
-        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, look_once, wait_for
+        with self._errors_in_junit(context):
+            return self._execute(context)
 
-        # Raises for a gate that can't be right, before a run is paid for.
-        self.gates()
+    def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, look_once, wait_for
+        from airflow_provider_testruns.reporting.xcom import run_to_event
+
+        # Raises for what can't be right, before a run is paid for.
+        self._check_results()
         hook = self._hook = self.make_hook()
         deadline = self._deadline(context)
         starter = self._starter = self._new_starter(context, hook)
@@ -142,6 +158,7 @@ class StartRunOperator(PlatformOperator):
         run = self._run = obtained.run
         announce(context, run, self.log)
         if not self.wait_for_completion:
+            self._tell_assets(context, run_to_event(run))
             return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value}
         if obtained.seen and run.final:
             return self._conclude(context, hook, WaitEnd(WaitStatus.FINISHED, run))
@@ -177,7 +194,8 @@ class StartRunOperator(PlatformOperator):
         self._run = end.run
         starter = self._starter = self._new_starter(context, hook)
         starter.restore(end.run)
-        return self._conclude(context, hook, end)
+        with self._errors_in_junit(context):
+            return self._conclude(context, hook, end)
 
     def on_kill(self) -> None:
         """Cancel the run when the task is stopped from outside.
@@ -272,13 +290,10 @@ class StartRunOperator(PlatformOperator):
 
     def _judge(self, context: Context, hook: PlatformHook[Any], run: Run) -> dict[str, Any]:
         from airflow_provider_testruns.model import Verdict, assess
-        from airflow_provider_testruns.reporting.text import table, verdict_error
-        from airflow_provider_testruns.reporting.xcom import to_xcom
 
-        report = hook.ask(hook.platform.get_report(run), REPORT_PATIENCE)
+        report = self._report = hook.ask(hook.platform.get_report(run), REPORT_PATIENCE)
         self._run = report.run
         judgement = assess(report, self.gates())
-        self.log.info("%s", table(report, judgement))
         if self._starter is not None:
             try:
                 self._starter.judged(report.run, judgement.verdict)
@@ -286,23 +301,22 @@ class StartRunOperator(PlatformOperator):
                 self._released = True
                 raise
         self._save_artifacts(context, hook, report.run)
-        result = to_xcom(report, judgement)
-        error = verdict_error(report, judgement)
+        result, error = self._deliver(context, report, judgement)
         if error is None:
-            return result
-        if self.do_xcom_push:
-            # A task that fails has no return value of its own; the report must be there all the same.
-            context["ti"].xcom_push(key="return_value", value=result)
+            return cast("dict[str, Any]", result)
         if judgement.verdict is Verdict.FAILED and not self.retry_failed_runs:
             raise AirflowFailException(str(error)) from error
         raise error
+
+    def _known_run(self) -> Run | None:
+        return self._run
 
     def _save_artifacts(self, context: Context, hook: PlatformHook[Any], run: Run) -> None:
         if self.artifacts_path is None:
             return
         try:
             saved = hook.save_artifacts(run, self.artifacts_path)
-        except (ApiError, OSError) as e:
+        except Exception as e:  # of whatever kind: file systems behind fsspec have their own
             self.log.warning("The files of run %s could not all be saved to %s: %s", run.run_id, self.artifacts_path, e)
             return
         for place in saved:

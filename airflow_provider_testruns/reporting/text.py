@@ -9,7 +9,7 @@ from airflow_provider_testruns.exceptions import (
     RunFailedError,
 )
 from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict
-from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
+from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, counting_failures, shorten
 
 #: How many failed cases are named in a message.
 MAX_NAMED = 10
@@ -48,12 +48,18 @@ def table(report: RunReport, judgement: Judgement) -> str:
     width = max(len(label) for label, _ in rows)
     lines = [f"Result of run {run.run_id}:"]
     lines += [f"  {label:<{width}}  {value}" for label, value in rows]
-    lines += _failures(report)
+    lines += _failures(report, judgement)
+    lines += [f"  note: {shorten(note, MAX_MESSAGE)}" for note in judgement.notes]
     return "\n".join(lines)
 
 
-def digest(report: RunReport, judgement: Judgement) -> str:
-    """What a failing task says: verdict and reasons, link, and at most ten failed cases in a line each."""
+def digest(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> str:
+    """What a failing task says: verdict and reasons, at most ten failed cases in a line each, and where the rest is.
+
+    :param report: the run's report.
+    :param judgement: what it was judged to mean.
+    :param junit_path: where its JUnit file is, if it has one.
+    """
     run = report.run
     words = {
         Verdict.PASSED: "passed",
@@ -63,23 +69,23 @@ def digest(report: RunReport, judgement: Judgement) -> str:
     }
     reasons = [shorten(reason, MAX_MESSAGE) for reason in judgement.reasons]
     lines = [" ".join([f"Run {run.run_id} {words[judgement.verdict]}.", *reasons])]
-    lines += _failures(report)
+    lines += _failures(report, judgement)
+    if junit_path:
+        lines.append(f"The full report: {junit_path}")
     if run.url:
         lines.append(f"The run: {run.url}")
     return "\n".join(lines)
 
 
-def verdict_error(report: RunReport, judgement: Judgement) -> RunEndedError | None:
-    """The exception of a verdict other than passed; ``None`` for a pass."""
+def verdict_error(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> RunEndedError | None:
+    """The exception of a verdict other than passed; ``None`` for a pass. Arguments as of :func:`digest`."""
     kind = _ERRORS.get(judgement.verdict)
-    return None if kind is None else kind(digest(report, judgement))
+    return None if kind is None else kind(digest(report, judgement, junit_path))
 
 
-def _failures(report: RunReport) -> list[str]:
-    failures = report.failures
+def _failures(report: RunReport, judgement: Judgement) -> list[str]:
+    failures, not_passed = counting_failures(report, judgement)
     lines = [_failure(case) for case in failures[:MAX_NAMED]]
-    counts = report.counts
-    not_passed = max(len(failures), counts.failed + counts.unavailable if counts is not None else 0)
     if lines and not_passed > len(lines):
         lines.append(f"  … and {not_passed - len(lines)} more")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_testruns.model import Judgement, Run, RunReport
+from airflow_provider_testruns.model import CaseResult, Judgement, Run, RunReport
 
 #: How many failed cases go to XCom; the others are only counted.
 MAX_FAILURES = 50
@@ -12,20 +12,21 @@ MAX_FAILURES = 50
 MAX_MESSAGE = 500
 
 
-def to_xcom(report: RunReport, judgement: Judgement) -> dict[str, Any]:
-    """The task's return value.
+def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> dict[str, Any]:
+    """The task's return value. What is in it and how it stays compatible is said in docs/results.md.
 
     :param report: the run's report.
     :param judgement: what it was judged to mean.
+    :param junit_path: where its JUnit file is, if it has one.
     :return: ``platform, run_id, verdict`` (lower case), ``reasons, raw_state, url, started_at, finished_at`` (ISO 8601,
         UTC), ``duration`` (seconds), ``total, passed, failed, unavailable, not_run`` (``None`` when the platform gives
-        no counts), ``pass_rate`` (0 to 1), ``failures`` (at most 50 of ``{name, suite, message}``),
-        ``failures_left_out`` and ``metrics`` (a figure or ``None`` by name).
+        no counts), ``pass_rate`` (0 to 1), ``failures`` (at most 50 of ``{name, suite, message}``, without those that
+        are allowed), ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
+        ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``.
     """
     run, counts = report.run, report.counts
-    failures = report.failures
-    not_passed = max(len(failures), counts.failed + counts.unavailable if counts is not None else 0)
-    shown = failures[:MAX_FAILURES]
+    failures, not_passed = counting_failures(report, judgement)
+    shown, allowed = failures[:MAX_FAILURES], judgement.allowed[:MAX_FAILURES]
     return {
         "platform": run.platform,
         "run_id": run.run_id,
@@ -51,7 +52,53 @@ def to_xcom(report: RunReport, judgement: Judgement) -> dict[str, Any]:
             for case in shown
         ],
         "failures_left_out": max(0, not_passed - len(shown)),
+        "allowed_failures": [
+            {"name": shorten(case.name, MAX_MESSAGE), "suite": shorten(case.suite, MAX_MESSAGE)} for case in allowed
+        ],
+        "allowed_failures_left_out": len(judgement.allowed) - len(allowed),
+        "notes": [shorten(note, MAX_MESSAGE) for note in judgement.notes],
         "metrics": {name: metric.value for name, metric in report.metrics.items()},
+        "junit_path": junit_path,
+    }
+
+
+def counting_failures(report: RunReport, judgement: Judgement) -> tuple[list[CaseResult], int]:
+    """The cases that did not pass and are not allowed to, and how many there are with those that only the counts know.
+
+    :param report: the run's report.
+    :param judgement: what it was judged to mean.
+    """
+    failures, counts = report.failures, report.counts
+    not_passed = max(len(failures), counts.failed + counts.unavailable if counts is not None else 0)
+    allowed = frozenset(judgement.allowed)
+    return [case for case in failures if case not in allowed], not_passed - len(judgement.allowed)
+
+
+def to_event(report: RunReport, judgement: Judgement) -> dict[str, Any]:
+    """What an asset's event tells of the run, under the names of :func:`to_xcom`.
+
+    :param report: the run's report.
+    :param judgement: what it was judged to mean.
+    :return: ``platform, run_id, url, state, raw_state, verdict, total, passed, failed, unavailable, not_run,
+        pass_rate``.
+    """
+    whole = to_xcom(report, judgement)
+    names = ("verdict", "total", "passed", "failed", "unavailable", "not_run", "pass_rate")
+    return {**run_to_event(report.run), **{name: whole[name] for name in names}}
+
+
+def run_to_event(run: Run) -> dict[str, Any]:
+    """What an asset's event tells of a run that nobody waited for.
+
+    :param run: as it was seen last.
+    :return: ``platform, run_id, url, state`` (``queued``, ``running``, ``finished``) and ``raw_state``.
+    """
+    return {
+        "platform": run.platform,
+        "run_id": run.run_id,
+        "url": run.url,
+        "state": run.state.value,
+        "raw_state": run.raw_state,
     }
 
 

@@ -17,30 +17,31 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_testruns.arguments import fraction
-from airflow_provider_testruns.hooks.registry import ConnectedTask
+from airflow_provider_testruns.exceptions import RunEndedError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.base import REPORT_PATIENCE
+from airflow_provider_testruns.operators.results import JudgingTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_testruns.exceptions import RunEndedError
     from airflow_provider_testruns.hooks.base import PlatformHook
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
-    from airflow_provider_testruns.model import Gates, Run
+    from airflow_provider_testruns.model import Judgement, Run, RunReport
 
 
-class RunSensor(ConnectedTask, BaseSensorOperator):
+class RunSensor(JudgingTask, BaseSensorOperator):
     """Waits until a run is final and judges it. It never cancels what it watches.
 
     In every mode the same function judges, and the report is the task's return value. With ``soft_fail`` a verdict
     other than passed, and a time-out, skip the task; that the run could not be seen is an error in any case.
 
     :param deferrable: wait in the triggerer, without a worker. Default: Airflow's ``operators.default_deferrable``.
-    :param min_pass_rate: when given it replaces "all passed": the least fraction (0 to 1) of the cases that were tried
-        which must have passed.
+    :param min_pass_rate: as of :class:`.StartRunOperator`, like those that follow.
+    :param max_failures: how many cases may not pass.
     :param fail_on_no_tests: whether a run in which no test case took part fails.
+    :param allowed_failures: cases that are known to fail.
+    :param junit_path: a file for the report as JUnit XML. That it can't be written is an error in any case, too.
 
     ``timeout`` and ``poke_interval`` are Airflow's own.
     """
@@ -54,18 +55,24 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
         *,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         min_pass_rate: float | None = None,
+        max_failures: int | None = None,
         fail_on_no_tests: bool = True,
+        allowed_failures: Sequence[str] | str | None = None,
+        junit_path: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = deferrable
         self.min_pass_rate = min_pass_rate
+        self.max_failures = max_failures
         self.fail_on_no_tests = fail_on_no_tests
-        if min_pass_rate is not None:
-            fraction("min_pass_rate", min_pass_rate)
+        self.allowed_failures = allowed_failures
+        self.junit_path = junit_path
+        self._check_gates()
         self._wait: Wait | None = None
         self._open_hook: PlatformHook[Any] | None = None
         self._announced = False
+        self._ended: Run | None = None
 
     @abstractmethod
     def watched_run(self) -> Run:
@@ -74,15 +81,13 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
         :raises ConfigurationError: for arguments that can't be right.
         """
 
-    def gates(self) -> Gates:
-        """What the task asks of the run."""
-        from airflow_provider_testruns.model import Gates
-
-        return Gates(min_pass_rate=self.min_pass_rate, fail_on_no_tests=self.fail_on_no_tests)
-
     def execute(self, context: Context) -> Any:
         """Wait for the run and judge it."""
-        self.gates()
+        with self._errors_in_junit(context):
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> Any:
+        self._check_results()
         if not self.deferrable:
             end = super().execute(context)
             return self._conclude(context, end)
@@ -118,7 +123,10 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
         """
         from airflow_provider_testruns.lifecycle.waiting import WaitEnd
 
-        return self._conclude(context, WaitEnd.from_event(event))
+        end = WaitEnd.from_event(event)
+        self._ended = end.run
+        with self._errors_in_junit(context):
+            return self._conclude(context, end)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's operators do. Its sensors would skip on any error with ``soft_fail``; see :meth:`_conclude`."""
@@ -180,25 +188,22 @@ class RunSensor(ConnectedTask, BaseSensorOperator):
             if end.error is not None:
                 said += f" The last look at it failed: {end.error}"
             raise self._skip_or(AirflowSensorTimeout(said))
-        result, error = self._judge(context, end.run)
+        report = self._report = self._hook.ask(self._hook.platform.get_report(end.run), REPORT_PATIENCE)
+        self._announce(context, report.run)
+        result, error = self._deliver(context, report, self._judgement(report))
         if error is None:
             return result
-        if self.do_xcom_push:
-            context["ti"].xcom_push(key="return_value", value=result)
-        raise self._skip_or(error)
+        # That a file could not be written is no verdict, and skips nothing.
+        raise self._skip_or(error) if isinstance(error, RunEndedError) or self.never_fail else error
 
-    def _judge(self, context: Context, run: Run) -> tuple[Any, RunEndedError | None]:
-        """What the task returns of a final run, and the error of a verdict other than passed."""
+    def _judgement(self, report: RunReport) -> Judgement:
+        """What a final run means."""
         from airflow_provider_testruns.model import assess
-        from airflow_provider_testruns.reporting.text import table, verdict_error
-        from airflow_provider_testruns.reporting.xcom import to_xcom
 
-        hook = self._hook
-        report = hook.ask(hook.platform.get_report(run), REPORT_PATIENCE)
-        self._announce(context, report.run)
-        judgement = assess(report, self.gates())
-        self.log.info("%s", table(report, judgement))
-        return to_xcom(report, judgement), verdict_error(report, judgement)
+        return assess(report, self.gates())
+
+    def _known_run(self) -> Run | None:
+        return self._ended or (self._wait.run if self._wait is not None else None)
 
     def _skip_or(self, error: Exception) -> Exception:
         if not self.soft_fail and not self.never_fail:

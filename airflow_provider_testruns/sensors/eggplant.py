@@ -9,10 +9,7 @@ from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.sensors.base import RunSensor
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_testruns.exceptions import RunEndedError
-    from airflow_provider_testruns.model import Judgement, Run
+    from airflow_provider_testruns.model import Judgement, Run, RunReport
 
 
 class EggplantExecutionSensor(RunSensor):
@@ -106,25 +103,21 @@ class EggplantRunProgressSensor(RunSensor):
             context["limit"] = str(checked_limit(limit))
         return Run("eggplant", name, RunState.QUEUED, "", Kind.MODEL, context=context)
 
-    def _judge(self, context: Context, run: Run) -> tuple[Any, RunEndedError | None]:
+    def _result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         from airflow_provider_testruns.model import Kind
-        from airflow_provider_testruns.reporting.text import table, verdict_error
         from airflow_provider_testruns.reporting.xcom import run_to_xcom
 
+        if report.run.kind is not Kind.MODEL:
+            return super()._result(report, judgement, junit_path)
+        return [run_to_xcom(part) for part in report.run.parts]
+
+    def _judgement(self, report: RunReport) -> Judgement:
+        """What a run, or the runs of a model together, mean."""
+        from airflow_provider_testruns.model import Judgement, Kind, Verdict
+
+        run = report.run
         if run.kind is not Kind.MODEL:
-            return super()._judge(context, run)
-        # No request: what is judged is what the look has shown that found all of them over.
-        hook = self._hook
-        report = hook.get_report(run)
-        judgement = self._judgement(run)
-        self.log.info("%s", table(report, judgement))
-        self._announce(context, run)
-        return [run_to_xcom(part) for part in run.parts], verdict_error(report, judgement)
-
-    def _judgement(self, run: Run) -> Judgement:
-        """What the runs of a model mean together."""
-        from airflow_provider_testruns.model import Judgement, Verdict
-
+            return super()._judgement(report)
         endings = [part.ending for part in run.parts]
         passed, total = endings.count(Verdict.PASSED), len(endings)
         if self.min_pass_rate is not None:

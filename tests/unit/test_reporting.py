@@ -86,7 +86,11 @@ def test_the_report_in_xcom():
             {"name": "waits", "suite": "", "message": "no line"},
         ],
         "failures_left_out": 0,
+        "allowed_failures": [],
+        "allowed_failures_left_out": 0,
+        "notes": [],
         "metrics": {"tone": 0.8512, "depth": None},
+        "junit_path": None,
     }
 
 

@@ -39,7 +39,11 @@ REPORT_KEYS = {
     "pass_rate",
     "failures",
     "failures_left_out",
+    "allowed_failures",
+    "allowed_failures_left_out",
+    "notes",
     "metrics",
+    "junit_path",
 }
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 

@@ -1,0 +1,255 @@
+"""The report as a JUnit XML file, for the systems that read those: CI servers, dashboards, merge requests.
+
+One file is one run. Its first suite stands for the run itself and has the properties and the cases that belong to no
+suite; each suite of the platform follows. What a case is in the file:
+
+=====================================  ==============================================================================
+passed                                 a ``testcase``
+failed                                 with ``failure``
+failed or unavailable, and forgiven    with ``skipped``, type ``allowed_failure``
+unavailable, not run                   with ``skipped``, type ``unavailable`` or ``not_run``
+=====================================  ==============================================================================
+
+So that nobody takes a bad run for a good one, the run itself is a ``testcase`` too where its cases don't show what it
+amounts to: with ``error`` when it could not be run, was cancelled or could not be seen, with ``failure`` when it failed
+without a case that did (a gate that was missed, no test at all, cases that the platform counts and does not list).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.hooks.files import save
+from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict, utc
+from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
+
+if TYPE_CHECKING:
+    from junitparser.junitparser import FinalResult
+    from junitparser.xunit2 import JUnitXml, TestCase, TestSuite
+
+    from airflow_provider_testruns.hooks.files import Place
+
+#: What XML 1.0 can't hold, in whatever form: most control characters, halves of surrogate pairs, two non-characters.
+_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: More seconds than any case takes; what a platform says beyond is no time.
+_MOST_SECONDS = 1e9
+
+
+def check_place(target: Place) -> None:
+    """Check ``junit_path`` before a run is paid for, as far as that can be done without writing.
+
+    :raises ConfigurationError: when it is empty, or an address of a kind that this Airflow can't write to.
+    """
+    if not isinstance(target, str):
+        return
+    text = target.strip()
+    if not text:
+        raise ConfigurationError("junit_path is empty. Give a path, or an object storage URL such as s3://…")
+    scheme, separator, _ = text.partition("://")
+    if not separator or scheme.lower() == "file":
+        return
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    try:
+        # Finds the file system's provider, and reads the connection that the address names; asks nobody else.
+        ObjectStoragePath(text).fs  # noqa: B018
+    except Exception as e:
+        raise ConfigurationError(f"junit_path: nothing can be written to {text!r}: {e}") from e
+
+
+def write(
+    target: Place,
+    report: RunReport,
+    judgement: Judgement | None,
+    about: Mapping[str, Any] | None = None,
+    *,
+    error: BaseException | None = None,
+) -> str:
+    """Write a run's report, whole or not at all; a file that is there is replaced.
+
+    :param target: a file, or a folder (one that is there, or a path that ends with a slash) for a file that is named
+        after platform and run.
+    :param report: the run's report, as far as it is known.
+    :param judgement: what the run was judged to mean; ``None`` when it could not be judged.
+    :param about: further properties, by name.
+    :param error: why the run could not be judged.
+    :return: where the file is.
+    :raises ConfigurationError: when ``target`` can't be a place.
+    """
+    run = report.run
+    tree = build(report, judgement, about, error=error)
+    name = "-".join(part for part in (run.platform, run.run_id) if part) + ".xml"
+
+    def fetch(path: Path) -> None:
+        tree.write(str(path))
+
+    return save(target, fetch, name=name)
+
+
+def build(
+    report: RunReport,
+    judgement: Judgement | None,
+    about: Mapping[str, Any] | None = None,
+    *,
+    error: BaseException | None = None,
+) -> JUnitXml:
+    """The file's content; arguments as of :func:`write`."""
+    from junitparser.xunit2 import JUnitXml, TestSuite
+
+    run = report.run
+    title = f"{run.platform} run {run.run_id}" if run.run_id else f"{run.platform} run"
+    allowed = frozenset(judgement.allowed if judgement else ())
+    by_suite: dict[str, list[CaseResult]] = {"": []}
+    for case in report.cases:
+        by_suite.setdefault(case.suite, []).append(case)
+
+    root = JUnitXml(_clean(title))
+    failures = 0
+    sums = [0, 0, 0]
+    seconds = 0.0
+    first: TestSuite | None = None
+    for name, cases in by_suite.items():
+        suite = TestSuite(_clean(name or title))
+        elements = [_case(case, run.platform, case in allowed) for case in cases]
+        # Not add_testcases(), which counts all over again by reading the elements.
+        suite.extend(elements)
+        counts = _count(cases, allowed)
+        took = sum(_seconds(case.duration) or 0.0 for case in cases)
+        _total(suite, counts, took)
+        first = first or suite
+        failures += counts[1]
+        sums = [before + more for before, more in zip(sums, counts[:3], strict=True)]
+        seconds += took
+        root.append(suite)
+    assert first is not None
+    for key, value in _properties(report, judgement, about or {}):
+        first.add_property(_clean(key), _clean(value))
+    if run.started_at is not None:
+        first.timestamp = utc(run.started_at).strftime("%Y-%m-%dT%H:%M:%S")
+    itself = _run_itself(report, judgement, error, failures=failures)
+    if itself is not None:
+        element, is_error = itself
+        first.append(element)
+        first.tests += 1
+        first.errors += is_error
+        first.failures += not is_error
+        sums = [sums[0] + 1, sums[1] + (not is_error), sums[2] + is_error]
+    root.tests, root.failures, root.errors = sums
+    whole = _seconds(report.duration)
+    root.time = round(seconds, 3) if whole is None else whole
+    return root
+
+
+def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
+    from junitparser import Failure, Skipped
+    from junitparser.xunit2 import TestCase
+
+    classname = f"{platform}.{case.suite}" if case.suite else platform
+    element = TestCase(_clean(case.name) or "(no name)", _clean(classname), _seconds(case.duration))
+    if case.outcome is Outcome.PASSED:
+        return element
+    what = case.outcome.value.replace("_", " ")
+    result: FinalResult
+    if allowed:
+        result = Skipped(_line("Allowed to fail: ", case.message, what), "allowed_failure")
+    elif case.outcome is Outcome.FAILED:
+        result = Failure(_line("", case.message, what), case.outcome.value)
+    else:
+        result = Skipped(_line("", case.message, what), case.outcome.value)
+    if case.message.strip():
+        result.text = _clean(case.message)
+    element.append(result)
+    return element
+
+
+def _run_itself(
+    report: RunReport, judgement: Judgement | None, error: BaseException | None, *, failures: int
+) -> tuple[TestCase, bool] | None:
+    """The run as a test case, where its cases don't show what it amounts to.
+
+    :return: the case, and whether it is an error rather than a failure.
+    """
+    from junitparser import Error, Failure
+    from junitparser.xunit2 import TestCase
+
+    run = report.run
+    result: FinalResult
+    if judgement is None:
+        said = str(error) if error is not None else "The run could not be judged."
+        result, is_error = Error(_line("", said, ""), type(error).__name__ if error is not None else "unknown"), True
+    elif judgement.verdict is Verdict.FAILED and not failures:
+        said, is_error = "\n".join(judgement.reasons), False
+        result = Failure(_line("", said, "failed"), judgement.verdict.value)
+    elif judgement.verdict in (Verdict.ERRORED, Verdict.CANCELLED):
+        said, is_error = "\n".join(judgement.reasons), True
+        result = Error(_line("", said, judgement.verdict.value), judgement.verdict.value)
+    else:
+        return None
+    result.text = _clean(said)
+    case = TestCase(_clean(f"run {run.run_id}".rstrip()), _clean(run.platform), _seconds(report.duration))
+    case.append(result)
+    return case, is_error
+
+
+def _count(cases: Sequence[CaseResult], allowed: frozenset[CaseResult]) -> tuple[int, int, int, int]:
+    """All, failures, errors, skipped."""
+    failures = sum(case.outcome is Outcome.FAILED and case not in allowed for case in cases)
+    passed = sum(case.outcome is Outcome.PASSED for case in cases)
+    return len(cases), failures, 0, len(cases) - failures - passed
+
+
+def _total(suite: TestSuite, counts: tuple[int, int, int, int], seconds: float) -> None:
+    suite.tests, suite.failures, suite.errors, suite.skipped = counts
+    suite.time = round(seconds, 3)
+
+
+def _properties(report: RunReport, judgement: Judgement | None, about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    run, counts = report.run, report.counts
+    found: list[tuple[str, Any]] = [
+        ("platform", run.platform),
+        ("run_id", run.run_id),
+        ("kind", run.kind.value),
+        ("raw_state", run.raw_state),
+        ("url", run.url),
+        ("verdict", judgement.verdict.value if judgement else "unknown"),
+        ("pass_rate", None if report.pass_rate is None else round(report.pass_rate, 6)),
+    ]
+    if counts is not None:
+        # What the platform counts: more than there are cases here where it does not list them all.
+        found += [(name, getattr(counts, name)) for name in ("total", "passed", "failed", "unavailable", "not_run")]
+    found += [(f"filter.{name}", value) for name, value in sorted(run.started_with.items())]
+    found += [(f"context.{name}", value) for name, value in sorted(run.context.items())]
+    found += [(f"metric.{name}", metric.value) for name, metric in sorted(report.metrics.items())]
+    if judgement is not None:
+        found += [("reason", reason) for reason in judgement.reasons]
+        found += [("note", note) for note in judgement.notes]
+    found += about.items()
+    return [(name, shorten(str(value), MAX_MESSAGE)) for name, value in found if value not in (None, "")]
+
+
+def _line(before: str, text: str, otherwise: str) -> str:
+    """The first line of a text, for where only a line is shown."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return _clean(shorten(before + (lines[0] if lines else otherwise), MAX_MESSAGE))
+
+
+def _seconds(value: float | None) -> float | None:
+    """A time as the format has it: at most three places, no exponent."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round(min(max(value, 0.0), _MOST_SECONDS), 3)
+
+
+def _clean(text: str) -> str:
+    """A text as XML can hold it: what it can't is written out, as ``\\x1b``."""
+    return _NO_XML.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
