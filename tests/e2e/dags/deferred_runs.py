@@ -1,0 +1,31 @@
+"""The DAGs of test_deferred_run.py. Their runs go on until the test ends them."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG
+
+from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionOperator
+from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
+from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
+from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
+
+SHARED = {"deferrable": True, "poll_interval": 0.5, "retries": 0}
+
+with DAG("through", schedule=None):
+    EggplantStartExecutionOperator(task_id="eggplant", model_id="e0000000-0000-4000-8000-000000000002", **SHARED)
+    FutureAGIExecuteTestRunOperator(task_id="futureagi", run_test_name="nightly-support-sim", select_all=True, **SHARED)
+    suites = OmiliaCreateRunOperator.partial(task_id="omilia", **SHARED).expand(
+        project_id=["0a000000-0000-4000-8000-000000000001", "0a000000-0000-4000-8000-000000000002"]
+    )
+
+# A project for each, so that each run is asked for by its own id.
+for number, dag_id in enumerate(("killed", "cleared", "handed_over", "killed_in_place")):
+    with DAG(dag_id, schedule=None):
+        OmiliaCreateRunOperator(
+            task_id="run",
+            project_id=f"0e000000-0000-4000-8000-00000000000{number}",
+            **{**SHARED, "deferrable": dag_id != "killed_in_place"},
+        )
+
+with DAG("watched", schedule=None, params={"run_id": ""}):
+    OmiliaRunSensor(task_id="run", run_id="{{ params.run_id }}", deferrable=True, poke_interval=0.5)
