@@ -1,0 +1,178 @@
+"""The requests that the page "Test runs" answers, and who may make them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import GetUserDep
+from airflow.utils.session import create_session
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from airflow_provider_testruns.plugin import page, stored
+
+#: Runs on a page of runs.
+RUNS = 50
+#: Tasks on a page of tasks.
+TASKS = 10
+#: How many of a task's newest runs its trend and its most failed cases are of.
+NEWEST = 20
+
+_MAX_ID = 250
+
+
+def _session() -> Iterator[Session]:
+    with create_session(scoped=False) as session:
+        yield session
+
+
+_Session = Annotated[Session, Depends(_session)]
+_Manager = Annotated[Any, Depends(get_auth_manager)]
+_Id = Annotated[str | None, Query(max_length=_MAX_ID)]
+_Place = Annotated[str | None, Query(max_length=2000)]
+
+
+def build() -> FastAPI:
+    """Make the application."""
+    app = FastAPI(title="Test runs", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_api_route("/", runs, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/tasks", tasks, methods=["GET"], response_class=HTMLResponse)
+    return app
+
+
+def runs(
+    user: GetUserDep,
+    manager: _Manager,
+    session: _Session,
+    dag_id: _Id = None,
+    task_id: _Id = None,
+    before: _Place = None,
+) -> Response:
+    """The newest runs, of all DAGs, of one, or of one task; of a task with its trend, too."""
+    known = _dag_ids(user, manager, session)
+    chosen = _chosen(known, dag_id)
+    place = _run_place(before)
+    found = stored.recent_runs(session, chosen, limit=RUNS + 1, task_id=task_id if dag_id else None, before=place)
+    shown = found[:RUNS]
+    history = None
+    if dag_id and task_id and shown:
+        task = stored.StoredTask(dag_id, task_id, shown[0].seen_at, 0)
+        newest = shown[:NEWEST] if place is None else stored.newest_runs(session, [task], each=NEWEST)[dag_id, task_id]
+        history = page.History(dag_id, task_id, newest)
+    older = None
+    if len(found) > RUNS:
+        when, *rest = stored.place_of(shown[-1])
+        older = _query(dag_id=dag_id, task_id=task_id, before=json.dumps([when.isoformat(), *rest]))
+    return _html(
+        lambda nonce: page.runs_page(
+            shown, history, dag_ids=known, dag_id=dag_id, older=older, first=before is None, nonce=nonce
+        )
+    )
+
+
+def tasks(
+    user: GetUserDep, manager: _Manager, session: _Session, dag_id: _Id = None, before: _Place = None
+) -> Response:
+    """Every task's trend and the cases that failed most often in its newest runs."""
+    known = _dag_ids(user, manager, session)
+    chosen = _chosen(known, dag_id)
+    found = stored.recent_tasks(session, chosen, limit=TASKS + 1, before=_task_place(before))
+    shown = found[:TASKS]
+    newest = stored.newest_runs(session, shown, each=NEWEST)
+    histories = [page.History(task.dag_id, task.task_id, newest[task.dag_id, task.task_id]) for task in shown]
+    older = None
+    if len(found) > TASKS:
+        last = shown[-1]
+        older = _query(dag_id=dag_id, before=json.dumps([last.newest.isoformat(), last.dag_id, last.task_id]))
+    return _html(
+        lambda nonce: page.tasks_page(
+            histories, dag_ids=known, dag_id=dag_id, older=older, first=before is None, nonce=nonce
+        )
+    )
+
+
+def _dag_ids(user: Any, manager: Any, session: Session) -> list[str]:
+    """The DAGs with runs that the user may see."""
+    # A report is an XCom, which one may be barred from seeing where one may see the DAG.
+    if not manager.is_authorized_dag(method="GET", access_entity=DagAccessEntity.XCOM, user=user):
+        raise HTTPException(403, "You may not read XComs, which is where the results of test runs are.")
+    allowed = manager.get_authorized_dag_ids(user=user, method="GET", session=session)
+    return stored.dag_ids_with_runs(session, allowed)
+
+
+def _chosen(known: list[str], dag_id: str | None) -> list[str]:
+    if not dag_id:
+        return known
+    # The same answer for a DAG that is not there and one that may not be seen.
+    return [dag_id] if dag_id in known else []
+
+
+def _run_place(text: str | None) -> tuple[datetime, int, str, int] | None:
+    if not text:
+        return None
+    when, dag_run_id, task_id, map_index = _place(text, (str, int, str, int))
+    return _time(when), dag_run_id, task_id, map_index
+
+
+def _task_place(text: str | None) -> tuple[datetime, str, str] | None:
+    if not text:
+        return None
+    when, dag_id, task_id = _place(text, (str, str, str))
+    return _time(when), dag_id, task_id
+
+
+def _place(text: str, kinds: tuple[type, ...]) -> list[Any]:
+    try:
+        parts = json.loads(text)
+    except ValueError as e:
+        raise HTTPException(422, "before: not a place in the list.") from e
+    # bool is an int, too; and no database takes numbers of any size.
+    right = isinstance(parts, list) and tuple(type(part) for part in parts) == kinds
+    if not right or any(isinstance(part, int) and abs(part) >= 2**31 for part in parts):
+        raise HTTPException(422, "before: not a place in the list.")
+    return list(parts)
+
+
+def _time(text: str) -> datetime:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as e:
+        raise HTTPException(422, "before: not a place in the list.") from e
+    if when.tzinfo is None:
+        raise HTTPException(422, "before: not a place in the list.")
+    return when
+
+
+def _query(**values: str | None) -> str:
+    return "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+def _html(make: Any, status: int = 200) -> Response:
+    nonce = secrets.token_urlsafe(16)
+    policy = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
+    )
+    headers = {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+    return HTMLResponse(make(nonce), status, headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    if error.status_code == 401:
+        return RedirectResponse(f"../api/v2/auth/login?next={quote(str(request.url), safe='')}", 302)
+    return _html(lambda nonce: page.error_page(str(error.detail), nonce=nonce), error.status_code)

@@ -1,0 +1,508 @@
+"""The page "Test runs": what it finds in Airflow's database, who may see it, and its HTML."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from importlib import metadata
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.core_api.security import get_user
+from airflow.models.base import Base
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from fastapi import HTTPException
+from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, event, insert
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from airflow_provider_testruns.model import CaseResult, Counts, Outcome, Run, RunReport, RunState, assess
+from airflow_provider_testruns.plugin import ResultsPlugin
+from airflow_provider_testruns.plugin.app import NEWEST, RUNS, TASKS, _session, build
+from airflow_provider_testruns.plugin.stored import operator_names
+from airflow_provider_testruns.reporting.xcom import to_xcom
+
+pytestmark = pytest.mark.unit
+
+_BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
+_OPERATOR = "OmiliaCreateRunOperator"
+_EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+def report(number: int = 0, failing: tuple[str, ...] = (), total: int = 4, **changes: Any) -> dict[str, Any]:
+    """A report as a task returns it."""
+    run = Run("omilia", f"run-{number}", RunState.FINISHED, "SUCCESS", url=f"http://127.0.0.1/runs/{number}")
+    cases = [CaseResult(name, Outcome.FAILED, message="expected 1, found 2", suite="Balance") for name in failing]
+    counts = Counts(passed=total - len(failing), failed=len(failing))
+    whole = RunReport(run, counts=counts, cases=tuple(cases))
+    return to_xcom(whole, assess(whole)) | changes
+
+
+class Manager:
+    """Says who may see what.
+
+    :param dag_ids: the DAGs that may be read.
+    :param xcoms: whether XComs may be.
+    """
+
+    def __init__(self, dag_ids: set[str], xcoms: bool = True) -> None:
+        self.dag_ids = dag_ids
+        self.xcoms = xcoms
+
+    def is_authorized_dag(self, **asked: Any) -> bool:
+        assert asked["method"] == "GET"
+        return self.xcoms
+
+    def get_authorized_dag_ids(self, **asked: Any) -> set[str]:
+        return self.dag_ids
+
+
+class Page:
+    """The application over a database of its own."""
+
+    def __init__(self) -> None:
+        self.engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        Base.metadata.create_all(self.engine)
+        self.manager = Manager({"shop"})
+        self.statements: list[str] = []
+        event.listen(self.engine, "before_cursor_execute", self._note)
+        app = build()
+
+        def session() -> Iterator[Session]:
+            with Session(self.engine) as session:
+                yield session
+
+        app.dependency_overrides |= {
+            get_user: lambda: "somebody",
+            get_auth_manager: lambda: self.manager,
+            _session: session,
+        }
+        self.app = app
+        airflow = Starlette(routes=[Mount("/testruns", app)])
+        self.client = TestClient(airflow, base_url="http://127.0.0.1", follow_redirects=False)
+
+    def _note(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        self.statements.append(statement)
+
+    def add(self, *runs: dict[str, Any]) -> None:
+        """Store task instances with their XComs: ``number`` and what differs from the usual."""
+        tasks, xcoms = [], []
+        for each in runs:
+            given = {"dag": "shop", "task": "test", "map_index": -1, "state": "success", "operator": _OPERATOR, **each}
+            number = given["number"]
+            key = {
+                "dag_id": given["dag"],
+                "task_id": given["task"],
+                "run_id": given.get("run_id", f"manual__{number}"),
+                "map_index": given["map_index"],
+            }
+            tasks.append(
+                {
+                    "id": uuid.UUID(int=number * 1000 + given["map_index"] + 1),
+                    **key,
+                    "state": given["state"],
+                    "operator": given["operator"],
+                    "pool": "default_pool",
+                    "pool_slots": 1,
+                    "max_tries": 0,
+                }
+            )
+            values = {"run_url": f"http://127.0.0.1/runs/{number}", "return_value": report(number)}
+            values |= given.get("xcoms", {})
+            for name, value in values.items():
+                if value is not None:
+                    seen = _BEGAN + timedelta(minutes=given.get("minute", number))
+                    xcoms.append({**key, "dag_run_id": number, "key": name, "value": value, "timestamp": seen})
+        with self.engine.begin() as connection:
+            connection.execute(insert(TaskInstance.__table__), tasks)
+            connection.execute(insert(XComModel.__table__), xcoms)
+
+    def get(self, path: str = "", **params: Any) -> str:
+        """The page's HTML."""
+        self.statements.clear()
+        reply = self.client.get(f"/testruns/{path}", params=params or None)
+        assert reply.status_code == 200, reply.text
+        Tags().feed(reply.text)
+        return reply.text
+
+    def older(self, html: str) -> dict[str, str]:
+        """The parameters of the link to the next page; empty on the last one."""
+        found = re.search(r'rel="next" href="([^"]+)"', html)
+        query = urlsplit(found[1].replace("&amp;", "&")).query if found else ""
+        return {name: values[0] for name, values in parse_qs(query).items()}
+
+
+class Tags(HTMLParser):
+    """Fails where tags are not closed in the order in which they were opened."""
+
+    VOID = frozenset({"meta", "line", "circle", "rect", "polyline"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    made = Page()
+    with made.client:
+        yield made
+    made.engine.dispose()
+
+
+def rows(html: str) -> list[str]:
+    return re.findall(r"<tr><td>.*?</tr>", html, re.DOTALL)
+
+
+def text(html: str) -> str:
+    html = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def test_a_run_is_shown_with_its_verdict_counts_and_links(page):
+    failed = report(7, ("joint account",), finished_at=None, started_at="2026-11-01T05:00:00+00:00", duration=75.4)
+    page.add(
+        {
+            "number": 7,
+            "state": "failed",
+            "run_id": "manual__2026-11-01T00:07:00+00:00",
+            "xcoms": {"return_value": failed},
+        }
+    )
+    (row,) = rows(page.get())
+    assert text(row) == (
+        "failed shop . test manual__2026-11-01T00:07:00+00:00 Omilia Testing Studio run-7 3 1 4 75 % 1 min 15 s"
+        " 2026-11-01 05:00 Task &middot; Test run"
+    )
+    assert 'href="../dags/shop/runs/manual__2026-11-01T00%3A07%3A00%2B00%3A00/tasks/test"' in row
+    assert 'href="http://127.0.0.1/runs/7" target="_blank" rel="noopener noreferrer"' in row
+
+
+def test_mapped_tasks_lead_to_their_own_pages(page):
+    page.add({"number": 1, "map_index": 0}, {"number": 1, "map_index": 1})
+    found = rows(page.get())
+    assert ["tasks/test/mapped/1" in row for row in found] == [True, False]
+    assert ["tasks/test/mapped/0" in row for row in found] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("state", "value", "said"),
+    [
+        ("deferred", None, "running"),
+        ("running", None, "running"),
+        ("up_for_retry", None, "will retry"),
+        ("failed", None, "no report"),
+        ("success", {"run_id": "run-1", "run_url": "", "state": "running"}, "started"),
+        ("failed", report(1, verdict="errored"), "errored"),
+        # As a version of Airflow stores what it was given as a text.
+        ("success", '{"verdict": "passed", "pass_rate": 1.0}', "passed"),
+    ],
+)
+def test_what_a_task_without_a_verdict_is_said_to_be(page, state, value, said):
+    page.add({"number": 1, "state": state, "xcoms": {"return_value": value}})
+    (row,) = rows(page.get())
+    assert text(row).startswith(f"{said} shop . test")
+
+
+def test_other_tasks_are_left_out_and_classes_made_of_ours_are_not(page):
+    page.add(
+        {"number": 1, "operator": "BashOperator", "xcoms": {"return_value": {"verdict": "passed"}}},
+        {"number": 2, "operator": "NightlyRunOperator"},
+        {"number": 3, "operator": "OmiliaRevokeRunOperator", "xcoms": {"return_value": {"verdict": "cancelled"}}},
+        {"number": 4, "xcoms": {"run_url": None}},
+    )
+    assert [re.findall("run-[0-9]", row)[0] for row in rows(page.get())] == ["run-2"]
+
+
+def test_every_operator_and_sensor_that_has_a_report_is_known():
+    assert operator_names() >= {
+        "EggplantStartExecutionOperator",
+        "FutureAGIExecuteTestRunOperator",
+        "FutureAGIRerunCallsOperator",
+        "OmiliaCreateRunOperator",
+        "EggplantExecutionSensor",
+        "EggplantRunProgressSensor",
+        "FutureAGITestExecutionSensor",
+        "OmiliaRunSensor",
+    }
+    assert not operator_names() & {"OmiliaRevokeRunOperator", "EggplantAbortExecutionOperator"}
+
+
+def test_only_dags_that_the_user_may_read_are_shown(page):
+    page.add({"number": 1}, {"number": 2, "dag": "secret_dag", "task": "secret_task"})
+    for path in ("", "tasks"):
+        assert "secret" not in page.get(path)
+        hidden, missing = (page.get(path, dag_id=dag_id) for dag_id in ("secret_dag", "nowhere"))
+        assert text(hidden) == text(missing)
+    assert "secret_task" not in page.get("", dag_id="secret_dag", task_id="secret_task")
+    page.manager.dag_ids.add("secret_dag")
+    for path in ("", "tasks"):
+        assert "secret_dag . secret_task" in page.get(path)
+
+
+def test_who_may_not_read_xcoms_sees_nothing(page):
+    page.add({"number": 1})
+    page.manager.xcoms = False
+    for path in ("/testruns/", "/testruns/tasks"):
+        reply = page.client.get(path)
+        assert reply.status_code == 403
+        assert "You may not read XComs" in reply.text
+        assert "shop" not in reply.text
+
+
+def test_who_is_not_logged_in_is_sent_to_the_login_and_back(page):
+    def nobody() -> None:
+        raise HTTPException(401, "Not authenticated")
+
+    page.app.dependency_overrides[get_user] = nobody
+    reply = page.client.get("/testruns/?dag_id=shop")
+    assert reply.status_code == 302
+    assert reply.headers["Location"].startswith("../api/v2/auth/login?next=http%3A%2F%2F127.0.0.1%2Ftestruns%2F")
+    assert reply.headers["Location"].endswith("%3Fdag_id%3Dshop")
+
+
+@pytest.mark.parametrize("path", ["", "tasks"])
+def test_names_are_escaped_and_nothing_may_be_loaded(page, path):
+    evil = report(1, (_EVIL,), run_id=_EVIL, platform=_EVIL, verdict="passed", url="javascript:alert(3)")
+    page.add({"number": 1, "task": "a", "xcoms": {"return_value": evil, "run_url": "javascript:alert(4)"}})
+    reply = page.client.get(f"/testruns/{path}")
+    tags = Tags()
+    tags.feed(reply.text)
+    assert not {"script", "img", "link", "iframe", "object"} & {tag for tag, _ in tags.seen}
+    assert "javascript:" not in reply.text
+    assert not [name for _, attributes in tags.seen for name in attributes if name.startswith("on") or name == "style"]
+    policy = reply.headers["Content-Security-Policy"]
+    (nonce,) = [attributes["nonce"] for tag, attributes in tags.seen if tag == "style"]
+    assert policy.startswith(f"default-src 'none'; style-src 'nonce-{nonce}';")
+    assert page.client.get(f"/testruns/{path}").headers["Content-Security-Policy"] != policy
+    assert reply.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pass_rate": "all", "duration": "long", "total": None, "failures": "none", "metrics": 3},
+        {"pass_rate": -4, "duration": -1, "failures": [1, {"name": 7}], "started_at": "yesterday", "url": 5},
+        {"pass_rate": True, "passed": [], "failures": None, "failures_left_out": "x", "url": "http://["},
+        {"verdict": "odd", "platform": None, "run_id": None, "started_at": "0001-01-01T00:00:00+14:00"},
+    ],
+)
+def test_a_report_of_another_shape_breaks_nothing(page, changes):
+    page.add({"number": 1, "xcoms": {"return_value": report(1) | changes}}, {"number": 2})
+    assert len(rows(page.get())) == 2
+    assert "nan" not in page.get("tasks")
+
+
+def test_the_cases_that_fail_most_often_are_counted_over_the_newest_runs(page):
+    for number in range(1, 26):
+        failing = ("often",) if number % 2 else ("often", "often", "rare") if number == 24 else ()
+        # Before the newest 20: does not count.
+        failing += ("long ago",) if number <= 5 else ()
+        page.add({"number": number, "xcoms": {"return_value": report(number, failing)}})
+    for html in (page.get("tasks"), page.get("", dag_id="shop", task_id="test")):
+        said = text(html)
+        assert f"11 of the last {NEWEST} Balance / often" in said
+        assert f"1 of the last {NEWEST} Balance / rare" in said
+        assert said.index("often") < said.index("rare")
+        assert "long ago" not in said
+        assert f"9 of the last {NEWEST} passed" in said
+
+
+def test_the_trend_has_a_mark_for_each_run_from_oldest_to_newest(page):
+    page.add(
+        {"number": 1, "xcoms": {"return_value": report(1, ("a", "b"))}},
+        {"number": 2, "state": "failed", "xcoms": {"return_value": None}},
+        {"number": 3},
+    )
+    html = page.get("tasks")
+    marks = re.findall(r"<title>(.*?)</title><(\w+) class=\"(\w+)\"", html[html.index("<svg") :])
+    assert marks == [
+        ("2026-11-01 00:01: failed, 50 %", "circle", "failed"),
+        ("2026-11-01 00:02: no report", "rect", "none"),
+        ("2026-11-01 00:03: passed, 100 %", "circle", "passed"),
+    ]
+    (line,) = re.findall(r'<polyline points="([^"]+)"', html)
+    heights = [float(point.split(",")[1]) for point in line.split()]
+    assert len(heights) == 2
+    assert heights[0] > heights[1]
+    assert text(html).count("1 of the last 2 passed") == 1
+
+
+def test_cases_that_a_report_leaves_out_are_owned_up_to(page):
+    page.add({"number": 1, "xcoms": {"return_value": report(1, ("a",), failures_left_out=3)}})
+    assert "1 run names only the first of the cases that failed." in text(page.get("tasks"))
+
+
+def test_pages_go_on_where_the_last_one_ended(page):
+    # All at one moment, so that the order is by what else tells runs apart; and mapped, so that it takes all of it.
+    page.add(
+        *(
+            {
+                "number": 1 + n // 40,
+                "map_index": n % 40,
+                "minute": 0,
+                "state": "deferred",
+                "xcoms": {"return_value": None},
+            }
+            for n in range(2 * RUNS + 7)
+        )
+    )
+    params: dict[str, str] = {}
+    seen: list[str] = []
+    sizes = []
+    while True:
+        html = page.get("", **params)
+        found = re.findall(r'href="\.\./dags/([^"]+)"', html)
+        sizes.append(len(found))
+        seen += found
+        params = page.older(html)
+        if not params:
+            break
+    assert sizes == [RUNS, RUNS, 7]
+    assert len(set(seen)) == 2 * RUNS + 7
+
+
+def test_pages_of_tasks_go_on_where_the_last_one_ended(page):
+    page.add(*({"number": n + 1, "task": f"task_{n}", "minute": n // 4} for n in range(2 * TASKS + 3)))
+    params: dict[str, str] = {}
+    seen: list[str] = []
+    while True:
+        html = page.get("tasks", **params)
+        seen += re.findall(r"task_id=(\w+)\">shop", html)
+        params = page.older(html)
+        if not params:
+            break
+    assert len(seen) == len(set(seen)) == 2 * TASKS + 3
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "x",
+        "[]",
+        "{}",
+        '["2026-11-01T00:00:00+00:00", 1, "t"]',
+        '["2026-11-01T00:00:00+00:00", true, "t", 1]',
+        '["then", 1, "t", 1]',
+        '["2026-11-01T00:00:00", 1, "t", 1]',
+        f'["2026-11-01T00:00:00+00:00", {10**30}, "t", 1]',
+    ],
+)
+def test_a_place_that_is_none_is_refused(page, before):
+    for path in ("/testruns/", "/testruns/tasks"):
+        reply = page.client.get(path, params={"before": before})
+        assert reply.status_code == 422
+        assert "not a place in the list" in reply.text
+
+
+def test_without_runs_it_says_what_will_be_here(page):
+    assert "No test runs yet." in page.get()
+    assert "No test runs yet." in page.get("tasks")
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "most"),
+    [
+        ("", {}, 3),
+        ("", {"dag_id": "dag_3"}, 3),
+        ("", {"dag_id": "dag_3", "task_id": "task_1"}, 3),
+        ("tasks", {}, 4),
+        ("tasks", {"dag_id": "dag_3"}, 4),
+    ],
+)
+def test_queries_are_few_whatever_is_stored(full: Callable[[], Page], path, params, most):
+    page = full()
+    began = datetime.now(UTC)
+    html = page.get(path, **params)
+    assert len(page.statements) <= most
+    assert all(" LIMIT " in each or "DISTINCT" in each or " IN (" in each for each in page.statements)
+    # Nor do the later pages take more.
+    older = page.older(html)
+    assert older or path == "tasks"
+    page.get(path, **older)
+    assert len(page.statements) <= most + ("task_id" in params) * 2
+    assert len(html) < 200_000
+    # Generous: it takes some tenths of a second.
+    assert (datetime.now(UTC) - began).total_seconds() < 20
+
+
+@pytest.fixture(scope="module")
+def full() -> Iterator[Callable[[], Page]]:
+    """10 000 reports of 20 DAGs with 3 tasks each, among 20 000 XComs of other tasks."""
+    page = Page()
+    page.manager.dag_ids = {f"dag_{n}" for n in range(20)}
+    for start in range(0, 10_000, 2000):
+        page.add(
+            *(
+                {
+                    "number": n + 1,
+                    "dag": f"dag_{n % 20}",
+                    "task": f"task_{n // 20 % 3}",
+                    "xcoms": {"return_value": report(n, ("one", "two") if n % 7 == 0 else ())},
+                }
+                for n in range(start, start + 2000)
+            )
+        )
+    with page.engine.begin() as connection:
+        others = [
+            {
+                "dag_id": "other",
+                "task_id": "t",
+                "run_id": str(n),
+                "dag_run_id": 100_000 + n,
+                "map_index": -1,
+                "key": "return_value",
+                "value": {"n": n},
+                "timestamp": _BEGAN,
+            }
+            for n in range(20_000)
+        ]
+        connection.execute(insert(XComModel.__table__), others)
+    with page.client:
+        yield lambda: page
+    page.engine.dispose()
+
+
+def test_airflow_finds_the_plugin():
+    entries = metadata.distribution("airflow-provider-testruns").entry_points
+    (entry,) = [each for each in entries if each.group == "airflow.plugins"]
+    assert entry.load() is ResultsPlugin
+    ResultsPlugin.validate()
+    (view,) = ResultsPlugin.external_views
+    # Framed views can't open tasks and platforms.
+    assert "url_route" not in view
+    assert (view["category"], view["href"]) == ("browse", "testruns/")
+    (app,) = ResultsPlugin.fastapi_apps
+    assert app["url_prefix"] == "/testruns"
+
+
+def test_the_plugin_is_light_as_every_process_of_airflow_loads_it():
+    code = (
+        "import sys, airflow.plugins_manager; before = set(sys.modules); import airflow_provider_testruns.plugin;"
+        "print(sorted(n for n in set(sys.modules) - before if not n.startswith('airflow_provider_testruns')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
