@@ -431,12 +431,12 @@ class OmiliaPlatform(Platform):
         :raises NotFoundError: when there is none.
         """
         project = project_id or ""
-        call = self.get_run_call(run_id, project)
-        if _kind(kind) is Kind.GENERATION:
-            call = self.get_generation(run_id, project).reading(
-                lambda reply: self._run(_generation(reply, run_id, project), Kind.GENERATION, project)
-            )
-        return (yield from ask(call))
+        if _kind(kind) is Kind.RUN:
+            return (yield from ask(self.get_run_call(run_id, project)))
+        generation: Call[Run] = self.get_generation(run_id, project).reading(
+            lambda reply: self._run(_generation(reply, run_id, project), Kind.GENERATION, project)
+        )
+        return (yield from ask(generation))
 
     def find_runs(  # type: ignore[override]  # a platform's own ids, in place of any
         self, since: datetime | None, project_id: str, kind: str = Kind.RUN.value

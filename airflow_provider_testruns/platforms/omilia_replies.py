@@ -202,16 +202,14 @@ class Artifact:
         :param now: the time by the platform's clock.
         """
         until = self.kept_until
-        made = f"made on {_day(self.created_at)}" if self.created_at is not None else "made at a time that is not known"
+        made = f"made on {_time(self.created_at)}" if self.created_at is not None else "made, nobody says when"
         if self.deleted_at is not None:
-            return f"was deleted on {_day(self.deleted_at)} ({made})"
+            return f"was deleted on {_time(self.deleted_at)}: it was {made}"
+        # The platform's own word counts most: its clock is not ours.
         if not self.is_expired and (until is None or until > now):
             return ""
-        if until is None:
-            return f"has expired ({made})"
-        # A platform that empties its storage early says so before the time is over.
-        over = f"expired on {_day(until)}" if until <= now else f"has expired before its time, {_day(until)}"
-        return f"{over} ({made}, kept for {timedelta(seconds=self.ttl or 0)})"
+        kept = f" and kept for {_span(self.ttl or 0.0)}, until {_time(until)}" if until is not None else ""
+        return f"has expired: it was {made}{kept}"
 
 
 def artifact_of(row: Fields) -> Artifact | None:
@@ -228,8 +226,13 @@ def artifact_of(row: Fields) -> Artifact | None:
     )
 
 
-def _day(moment: datetime) -> str:
+def _time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _span(seconds: float) -> str:
+    days, rest = divmod(seconds, 86_400)
+    return str(timedelta(seconds=seconds)) if rest else f"{days:g} days"
 
 
 def _progress(row: Fields) -> Progress | None:
