@@ -47,9 +47,10 @@ class EggplantRunProgressSensor(RunSensor):
 
     By ``run_id`` it does what :class:`EggplantExecutionSensor` does. By ``model_name`` it waits until every run of the
     model is over and returns them all, newest first, each as ``{platform, run_id, verdict, raw_state, url, started_at,
-    finished_at, duration}``; it fails (with ``soft_fail``: skips) when one did not pass. ``min_pass_rate`` is then the
-    least fraction of the runs that must have passed, and ``fail_on_no_tests`` has no effect. While the model has no
-    run there is nothing to see: that ends the wait with :class:`.NotFoundError` when it lasts for a minute.
+    finished_at, duration}``; it fails (with ``soft_fail``: skips) when one did not pass. Each run, by its id, is then
+    what a test case is otherwise, for ``min_pass_rate``, ``max_failures``, ``allowed_failures`` and ``junit_path``.
+    While the model has no run there is nothing to see: that ends the wait with :class:`.NotFoundError` when it lasts
+    for a minute.
 
     :param run_id: the run, as the start gave it. Exactly one of ``run_id`` and ``model_name`` must be given.
     :param model_name: the model's name, not its UUID.
@@ -113,27 +114,19 @@ class EggplantRunProgressSensor(RunSensor):
 
     def _judgement(self, report: RunReport) -> Judgement:
         """What a run, or the runs of a model together, mean."""
-        from airflow_provider_testruns.model import Judgement, Kind, Verdict
+        from dataclasses import replace
 
-        run = report.run
-        if run.kind is not Kind.MODEL:
-            return super()._judgement(report)
-        endings = [part.ending for part in run.parts]
-        passed, total = endings.count(Verdict.PASSED), len(endings)
-        if self.min_pass_rate is not None:
-            if passed / total >= self.min_pass_rate:
-                return Judgement(Verdict.PASSED)
-            why = f"{passed / total:.1%} of the runs passed ({passed} of {total})"
-            return Judgement(Verdict.FAILED, (f"{why}, below min_pass_rate {self.min_pass_rate:.1%}.",))
-        worst = next(
-            (verdict for verdict in (Verdict.FAILED, Verdict.ERRORED, Verdict.CANCELLED) if verdict in endings),
-            Verdict.PASSED,
-        )
-        if worst is Verdict.PASSED:
-            return Judgement(Verdict.PASSED)
-        counts = ", ".join(
-            f"{endings.count(verdict)} {verdict.value}"
-            for verdict in (Verdict.FAILED, Verdict.ERRORED, Verdict.CANCELLED)
-            if verdict in endings
-        )
-        return Judgement(worst, (f"Of {total} runs of model {run.run_id}, {passed} passed: {counts}.",))
+        from airflow_provider_testruns.model import Kind, Verdict
+
+        judgement = super()._judgement(report)
+        counted = self.min_pass_rate is not None or self.max_failures is not None
+        if report.run.kind is not Kind.MODEL or judgement.verdict is Verdict.PASSED or counted:
+            return judgement
+        # As cases, runs only pass or not. When none of them failed its tests, the sensor must not say that one did.
+        allowed = {case.name for case in judgement.allowed}
+        endings = [part.ending for part in report.run.parts if part.run_id not in allowed]
+        bad = [each for each in (Verdict.FAILED, Verdict.ERRORED, Verdict.CANCELLED) if each in endings]
+        counts = ", ".join(f"{endings.count(each)} {each.value}" for each in bad)
+        passed, total = endings.count(Verdict.PASSED), len(report.run.parts)
+        said = f"Of {total} runs of model {report.run.run_id}, {passed} passed: {counts}."
+        return replace(judgement, verdict=bad[0], reasons=(said, *judgement.reasons[1:]))

@@ -115,6 +115,11 @@ class Task:
         self._first_reschedule: datetime | None = None
         self.context: Any = {
             "ti": SimpleNamespace(
+                dag_id="dag",
+                run_id="manual",
+                task_id="task",
+                map_index=-1,
+                try_number=1,
                 max_tries=1,
                 start_date=None,
                 xcom_push=self._push,
@@ -519,12 +524,26 @@ def test_one_run_that_did_not_pass_fails_the_sensor_or_skips_it_in_every_mode(
 
 
 @MODE
-def test_min_pass_rate_is_about_the_runs(control: Control, mode: str) -> None:
-    for ending in ("passed", "passed", "passed", "errored"):
-        control.add_runs("eggplant", "Checkout", ending=ending, duration=0.1)
-    assert len(Task().run(sensor(mode, model_name="Checkout", min_pass_rate=0.75))) == 4
-    with pytest.raises(RunFailedError, match=r"75.0% of the runs passed \(3 of 4\), below min_pass_rate 80.0%"):
-        Task().run(sensor(mode, model_name="Checkout", min_pass_rate=0.8))
+def test_the_gates_are_about_the_runs(control: Control, mode: str, tmp_path: Path) -> None:
+    for _ in range(3):
+        control.add_runs("eggplant", "Checkout", duration=0.1, age=60)
+    errored, cancelled = (
+        control.add_runs("eggplant", "Checkout", ending=ending, duration=0.1, age=30)[0]
+        for ending in ("errored", "cancelled")
+    )
+    assert len(Task().run(sensor(mode, model_name="Checkout", min_pass_rate=0.6))) == 5
+    with pytest.raises(RunFailedError, match=r"60.0% \(3 of 5\) is below min_pass_rate 70.0%"):
+        Task().run(sensor(mode, model_name="Checkout", min_pass_rate=0.7))
+    assert len(Task().run(sensor(mode, model_name="Checkout", max_failures=2))) == 5
+    with pytest.raises(RunFailedError, match="max_failures is 1"):
+        Task().run(sensor(mode, model_name="Checkout", max_failures=1))
+    assert (
+        len(Task().run(sensor(mode, model_name="Checkout", allowed_failures=[errored, f"Checkout/{cancelled}"]))) == 5
+    )
+    junit = tmp_path / "runs.xml"
+    with pytest.raises(RunCancelledError, match="Of 5 runs of model Checkout, 3 passed: 1 cancelled"):
+        Task().run(sensor(mode, model_name="Checkout", allowed_failures=[errored], junit_path=str(junit)))
+    assert all(f'<testcase name="{run["run_id"]}"' in junit.read_text() for run in control.runs("eggplant"))
 
 
 @GENERATION
@@ -609,10 +628,8 @@ def test_arguments_are_checked_before_any_request(
 
 
 def test_ids_and_paths_are_templated() -> None:
-    assert set(EggplantStartTestConfigurationOperator.template_fields) == {
-        "test_config_id",
-        "artifacts_path",
-        "eggplant_conn_id",
-    }
-    assert set(EggplantAbortExecutionOperator.template_fields) == {"execution_id", "eggplant_conn_id"}
-    assert set(EggplantRunProgressSensor.template_fields) == {"run_id", "model_name", "limit", "eggplant_conn_id"}
+    shared = {"eggplant_conn_id"}
+    assert set(EggplantAbortExecutionOperator.template_fields) == {"execution_id"} | shared
+    shared |= {"junit_path"}
+    assert set(EggplantStartTestConfigurationOperator.template_fields) >= {"test_config_id", "artifacts_path"} | shared
+    assert set(EggplantRunProgressSensor.template_fields) >= {"run_id", "model_name", "limit"} | shared
