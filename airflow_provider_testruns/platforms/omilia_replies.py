@@ -222,7 +222,7 @@ def artifact_of(row: Fields) -> Artifact | None:
         artifact.optional_number("ttl"),
         artifact.flag("isExpired", default=False),
         # ``deleted_at`` in the table, ``deletedAt`` in the samples.
-        artifact.moment("deletedAt"),
+        artifact.moment("deletedAt", "deleted_at"),
     )
 
 

@@ -17,6 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
 from airflow_provider_testruns.hooks.files import as_zip, require_zip, save
+from airflow_provider_testruns.transport import progress
 
 pytestmark = pytest.mark.unit
 
@@ -161,6 +162,29 @@ def test_half_an_upload_is_taken_away_again(storage, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         save(f"{_REMOTE}/a.zip", _writes(b"whole"), name="x")
     assert storage.find("/") == []
+
+
+def test_a_storage_that_can_upload_in_small_pieces_does(storage, monkeypatch):
+    held = []
+
+    def put(local, remote, callback, chunksize=50 * 2**20, max_concurrency=10):
+        """As that of S3: so many pieces are in memory at a time."""
+        held.append(chunksize * max_concurrency)
+        storage.pipe(remote, Path(local).read_bytes())
+
+    monkeypatch.setattr(storage, "put_file", put)
+    save(f"{_REMOTE}/a.zip", _writes(b"whole"), name="x")
+    assert storage.cat("/store/a.zip") == b"whole"
+    assert len(held) == 1
+    assert held[0] < 32 * 2**20
+
+
+def test_object_storage_says_how_far_it_is(storage, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "STEP", 1_000_000)
+    monkeypatch.setattr(storage, "blocksize", 1_000_000)
+    with caplog.at_level(logging.INFO):
+        save(f"{_REMOTE}/a.raw", _writes(bytes(4_000_000)), name="x")
+    assert f"Copied to {_REMOTE}/a.raw: 2.0 of 4.0 MB" in caplog.messages
 
 
 def test_a_zip_file_is_uploaded_as_it_is(tmp_path):

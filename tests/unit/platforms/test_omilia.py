@@ -935,6 +935,16 @@ def test_a_generation_among_rows_that_cannot_be_read():
 # Cancelling
 
 
+@pytest.mark.parametrize(
+    ("given", "revocable"), [({"isRevocable": True}, True), ({"isRevocable": False}, False), ({}, True)]
+)
+def test_only_a_plain_no_makes_a_run_not_revocable(given, revocable):
+    row = run_json(status="STARTED")
+    del row["isRevocable"]
+    run, said = Wire({GET_RUN: data([{**row, **given}])}).ask(platform.get_revocable_run(RUN))
+    assert (run.raw_state, said) == ("STARTED", revocable)
+
+
 def test_a_run_that_goes_on_is_revoked():
     wire = Wire({GET_RUN: data(run_json(status="STARTED")), REVOKE: reply(status=204)})
     wire.run(platform.cancel_run(RUN, project_id=PROJECT))
@@ -1330,3 +1340,89 @@ def test_the_template():
 def test_a_template_that_cannot_be_right(template):
     with pytest.raises(ConfigurationError, match="run_url_template"):
         OmiliaHook.make_platform(connection({"run_url_template": template}))
+
+
+# Artifacts
+
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def artifact_json(**more: Any) -> dict[str, Any]:
+    return {
+        "artifactId": "86828048-9e69-4f3f-a053-80daad7ecd66",
+        "name": "x_artifacts.zip",
+        "createdAt": "2023-04-10T14:24:41.144837",
+        "deletedAt": None,
+        "ttl": 604800,
+        "isExpired": True,
+        "runId": RUN,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "now", "why"),
+    [
+        # As in the sample of the generations.
+        (
+            {},
+            NOW,
+            "has expired: it was made on 2023-04-10 14:24:41 UTC and kept for 7 days, until 2023-04-17 14:24:41 UTC",
+        ),
+        # Gone by ttl, whatever isExpired says.
+        (
+            {"isExpired": False, "ttl": 90},
+            NOW,
+            "has expired: it was made on 2023-04-10 14:24:41 UTC and kept for 0:01:30, until 2023-04-10 14:26:11 UTC",
+        ),
+        ({"isExpired": False}, datetime(2023, 4, 17, 14, 24, 40, tzinfo=UTC), ""),
+        ({"isExpired": False, "ttl": None}, NOW, ""),
+        ({"ttl": None}, NOW, "has expired: it was made on 2023-04-10 14:24:41 UTC"),
+        ({"createdAt": None}, NOW, "has expired: it was made, nobody says when"),
+        (
+            {"isExpired": False, "ttl": 10**15},
+            NOW,
+            "",
+        ),
+        (
+            {"deletedAt": "2023-04-12T10:00:00", "isExpired": False},
+            datetime(2023, 4, 13, tzinfo=UTC),
+            "was deleted on 2023-04-12 10:00:00 UTC: it was made on 2023-04-10 14:24:41 UTC",
+        ),
+        # The table's spelling.
+        ({"deletedAt": None, "deleted_at": "2023-04-12T10:00:00"}, NOW, "was deleted on 2023-04-12 10:00:00 UTC"),
+    ],
+)
+def test_why_an_artifact_is_gone(more, now, why):
+    wire = Wire({GET_RUN: data([run_json(artifact=artifact_json(**more))])})
+    run, artifact = wire.run(platform.find_artifact(Kind.RUN, RUN))
+    assert run.run_id == RUN
+    said = artifact.why_gone(now)
+    assert said.startswith(why)
+    assert bool(said) == bool(why)
+
+
+def test_the_artifact_of_a_generation_is_found_in_its_project():
+    row = generation_json(artifact=artifact_json())
+    answers = {f"GET /api/projects/{PROJECT}/generations/": data([row])}
+    run, artifact = Wire(answers).run(platform.find_artifact(Kind.GENERATION, row["runId"], PROJECT))
+    assert (run.kind, artifact.is_expired) == (Kind.GENERATION, True)
+    assert Wire(answers).run(platform.find_artifact(Kind.GENERATION, RUN, PROJECT)) is None
+
+
+def test_the_artifact_of_a_generation_is_found_without_its_project():
+    row = generation_json(artifact=None)
+    projects = [project_json(id=f"p-{number}") for number in range(40)]
+    answers = {"GET /api/projects/": data(projects), "GET /api/projects/p-3/generations/": data([row])}
+    wire = Wire(answers)
+    run, artifact = wire.run(platform.find_artifact(Kind.GENERATION, row["runId"]))
+    assert (run.context["project_id"], artifact) == (PROJECT, None)
+    assert len(wire.asked) == 5
+    wire = Wire(answers)
+    assert wire.run(platform.find_artifact(Kind.GENERATION, RUN)) is None
+    assert len(wire.asked) == 26, "an error is not worth hundreds of requests"
+
+
+def test_a_log_that_is_not_there_yet_has_no_lines():
+    assert Wire({}).run(platform.read_log(run_as())) == []
