@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
 if TYPE_CHECKING:
     from junitparser.junitparser import FinalResult
-    from junitparser.xunit2 import JUnitXml, TestCase, TestSuite
+    from junitparser.xunit2 import JUnitXml, TestCase
 
     from airflow_provider_testruns.hooks.files import Place
 
@@ -109,40 +109,39 @@ def build(
         by_suite.setdefault(case.suite, []).append(case)
 
     root = JUnitXml(_clean(title))
-    failures = 0
-    sums = [0, 0, 0]
+    root.tests, root.failures, root.errors = 0, 0, 0
     seconds = 0.0
-    first: TestSuite | None = None
     for name, cases in by_suite.items():
         suite = TestSuite(_clean(name or title))
-        elements = [_case(case, run.platform, case in allowed) for case in cases]
+        tests, failures, errors = len(cases), sum(_is_failure(case, allowed) for case in cases), 0
+        passed = sum(case.outcome is Outcome.PASSED for case in cases)
+        suite.skipped = tests - failures - passed
+        if not name:
+            if run.started_at is not None:
+                suite.timestamp = utc(run.started_at).strftime("%Y-%m-%dT%H:%M:%S")
+            for key, value in _properties(report, judgement, about or {}):
+                suite.add_property(_clean(key), _clean(value))
+            itself = _run_itself(report, judgement, error, any(_is_failure(case, allowed) for case in report.cases))
+            if itself is not None:
+                element, is_error = itself
+                suite.append(element)
+                tests, failures, errors = tests + 1, failures + (not is_error), errors + is_error
         # Not add_testcases(), which counts all over again by reading the elements.
-        suite.extend(elements)
-        counts = _count(cases, allowed)
+        suite.extend([_case(case, run.platform, case in allowed) for case in cases])
+        suite.tests, suite.failures, suite.errors = tests, failures, errors
         took = sum(_seconds(case.duration) or 0.0 for case in cases)
-        _total(suite, counts, took)
-        first = first or suite
-        failures += counts[1]
-        sums = [before + more for before, more in zip(sums, counts[:3], strict=True)]
-        seconds += took
+        suite.time = round(took, 3)
         root.append(suite)
-    assert first is not None
-    for key, value in _properties(report, judgement, about or {}):
-        first.add_property(_clean(key), _clean(value))
-    if run.started_at is not None:
-        first.timestamp = utc(run.started_at).strftime("%Y-%m-%dT%H:%M:%S")
-    itself = _run_itself(report, judgement, error, failures=failures)
-    if itself is not None:
-        element, is_error = itself
-        first.append(element)
-        first.tests += 1
-        first.errors += is_error
-        first.failures += not is_error
-        sums = [sums[0] + 1, sums[1] + (not is_error), sums[2] + is_error]
-    root.tests, root.failures, root.errors = sums
+        root.tests, root.failures, root.errors = root.tests + tests, root.failures + failures, root.errors + errors
+        seconds += took
     whole = _seconds(report.duration)
     root.time = round(seconds, 3) if whole is None else whole
     return root
+
+
+def _is_failure(case: CaseResult, allowed: frozenset[CaseResult]) -> bool:
+    """Whether a case is a failure in the file."""
+    return case.outcome is Outcome.FAILED and case not in allowed
 
 
 def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
@@ -161,17 +160,18 @@ def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
         result = Failure(_line("", case.message, what), case.outcome.value)
     else:
         result = Skipped(_line("", case.message, what), case.outcome.value)
-    if case.message.strip():
-        result.text = _clean(case.message)
+    # Never empty: some readers take a result without a text for none.
+    result.text = _clean(case.message) if case.message.strip() else what
     element.append(result)
     return element
 
 
 def _run_itself(
-    report: RunReport, judgement: Judgement | None, error: BaseException | None, *, failures: int
+    report: RunReport, judgement: Judgement | None, error: BaseException | None, failed: bool
 ) -> tuple[TestCase, bool] | None:
     """The run as a test case, where its cases don't show what it amounts to.
 
+    :param failed: whether one of its cases is a failure in the file.
     :return: the case, and whether it is an error rather than a failure.
     """
     from junitparser import Error, Failure
@@ -182,7 +182,7 @@ def _run_itself(
     if judgement is None:
         said = str(error) if error is not None else "The run could not be judged."
         result, is_error = Error(_line("", said, ""), type(error).__name__ if error is not None else "unknown"), True
-    elif judgement.verdict is Verdict.FAILED and not failures:
+    elif judgement.verdict is Verdict.FAILED and not failed:
         said, is_error = "\n".join(judgement.reasons), False
         result = Failure(_line("", said, "failed"), judgement.verdict.value)
     elif judgement.verdict in (Verdict.ERRORED, Verdict.CANCELLED):
@@ -194,18 +194,6 @@ def _run_itself(
     case = TestCase(_clean(f"run {run.run_id}".rstrip()), _clean(run.platform), _seconds(report.duration))
     case.append(result)
     return case, is_error
-
-
-def _count(cases: Sequence[CaseResult], allowed: frozenset[CaseResult]) -> tuple[int, int, int, int]:
-    """All, failures, errors, skipped."""
-    failures = sum(case.outcome is Outcome.FAILED and case not in allowed for case in cases)
-    passed = sum(case.outcome is Outcome.PASSED for case in cases)
-    return len(cases), failures, 0, len(cases) - failures - passed
-
-
-def _total(suite: TestSuite, counts: tuple[int, int, int, int], seconds: float) -> None:
-    suite.tests, suite.failures, suite.errors, suite.skipped = counts
-    suite.time = round(seconds, 3)
 
 
 def _properties(report: RunReport, judgement: Judgement | None, about: Mapping[str, Any]) -> list[tuple[str, str]]:
