@@ -17,6 +17,9 @@ _TIMEOUT = {
     "description": "How long one request may take, from 1 to 600 seconds. Default: 30.",
     "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 600, "default": 30},
 }
+#: Addresses have their ports in them. The field is there since the button "Test" of Airflow 3.3 fails without a port
+#: (apache/airflow#73298); 0 serves, and is left out when the connection is read.
+_PORT = "0, or the port if the address has none"
 _AUTH_URL = {
     "label": "Token URL",
     "description": "The whole address of the token endpoint, where it is not the usual one below the host.",
@@ -64,7 +67,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": f"{_PACKAGE}.hooks.eggplant.EggplantHook",
                 "hook-name": names["eggplant"],
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "port", "extra"],
+                    "hidden-fields": ["schema", "extra"],
                     "relabeling": {
                         "host": "DAI address",
                         "login": "Client ID (client_id)",
@@ -72,7 +75,9 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "placeholders": {
                         "host": "https://dai.example.com:8000",
+                        "port": _PORT,
                         "login": "from the file of System > API Access > Add New",
+                        "password": "from the same file",
                     },
                 },
                 "conn-fields": {
@@ -90,9 +95,10 @@ def get_provider_info() -> dict[str, Any]:
                     "timeout": _TIMEOUT,
                     "poll_endpoint": _text(
                         "Poll endpoint",
-                        "Pins the call that runs are polled with. Empty: each is tried, and what answers is"
+                        "Pins the call that runs are polled with. Automatic: each is tried, and what answers is"
                         " remembered.",
-                        enum=["progress", "executions", "ai_executions", "runs", "", None],
+                        enum=[None, "progress", "executions", "ai_executions", "runs"],
+                        values_display={"null": "automatic"},
                     ),
                     "run_url_template": _text(
                         "Link to a run",
@@ -106,9 +112,13 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": f"{_PACKAGE}.hooks.futureagi.FutureAGIHook",
                 "hook-name": names["futureagi"],
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "port", "login", "extra"],
+                    "hidden-fields": ["schema", "login", "extra"],
                     "relabeling": {"host": "API address", "password": "API key"},
-                    "placeholders": {"host": "https://api.futureagi.com"},
+                    "placeholders": {
+                        "host": "https://api.futureagi.com",
+                        "port": _PORT,
+                        "password": "from Settings > API keys",
+                    },
                 },
                 "conn-fields": {
                     "secret_key": _text(
@@ -132,7 +142,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": f"{_PACKAGE}.hooks.omilia.OmiliaHook",
                 "hook-name": names["omilia"],
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "port", "extra"],
+                    "hidden-fields": ["schema", "extra"],
                     "relabeling": {
                         "host": "Testing Studio address",
                         "login": "User name or client id",
@@ -140,7 +150,9 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "placeholders": {
                         "host": "https://us1-m.ocp.ai/testing-studio",
+                        "port": _PORT,
                         "login": "empty with a bearer token or a personal access token",
+                        "password": "empty with a personal access token",
                     },
                 },
                 "conn-fields": {
@@ -152,8 +164,10 @@ def get_provider_info() -> dict[str, Any]:
                     ),
                     "grant_type": _text(
                         "Grant type",
-                        "password (user name and password, the default) or client_credentials (client id and secret).",
-                        enum=["password", "client_credentials", "", None],
+                        "password (user name and password) or client_credentials (client id and secret). Automatic:"
+                        " password, or none with a token.",
+                        enum=[None, "password", "client_credentials"],
+                        values_display={"null": "automatic"},
                     ),
                     "realm": _text(
                         "Realm",

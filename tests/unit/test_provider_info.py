@@ -141,6 +141,15 @@ def test_secret_extras_are_hidden_and_the_others_are_not(platform):
 
 
 @pytest.mark.parametrize("platform", _PLATFORMS)
+def test_the_port_is_offered_as_airflow_s_test_button_needs_it_and_0_is_none(platform):
+    behaviour = _TYPES[platform]["ui-field-behaviour"]
+    assert "port" not in behaviour["hidden-fields"]
+    assert behaviour["placeholders"]["port"].startswith("0,")
+    conn = Connection(conn_id="c", conn_type=platform, host="https://api.example.com", port=0)
+    assert Settings.read(conn, {}).base_url == "https://api.example.com"
+
+
+@pytest.mark.parametrize("platform", _PLATFORMS)
 def test_a_form_that_is_saved_as_it_opens_is_a_good_connection(platform):
     defaults = {
         name: field["schema"]["default"]
@@ -153,7 +162,7 @@ def test_a_form_that_is_saved_as_it_opens_is_a_good_connection(platform):
 
 
 def test_the_choices_of_forms_are_those_of_the_hooks():
-    empty = {"", None}
+    empty = {None}
     assert set(_TYPES["eggplant"]["conn-fields"]["poll_endpoint"]["schema"]["enum"]) == {*POLL_ENDPOINTS, *empty}
     grants = set(_TYPES["omilia"]["conn-fields"]["grant_type"]["schema"]["enum"]) - empty
     omilia = hook_class("omilia")
