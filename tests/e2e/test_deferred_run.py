@@ -226,9 +226,9 @@ def test_no_secret_is_left_in_the_database_or_the_logs(world: World) -> None:
             places[f"table {table}"] = repr(connection.execute(f'SELECT * FROM "{table}"').fetchall())
     assert "omilia_default" in places["table rendered_task_instance_fields"]
     assert any("Result of run" in text for text in places.values())
-    # Every secret of the sandbox's connections and every token that it hands out has this word in it.
-    assert all("canary" in token for token in issued)
-    assert [place for place, text in places.items() if "canary" in text] == []
+    # Every secret of the sandbox's connections and every token that it hands out begins with these words.
+    assert all("sandbox-canary" in token for token in issued)
+    assert [place for place, text in places.items() if "sandbox-canary" in text] == []
 
 
 def until(done: Callable[[], bool], what: str, within: float = 60.0) -> None:
