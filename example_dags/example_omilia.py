@@ -44,6 +44,7 @@ with DAG(
             description="Only test cases of this group; empty for all.",
             type=["string", "null"],
             enum=["accounts", "payments", None],
+            values_display={"null": "all"},
         ),
         "utterance": Param(
             None,

@@ -149,7 +149,7 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         hook = self._hook = self.make_hook()
         deadline = self._deadline(context)
         starter = self._starter = self._new_starter(context, hook)
-        self.log.info("Using connection %r (%s).", self.conn_id, hook.settings.base_url)
+        self.log.info("Using connection %r: %s", self.conn_id, hook.settings.base_url)
         try:
             obtained = hook.client.run(starter.obtain(self.start_arguments()))
         except StartSupersededError:

@@ -174,7 +174,7 @@ class EggplantAbortExecutionOperator(PlatformOperator):
 
         execution_id = required_id("execution_id", self.execution_id)
         hook = self.make_hook()
-        self.log.info("Using connection %r (%s).", self.conn_id, hook.settings.base_url)
+        self.log.info("Using connection %r: %s", self.conn_id, hook.settings.base_url)
         run: Run | None = None
         try:
             run = hook.get_run(execution_id)

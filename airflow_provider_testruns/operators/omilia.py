@@ -203,7 +203,7 @@ class _OmiliaOperator(PlatformOperator):
 
     def _connect(self) -> OmiliaHook:
         hook = cast("OmiliaHook", self.make_hook())
-        self.log.info("Using connection %r (%s).", self.conn_id, hook.settings.base_url)
+        self.log.info("Using connection %r: %s", self.conn_id, hook.settings.base_url)
         return hook
 
 

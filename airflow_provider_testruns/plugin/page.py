@@ -130,7 +130,8 @@ def runs_page(
         body = (
             '<table><thead><tr><th>Verdict</th><th>DAG and task</th><th>Platform</th><th class="n">Passed</th>'
             '<th class="n">Not passed</th><th class="n">Total</th><th class="n">Pass rate</th>'
-            f'<th class="n">Duration</th><th>Started (UTC)</th><th>Links</th></tr></thead><tbody>{cells}</tbody></table>'
+            '<th class="n">Duration</th><th>Started (UTC)</th><th>Links</th></tr></thead>'
+            f"<tbody>{cells}</tbody></table>"
         )
     else:
         body = _nothing(first)

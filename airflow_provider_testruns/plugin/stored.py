@@ -44,7 +44,7 @@ class StoredRun:
     :param map_index: -1 for a task that is not mapped.
     :param dag_run_id: the DAG run's number.
     :param state: the task instance's state, in Airflow's words.
-    :param seen_at: when the task said where its run is.
+    :param seen_at: when the task last said where its run is: at its start, and once more when the try has ended.
     :param url: the run's page on its platform; empty where there is none.
     :param report: the task's report; ``None`` while there is none.
     """

@@ -22,7 +22,7 @@ _ERRORS: dict[Verdict, type[RunEndedError]] = {
 
 
 def table(report: RunReport, judgement: Judgement) -> str:
-    """The result as a small table, with the first failed cases below it."""
+    """The result as a small table; of a pass with the first failed cases below it."""
     run, counts = report.run, report.counts
     rows = [("verdict", judgement.verdict.value), ("state", run.raw_state)]
     if counts is not None:
@@ -48,7 +48,9 @@ def table(report: RunReport, judgement: Judgement) -> str:
     width = max(len(label) for label, _ in rows)
     lines = [f"Result of run {run.run_id}:"]
     lines += [f"  {label:<{width}}  {value}" for label, value in rows]
-    lines += _failures(report, judgement)
+    if judgement.verdict is Verdict.PASSED:
+        # Otherwise they are in the message that the task fails with, which is the next thing in its log.
+        lines += _failures(report, judgement)
     lines += [f"  note: {shorten(note, MAX_MESSAGE)}" for note in judgement.notes]
     return "\n".join(lines)
 

@@ -144,7 +144,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
 
         run = self.watched_run()
         self._wait = Wait(run, deadline, self.poke_interval, self.log)
-        self.log.info("Using connection %r (%s).", self.conn_id, self._hook.settings.base_url)
+        self.log.info("Using connection %r: %s", self.conn_id, self._hook.settings.base_url)
         return self._wait
 
     def _look(self, context: Context, wait: Wait) -> WaitEnd | None:

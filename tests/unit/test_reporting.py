@@ -18,6 +18,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import (
     CaseResult,
     Counts,
+    Gates,
     Judgement,
     Metric,
     Outcome,
@@ -185,10 +186,16 @@ def test_the_table():
             "  duration     90.5 s",
             "  depth        nothing scored",
             "  tone         0.851",
-            "  failed: smoke / pays: step 3: expected 'yes', found 'no'",
-            "  unavailable: waits: no line",
         ]
     )
+
+
+def test_failed_cases_are_told_once_in_the_table_or_in_the_message():
+    failing, forgiving = (assess(_REPORT, Gates(min_pass_rate=rate)) for rate in (1.0, 0.1))
+    named = "failed: smoke / pays"
+    assert (named in table(_REPORT, failing), named in digest(_REPORT, failing)) == (False, True)
+    # A pass has no message.
+    assert named in table(_REPORT, forgiving)
 
 
 def test_the_table_of_a_pass_is_short():

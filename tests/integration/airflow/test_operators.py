@@ -213,7 +213,7 @@ def test_the_log_tells_the_story_in_order(outcomes: dict[bool, Outcome], platfor
     done = outcomes[deferrable].tasks[f"{platform}_failed"]
     run_id, url = done.result["run_id"], done.result["url"]
     story = [
-        rf"Using connection '{platform}_default' \(http://127\.0\.0\.1:\d+/{platform}\)\.",
+        rf"Using connection '{platform}_default': http://127\.0\.0\.1:\d+/{platform}",
         rf"Started .*: run {run_id}\.",
         re.escape(f"The run: {url}"),
         rf"Run {run_id} is (queued|running) \(\w+.*\)\.",
