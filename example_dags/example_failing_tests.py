@@ -2,7 +2,8 @@
 ### When tests fail
 
 The regression suites have test cases that fail, so the run's task fails: its message, the last thing in its log, names
-them. The report is in XCom all the same: `tell_the_team` reads it, while `release` is never reached.
+them. The report is in XCom all the same: `tell_the_team` reads it, while `release` is never reached. So does the
+notifier of the task, which needs no task of its own; any of Airflow's notifiers (mail, chat, pager) takes its place.
 
 The ids are those of the sandbox (`python -m airflow_provider_testruns.sandbox`): put your own in their place.
 """
@@ -11,9 +12,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG, Param, TriggerRule, task
+from airflow.sdk import DAG, BaseNotifier, Param, TriggerRule, task
 
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
+
+#: The report is the task's return value. There is none when the run could not be judged.
+MESSAGE = """\
+{% set report = ti.xcom_pull() %}\
+{% if report %}\
+{{ report.platform }} tests {{ report.verdict }}: {{ report.passed }} of {{ report.total }} passed, {{ report.url }}
+{% for case in report.failures %}\
+* {{ case.name }}: {{ case.message }}
+{% endfor %}\
+{% else %}\
+{{ ti.task_id }} did not get as far as a result: {{ exception }}
+{% endif %}"""
+
+
+class LogNotifier(BaseNotifier):
+    """Stands for your notifier.
+
+    :param message: what it says; templated.
+    """
+
+    template_fields = ("message",)
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self.message = message
+
+    def notify(self, context: Any) -> None:
+        """Say it, to the task's log."""
+        self.log.info("Notification:\n%s", self.message)
+
 
 with DAG(
     dag_id="example_failing_tests",
@@ -30,6 +61,7 @@ with DAG(
             description="Only test cases of this group; empty for all.",
             type=["string", "null"],
             enum=["accounts", "payments", None],
+            values_display={"null": "all"},
         ),
     },
 ) as dag:
@@ -43,6 +75,7 @@ with DAG(
         retries=2,
         retry_delay=10,
         retry_failed_runs=False,
+        on_failure_callback=LogNotifier(MESSAGE),
     )
 
     @task(trigger_rule=TriggerRule.ONE_FAILED)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, AssetAll
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
@@ -25,6 +25,7 @@ FILES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
 NAMES = [file.stem for file in FILES]
 #: Values that the forms must not let through.
 NONSENSE = [
+    ("example_asset_results", "known_failures", "transfer_*"),
     ("example_eggplant", "model_id", "Checkout"),
     ("example_eggplant", "model_id", None),
     ("example_eggplant", "test_case_id", 0),
@@ -78,6 +79,7 @@ def load(monkeypatch: pytest.MonkeyPatch):
 
 def test_all_examples_are_here() -> None:
     assert NAMES == [
+        "example_asset_results",
         "example_eggplant",
         "example_eggplant_nightly",
         "example_failing_tests",
@@ -158,3 +160,12 @@ def test_the_pool_of_the_nightly_runs_is_one_that_the_demo_makes(load) -> None:
     assert (
         f"pools set --include-deferred {run_model.partial_kwargs['pool']} " in load("example_eggplant_nightly").doc_md
     )
+
+
+def test_the_assets_example_is_two_dags_and_an_asset() -> None:
+    path = next(file for file in FILES if file.stem == "example_asset_results")
+    found = runpy.run_path(str(path))
+    tests, release = found["dag"], found["release_dag"]
+    assert release.dag_id == "example_asset_results_release"
+    assert tests.get_task("voice_tests").outlets == [found["voice_tests"]]
+    assert release.timetable.asset_condition == AssetAll(found["voice_tests"])

@@ -1,0 +1,109 @@
+"""Results that leave their DAG, under a real scheduler and triggerer: by an asset, by lineage, by a notifier."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_testruns.sandbox.server import SandboxServer
+from demo.airflow import LocalAirflow
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+TESTS, RELEASE, FAILING = "example_asset_results", "example_asset_results_release", "example_failing_tests"
+
+
+@dataclass
+class World:
+    """Airflow when all is over, and the events that its OpenLineage provider has written."""
+
+    airflow: LocalAirflow
+    dag_runs: dict[str, str]
+    lineage: Path
+
+    def events(self, dag_id: str, task_id: str, kind: str) -> list[dict[str, Any]]:
+        """The OpenLineage events of a task, of one kind."""
+        found = [json.loads(line) for line in self.lineage.read_text().splitlines()]
+        return [event for event in found if (event["job"]["name"], event["eventType"]) == (f"{dag_id}.{task_id}", kind)]
+
+    def report(self, dag_id: str, task_id: str) -> Any:
+        """What a task returned."""
+        return self.airflow.api.xcom(dag_id, self.dag_runs[dag_id], task_id)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("results")
+    dags = folder / "dags"
+    dags.mkdir()
+    for name in (TESTS, FAILING):
+        shutil.copy(EXAMPLES / f"{name}.py", dags)
+    lineage = folder / "events.jsonl"
+    options = {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(lineage), "append": True})
+    }
+    with (
+        SandboxServer(run_seconds=12.0) as sandbox,
+        LocalAirflow(folder / "airflow", dags=dags, connections=sandbox.connections(), options=options) as airflow,
+    ):
+        airflow.wait_for_dags([TESTS, RELEASE, FAILING])
+        dag_runs = {dag_id: airflow.api.trigger(dag_id) for dag_id in (TESTS, FAILING)}
+        for dag_id, run_id in list(dag_runs.items()):
+            airflow.wait_for_run(dag_id, run_id)
+        # Nobody triggers this one but the asset.
+        until = time.monotonic() + 120
+        while RELEASE not in dag_runs:
+            assert time.monotonic() < until, "the asset's event has triggered nothing"
+            time.sleep(0.5)
+            dag_runs |= {run["dag_id"]: run["dag_run_id"] for run in airflow.api.all_dag_runs()}
+        airflow.wait_for_run(RELEASE, dag_runs[RELEASE])
+        yield World(airflow, dag_runs, lineage)
+
+
+def test_a_dag_that_an_asset_triggers_reads_the_result_from_its_event(world: World) -> None:
+    run = world.airflow.api.dag_run(RELEASE, world.dag_runs[RELEASE])
+    assert (run["run_type"], run["state"]) == ("asset_triggered", "success")
+    report = world.report(TESTS, "voice_tests")
+    assert report["verdict"] == "passed"
+    names = ("platform", "run_id", "url", "raw_state", "verdict", "total", "passed", "failed", "unavailable", "not_run")
+    expected = {name: report[name] for name in (*names, "pass_rate")}
+    assert world.report(RELEASE, "release") == [{**expected, "state": "finished"}]
+    said = [line.get("event") for line in world.airflow.api.log(RELEASE, world.dag_runs[RELEASE], "release")]
+    assert f"{report['passed']} of {report['total']} passed (100%): {report['url']}" in said
+
+
+def test_lineage_has_the_tests_of_a_run_that_was_waited_for_in_the_triggerer(world: World) -> None:
+    for dag_id, task_id, kind, status in (
+        (TESTS, "voice_tests", "COMPLETE", "pass"),
+        (FAILING, "run_regression", "FAIL", "fail"),
+    ):
+        report = world.report(dag_id, task_id)
+        events = world.events(dag_id, task_id, kind)
+        assert len(events) == 1
+        run, *cases = events[0]["run"]["facets"]["test"]["tests"]
+        assert (run["name"], run["status"], run["actual"]) == (report["run_id"], status, report["verdict"])
+        assert len(cases) == report["total"]
+        assert sum(case["status"] == "pass" for case in cases) == report["passed"]
+        assert [case["name"] for case in cases if case["status"] == "fail"] == [
+            case["name"] for case in report["failures"]
+        ]
+    assert "errorMessage" in world.events(FAILING, "run_regression", "FAIL")[0]["run"]["facets"]
+
+
+def test_a_notifier_reads_the_report_of_the_task_that_failed(world: World) -> None:
+    log = world.airflow.api.log(FAILING, world.dag_runs[FAILING], "run_regression")
+    told = [str(line.get("event")) for line in log if str(line.get("event")).startswith("Notification:")]
+    report = world.report(FAILING, "run_regression")
+    assert len(told) == 1
+    assert told[0].splitlines()[1:] == [
+        f"omilia tests failed: 6 of 9 passed, {report['url']}",
+        *(f"* {case['name']}: {case['message']}" for case in report["failures"]),
+    ]
