@@ -105,6 +105,10 @@ class Ledger:
     def begin(self) -> None:
         """Write down from now on."""
         with self._open() as connection:
+            # Else whoever reads keeps all others from writing, and under this load Airflow's API stands still.
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            if mode != "wal":
+                raise RuntimeError(f"the database stays in mode {mode}")
             connection.executescript(_SCHEMA)
 
     def tasks(self) -> dict[TaskKey, TaskRow]:
@@ -116,6 +120,20 @@ class Ledger:
         with self._open() as connection:
             return {(row[0], row[1]): TaskRow(*row[2:]) for row in connection.execute(statement)}
 
+    def running(self, pid: int) -> tuple[TaskKey, str] | None:
+        """The task instance that runs in a process, and how far its start has come: ``nothing``, or a phase."""
+        statement = (
+            "SELECT task_id, map_index, (SELECT value FROM chaos_record r WHERE r.task_id = ti.task_id"
+            " AND r.map_index = ti.map_index ORDER BY n DESC LIMIT 1) FROM task_instance ti"
+            " WHERE state = 'running' AND pid = ?"
+        )
+        with self._open() as connection:
+            row = connection.execute(statement, (pid,)).fetchone()
+        if row is None:
+            return None
+        data = _record(row[2])
+        return (row[0], row[1]), data["phase"] if data else "nothing"
+
     def records(self) -> dict[TaskKey, list[RecordChange]]:
         """Every change of every record, oldest first."""
         found: dict[TaskKey, list[RecordChange]] = {}
@@ -123,11 +141,7 @@ class Ledger:
             for task_id, index, at, value in connection.execute(
                 "SELECT task_id, map_index, at, value FROM chaos_record ORDER BY n"
             ):
-                data = None if value is None else json.loads(value)
-                # The store keeps JSON text of whatever it was given.
-                found.setdefault((task_id, index), []).append(
-                    RecordChange(at, json.loads(data) if isinstance(data, str) else data)
-                )
+                found.setdefault((task_id, index), []).append(RecordChange(at, _record(value)))
         return found
 
     def states(self) -> dict[TaskKey, list[StateChange]]:
@@ -157,3 +171,10 @@ class Ledger:
 
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _record(value: str | None) -> dict[str, Any] | None:
+    # The store keeps JSON text of whatever it was given.
+    data = None if value is None else json.loads(value)
+    record: dict[str, Any] | None = json.loads(data) if isinstance(data, str) else data
+    return record

@@ -24,7 +24,10 @@ OPTIONS = {
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
-    "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
+    # A worker that dies while it reports leaves its task in the queue.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
+    "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "10",
 }
 
 
@@ -58,7 +61,7 @@ def chaos(
             folder,
             dags=DAGS,
             connections=connections,
-            options={**OPTIONS, "CHAOS_PLAN": str(folder / "plan.json")},
+            options={**OPTIONS, "CHAOS_PLAN": str(folder / "plan.json"), "CHAOS_AT_ONCE": str(parallelism)},
             parallelism=parallelism,
             say=say,
         )

@@ -25,6 +25,12 @@ STARTS = ("eggplant.start_execution", "futureagi.execute", "omilia.create_run")
 OVER = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 #: A run that was made endless is ended after this time, so that a task that goes on with it does not wait for ever.
 _RELEASE_AFTER = 60.0
+_MOMENTS = {
+    "nothing": "before the intent was written",
+    "intent": "between the intent and the word of the run",
+    "started": "while the run went on, or was judged",
+    "judged": "after a verdict",
+}
 
 
 @dataclass(frozen=True)
@@ -203,24 +209,27 @@ class Storm:
         return found
 
     def _kill(self, process: psutil.Process, with_supervisor: bool) -> None:
-        if not with_supervisor:
-            process.kill()
-            self.counts["task processes were killed"] += 1
-            self.kills.append(time.time())
-            return
-        # A worker that is between two tasks may hold the lock of the executor's queue, which would stay locked: it is
-        # stopped first, and killed only if its task still runs.
         worker = process.parent()
         if worker is None:
             return
-        worker.suspend()
-        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if with_supervisor:
+            # Stopped first, so that what it does is known: between two tasks it may hold the lock of the executor's
+            # queue, which would stay locked, and a task that Airflow does not see running would stay in the queue.
+            worker.suspend()
+        else:
+            process.suspend()
+        runs = self.ledger.running(process.pid)
+        if not with_supervisor:
+            process.kill()
+        elif runs is not None and process.status() != psutil.STATUS_ZOMBIE:
             worker.kill()
             process.kill()
-            self.counts["task processes were killed with their supervisors"] += 1
-            self.kills.append(time.time())
+            self.counts["task processes killed with their supervisors"] += 1
         else:
             worker.resume()
+            return
+        self.kills.append(time.time())
+        self.counts[f"task processes killed: {'before they ran' if runs is None else _MOMENTS[runs[1]]}"] += 1
 
     # The platforms
 

@@ -20,7 +20,7 @@ OPERATORS = {
     "omilia": OmiliaCreateRunOperator,
 }
 
-with DAG("chaos", schedule=None, max_active_tasks=1000):
+with DAG("chaos", schedule=None, max_active_tasks=int(os.environ["CHAOS_AT_ONCE"])):
     groups: dict[str, list[dict]] = {}
     for task in json.loads(Path(os.environ["CHAOS_PLAN"]).read_text()):
         groups.setdefault(task["group"], []).append({"timeout": 900, "retry_failed_runs": True, **task["arguments"]})
