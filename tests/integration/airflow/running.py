@@ -111,6 +111,8 @@ class AirflowProcess:
         self.platforms = sandbox.control
         #: Every secret that this Airflow has, or has had: of its connections, and the tokens that it was given.
         self.secrets: set[str] = set()
+        #: Those of them that are tokens.
+        self.issued: set[str] = set()
         self.dags = home / "dags"
         self.dags.mkdir()
         self.log_file = home / "logs" / "dag-test.log"
@@ -169,7 +171,8 @@ class AirflowProcess:
             raise DagFileError(reply["error"])
         tasks = self._from_database(dag_id, reply["run_id"])
         self._from_log(begin, tasks)
-        self.secrets.update(self.platforms.issued_tokens())
+        self.issued.update(self.platforms.issued_tokens())
+        self.secrets |= self.issued
         # Nothing that any test does may be against the platforms' documents.
         if violations := self.platforms.violations():
             raise AssertionError(f"against the platforms' documents: {violations}")
