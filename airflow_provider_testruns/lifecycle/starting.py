@@ -27,7 +27,7 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.lifecycle.waiting import GRACE
-from airflow_provider_testruns.model import Run, Verdict
+from airflow_provider_testruns.model import Run, Verdict, judge
 from airflow_provider_testruns.platforms.call import Steps, ask, pause
 from airflow_provider_testruns.platforms.platform import Platform, Start
 from airflow_provider_testruns.transport.policy import back_off, patiently
@@ -329,12 +329,9 @@ class Starter:
         run = record.run
         try:
             if run is None:
-                if record.cannot_list is not None:
+                run = yield from self._find_older(record)
+                if run is None:
                     return
-                found = yield from patiently(self.candidates(record), PATIENCE, clock=self._clock)
-                if len(found) != 1:
-                    return
-                run = found[0]
             else:
                 run = yield from patiently(
                     self.platform.get_run(run.run_id, **run.context), PATIENCE, clock=self._clock
@@ -351,6 +348,37 @@ class Starter:
                 self.platform, run, self._log, why="the task was cleared and starts anew", clock=self._clock
             )
 
+    def _find_older(self, record: Record) -> Steps[Run | None]:
+        """The run of a start from before the task was cleared, of which no try has learned; ``None`` when there is
+        none, or it is not sure which."""
+        if record.cannot_list is not None:
+            self._log.warning(
+                "This task was cleared while it started a run, and that can't be looked up: %s The platform may have a"
+                " run that nobody waits for.",
+                record.cannot_list,
+            )
+            return None
+        until = record.intent_at + record.window + LISTING_LAG
+        gap = 1.0
+        while True:
+            found = yield from patiently(self.candidates(record), PATIENCE, clock=self._clock)
+            if len(found) == 1:
+                return found[0]
+            if found:
+                self._log.warning(
+                    "This task was cleared while it started a run, and %d runs could be it (%s): none is cancelled.",
+                    len(found),
+                    ", ".join(run.run_id for run in found[:5]),
+                )
+                return None
+            left = until - self._clock()
+            if left <= 0:
+                return None
+            if gap == 1.0:
+                self._log.info("This task was cleared while it started a run: looking for that, to cancel it.")
+            yield from pause(min(gap, left))
+            gap = min(5.0, gap * 1.5)
+
     def _resume(self, record: Record, fingerprint: str) -> Steps[Obtained | None]:
         """Go on from what an earlier try of this epoch left; ``None`` when a new start is due."""
         self.record = record
@@ -366,7 +394,8 @@ class Starter:
                 return (yield from self._start_instead(self.instead, record, run, fingerprint))
             self._log.info("Run %s of an earlier try ended as %s: starting a new one.", run.run_id, record.verdict)
             return None
-        while True:
+        now: Run | None = None
+        while now is None:
             try:
                 now = yield from patiently(
                     self.platform.get_run(run.run_id, **run.context),
@@ -386,9 +415,15 @@ class Starter:
                     f"Run {run.run_id} was started by an earlier try, and the platform has never shown it. Nothing"
                     " is started. Check the platform for the run; clear the task to start a new one."
                 ) from e
-            break
-        self._log.info("Run %s was started by an earlier try: waiting for it, no new start.", run.run_id)
         now = replace(now, context={**run.context, **now.context})
+        if now.final and record.epoch.clear_number != self._epoch.clear_number:
+            # A task that was cleared while it ran keeps its epoch on some executors. Its worker has cancelled the run;
+            # to fail for that is not what a clear is for.
+            report = yield from patiently(self.platform.get_report(now), PATIENCE, clock=self._clock)
+            if judge(report) is Verdict.CANCELLED:
+                self._log.info("Run %s was cancelled when the task was cleared: starting a new one.", run.run_id)
+                return None
+        self._log.info("Run %s was started by an earlier try: waiting for it, no new start.", run.run_id)
         self.saw(now)
         return Obtained(now, "reattached", seen=True)
 
@@ -443,8 +478,8 @@ class Starter:
             if self._clock() - record.intent_at > self._window:
                 continue
             try:
-                # A look-up relies on it that the start has arrived within the window, or never does: whatever holds this
-                # process up in between, a suspended machine included.
+                # A look-up relies on it that the start has arrived within the window, or never does: whatever holds
+                # this process up in between, a suspended machine included.
                 run = yield from ask(replace(start.call, not_after=record.intent_at + self._window))
             except ApiError as e:
                 if e.did_nothing:

@@ -521,7 +521,7 @@ def test_an_older_intent_is_looked_for_and_its_run_cancelled():
     assert world.platform.actions == ["list", "cancel", "get", "prepare", "newest", "start"]
 
 
-@pytest.mark.parametrize("others", [0, 2, 3])
+@pytest.mark.parametrize("others", [2, 3])
 def test_nothing_is_cancelled_where_it_is_not_sure_what(others):
     world = World()
     world.intent()
@@ -529,6 +529,65 @@ def test_nothing_is_cancelled_where_it_is_not_sure_what(others):
         world.platform.add(f"other-{at}")
     world.obtain(epoch=CLEARED)
     assert world.platform.actions == ["list", "prepare", "newest", "start"]
+    assert f"{others} runs could be it (other-0, other-1" in world.warnings
+    assert "none is cancelled" in world.warnings
+
+
+def test_an_older_start_without_a_run_is_looked_for_until_its_window_is_over():
+    world = World()
+    world.intent()
+    world.obtain(epoch=CLEARED)
+    assert world.platform.count("cancel") == 0
+    assert world.platform.actions[-3:] == ["prepare", "newest", "start"]
+    assert WINDOW + LISTING_LAG <= world.clock.past <= WINDOW + LISTING_LAG + 10
+
+
+def test_an_older_run_that_is_listed_late_is_found_and_cancelled():
+    world = World()
+    world.intent()
+    world.platform.listing_lag = 20.0
+    world.platform.add("lost")
+    second = world.obtain(epoch=CLEARED)
+    assert second.run.run_id != "lost"
+    assert world.platform.runs[0].ending is Verdict.CANCELLED
+    assert world.clock.past < WINDOW + LISTING_LAG
+
+
+def test_an_older_intent_is_looked_at_once_when_its_window_is_over():
+    world = World()
+    world.intent()
+    world.clock.now += WINDOW + LISTING_LAG
+    world.obtain(epoch=CLEARED)
+    assert world.platform.actions == ["list", "prepare", "newest", "start"]
+
+
+#: A task that was cleared while it ran, on an executor that does not tell of its end as Airflow expects.
+CLEARED_WHILE_RUNNING = Epoch(EPOCH.max_tries, EPOCH.retries, EPOCH.clear_number + 1)
+
+
+def test_a_run_that_was_cancelled_by_a_clear_is_followed_by_a_new_one():
+    world = World()
+    first = world.obtain().run
+    world.platform.end(first.run_id, Verdict.CANCELLED)
+    second = world.obtain(epoch=CLEARED_WHILE_RUNNING)
+    assert second.how == "started"
+    assert second.run.run_id != first.run_id
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PASSED, Verdict.FAILED, Verdict.ERRORED])
+def test_a_run_that_ended_by_itself_is_judged_after_a_clear_too(verdict):
+    world = World()
+    first = world.obtain().run
+    world.platform.end(first.run_id, verdict)
+    again = world.obtain(epoch=CLEARED_WHILE_RUNNING)
+    assert (again.how, again.run.run_id) == ("reattached", first.run_id)
+
+
+def test_without_a_clear_a_cancelled_run_is_judged():
+    world = World()
+    first = world.obtain().run
+    world.platform.end(first.run_id, Verdict.CANCELLED)
+    assert world.obtain().how == "reattached"
 
 
 def test_an_older_intent_that_cannot_be_looked_up_is_left():
@@ -537,6 +596,7 @@ def test_an_older_intent_that_cannot_be_looked_up_is_left():
     world.intent()
     world.obtain(epoch=CLEARED)
     assert world.platform.actions == ["prepare", "start"]
+    assert "can't be looked up: script runs are not listed." in world.warnings
 
 
 @pytest.mark.parametrize(
