@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 REPORT_PATIENCE = 300.0
 #: What a worker that is being stopped has before it is killed, with something to spare; seconds.
 KILL_WITHIN = 3.5
+#: What a task is set to when somebody ends it. A task that was cleared has a fresh try that looks after its run.
+_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
 class PlatformOperator(ConnectedTask, BaseOperator):
@@ -169,6 +171,8 @@ class StartRunOperator(JudgingTask, PlatformOperator):
             if end is None:
                 from airflow_provider_testruns.triggers.run import defer_until_final
 
+                self._make_sure_it_is_wanted(context, hook, wait.run)
+
                 defer_until_final(
                     self,
                     wait,
@@ -265,6 +269,27 @@ class StartRunOperator(JudgingTask, PlatformOperator):
             began = started.timestamp() if started is not None else time.time()
             deadline = min(deadline, began + self.execution_timeout.total_seconds())
         return deadline
+
+    def _make_sure_it_is_wanted(self, context: Context, hook: PlatformHook[Any], run: Run) -> None:
+        """Cancel the run of a task that was marked while this worker was starting it.
+
+        Airflow tells a worker of that with its next heartbeat. A task that defers before is only refused, nobody calls
+        its on_kill, and the run would go on.
+
+        :raises AirflowFailException: when it was; Airflow does not take the outcome of this try any more.
+        """
+        from airflow_provider_testruns.triggers.run import task_state
+
+        try:
+            state = task_state(context["ti"])
+        except Exception as e:  # whatever Airflow's channel raises: the wait is what matters
+            self.log.debug("The task's state can't be asked for (%s: %s).", type(e).__name__, e)
+            return
+        if state not in _ENDED:
+            return
+        if self.cancel_on_kill:
+            self._stop(hook.client, hook, run, f"the task was set to {state}")
+        raise AirflowFailException(f"The task was set to {state} while it started run {run.run_id}.")
 
     def _note(self, wait: Wait) -> None:
         """Keep what a look has brought, in the record and for on_kill."""

@@ -123,28 +123,34 @@ class RunTrigger(BaseTrigger):
         return shared_watcher(self.platform, self.conn_id, open_client)
 
     async def _task_state(self) -> str | None:
-        """The task's state now; ``none`` for a task that was just cleared, ``None`` when it can't be asked."""
+        """The task's state now, as :func:`task_state`."""
         ti: Any = self.task_instance
         if ti is None:
             return None
         try:
-            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-            states = await asyncio.to_thread(
-                RuntimeTaskInstance.get_task_states,
-                dag_id=ti.dag_id,
-                task_ids=[ti.task_id],
-                run_ids=[ti.run_id],
-                map_index=ti.map_index,
-            )
+            return await asyncio.to_thread(task_state, ti)
         except Exception as e:  # whatever Airflow's channel raises: without an answer nothing is cancelled
             self.log.warning("The task's state can't be asked for (%s: %s).", type(e).__name__, e)
             return None
-        of_run = states.get(ti.run_id)
-        key = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-        if not isinstance(of_run, Mapping) or key not in of_run:
-            return None
-        return str(of_run[key] or "none")
+
+
+def task_state(ti: Any) -> str | None:
+    """The state that Airflow's database has for a task instance; ``none`` for one that was just cleared, ``None`` when
+    Airflow does not know it.
+
+    :param ti: the task instance.
+    :raises Exception: whatever Airflow's channel raises.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
+    )
+    of_run = states.get(ti.run_id)
+    key = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+    if not isinstance(of_run, Mapping) or key not in of_run:
+        return None
+    return str(of_run[key] or "none")
 
 
 def defer_until_final(
