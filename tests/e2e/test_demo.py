@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 #: DAG, platform and state of every task that has started a run, and the counts of its report.
 RUNS = [
+    ("example_asset_results", "voice_tests", "omilia", "success", 4, 0, 0),
     ("example_eggplant", "run_model", "eggplant", "success", 1, 0, 0),
     ("example_eggplant_nightly", "run_model[0] Checkout", "eggplant", "success", 1, 0, 0),
     ("example_eggplant_nightly", "run_model[1] Empty", "eggplant", "success", 1, 0, 0),
@@ -30,6 +31,7 @@ RUNS = [
     ("example_futureagi_gates", "evaluate_again", "futureagi", "success", 4, 0, 0),
     ("example_futureagi_gates", "support", "futureagi", "success", 4, 0, 0),
     ("example_omilia", "run_suites", "omilia", "success", 4, 0, 0),
+    ("example_omilia_ci", "run_suites", "omilia", "success", 4, 0, 0),
     ("example_release_gate", "checkout[0] test case 11", "eggplant", "success", 1, 0, 0),
     ("example_release_gate", "checkout[1] test case 12", "eggplant", "success", 1, 0, 0),
     ("example_release_gate", "support[0] 1 scenario(s)", "futureagi", "success", 2, 0, 0),
@@ -141,6 +143,13 @@ def test_every_dag_ends_as_its_example_says(start, tmp_path: Path) -> None:
         ("example_futureagi", "show"): "success",
         ("example_futureagi_gates", "show"): "success",
         ("example_omilia", "show"): "success",
+        ("example_omilia_ci", "check_out"): "success",
+        ("example_omilia_ci", "create_project"): "success",
+        ("example_omilia_ci", "delete_project"): "success",
+        ("example_omilia_ci", "fetch_artifacts"): "success",
+        ("example_omilia_ci", "list_failed_cases"): "success",
+        ("example_omilia_ci", "release"): "success",
+        ("example_omilia_ci", "upload_suites"): "success",
         ("example_release_gate", "projects"): "success",
         ("example_release_gate", "release"): "success",
         ("example_release_gate", "scenario_selections"): "success",
@@ -150,9 +159,9 @@ def test_every_dag_ends_as_its_example_says(start, tmp_path: Path) -> None:
     # The message of the run that fails names what failed, and why.
     assert "2 failed and 1 unavailable of 9 test cases" in demo.text
     assert "failed: balance_joint_account: step 3" in demo.text
-    assert demo.text.count("as its example says") == 7
+    assert demo.text.count("as its example says") == 9
     # Each start made one run (what runs calls again made none), and nothing that was sent is against the documents.
-    assert "The sandbox has 13 runs for 14 reports." in demo.text
+    assert "The sandbox has 15 runs for 16 reports." in demo.text
     assert "UNEXPECTED" not in demo.text
     # It was never silent for long.
     moments = [int(seconds) for seconds in re.findall(r"^\[ *(\d+) s\]", demo.text, re.MULTILINE)]
