@@ -16,7 +16,7 @@ SUITABLE   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15)
 # Bytecode of everything, Airflow and the standard library too, in a place that can be written: Airflow then starts in half the time.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 
-.PHONY: help venv test unit e2e lint format demo demo-ui clean
+.PHONY: help venv test unit e2e lint format demo demo-ui bench clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -49,8 +49,22 @@ demo: $(STAMP) ## Run the example DAGs against the sandbox, in the terminal
 demo-ui: $(STAMP) ## The same with the Airflow UI, to click through
 	@$(BIN)/python -m demo --ui
 
+# The others that it is measured beside stay out of .venv, and .venv out of their way.
+BENCH       := .bench
+BENCH_STAMP := $(BENCH)/.stamp
+
+bench: $(BENCH_STAMP) ## Measure what waiting costs, beside other providers; writes benchmarks/RESULTS.md. QUICK=1 for one round
+	@PYTHONPYCACHEPREFIX=$(CURDIR)/$(BENCH)/pycache $(BENCH)/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(NOTE),--note "$(NOTE)")
+
+$(BENCH_STAMP): benchmarks/requirements.txt benchmarks/overrides.txt constraints.txt pyproject.toml | $(STAMP)
+	@echo "Making $(BENCH): this package and those that it is measured beside"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)
+	@$(BIN)/uv pip install --quiet --python $(BENCH)/bin/python --constraint constraints.txt --build-constraint constraints.txt \
+	    --override benchmarks/overrides.txt --editable . --requirement benchmarks/requirements.txt
+	@touch $(BENCH_STAMP)
+
 clean: ## Remove .venv and everything else that was generated
-	rm -rf $(VENV) .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

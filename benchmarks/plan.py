@@ -1,0 +1,339 @@
+"""Which scenarios there are, and how they are run: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.subjects import CONN_ID, SUBJECTS
+
+ROOT = Path(__file__).parents[1]
+#: How many waits and older runs a group has where runs are listed.
+GROUPS, OLDER = 5, 200
+#: Ours twice: asked for singly, and listed.
+COLUMNS: dict[str, tuple[str, int]] = {
+    "ours, listed": ("ours", GROUPS),
+    "ours, singly": ("ours", 0),
+    "databricks": ("databricks", 0),
+    "dbt": ("dbt", 0),
+    "airbyte": ("airbyte", 0),
+    "http": ("http", 0),
+}
+OURS = ("ours, listed", "ours, singly")
+#: Its calls are synchronous: they hold the loop up, and a thousand of them take longer than any interval.
+_SLOW = "airbyte"
+_HANGS = 240.0
+_CONNECTION = f"AIRFLOW_CONN_{CONN_ID.upper()}"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How much is measured.
+
+    :param runs: how many waits.
+    :param rounds: how often the scenarios of the short interval are repeated, interleaved.
+    :param intervals: the short and the long poll interval.
+    :param windows: how many intervals are measured, for each.
+    :param growth: other numbers of waits, for ours.
+    :param detect: how many waits the detection delay is taken of.
+    :param faults: whom each fault meets.
+    :param imports: how often each import is repeated.
+    :param columns: for whom.
+    :param budget: seconds; no repetition is begun after them.
+    """
+
+    runs: int = 1000
+    rounds: int = 3
+    intervals: tuple[float, float] = (5.0, 30.0)
+    windows: tuple[int, int] = (2, 1)
+    growth: tuple[int, ...] = (10, 100)
+    detect: int = 200
+    faults: Mapping[str, int] = None  # type: ignore[assignment]
+    imports: int = 5
+    columns: Sequence[str] = tuple(COLUMNS)
+    budget: float = 500.0
+
+    def __post_init__(self) -> None:
+        if self.faults is None:
+            object.__setattr__(self, "faults", {"503": 200, "outage": 50, "429": 5, "401": 50})
+
+
+FULL = Mode()
+QUICK = Mode(rounds=1, intervals=(5.0, 10.0), windows=(1, 1), growth=(10,), detect=100, imports=3, budget=0.0)
+#: For the test: whether it works, not what it finds.
+TINY = Mode(
+    runs=10,
+    rounds=1,
+    intervals=(0.5, 0.5),
+    windows=(2, 2),
+    growth=(),
+    detect=10,
+    faults={},
+    imports=1,
+    columns=OURS,
+    budget=0.0,
+)
+#: What each fault is, the poll interval meanwhile, when the runs are final, and when it is over; seconds.
+FAULTS: dict[str, tuple[dict[str, Any], float, tuple[float, float], float]] = {
+    "503": ({"kind": "503", "share": 0.02}, 1.0, (8.0, 10.0), 45.0),
+    "outage": ({"kind": "outage", "at": 3.0, "for": 10.0}, 2.0, (4.0, 15.0), 45.0),
+    "429": ({"kind": "429", "at": 2.0, "for": 4.0, "retry_after": 3}, 1.0, (7.0, 8.0), 35.0),
+    "401": ({"kind": "401", "at": 2.0, "for": 2.0}, 1.0, (5.0, 7.0), 35.0),
+}
+
+
+class Benchmark:
+    """The server, and the clients that are measured against it.
+
+    :param folder: for certificates and an Airflow home.
+    :param control: the server's control port.
+    :param cores: the client's and the server's, if there are two.
+    """
+
+    def __init__(self, folder: Path, control: int, cores: tuple[int | None, int | None]) -> None:
+        self._folder = folder
+        self._control = control
+        self._core = cores[0]
+        self._other = cores[1]
+
+    def measure(self, column: str, kind: str, site: Mapping[str, Any], **spec: Any) -> dict[str, Any]:
+        """One scenario, in a process of its own.
+
+        :param column: for whom; a key of :data:`COLUMNS`, or ``empty``.
+        :param kind: ``steady``, ``events`` or ``start``.
+        :param site: as the server's ``Site`` takes it.
+        :param spec: the rest of what the client is told.
+        """
+        with self._ready(column, kind, site, spec) as order:
+            measured: dict[str, Any] = self._client(order, {_CONNECTION: order["connection"]})
+            return measured
+
+    def family(
+        self, column: str, waves: Sequence[Sequence[tuple[str, Mapping[str, Any], dict[str, Any]]]]
+    ) -> list[Any]:
+        """Scenarios that go on side by side, wave after wave, each in a child of one process.
+
+        :param column: for whom.
+        :param waves: ``kind``, ``site`` and ``spec`` of each, as for :meth:`measure`.
+        """
+        with ExitStack() as stack:
+            orders = [[stack.enter_context(self._ready(column, *scenario)) for scenario in wave] for wave in waves]
+            results: list[Any] = self._client({"kind": "family", "waves": orders, "connection": _CONNECTION})
+            for order, result in zip((order for wave in orders for order in wave), results, strict=True):
+                if "error" in result:
+                    raise RuntimeError(f"A scenario has failed: {order}: {result['error']}")
+            return results
+
+    @contextmanager
+    def _ready(
+        self, column: str, kind: str, site: Mapping[str, Any], spec: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        subject, groups = COLUMNS.get(column, (column, 0))
+        groups = min(groups, site.get("runs", groups))
+        older = OLDER if groups or kind == "start" else 0
+        port = self._ask("POST", "/sites", {**site, "groups": groups or int(kind == "start"), "older": older})["port"]
+        try:
+            yield {
+                "kind": kind,
+                "subject": subject,
+                "groups": groups,
+                "port": port,
+                "control": self._control,
+                "runs": site.get("runs", 0),
+                "core": self._core,
+                "connection": json.dumps(SUBJECTS[subject].connection(port, str(self._folder / "authority.pem"))),
+                **spec,
+            }
+        finally:
+            self._ask("DELETE", f"/sites/{port}")
+
+    def imports(self, modules: Sequence[str], second_core: bool = False) -> float:
+        """How long importing them takes in a process that has Airflow's SDK; seconds."""
+        core = self._other if second_core else self._core
+        seconds: float = self._client({"kind": "import", "modules": list(modules), "core": core})["seconds"]
+        return seconds
+
+    def _client(self, spec: dict[str, Any], more: Mapping[str, str] | None = None) -> Any:
+        authority = str(self._folder / "authority.pem")
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AIRFLOW_", "SSL_")) and not name.lower().endswith("_proxy")
+        }
+        environment |= {
+            "AIRFLOW_HOME": str(self._folder / "airflow"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "ignore",
+            "REQUESTS_CA_BUNDLE": authority,
+            "SSL_CERT_FILE": authority,
+            **(more or {}),
+        }
+        command = [sys.executable, "-m", "benchmarks.client", json.dumps(spec)]
+        done = subprocess.run(
+            command, env=environment, cwd=self._folder, capture_output=True, text=True, timeout=_HANGS, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"A scenario has failed: {spec}\n{done.stderr[-3000:]}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self._control}{path}", method=method, data=data)
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            answer: dict[str, Any] = json.load(reply)
+        return answer
+
+
+@contextmanager
+def benchmark() -> Iterator[Benchmark]:
+    """Certificates, a server on one core, and clients on the other."""
+    import trustme
+
+    cores: tuple[int | None, int | None] = (None, None)
+    if hasattr(os, "sched_getaffinity") and len(mine := sorted(os.sched_getaffinity(0))) > 1:
+        cores = (mine[0], mine[1])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
+        command = [sys.executable, "-m", "benchmarks.server", str(folder / "server.pem")]
+        command += [str(cores[1])] if cores[1] is not None else []
+        server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert server.stdout is not None
+            yield Benchmark(folder, json.loads(server.stdout.readline())["control"], cores)
+        finally:
+            # Without its standard input it ends.
+            server.communicate(timeout=10)
+
+
+def run(mode: Mode, say: Any = print) -> dict[str, Any]:
+    """Measure everything.
+
+    :param mode: how much of it.
+    :param say: takes a line about what is going on.
+    """
+    began = time.monotonic()
+    found: dict[str, Any] = {
+        "steady": {},
+        "slow": {},
+        "growth": {},
+        "detect": {},
+        "faults": {},
+        "starts": {},
+        "imports": {},
+    }
+    with benchmark() as bench:
+        _imports(bench, mode, found, say)
+        _side_by_side(bench, mode, found, say)
+        _steady(bench, mode, found, say, began)
+    found["seconds"] = time.monotonic() - began
+    return found
+
+
+def _imports(bench: Benchmark, mode: Mode, found: dict[str, Any], say: Any) -> None:
+    say("imports")
+    subjects = dict.fromkeys(COLUMNS[column][0] for column in mode.columns)
+    parts = [
+        (name, part, modules)
+        for name in subjects
+        for part, modules in SUBJECTS[name].imports.items()
+        if part != "sensors" or name == "ours"
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        for round_ in range(mode.imports + 1):
+            jobs = [
+                (name, part, pool.submit(bench.imports, modules, bool(i % 2)))
+                for i, (name, part, modules) in enumerate(parts)
+            ]
+            for name, part, job in jobs:
+                if round_:  # the first writes the bytecode
+                    found["imports"].setdefault(name, {}).setdefault(part, []).append(job.result())
+                else:
+                    job.result()
+
+
+def _side_by_side(bench: Benchmark, mode: Mode, found: dict[str, Any], say: Any) -> None:
+    """What does not depend on how fast the machine is at that time."""
+    short, long = mode.intervals
+    jobs: list[tuple[str, str, Any]] = []
+    with ThreadPoolExecutor(12) as pool:
+        say("faults, lost starts and detection delays")
+        families = {column: pool.submit(_family_of, bench, mode, column) for column in mode.columns}
+        for column, family in families.items():
+            for part, key, result in family.result():
+                if key:
+                    found[part].setdefault(column, {})[key] = result
+                else:
+                    found[part][column] = result
+        say("growth")
+        for number in mode.growth:
+            for column in OURS:
+                spec = {"interval": short, "warm": short, "window": 2 * short}
+                job = pool.submit(bench.measure, column, "steady", {"runs": number}, **spec)
+                jobs.append((f"growth/{column}", str(number), job))
+        _gather(jobs, found)
+        if mode.growth:
+            say(f"{mode.runs} waits, a look every {long:g} s, all side by side")
+            spec = {"interval": long, "warm": min(5.0, long), "window": mode.windows[1] * long}
+            for column in (*mode.columns, "empty"):
+                job = pool.submit(bench.measure, column, "steady", {"runs": mode.runs}, **spec)
+                jobs.append((f"slow/{column}", "", job))
+            _gather(jobs, found)
+
+
+def _family_of(bench: Benchmark, mode: Mode, column: str) -> list[tuple[str, str, Any]]:
+    short = mode.intervals[0]
+    names: list[tuple[str, str]] = []
+    waves: list[list[tuple[str, Mapping[str, Any], dict[str, Any]]]] = [[], []]
+    for fault, runs in mode.faults.items():
+        what, interval, finish, limit = FAULTS[fault]
+        names.append(("faults", fault))
+        site = {"runs": runs, "finish": finish, "faults": [what]}
+        waves[0].append(("events", site, {"interval": interval, "limit": limit}))
+    if SUBJECTS[COLUMNS[column][0]].start is not None and column != "ours, singly":
+        names.append(("starts", ""))
+        waves[0].append(("start", {"lose_reply": True}, {}))
+    # The slow one keeps others of the same core waiting: less of it.
+    runs = max(1, mode.detect // 4) if column == _SLOW else mode.detect
+    names.append(("detect", ""))
+    site = {"runs": runs, "finish": (2 * short, 3 * short)}
+    waves[1].append(("events", site, {"interval": short, "limit": 6 * short}))
+    results = bench.family(column, waves)
+    return [(part, key, result) for (part, key), result in zip(names, results, strict=True)]
+
+
+def _gather(jobs: list[tuple[str, str, Any]], found: dict[str, Any]) -> None:
+    for where, key, job in jobs:
+        part, _, column = where.partition("/")
+        if key:
+            found[part].setdefault(column, {})[key] = job.result()
+        else:
+            found[part][column] = job.result()
+    jobs.clear()
+
+
+def _steady(bench: Benchmark, mode: Mode, found: dict[str, Any], say: Any, began: float) -> None:
+    """What is measured alone, one after the other, again and again."""
+    short = mode.intervals[0]
+    spec = {"interval": short, "warm": short, "window": mode.windows[0] * short}
+    for round_ in range(mode.rounds):
+        for column in ("empty", *mode.columns):
+            if round_ and (column == _SLOW or time.monotonic() - began > mode.budget):
+                continue
+            say(f"{mode.runs} waits, a look every {short:g} s: {column}, round {round_ + 1}")
+            measured = bench.measure(column, "steady", {"runs": mode.runs}, **spec)
+            found["steady"].setdefault(column, []).append(measured)
