@@ -180,8 +180,8 @@ class AsyncClient:
 
     async def _proxy_for(self, url: str) -> str | None:
         """The proxy of the environment, which can differ between the platform and its token endpoint."""
-        parts = urlsplit(url)
-        origin = (parts.scheme, parts.netloc)
+        scheme, _, rest = url.partition("://")
+        origin = (scheme, rest.partition("/")[0])
         if origin not in self._proxies:
             self._proxies[origin] = await asyncio.to_thread(_proxy_for, url)
         return self._proxies[origin]

@@ -87,9 +87,21 @@ class Session:
     auth_fields: str = "login and password"
     timeout: float = 30.0
     clock: Callable[[], float] = time.time
-    #: The platform's clock minus ours in seconds, by the last reply's ``Date``; ``None`` before the first.
-    clock_offset: float | None = field(default=None, init=False)
+    #: The last reply's ``Date``, and when it came.
+    _dated: tuple[str, float] | None = field(default=None, init=False, repr=False)
     _renewing: bool = field(default=False, init=False, repr=False)
+
+    @property
+    def clock_offset(self) -> float | None:
+        """The platform's clock minus ours in seconds, by the last reply's ``Date``; ``None`` before the first."""
+        # Read when it is asked for: few ask, and replies are many.
+        if self._dated is None:
+            return None
+        date, came_at = self._dated
+        try:
+            return parsedate_to_datetime(date).timestamp() - came_at
+        except (ValueError, TypeError, OverflowError):
+            return None
 
     def carry(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> Flow[T]:
         """Turn a platform's steps into a flow of requests.
@@ -136,7 +148,7 @@ class Session:
             if not call.repeatable:
                 request = replace(request, timeout=self._time_left(call, request, began))
             try:
-                reply = yield from send(replace(request, headers={**request.headers, **headers}))
+                reply = yield from send(request.with_headers(headers))
             except WireError as e:
                 raise self._wire_error(e, call.what, request) from e
             except ReplyTooLargeError as e:
@@ -360,12 +372,8 @@ class Session:
 
     def _note_date(self, reply: Reply) -> None:
         date = reply.headers.get("date")
-        if date is None:
-            return
-        try:
-            self.clock_offset = parsedate_to_datetime(date).timestamp() - self.clock()
-        except (ValueError, TypeError, OverflowError):
-            self.clock_offset = None
+        if date is not None:
+            self._dated = (date, self.clock())
 
 
 def patiently(
