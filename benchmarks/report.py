@@ -281,8 +281,8 @@ def _method(found: dict[str, Any], steady: _Steady) -> list[str]:
         " it has one core, the clients have the other. Each scenario has a listener of its own.",
         "* Each scenario of a steady load is a fresh process that runs triggers as the triggerer does: tasks of one"
         " event loop, each with a greenback portal, going through `trigger.run()`. One wait comes first and is not"
-        " counted, so that imports and first look-ups are not. Connections come from the environment, log lines are"
-        " formatted and thrown away.",
+        " counted, so that imports and first look-ups are not. Connections come from the environment; log lines go"
+        " through Airflow's own logging and are thrown away.",
         f"* CPU is the process's own, over two intervals after the first one, less that of as many triggers which do"
         f" nothing ({idle} % of a core, measuring included); memory is what the process has for itself, less what"
         f" those need ({memory} MB).",

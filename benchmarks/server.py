@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from email.utils import formatdate
 from typing import Any
 
 #: Of Omilia's runs, the form of an id; the number is what the other platforms call the run.
@@ -380,11 +381,9 @@ class Http(asyncio.Protocol):
             transport.abort()
             return
         status, headers, payload = reply
+        headers = {"Date": formatdate(usegmt=True), "Content-Type": "application/json", **headers}
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = (
-            f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\nContent-Type: application/json\r\n"
-            f"{more}Content-Length: {len(payload)}\r\n\r\n"
-        )
+        head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n{more}Content-Length: {len(payload)}\r\n\r\n"
         self._site.counts["sent"] += len(payload)
         transport.write(head.encode("latin-1") + payload)
         if close:
