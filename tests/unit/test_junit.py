@@ -9,11 +9,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import junitparser
 import pytest
+from airflow.sdk.exceptions import AirflowRescheduleException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from junit2htmlreport.parser import Junit as HtmlReader
@@ -33,6 +35,7 @@ from airflow_provider_testruns.model import (
     assess,
 )
 from airflow_provider_testruns.reporting.junit import build, check_place, write
+from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 from tests.unit.junit_files import outcomes_of_two_readers, properties, sums, violations
 
 pytestmark = pytest.mark.unit
@@ -357,3 +360,14 @@ def test_a_place_that_can_not_be_is_named_before_anything_is_started(place: str,
 @pytest.mark.parametrize("place", ["report.xml", "/tmp/reports/", "file:///tmp/report.xml", Path("report.xml")])
 def test_other_places_are_not_looked_at_before(place: Any) -> None:
     check_place(place)
+
+
+def test_a_sensor_that_is_to_look_again_later_has_not_failed(tmp_path: Path) -> None:
+    sensor = OmiliaRunSensor(task_id="wait", run_id="r", junit_path=str(tmp_path / "report.xml"), mode="reschedule")
+    context: Any = {"ti": SimpleNamespace(dag_id="d", task_id="wait", run_id="r", try_number=1, map_index=-1)}
+    with pytest.raises(AirflowRescheduleException), sensor._errors_in_junit(context):
+        raise AirflowRescheduleException(datetime.now(UTC))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TransportError), sensor._errors_in_junit(context):
+        raise TransportError("no reply")
+    assert properties(tmp_path / "report.xml")["verdict"] == ["unknown"]

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -303,6 +304,9 @@ def without_a_verdict(deferrable: bool, folder: str) -> None:
         timeout=1,
         junit_path=folder + "/{{ ti.task_id }}.xml",
     )
+    if not deferrable:
+        # Airflow's own alarm, in the middle of anything.
+        OmiliaCreateRunOperator(task_id="cut_off", execution_timeout=timedelta(seconds=2), **shared)
     OmiliaCreateRunOperator(task_id="bad_argument", allowed_failures="['a']", **shared)
     OmiliaCreateRunOperator(task_id="bad_place", **{**shared, "junit_path": "nowhere://reports/{{ ti.task_id }}.xml"})
 
@@ -321,6 +325,8 @@ def test_a_task_without_a_verdict_leaves_no_older_file_in_place(
         "gone": "AirflowSensorTimeout",
         "bad_argument": "ConfigurationError",
     }
+    if not deferrable:
+        expected["cut_off"] = "AirflowTaskTimeout"
     for name, kind in expected.items():
         assert tasks[name].state == "failed"
         assert tasks[name].error.kind == kind
@@ -338,7 +344,7 @@ def test_a_task_without_a_verdict_leaves_no_older_file_in_place(
     assert tasks["bad_place"].error.kind == "ConfigurationError"
     assert "junit_path: nothing can be written to 'nowhere://" in tasks["bad_place"].error.message
     # Nothing was started for arguments that can't be right.
-    assert platforms.count("omilia.create_run") == 1
+    assert platforms.count("omilia.create_run") == (1 if deferrable else 2)
 
 
 def unwritable(folder: str) -> None:
