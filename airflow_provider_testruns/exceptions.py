@@ -46,6 +46,10 @@ class StartSupersededError(AirflowException):
     """A later try of the task has taken over; this one stops and leaves the run alone."""
 
 
+class StartAbandonedError(AirflowException):
+    """The task was killed before its start was sent. Nothing was started."""
+
+
 class ApiError(AirflowException):
     """The platform could not be asked, or did not answer as its documents say.
 

@@ -22,6 +22,7 @@ from airflow_provider_testruns.exceptions import (
     AuthenticationError,
     InvalidRequestError,
     NotFoundError,
+    StartAbandonedError,
     StartOutcomeUnknownError,
     StartSupersededError,
 )
@@ -40,6 +41,8 @@ CLOCK_ALLOWANCE = 60.0
 PATIENCE = 60.0
 #: How long a start that provably did nothing (connection refused, 429 …) is tried again; seconds.
 START_PATIENCE = 300.0
+#: How long a run is watched that was started while the task was being killed; seconds.
+STOP_WITHIN = 5.0
 #: How many starts of unknown outcome, each shown by a look-up to have done nothing, one try may send.
 MAX_UNKNOWN = 3
 
@@ -239,6 +242,10 @@ class Starter:
         self._clock = clock
         #: The record as it should be kept; what is known even if it could not be.
         self.record: Record | None = None
+        #: The run from before the task was cleared, while it is being cancelled.
+        self.older: Run | None = None
+        #: Set from outside when the task is killed: nothing is started from then on, and what was is cancelled.
+        self.stopped = False
         self._unkept = False
 
     def obtain(self, arguments: Mapping[str, Any]) -> Steps[Obtained]:
@@ -247,8 +254,18 @@ class Starter:
         :param arguments: of :meth:`Platform.prepare_start`.
         :raises StartOutcomeUnknownError: when a start may have worked and no look-up can tell.
         :raises StartSupersededError: when a later try owns the task.
+        :raises StartAbandonedError: when the task was killed before the start was sent.
         :raises ApiError: when nothing was started and the platform says why.
         """
+        obtained = yield from self._obtain(arguments)
+        if self.stopped and not obtained.run.final:
+            run = yield from stop(
+                self.platform, obtained.run, self._log, why="the task was killed", within=STOP_WITHIN, clock=self._clock
+            )
+            obtained = replace(obtained, run=run)
+        return obtained
+
+    def _obtain(self, arguments: Mapping[str, Any]) -> Steps[Obtained]:
         record = self._read()
         fingerprint = _fingerprint(arguments)
         if record is not None and not record.epoch.same_as(self._epoch):
@@ -344,9 +361,11 @@ class Starter:
             )
             return
         if not run.final:
+            self.older = run
             yield from stop(
                 self.platform, run, self._log, why="the task was cleared and starts anew", clock=self._clock
             )
+            self.older = None
 
     def _find_older(self, record: Record) -> Steps[Run | None]:
         """The run of a start from before the task was cleared, of which no try has learned; ``None`` when there is
@@ -472,9 +491,15 @@ class Starter:
                 start.started_with,
                 start.cannot_list,
             )
+            self._check_stopped(start)
             self.record = record
             # A start that nobody would know of must not be sent: this may raise.
             self._keep(record)
+            try:
+                self._check_stopped(start)
+            except StartAbandonedError:
+                self._forget(before)
+                raise
             if self._clock() - record.intent_at > self._window:
                 continue
             try:
@@ -506,6 +531,10 @@ class Starter:
                 self._log.warning(run.message)
             self._started(run)
             return Obtained(run, "started")
+
+    def _check_stopped(self, start: Start) -> None:
+        if self.stopped:
+            raise StartAbandonedError(f"The task was killed before {start.what} was started.")
 
     def _stand_by(self, start: Start, run: Run, fingerprint: str) -> Obtained:
         """Take a run that is there already."""

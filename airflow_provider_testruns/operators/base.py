@@ -12,7 +12,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 
 from airflow_provider_testruns.arguments import seconds
 from airflow_provider_testruns.exceptions import (
-    ApiError,
     RunTimeoutError,
     StartSupersededError,
 )
@@ -148,7 +147,7 @@ class StartRunOperator(JudgingTask, PlatformOperator):
 
         # Raises for what can't be right, before a run is paid for.
         self._check_results()
-        hook = self._hook = self.make_hook()
+        hook = self._ready_hook()
         deadline = self._deadline(context)
         starter = self._starter = self._new_starter(context, hook)
         self.log.info("Using connection %r: %s", self.conn_id, hook.settings.base_url)
@@ -194,7 +193,7 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         from airflow_provider_testruns.lifecycle.waiting import WaitEnd
 
         end = WaitEnd.from_event(event)
-        hook = self._hook = self.make_hook()
+        hook = self._ready_hook()
         self._run = end.run
         starter = self._starter = self._new_starter(context, hook)
         starter.restore(end.run)
@@ -210,38 +209,57 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         hook, starter = self._hook, self._starter
         if not self.cancel_on_kill or self._released or hook is None or starter is None:
             return
+        # This returns to where the task was interrupted: from there nothing is to be started any more.
+        starter.stopped = True
         record = starter.record
-        run = self._run or (record.run if record is not None else None)
+        run = self._run or (record.run if record is not None else None) or starter.older
         if run is not None and run.final:
             return
-        client = hook.new_client(timeout=KILL_WITHIN / 3, in_signal_handler=True)
+        if run is None and record is None:
+            self.log.warning("The task was killed before it had started a run.")
+            return
+        client = None
         try:
+            client = hook.new_client(timeout=KILL_WITHIN / 3, in_signal_handler=True)
             if run is None:
-                if record is None:
-                    self.log.warning("The task was killed; no run of it is known.")
-                    return
-                if record.cannot_list is not None:
-                    self.log.warning(
-                        "The task was killed while it started a run, and that can't be looked up: %s The platform may"
-                        " have a run that nobody waits for.",
-                        record.cannot_list,
-                    )
-                    return
-                found = client.run(starter.candidates(record))
-                if len(found) != 1:
-                    self.log.warning(
-                        "The task was killed while it started a run. %s The platform may have a run that nobody waits"
-                        " for: look for one begun since %s.",
-                        f"{len(found)} runs could be it." if found else "No run of it is listed yet.",
-                        time.strftime("%H:%M:%S UTC", time.gmtime(record.intent_at)),
-                    )
-                    return
-                run = found[0]
-            self._stop(client, hook, run, "the task was killed", within=KILL_WITHIN)
-        except ApiError as e:
+                run = self._one_that_was_starting(client, starter)
+            if run is not None:
+                self._stop(client, hook, run, "the task was killed", within=KILL_WITHIN)
+        except Exception as e:
+            # Whatever was interrupted may be half done. An exception would end up in the middle of it.
             self.log.error("The task was killed and its run could not be cancelled: it may go on. %s", e)
         finally:
-            client.close()
+            if client is not None:
+                client.close()
+
+    def _one_that_was_starting(self, client: BlockingClient, starter: Starter) -> Run | None:
+        """One look for the run of a start that has no reply yet; ``None`` when it is not sure which it is."""
+        record = starter.record
+        assert record is not None
+        if record.cannot_list is not None:
+            self.log.warning(
+                "The task was killed while it started a run, and that can't be looked up: %s The platform may"
+                " have a run that nobody waits for.",
+                record.cannot_list,
+            )
+            return None
+        found = client.run(starter.candidates(record))
+        if len(found) == 1:
+            return found[0]
+        self.log.warning(
+            "The task was killed while it started a run. %s The platform may have a run that nobody waits"
+            " for: look for one begun since %s.",
+            f"{len(found)} runs could be it." if found else "No run of it is listed yet.",
+            time.strftime("%H:%M:%S UTC", time.gmtime(record.intent_at)),
+        )
+        return None
+
+    def _ready_hook(self) -> PlatformHook[Any]:
+        """The hook, with all that on_kill needs of it read and imported."""
+        hook = self.make_hook()
+        _ = hook.client, hook.platform
+        self._hook = hook
+        return hook
 
     def _new_starter(self, context: Context, hook: PlatformHook[Any]) -> Starter:
         from airflow_provider_testruns.lifecycle.starting import Starter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: How long a cancel may take when a deferred task is killed; Airflow allows 30 s for all of it.
 _KILL_WITHIN = 20.0
+#: Cancels that are being carried out; the event loop keeps no hold on its tasks.
+_at_work: set[asyncio.Task[None]] = set()
 
 
 class RunTrigger(BaseTrigger):
@@ -97,9 +100,22 @@ class RunTrigger(BaseTrigger):
         """Cancel the run, if it was a user who ended the task. Called by Airflow 3.3 and later."""
         if self._done or not self.cancel_on_kill:
             return
+        # Airflow cancels the trigger anew about once a second until it is gone, also while this runs (3.3.2): the work
+        # is a task of its own, which those don't reach.
+        work = asyncio.get_running_loop().create_task(self._cancel_run())
+        _at_work.add(work)
+        work.add_done_callback(_at_work.discard)
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(work)
+        if not work.cancelled():
+            work.result()
+
+    async def _cancel_run(self) -> None:
+        until = time.time() + _KILL_WITHIN
         state = await self._task_state()
         if state is None or state == "deferred":
-            # Airflow also calls this when another triggerer has taken the trigger over: the task then goes on.
+            # Airflow also calls on_kill when another triggerer has taken the trigger over: the task then goes on.
             self.log.info("The trigger was taken away and the task is %s: the run goes on.", state or "not to be asked")
             return
         from airflow_provider_testruns.lifecycle.stopping import stop
@@ -108,8 +124,9 @@ class RunTrigger(BaseTrigger):
         run = Run.from_dict(self.test_run)
         async with self._watcher() as watcher:
             platform, client = await watcher.open()
-            steps = stop(platform, run, self.log, why=f"the task was set to {state}", within=_KILL_WITHIN)
-            await client.run(steps, time.time() + _KILL_WITHIN)
+            within = max(_KILL_WITHIN / 2, until - time.time())
+            steps = stop(platform, run, self.log, why=f"the task was set to {state}", within=within)
+            await client.run(steps, time.time() + within)
 
     def _watcher(self) -> Any:
         from airflow_provider_testruns.hooks.registry import hook_class

@@ -20,6 +20,7 @@ from airflow_provider_testruns.exceptions import (
     PermissionDeniedError,
     RateLimitedError,
     ServerError,
+    StartAbandonedError,
     StartOutcomeUnknownError,
     StartSupersededError,
     TransportError,
@@ -62,6 +63,8 @@ class MemoryStore:
         self.phases: list[str] = []
         self.refuses_to_clear: Exception | None = None
         self.reads: Exception | None = None
+        #: Called after each write.
+        self.when_written = lambda: None
 
     def read(self) -> Any:
         if self.reads is not None:
@@ -74,6 +77,7 @@ class MemoryStore:
             raise fault
         self.text = json.dumps(data, allow_nan=False)
         self.phases.append(data["phase"])
+        self.when_written()
 
     def clear(self) -> None:
         if self.refuses_to_clear is not None:
@@ -559,6 +563,70 @@ def test_an_older_intent_is_looked_at_once_when_its_window_is_over():
     world.clock.now += WINDOW + LISTING_LAG
     world.obtain(epoch=CLEARED)
     assert world.platform.actions == ["list", "prepare", "newest", "start"]
+
+
+# Killed
+
+
+@pytest.mark.parametrize("write", ["before the intent", "after the intent"])
+def test_a_task_that_was_killed_sends_no_start(write):
+    world = World()
+    starter = world.new_try()
+
+    def kill():
+        starter.stopped = True
+
+    if write == "before the intent":
+        kill()
+    else:
+        world.kept.when_written = kill
+    with pytest.raises(StartAbandonedError, match="killed before"):
+        drive(world.platform, starter.obtain(ARGUMENTS))
+    assert world.platform.runs == []
+    # The next try has nothing to look for.
+    assert world.kept.record is None
+
+
+def test_a_task_that_was_killed_while_its_start_was_sent_cancels_the_run():
+    world = World()
+    starter = world.new_try()
+
+    def kill():
+        starter.stopped = True
+
+    world.platform.at_start = kill
+    obtained = drive(world.platform, starter.obtain(ARGUMENTS))
+    assert obtained.run.final
+    assert [run.ending for run in world.platform.runs] == [Verdict.CANCELLED]
+    assert "the task was killed" in "\n".join(world.lines.of("info"))
+
+
+def test_a_task_that_was_killed_while_it_looked_for_its_run_cancels_it():
+    world = World()
+    world.intent()
+    world.platform.listing_lag = 10.0
+    world.platform.add("lost")
+    starter = world.new_try()
+    starter.stopped = True
+    assert drive(world.platform, starter.obtain(ARGUMENTS)).run.run_id == "lost"
+    assert world.platform.runs[0].ending is Verdict.CANCELLED
+
+
+def test_the_older_run_is_known_to_on_kill_while_it_is_cancelled():
+    world = World()
+    first = world.obtain().run
+    starter = world.new_try(epoch=CLEARED)
+    known = []
+    cancel = world.platform.cancel_run
+
+    def watched(run_id, **context):
+        known.append(starter.older)
+        return cancel(run_id, **context)
+
+    world.platform.cancel_run = watched
+    drive(world.platform, starter.obtain(ARGUMENTS))
+    assert [run.run_id for run in known] == [first.run_id]
+    assert starter.older is None
 
 
 #: A task that was cleared while it ran, on an executor that does not tell of its end as Airflow expects.
