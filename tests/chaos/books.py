@@ -149,9 +149,9 @@ class _Account:
 
     def _left_going(self, run: dict[str, Any]) -> None:
         """A known run is not over: only where Airflow told nobody that its task was failed by a user."""
-        last = [deed for deed in self.deeds if deed.kind == "fail"][-1:]
-        if last and not self._reachable(last[0]):
-            self.books.counts["runs that go on: their task was failed when Airflow tells nobody"] += 1
+        last = [deed for deed in self.deeds if deed.run_id == run["run_id"]]
+        if any(deed.kind == "fail" for deed in self.deeds) and last and not any(self._reachable(deed) for deed in last):
+            self.books.counts["runs that go on: their task was marked failed when Airflow tells nobody"] += 1
         else:
             self.fault(f"run {run['run_id']} is {run['phase']} and nobody looks after it ({self._told(last)})")
 
@@ -190,7 +190,9 @@ class _Account:
             self.books.counts[f"runs that were over when their task was {_DONE[deed.kind]}"] += 1
         elif deed.kind == "clear" and self._goes_on_with(run, deed):
             self.books.counts["runs that a task cleared while running went on with"] += 1
-        elif self._reachable(deed):
+        elif not self._reachable(deed):
+            self.books.counts[f"runs that Airflow could tell nobody of when their task was {_DONE[deed.kind]}"] += 1
+        else:
             self.fault(
                 f"run {run['run_id']} was not cancelled ({run['phase']}) though its task was {_DONE[deed.kind]} when"
                 f" Airflow could tell: {self._told([deed])}"
@@ -209,8 +211,10 @@ class _Account:
         if change is None:
             return False
         if deed.kind == "clear":
-            # A fresh try finds the run in the record.
-            return True
+            # A fresh try finds the run in the record, if it lives long enough to read it.
+            ended = [other for other in self.deeds if other.kind == "fail" and other.asked >= deed.done]
+            read = [c for c in self.records if c.at > change.at and (not ended or c.at < ended[0].asked)]
+            return bool(read) or not ended
         until = change.at + _KILL_WITHIN
         if change.before == "running":
             return not any(change.at - 10 <= at <= until for at in self.storm.kills)

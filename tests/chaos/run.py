@@ -61,7 +61,14 @@ def chaos(
             folder,
             dags=DAGS,
             connections=connections,
-            options={**OPTIONS, "CHAOS_PLAN": str(folder / "plan.json"), "CHAOS_AT_ONCE": str(parallelism)},
+            options={
+                **OPTIONS,
+                # Airflow's API server waits for the lock in its event loop, where whoever has the lock waits for its
+                # turn: nothing moves until one of them gives up.
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder.resolve()}/airflow/airflow.db?timeout=3",
+                "CHAOS_PLAN": str(folder / "plan.json"),
+                "CHAOS_AT_ONCE": str(parallelism),
+            },
             parallelism=parallelism,
             say=say,
         )
