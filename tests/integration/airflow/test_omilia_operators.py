@@ -141,6 +141,8 @@ def _everything(folder: str) -> None:
 def test_a_project_from_its_creation_to_its_end(airflow: AirflowProcess, platforms: Control, tmp_path: Path) -> None:
     (tmp_path / "suites" / "tests").mkdir(parents=True)
     (tmp_path / "suites" / "tests" / "a.yml").write_text("name: a")
+    # Long enough to be going still when a slow machine takes its first look.
+    platforms.configure(run_seconds=3.0)
     platforms.plan_next("omilia", duration=60.0)
     tasks = airflow.run(_everything, folder=str(tmp_path))
     assert [(name, done.errors) for name, done in tasks.items() if done.state != "success"] == []

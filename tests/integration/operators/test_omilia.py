@@ -604,6 +604,8 @@ def test_a_generation_out_of_time_goes_on_and_is_said_to(control: Control) -> No
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_the_sensor_of_generations(control: Control, hook: OmiliaHook, mode: str) -> None:
+    # Long enough to be going still when a slow machine takes its first look.
+    control.plan_next("omilia", duration=2.0)
     made = hook.create_generation(SMOKE)
     task = Task()
     sensor = OmiliaGenerationSensor(
