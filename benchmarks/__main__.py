@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="benchmarks", description="Waits for a thousand test runs, and what they cost."
     )
-    parser.add_argument("--quick", action="store_true", help="one round of everything, in three minutes")
+    parser.add_argument("--quick", action="store_true", help="one round of the short interval, without growth")
     parser.add_argument("--tiny", action="store_true", help="ten waits of ours, to see that it works; writes nothing")
     parser.add_argument("--write", action="store_true", help="write the results of last time again")
     parser.add_argument("--note", default="", help="a sentence about the circumstances, for RESULTS.md")

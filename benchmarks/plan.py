@@ -70,7 +70,7 @@ class Mode:
 
 
 FULL = Mode()
-QUICK = Mode(rounds=1, intervals=(5.0, 10.0), windows=(1, 1), growth=(10,), detect=100, imports=3, budget=0.0)
+QUICK = Mode(rounds=1, windows=(1, 1), growth=(), detect=100, imports=1, budget=0.0)
 #: For the test: whether it works, not what it finds.
 TINY = Mode(
     runs=10,

@@ -99,8 +99,7 @@ def markdown(found: dict[str, Any]) -> str:
 
     row("CPU seconds for 10 000 observed states", _wanted_cpu(steady), lambda c: _measured(steady.cpu(c), "{:.2f}"))
     if found["slow"]:
-        long = "30" if not found.get("quick") else "10"
-        row(f"the same, a look every {long} s (once, side by side)", "", lambda c: _measured(slow.cpu(c), "{:.2f}"))
+        row("the same, a look every 30 s (once, side by side)", "", lambda c: _measured(slow.cpu(c), "{:.2f}"))
     row(
         "requests for each round of 1000 states",
         "<= 10 listed",
@@ -180,7 +179,8 @@ def _delay(found: dict[str, Any], column: str, share: float) -> Cell:
 
 
 def _faults(found: dict[str, Any], columns: Sequence[str]) -> list[str]:
-    if not found["faults"]:
+    columns = [column for column in columns if column in found["faults"]]
+    if not columns:
         return []
     rows = []
     for fault, title in _FAULT_TITLES.items():
