@@ -131,9 +131,13 @@ class LocalAirflow:
         how = f" ({killed} of their processes had to be killed)" if killed else ""
         self._say(f"Ended {count} Airflow components in {time.monotonic() - began:.0f} s{how}")
 
-    def start_component(self, name: str) -> Child:
-        """Start one of :data:`COMPONENTS`, once more after :meth:`end_component`."""
-        child = self._child(name, *COMPONENTS[name])
+    def start_component(self, kind: str, name: str | None = None) -> Child:
+        """Start one of :data:`COMPONENTS`, once more after :meth:`end_component`.
+
+        :param name: what to call it, when there is one of its kind already.
+        """
+        name = name or kind
+        child = self._child(name, *COMPONENTS[kind])
         self._children[name] = child
         return child
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .ledger import Ledger, RecordChange, StateChange
-from .plan import Plan, PlannedTask
+from .plan import DAG_ID, Plan, PlannedTask
 from .storm import Deed, Storm
 
 #: What a verdict must be, by what the sandbox knows of the run.
@@ -38,7 +38,7 @@ def balance(storm: Storm, ledger: Ledger, logs: Path) -> Balance:
     """Close the books."""
     books = Balance(Counter(storm.counts))
     plan, runs = storm.plan, storm.platforms.runs()
-    records, states, tasks, results = ledger.records(), ledger.states(), ledger.tasks(), ledger.results()
+    records, states, tasks, results = ledger.records(DAG_ID), ledger.states(), ledger.tasks(), ledger.results()
     books.counts["tasks"] = len(plan.tasks)
     books.counts["runs"] = len(runs)
     owned: set[str] = set()
@@ -217,7 +217,7 @@ class _Account:
             return bool(read) or not ended
         until = change.at + _KILL_WITHIN
         if change.before == "running":
-            return not any(change.at - 10 <= at <= until for at in self.storm.kills)
+            return not any(change.at - 10 <= at <= until for at, key in self.storm.kills if key == self.task.key)
         if change.before == "deferred":
             gone = any(begin - 1 <= until and end >= change.at for begin, end in self.storm.without_triggerer)
             return change.triggerer is not None and not gone

@@ -16,20 +16,23 @@ from typing import Any
 _NOW = "((julianday('now') - 2440587.5) * 86400.0)"
 _SCHEMA = f"""
 CREATE TABLE chaos_record (
-    n INTEGER PRIMARY KEY, at REAL, task_id TEXT, map_index INTEGER, value TEXT
+    n INTEGER PRIMARY KEY, at REAL, dag_id TEXT, task_id TEXT, map_index INTEGER, value TEXT
 );
 CREATE TABLE chaos_state (
     n INTEGER PRIMARY KEY, at REAL, task_id TEXT, map_index INTEGER, before TEXT, after TEXT, try_number INTEGER,
     max_tries INTEGER, triggerer INTEGER
 );
 CREATE TRIGGER chaos_record_new AFTER INSERT ON task_state_store BEGIN
-    INSERT INTO chaos_record (at, task_id, map_index, value) VALUES ({_NOW}, new.task_id, new.map_index, new.value);
+    INSERT INTO chaos_record (at, dag_id, task_id, map_index, value)
+    VALUES ({_NOW}, new.dag_id, new.task_id, new.map_index, new.value);
 END;
 CREATE TRIGGER chaos_record_changed AFTER UPDATE ON task_state_store BEGIN
-    INSERT INTO chaos_record (at, task_id, map_index, value) VALUES ({_NOW}, new.task_id, new.map_index, new.value);
+    INSERT INTO chaos_record (at, dag_id, task_id, map_index, value)
+    VALUES ({_NOW}, new.dag_id, new.task_id, new.map_index, new.value);
 END;
 CREATE TRIGGER chaos_record_gone AFTER DELETE ON task_state_store BEGIN
-    INSERT INTO chaos_record (at, task_id, map_index, value) VALUES ({_NOW}, old.task_id, old.map_index, NULL);
+    INSERT INTO chaos_record (at, dag_id, task_id, map_index, value)
+    VALUES ({_NOW}, old.dag_id, old.task_id, old.map_index, NULL);
 END;
 CREATE TRIGGER chaos_state_changed AFTER UPDATE ON task_instance WHEN old.state IS NOT new.state BEGIN
     INSERT INTO chaos_state (at, task_id, map_index, before, after, try_number, max_tries, triggerer)
@@ -134,12 +137,12 @@ class Ledger:
         data = _record(row[2])
         return (row[0], row[1]), data["phase"] if data else "nothing"
 
-    def records(self) -> dict[TaskKey, list[RecordChange]]:
-        """Every change of every record, oldest first."""
+    def records(self, dag_id: str) -> dict[TaskKey, list[RecordChange]]:
+        """Every change of the records of a DAG's tasks, oldest first."""
         found: dict[TaskKey, list[RecordChange]] = {}
         with self._open() as connection:
             for task_id, index, at, value in connection.execute(
-                "SELECT task_id, map_index, at, value FROM chaos_record ORDER BY n"
+                "SELECT task_id, map_index, at, value FROM chaos_record WHERE dag_id = ? ORDER BY n", (dag_id,)
             ):
                 found.setdefault((task_id, index), []).append(RecordChange(at, _record(value)))
         return found

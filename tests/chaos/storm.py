@@ -98,8 +98,8 @@ class Storm:
     deeds: list[Deed] = field(default_factory=list)
     #: When the triggerer was not there: from, to.
     without_triggerer: list[tuple[float, float]] = field(default_factory=list)
-    #: When task processes were killed.
-    kills: list[float] = field(default_factory=list)
+    #: When task processes were killed, and whose they were, if Airflow saw them run.
+    kills: list[tuple[float, TaskKey | None]] = field(default_factory=list)
     _fates: dict[int, _Fate | None] = field(default_factory=dict)
     _endless: dict[str, tuple[TaskKey, float]] = field(default_factory=dict)
     _turned: set[str] = field(default_factory=set)
@@ -227,7 +227,7 @@ class Storm:
         else:
             worker.resume()
             return
-        self.kills.append(time.time())
+        self.kills.append((time.time(), runs[0] if runs is not None else None))
         self.counts[f"task processes killed: {'before they ran' if runs is None else _MOMENTS[runs[1]]}"] += 1
 
     # The platforms

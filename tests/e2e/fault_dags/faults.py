@@ -1,0 +1,108 @@
+"""The DAGs of test_faults.py: each has a task ``run`` and a connection to a sandbox of its own.
+
+Where a fault is a kill at a place that nobody outside can see, the process kills itself there, as the kernel would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG
+
+from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionOperator
+from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
+from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
+
+TARGETS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "eggplant": (EggplantStartExecutionOperator, {"model_id": "e0000000-0000-4000-8000-000000000001"}),
+    "futureagi": (
+        FutureAGIExecuteTestRunOperator,
+        {"run_test_id": "fa000000-0000-4000-8000-000000000001", "select_all": True},
+    ),
+    "omilia": (OmiliaCreateRunOperator, {"project_id": "0a000000-0000-4000-8000-000000000001"}),
+}
+#: DAG: platform and what its task is told.
+DAGS: dict[str, tuple[str, dict[str, Any]]] = {
+    # The first try dies at these places of its own process.
+    "dies_after_intent": ("omilia", {"deferrable": True}),
+    "dies_before_started_omilia": ("omilia", {"deferrable": True}),
+    "dies_before_started_futureagi": ("futureagi", {"deferrable": True}),
+    "dies_before_started_eggplant": ("eggplant", {}),
+    "dies_after_started": ("omilia", {"deferrable": True}),
+    "dies_after_passed": ("omilia", {}),
+    "dies_after_failed": ("omilia", {}),
+    # The test kills it.
+    "killed_in_start": ("omilia", {"deferrable": True}),
+    "killed_in_place": ("omilia", {}),
+    "killed_in_resume": ("omilia", {"deferrable": True}),
+    # Users end it.
+    "failed_in_start": ("omilia", {"deferrable": True}),
+    "failed_while_it_hangs": ("omilia", {}),
+    "failed_before_it_defers": ("omilia", {"deferrable": True}),
+    "cleared_in_place": ("omilia", {}),
+    "cleared_without_triggerer": ("omilia", {"deferrable": True}),
+    "handed_over": ("omilia", {"deferrable": True}),
+    # Time ends it.
+    "timeout": ("omilia", {"deferrable": True, "timeout": 20}),
+    "execution_timeout": ("omilia", {"deferrable": True, "execution_timeout": timedelta(seconds=20)}),
+}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_itself(starter: Any, where: str) -> None:
+    """Let the process die in the middle of the bookkeeping of a start."""
+    keep, started, judged = starter._keep, starter._started, starter.judged
+
+    def dying_keep(record: Any) -> None:
+        keep(record)
+        if where == "after_intent" and record.phase == "intent":
+            die()
+
+    def dying_started(run: Any, **more: Any) -> None:
+        if where.startswith("before_started"):
+            die()
+        started(run, **more)
+        if where == "after_started":
+            die()
+
+    def dying_judged(run: Any, verdict: Any) -> None:
+        judged(run, verdict)
+        if where in ("after_passed", "after_failed"):
+            die()
+
+    starter._keep, starter._started, starter.judged = dying_keep, dying_started, dying_judged
+
+
+def make(dag_id: str, platform: str, arguments: dict[str, Any]) -> None:
+    """One DAG with its task."""
+    base, target = TARGETS[platform]
+
+    class Dying(base):  # type: ignore[misc,valid-type]
+        def _new_starter(self, context: Any, hook: Any) -> Any:
+            starter = super()._new_starter(context, hook)
+            if context["ti"].try_number == 1:
+                kill_itself(starter, dag_id.removeprefix("dies_"))
+            return starter
+
+    with DAG(dag_id, schedule=None):
+        (Dying if dag_id.startswith("dies_") else base)(
+            task_id="run",
+            **{f"{platform}_conn_id": dag_id},
+            **{
+                "poll_interval": 0.5,
+                "retries": 2 if dag_id.startswith(("dies_", "killed_")) else 0,
+                "retry_delay": timedelta(seconds=1),
+                **target,
+                **arguments,
+            },
+        )
+
+
+for name, (platform, arguments) in DAGS.items():
+    make(name, platform, arguments)

@@ -1,0 +1,416 @@
+"""Kills, cancels and deadlines on a real Airflow: each fault strikes exactly where it is meant to.
+
+One Airflow for all; each DAG has a task ``run`` and a sandbox of its own, so that its faults are nobody else's. What
+takes long begins first and is looked at last.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from airflow_provider_testruns.sandbox.control import Control
+from airflow_provider_testruns.sandbox.server import SandboxServer
+from demo.airflow import LocalAirflow
+from demo.processes import families
+from tests.chaos.ledger import Ledger
+from tests.e2e.fault_dags.faults import DAGS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+FINAL = ("success", "failed", "skipped", "upstream_failed")
+#: S of the connections: how long a start may take. Those whose start hangs have more.
+TIMEOUT = 3
+LONG = ("failed_in_start", "failed_while_it_hangs", "killed_in_start")
+HEALTH_THRESHOLD = 6
+
+
+@dataclass
+class World:
+    """Airflow, and the platform behind each DAG."""
+
+    airflow: LocalAirflow
+    platforms: Mapping[str, Control]
+    ledger: Ledger
+    dag_runs: dict[str, str] = field(default_factory=dict)
+
+    def go(self, *dag_ids: str) -> None:
+        """Start DAGs."""
+        for dag_id in dag_ids:
+            self.dag_runs[dag_id] = self.airflow.api.trigger(dag_id)
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """What was started for a DAG, oldest first."""
+        return self.platforms[dag_id].runs()
+
+    def state(self, dag_id: str) -> str | None:
+        """The state of its task."""
+        state: str | None = self.airflow.api.task_instance(dag_id, self.dag_runs[dag_id], "run")["state"]
+        return state
+
+    def until_state(self, dag_id: str, *states: str, within: float = 60.0) -> None:
+        """Wait for the task."""
+        found = self.airflow.wait_for_task(dag_id, self.dag_runs[dag_id], "run", (*states, *FINAL), within=within)
+        assert found in states, self.log(dag_id)
+
+    def ended(self, dag_id: str, within: float = 120.0) -> str:
+        """Wait until the task is over; return its state."""
+        return self.airflow.wait_for_task(dag_id, self.dag_runs[dag_id], "run", FINAL, within=within)
+
+    def process(self, dag_id: str) -> psutil.Process:
+        """The process that the task runs in."""
+        with closing(sqlite3.connect(self.ledger.database, timeout=30)) as connection:
+            (pid,) = connection.execute(
+                "SELECT pid FROM task_instance WHERE dag_id = ? AND state = 'running'", (dag_id,)
+            ).fetchone()
+        return psutil.Process(pid)
+
+    def phases(self, dag_id: str) -> list[tuple[str, str | None]]:
+        """The writes of the task's record: phase, and which of its runs it names."""
+        runs = [run["run_id"] for run in self.runs(dag_id)]
+        changes = self.ledger.records(dag_id)["run", -1]
+        return [
+            (change.phase or "removed", None if change.run_id is None else f"run {runs.index(change.run_id) + 1}")
+            for change in changes
+        ]
+
+    def log(self, dag_id: str) -> str:
+        """The logs of all tries as one text, a line for each entry, with its time."""
+        tries = self.airflow.api.task_instance(dag_id, self.dag_runs[dag_id], "run")["try_number"]
+        lines = [
+            f"{line.get('timestamp')} {line['event']}" for n in range(1, tries + 1) for line in self.lines(dag_id, n)
+        ]
+        return "\n".join(lines)
+
+    def lines(self, dag_id: str, try_number: int) -> list[dict[str, Any]]:
+        """A try's log; none while there is none."""
+        return self.airflow.api.log(dag_id, self.dag_runs[dag_id], "run", try_number)
+
+    def when(self, dag_id: str, said: str) -> float:
+        """When the log said something."""
+        match = re.search(rf"^(\S+) .*{said}", self.log(dag_id), re.MULTILINE)
+        assert match is not None, f"{said!r} is not in\n{self.log(dag_id)}"
+        return datetime.fromisoformat(match[1].replace("Z", "+00:00")).timestamp()
+
+    def report(self, dag_id: str) -> dict[str, Any]:
+        """The task's return value."""
+        report: dict[str, Any] = self.airflow.api.xcom(dag_id, self.dag_runs[dag_id], "run")
+        return report
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with ExitStack() as stack:
+        connections, platforms = {}, {}
+        for dag_id, (platform, _) in DAGS.items():
+            sandbox = stack.enter_context(SandboxServer(run_seconds=3600.0))
+            connections[dag_id] = sandbox.connections()[f"{platform}_default"]
+            connections[dag_id]["extra"]["timeout"] = 30 if dag_id in LONG else TIMEOUT
+            platforms[dag_id] = sandbox.control
+        airflow = LocalAirflow(
+            tmp_path_factory.mktemp("faults"),
+            dags=Path(__file__).parent / "fault_dags",
+            connections=connections,
+            options={
+                "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+                "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEALTH_THRESHOLD),
+            },
+            parallelism=6,
+            say=print,
+        )
+        stack.enter_context(airflow)
+        ledger = Ledger(airflow.home / "airflow.db")
+        ledger.begin()
+        airflow.wait_for_dags(list(DAGS))
+        world = World(airflow, platforms, ledger)
+        # A look-up that finds nothing takes a minute and more.
+        world.go("dies_after_intent")
+        yield world
+
+
+def finish_when_started(world: World, dag_id: str) -> None:
+    """End a run as soon as it is there."""
+    until(lambda: bool(world.runs(dag_id)), f"{dag_id} has started a run")
+    world.platforms[dag_id].finish_run(world.runs(dag_id)[-1]["run_id"])
+
+
+# Workers that are killed
+
+BEFORE_STARTED = ("dies_before_started_omilia", "dies_before_started_futureagi", "dies_before_started_eggplant")
+
+
+def test_a_worker_that_dies_between_reply_and_record_leaves_a_run_that_is_adopted(world: World) -> None:
+    world.go(*BEFORE_STARTED)
+    for dag_id in BEFORE_STARTED:
+        finish_when_started(world, dag_id)
+    for dag_id in BEFORE_STARTED:
+        assert world.ended(dag_id) == "success", world.log(dag_id)
+        (run,) = world.runs(dag_id)
+        assert world.report(dag_id)["run_id"] == run["run_id"]
+        phases = world.phases(dag_id)
+        assert phases[:2] == [("intent", None), ("started", "run 1")]
+        assert phases[-1] == ("judged", "run 1")
+        assert "left no word of it: looking for it" in world.log(dag_id)
+        assert f"Run {run['run_id']} is the one whose start got no reply: adopted." in world.log(dag_id)
+
+
+def test_a_worker_that_dies_while_its_start_is_answered_leaves_a_run_that_is_adopted(world: World) -> None:
+    dag_id = "killed_in_start"
+    world.platforms[dag_id].fault("hang", operation="omilia.create_run", when="after", seconds=60, times=1)
+    world.go(dag_id)
+    until(lambda: bool(world.runs(dag_id)), "the run is started")
+    # Read back between the attempts.
+    assert world.phases(dag_id) == [("intent", None)]
+    world.process(dag_id).kill()
+    world.until_state(dag_id, "deferred")
+    assert world.phases(dag_id)[-1] == ("started", "run 1")
+    world.platforms[dag_id].finish_run(world.runs(dag_id)[0]["run_id"])
+    assert world.ended(dag_id) == "success"
+    assert len(world.runs(dag_id)) == 1
+    assert "adopted" in world.log(dag_id)
+
+
+def test_a_worker_that_dies_after_its_record_leaves_a_run_that_is_waited_for(world: World) -> None:
+    dag_id = "dies_after_started"
+    world.go(dag_id)
+    finish_when_started(world, dag_id)
+    assert world.ended(dag_id) == "success"
+    (run,) = world.runs(dag_id)
+    assert f"Run {run['run_id']} was started by an earlier try: waiting for it, no new start." in world.log(dag_id)
+
+
+def test_a_worker_that_dies_while_it_polls_leaves_a_run_that_is_waited_for(world: World) -> None:
+    dag_id = "killed_in_place"
+    world.go(dag_id)
+    until(lambda: world.platforms[dag_id].count("omilia.get_run") >= 2, "the run is polled")
+    world.process(dag_id).kill()
+    until(lambda: "was started by an earlier try" in world.log(dag_id), "another try goes on")
+    (run,) = world.runs(dag_id)
+    assert run["phase"] in ("pending", "running")
+    world.platforms[dag_id].finish_run(run["run_id"])
+    assert world.ended(dag_id) == "success"
+    assert len(world.runs(dag_id)) == 1
+
+
+def test_a_worker_that_dies_while_it_reads_the_report_is_followed_by_one_that_judges(world: World) -> None:
+    dag_id = "killed_in_resume"
+    platform = world.platforms[dag_id]
+    platform.fault("hang", operation="omilia.run_stats", seconds=60, times=1)
+    world.go(dag_id)
+    world.until_state(dag_id, "deferred")
+    finish_when_started(world, dag_id)
+    until(
+        lambda: any(fault["fired"] for fault in platform.faults()) or not platform.faults(), "the report is asked for"
+    )
+    world.until_state(dag_id, "running")
+    world.process(dag_id).kill()
+    assert world.ended(dag_id) == "success"
+    assert len(world.runs(dag_id)) == 1
+    assert world.phases(dag_id)[-1] == ("judged", "run 1")
+
+
+def test_a_worker_that_dies_after_its_verdict_is_followed_by_what_the_verdict_asks_for(world: World) -> None:
+    world.platforms["dies_after_failed"].plan_next("omilia", ending="failed", duration=0.2)
+    world.platforms["dies_after_failed"].plan_next("omilia", ending="passed", duration=0.2)
+    world.platforms["dies_after_passed"].plan_next("omilia", ending="passed", duration=0.2)
+    world.go("dies_after_passed", "dies_after_failed")
+    assert world.ended("dies_after_passed") == "success"
+    (run,) = world.runs("dies_after_passed")
+    assert f"Run {run['run_id']} has passed in an earlier try: not started again." in world.log("dies_after_passed")
+    assert world.report("dies_after_passed")["run_id"] == run["run_id"]
+    assert world.ended("dies_after_failed") == "success"
+    first, second = world.runs("dies_after_failed")
+    assert second["created"] > first["finished"]
+    assert f"Run {first['run_id']} of an earlier try ended as failed" in world.log("dies_after_failed")
+    assert world.report("dies_after_failed")["run_id"] == second["run_id"]
+
+
+# Users who end tasks
+
+
+def test_a_task_that_is_failed_while_its_start_is_not_answered_cancels_the_run(world: World) -> None:
+    dag_id = "failed_in_start"
+    world.platforms[dag_id].fault("hang", operation="omilia.create_run", when="after", seconds=60, times=1)
+    world.go(dag_id)
+    until(lambda: bool(world.runs(dag_id)), "the run is started")
+    world.airflow.api.set_state(dag_id, world.dag_runs[dag_id], "run", "failed")
+    until(lambda: world.runs(dag_id)[0]["phase"] == "cancelled", "the run is cancelled")
+    assert len(world.runs(dag_id)) == 1
+    asked = world.when(dag_id, "Terminating process")
+    assert world.when(dag_id, "Asked the platform to cancel run") - asked < 4.0
+
+
+def test_on_kill_is_done_in_time_when_the_platform_hangs(world: World) -> None:
+    dag_id = "failed_while_it_hangs"
+    world.go(dag_id)
+    platform = world.platforms[dag_id]
+    until(lambda: platform.count("omilia.get_run") >= 2, "the run is polled")
+    platform.fault("hang", seconds=60)
+    world.airflow.api.set_state(dag_id, world.dag_runs[dag_id], "run", "failed")
+    until(lambda: "could not be cancelled" in world.log(dag_id), "it gives up")
+    asked = world.when(dag_id, "Terminating process")
+    # Airflow kills the process after 5 s; the words come before that.
+    assert world.when(dag_id, "could not be cancelled") - asked <= 4.3
+    platform.clear_faults()
+    assert world.runs(dag_id)[0]["phase"] == "running"
+    assert "it may go on" in world.log(dag_id)
+
+
+def test_a_task_that_is_failed_before_it_defers_cancels_the_run(world: World) -> None:
+    dag_id = "failed_before_it_defers"
+    world.platforms[dag_id].fault("latency", operation="omilia.create_run", when="after", seconds=0.7)
+    world.go(dag_id)
+    until(lambda: bool(world.runs(dag_id)), "the run is started", every=0.02)
+    world.airflow.api.set_state(dag_id, world.dag_runs[dag_id], "run", "failed")
+    until(lambda: world.runs(dag_id)[0]["phase"] == "cancelled", "the run is cancelled")
+    # By the task itself, unless Airflow was as quick.
+    assert re.search("the task was (set to failed|killed)", world.log(dag_id))
+    assert world.state(dag_id) == "failed"
+    assert len(world.runs(dag_id)) == 1
+
+
+def test_a_task_that_is_cleared_while_it_waits_in_place_starts_anew(world: World) -> None:
+    dag_id = "cleared_in_place"
+    world.go(dag_id)
+    until(lambda: world.platforms[dag_id].count("omilia.get_run") >= 2, "the run is polled")
+    world.airflow.api.clear(dag_id, world.dag_runs[dag_id], ["run"])
+    until(lambda: len(world.runs(dag_id)) == 2, "another run is started")
+    old, new = world.runs(dag_id)
+    assert old["phase"] == "cancelled"
+    assert old["finished"] <= new["created"]
+    world.platforms[dag_id].finish_run(new["run_id"])
+    assert world.ended(dag_id) == "success"
+    assert len(world.runs(dag_id)) == 2
+
+
+def test_a_task_that_is_cleared_when_no_triggerer_lives_leaves_its_run_to_the_fresh_try(world: World) -> None:
+    dag_id = "cleared_without_triggerer"
+    world.airflow.end_component("triggerer", grace=0)
+    world.go(dag_id)
+    world.until_state(dag_id, "deferred")
+    (old,) = world.runs(dag_id)
+    world.airflow.api.clear(dag_id, world.dag_runs[dag_id], ["run"])
+    until(lambda: len(world.runs(dag_id)) == 2, "another run is started")
+    old, new = world.runs(dag_id)
+    assert old["phase"] == "cancelled"
+    assert old["finished"] <= new["created"]
+    assert "the task was cleared and starts anew" in world.log(dag_id)
+    world.airflow.start_component("triggerer")
+    world.platforms[dag_id].finish_run(new["run_id"])
+    assert world.ended(dag_id) == "success"
+    assert world.runs(dag_id)[1]["cancelled_by"] is None
+    assert world.report(dag_id)["run_id"] == new["run_id"]
+
+
+# Two triggerers
+
+
+def test_a_trigger_that_is_handed_to_another_live_triggerer_cancels_nothing(world: World) -> None:
+    dag_id = "handed_over"
+    platform = world.platforms[dag_id]
+    world.go(dag_id)
+    world.until_state(dag_id, "deferred")
+    until(lambda: holder(world, dag_id) is not None, "a triggerer has it")
+    first = holder(world, dag_id)
+    frozen = families({world.airflow.pid("triggerer"): psutil.Process(world.airflow.pid("triggerer")).create_time()})
+    second = world.airflow.start_component("triggerer", "second triggerer")
+    # The first one is alive and does not say so: the second takes its triggers over.
+    for process in frozen:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        until(lambda: holder(world, dag_id) not in (None, first), "the second triggerer has it")
+        looks = platform.count("omilia.get_run")
+        until(lambda: platform.count("omilia.get_run") >= looks + 2, "the second triggerer polls")
+    finally:
+        for process in frozen:
+            process.send_signal(signal.SIGCONT)
+    # The first one wakes up and finds that the trigger is not its own any more.
+    until(lambda: "The trigger was taken away and the task is deferred: the run goes on." in world.log(dag_id), "told")
+    assert "Trigger cancelled by user action, invoking on_kill" in world.log(dag_id)
+    (run,) = world.runs(dag_id)
+    assert (run["phase"], run["cancelled_by"]) == ("running", None)
+    looks = platform.count("omilia.get_run")
+    until(lambda: platform.count("omilia.get_run") >= looks + 2, "it is still polled")
+    platform.finish_run(run["run_id"])
+    assert world.ended(dag_id) == "success"
+    assert platform.count("omilia.revoke_run") == 0
+    assert second.exit_code is None
+    world.airflow.end_component("second triggerer")
+
+
+def holder(world: World, dag_id: str) -> int | None:
+    """The job of the triggerer that has the task's trigger."""
+    with closing(sqlite3.connect(world.ledger.database, timeout=30)) as connection:
+        row = connection.execute(
+            'SELECT t.triggerer_id FROM task_instance ti JOIN "trigger" t ON t.id = ti.trigger_id WHERE ti.dag_id = ?',
+            (dag_id,),
+        ).fetchone()
+    return None if row is None else row[0]
+
+
+# Deadlines
+
+
+def test_deadlines_hold_over_a_restart_of_the_triggerer(world: World) -> None:
+    dag_ids = ("timeout", "execution_timeout")
+    world.go(*dag_ids)
+    for dag_id in dag_ids:
+        world.until_state(dag_id, "deferred")
+    time.sleep(3.0)
+    world.airflow.end_component("triggerer", grace=0)
+    time.sleep(3.0)
+    world.airflow.start_component("triggerer")
+    for dag_id in dag_ids:
+        assert world.ended(dag_id) == "failed"
+        (run,) = world.runs(dag_id)
+        assert run["phase"] == "cancelled"
+        error, message = world.airflow.api.errors(dag_id, world.dag_runs[dag_id], "run")[0]
+        assert error == "RunTimeoutError"
+        assert "It was cancelled and ended as" in message
+        # From the start of the try, which comes before that of the run: not from the restart.
+        waited = run["finished"] - run["created"]
+        assert 12.0 < waited < 28.0, f"{dag_id}: {waited:.1f} s"
+
+
+# What takes a minute
+
+
+def test_a_worker_that_dies_before_its_start_is_followed_by_one_that_looks_and_starts(world: World) -> None:
+    dag_id = "dies_after_intent"
+    until(lambda: bool(world.runs(dag_id)), "a run is started", within=150)
+    finish_when_started(world, dag_id)
+    assert world.ended(dag_id) == "success"
+    (run,) = world.runs(dag_id)
+    changes = world.ledger.records(dag_id)["run", -1]
+    assert [change.phase for change in changes[:3]] == ["intent", "intent", "started"]
+    # Not before the platform had had the time to show a run of the first intent.
+    assert changes[1].at - changes[0].at >= TIMEOUT + 60
+    assert "The platform shows no run of that start: nothing was started." in world.log(dag_id)
+    assert world.report(dag_id)["run_id"] == run["run_id"]
+
+
+def test_nothing_was_against_the_documents(world: World) -> None:
+    assert {
+        dag_id: platform.violations() for dag_id, platform in world.platforms.items() if platform.violations()
+    } == {}
+
+
+def until(done: Callable[[], bool], what: str, within: float = 60.0, every: float = 0.2) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + within
+    while not done():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {within:.0f} s: {what}")
+        time.sleep(every)
