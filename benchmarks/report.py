@@ -89,7 +89,7 @@ class _Steady:
 def markdown(found: dict[str, Any]) -> str:
     """The whole of ``RESULTS.md``."""
     steady, slow = _Steady(found), _Steady(found, "slow")
-    columns = [column for column in COLUMNS if column in found["steady"]]
+    columns = [column for column in COLUMNS if column in found["steady"] or column in found["faults"]]
     lines = _head(found)
     lines += ["## 1000 waits, a look every 5 s", ""]
     rows: list[tuple[str, str, list[str]]] = []
@@ -272,6 +272,7 @@ def _growth(found: dict[str, Any], steady: _Steady) -> list[str]:
 
 
 def _method(found: dict[str, Any], steady: _Steady) -> list[str]:
+    seconds = _measured(steady.each("empty", lambda one: one["seconds"]), "{:.0f}")[1]
     idle = _measured(steady.each("empty", lambda one: one["cpu"] / one["seconds"] * 100))[1]
     memory = _measured(steady.each("empty", lambda one: one["memory"] / 1e6))[1]
     return [
@@ -283,7 +284,7 @@ def _method(found: dict[str, Any], steady: _Steady) -> list[str]:
         " event loop, each with a greenback portal, going through `trigger.run()`. One wait comes first and is not"
         " counted, so that imports and first look-ups are not. Connections come from the environment; log lines go"
         " through Airflow's own logging and are thrown away.",
-        f"* CPU is the process's own, over two intervals after the first one, less that of as many triggers which do"
+        f"* CPU is the process's own, over {seconds} s after the first interval, less that of as many triggers which do"
         f" nothing ({idle} % of a core, measuring included); memory is what the process has for itself, less what"
         f" those need ({memory} MB).",
         f"* Ours is measured twice: with runs whose project is not known, which are asked for singly, and with {GROUPS}"
