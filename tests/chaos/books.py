@@ -105,7 +105,7 @@ class _Account:
         """The task's end agrees with its last run's."""
         if state not in ("success", "failed"):
             self.fault(f"ended as {state}")
-        if state == "success":
+        elif state == "success":
             last = self.records[-1] if self.records else None
             if last is None or last.phase != "judged" or last.data is None or last.data["verdict"] != "passed":
                 self.fault(f"success without a passing verdict: {last}")
