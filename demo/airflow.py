@@ -131,13 +131,14 @@ class LocalAirflow:
         how = f" ({killed} of their processes had to be killed)" if killed else ""
         self._say(f"Ended {count} Airflow components in {time.monotonic() - began:.0f} s{how}")
 
-    def start_component(self, kind: str, name: str | None = None) -> Child:
+    def start_component(self, kind: str, name: str | None = None, *arguments: str) -> Child:
         """Start one of :data:`COMPONENTS`, once more after :meth:`end_component`.
 
         :param name: what to call it, when there is one of its kind already.
+        :param arguments: further ones of its command line.
         """
         name = name or kind
-        child = self._child(name, *COMPONENTS[kind])
+        child = self._child(name, *COMPONENTS[kind], *arguments)
         self._children[name] = child
         return child
 

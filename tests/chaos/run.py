@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import requests
+
 from airflow_provider_testruns.sandbox.server import SandboxServer
-from demo.airflow import LocalAirflow
+from demo.airflow import START_WITHIN, LocalAirflow, free_port
+from demo.rest import AirflowApi, AirflowApiError
 
 from .books import Balance, balance
 from .ledger import Ledger
@@ -63,9 +66,6 @@ def chaos(
             connections=connections,
             options={
                 **OPTIONS,
-                # Airflow's API server waits for the lock in its event loop, where whoever has the lock waits for its
-                # turn: nothing moves until one of them gives up.
-                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder.resolve()}/airflow/airflow.db?timeout=3",
                 "CHAOS_PLAN": str(folder / "plan.json"),
                 "CHAOS_AT_ONCE": str(parallelism),
             },
@@ -76,7 +76,8 @@ def chaos(
             ledger = Ledger(airflow.home / "airflow.db")
             ledger.begin()
             airflow.wait_for_dags([DAG_ID])
-            storm = Storm(airflow, sandbox.control, plan, ledger, random, weather, say)
+            users = server_for_users(airflow, say)
+            storm = Storm(airflow, users, sandbox.control, plan, ledger, random, weather, say)
             storm.begin()
             began = time.monotonic()
             storm.run(airflow.api.trigger(DAG_ID), within)
@@ -88,6 +89,30 @@ def chaos(
         books.counts["secrets searched for"] = len(secrets)
         books.faults += search(secrets, ledger.dump(), airflow.logs)
     return books
+
+
+def server_for_users(airflow: LocalAirflow, say: Callable[[str], None]) -> AirflowApi:
+    """Start an API server for users alone.
+
+    What a user asks for is written down first, for which the server waits in its event loop. With SQLite, which has one
+    writer at a time, the writer may be a worker's request to the same server, which waits for its turn in that loop:
+    nothing moves until one of them gives up.
+    """
+    port = free_port()
+    airflow.start_component("api-server", "api-server for users", "--apps", "core", "--port", str(port))
+    api = AirflowApi(f"http://127.0.0.1:{port}")
+    until = time.monotonic() + START_WITHIN
+    while True:
+        airflow.check()
+        try:
+            api.health()
+        except (requests.ConnectionError, requests.Timeout, AirflowApiError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+        else:
+            say("The API server for users is up")
+            return api
 
 
 def _passwords(connections: dict[str, dict]) -> list[str]:

@@ -14,7 +14,7 @@ import psutil
 
 from airflow_provider_testruns.sandbox.control import Control
 from demo.airflow import LocalAirflow
-from demo.rest import AirflowApiError
+from demo.rest import AirflowApi, AirflowApiError
 
 from .ledger import Ledger, TaskKey, TaskRow
 from .plan import DAG_ID, Plan, PlannedTask
@@ -88,6 +88,7 @@ class Storm:
     """
 
     airflow: LocalAirflow
+    users: AirflowApi
     platforms: Control
     plan: Plan
     ledger: Ledger
@@ -148,6 +149,7 @@ class Storm:
             self._look_after_runs()
             if now >= next_look:
                 next_look = now + 1.0
+                self.airflow.check()
                 rows = {key: row for key, row in self.ledger.tasks().items() if key[1] >= 0}
                 over = sum(row.state in OVER for row in rows.values())
                 if len(rows) == len(self.plan.tasks) and over == len(rows) and triggerer_back is None:
@@ -309,9 +311,9 @@ class Storm:
             asked = time.time()
             try:
                 if kind == "clear":
-                    self.airflow.api.clear(DAG_ID, dag_run, [key])
+                    self.users.clear(DAG_ID, dag_run, [key])
                 else:
-                    self.airflow.api.set_state(DAG_ID, dag_run, key[0], "failed", key[1])
+                    self.users.set_state(DAG_ID, dag_run, key[0], "failed", key[1])
             except AirflowApiError as e:
                 # The first thing that such a request does is to write itself down: it has done nothing if it can't.
                 if e.status != 500:

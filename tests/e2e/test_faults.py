@@ -6,6 +6,7 @@ takes long begins first and is looked at last.
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -26,6 +28,7 @@ from demo.airflow import LocalAirflow
 from demo.processes import families
 from tests.chaos.ledger import Ledger
 from tests.e2e.fault_dags.faults import DAGS
+from tests.e2e.gate import Gate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -43,6 +46,10 @@ class World:
     airflow: LocalAirflow
     platforms: Mapping[str, Control]
     ledger: Ledger
+    #: What stands before some of the platforms, to be shut.
+    gates: Mapping[str, Gate]
+    #: A server that none of the connections leads to.
+    stranger: SandboxServer
     dag_runs: dict[str, str] = field(default_factory=dict)
 
     def go(self, *dag_ids: str) -> None:
@@ -112,10 +119,15 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as stack:
-        connections, platforms = {}, {}
+        connections, platforms, gates = {}, {}, {}
+        stranger = stack.enter_context(SandboxServer())
         for dag_id, (platform, _) in DAGS.items():
             sandbox = stack.enter_context(SandboxServer(run_seconds=3600.0))
-            connections[dag_id] = sandbox.connections()[f"{platform}_default"]
+            told = json.dumps(sandbox.connections()[f"{platform}_default"])
+            if dag_id.startswith("outage_refused"):
+                gate = gates[dag_id] = stack.enter_context(Gate(urlsplit(sandbox.url).port or 0))
+                told = told.replace(sandbox.url, gate.url)
+            connections[dag_id] = json.loads(told)
             connections[dag_id]["extra"]["timeout"] = 30 if dag_id in LONG else TIMEOUT
             platforms[dag_id] = sandbox.control
         airflow = LocalAirflow(
@@ -127,14 +139,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEALTH_THRESHOLD),
             },
-            parallelism=6,
+            parallelism=8,
             say=print,
         )
         stack.enter_context(airflow)
         ledger = Ledger(airflow.home / "airflow.db")
         ledger.begin()
         airflow.wait_for_dags(list(DAGS))
-        world = World(airflow, platforms, ledger)
+        world = World(airflow, platforms, ledger, gates, stranger)
         # A look-up that finds nothing takes a minute and more.
         world.go("dies_after_intent")
         yield world
@@ -358,6 +370,69 @@ def holder(world: World, dag_id: str) -> int | None:
             (dag_id,),
         ).fetchone()
     return None if row is None else row[0]
+
+
+# Outages
+
+OUTAGES = sorted(dag_id for dag_id in DAGS if dag_id.startswith("outage_"))
+#: Those that pass by themselves: a start outlasts them, too.
+PASSING = ("503", "refused", "hang", "429", "expired")
+
+
+def outage(world: World, dag_id: str, seconds: float) -> None:
+    """Let a platform be out of order from now on."""
+    platform = world.platforms[dag_id]
+    match kind := dag_id.removeprefix("outage_").removesuffix("_in_place"):
+        case "503":
+            platform.fault("status", status=503, for_seconds=seconds)
+        case "refused":
+            world.gates[dag_id].shut(seconds)
+        case "hang":
+            platform.fault("hang", seconds=60, for_seconds=seconds)
+        case "429":
+            platform.fault("status", status=429, headers={"Retry-After": "2"}, for_seconds=seconds)
+        case "401":
+            platform.reject_tokens(2.0)
+        case "expired":
+            platform.expire_tokens()
+        case "huge":
+            platform.fault("huge", size=1 << 30, operation="omilia.*run*", for_seconds=min(seconds, 3.0))
+        case "elsewhere":
+            location = f"{world.stranger.url}/omilia/api/projects"
+            platform.fault("redirect", location=location, operation="omilia.*run*", for_seconds=min(seconds, 3.0))
+        case "truncated":
+            platform.fault("truncate", for_seconds=min(seconds, 3.0))
+        case "wrong_json":
+            platform.fault(kind, body=["not", "that"], operation="omilia.*run*", for_seconds=min(seconds, 3.0))
+        case _:
+            raise AssertionError(kind)
+
+
+def test_outages_before_in_and_after_a_run_cost_no_try_and_start_nothing_twice(world: World) -> None:
+    for dag_id in OUTAGES:
+        if any(kind in dag_id for kind in PASSING):
+            outage(world, dag_id, 10.0)
+    world.go(*OUTAGES)
+    during, after = list(OUTAGES), list(OUTAGES)
+    end = time.monotonic() + 120
+    while after:
+        assert time.monotonic() < end, (during, after)
+        for dag_id in [dag_id for dag_id in during if world.platforms[dag_id].count("omilia.get_run") >= 3]:
+            during.remove(dag_id)
+            outage(world, dag_id, 10.0)
+        for dag_id in [dag_id for dag_id in after if dag_id not in during]:
+            # Half of the outage lies before the end of the run, half of it before its report.
+            after.remove(dag_id)
+            (run,) = world.runs(dag_id)
+            world.platforms[dag_id].set_run(run["run_id"], duration=time.time() - run["created"] + 2.0)
+        time.sleep(0.1)
+    for dag_id in OUTAGES:
+        assert world.ended(dag_id) == "success", world.log(dag_id)
+        (run,) = world.runs(dag_id)
+        assert world.report(dag_id)["run_id"] == run["run_id"]
+        assert world.airflow.api.task_instance(dag_id, world.dag_runs[dag_id], "run")["try_number"] == 1
+        assert run["cancelled_by"] is None
+    assert world.stranger.control.stats()["requests"] == 0
 
 
 # Deadlines

@@ -24,6 +24,7 @@ TARGETS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "omilia": (OmiliaCreateRunOperator, {"project_id": "0a000000-0000-4000-8000-000000000001"}),
 }
+OUTAGES_IN_PLACE = ("503", "refused", "hang", "401")
 #: DAG: platform and what its task is told.
 DAGS: dict[str, tuple[str, dict[str, Any]]] = {
     # The first try dies at these places of its own process.

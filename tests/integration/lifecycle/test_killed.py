@@ -1,0 +1,151 @@
+"""What ``on_kill`` does to the run, and what it leaves alone: the trigger's in an event loop, the operator's in a task.
+
+Only Airflow's answer about the task's state is made up here; ``tests/e2e/test_faults.py`` has the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_testruns.model import Run, RunState
+from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
+from airflow_provider_testruns.sandbox import omilia
+from airflow_provider_testruns.sandbox.control import Control
+from airflow_provider_testruns.sandbox.server import SandboxServer
+from airflow_provider_testruns.triggers import run as triggers
+from airflow_provider_testruns.triggers.run import RunTrigger
+
+pytestmark = pytest.mark.integration
+
+_PROJECT = omilia.named_id(1)
+
+
+@pytest.fixture
+def control(monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
+    with SandboxServer(run_seconds=60) as server:
+        connection = server.connections()["omilia_default"]
+        monkeypatch.setenv("AIRFLOW_CONN_OMILIA_DEFAULT", json.dumps(connection))
+        yield server.control
+
+
+def _trigger(run_id: str, **arguments: Any) -> RunTrigger:
+    run = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
+    trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 60, 0.1, **arguments)
+    trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
+    return trigger
+
+
+def _state_is(monkeypatch: pytest.MonkeyPatch, state: str | None) -> None:
+    monkeypatch.setattr(triggers, "task_state", lambda ti: state)
+
+
+@pytest.mark.parametrize("state", ["failed", "success", "none", "scheduled", "running", "restarting"])
+def test_a_trigger_that_is_killed_cancels_its_run(control: Control, monkeypatch, state: str) -> None:
+    _state_is(monkeypatch, state)
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    asyncio.run(_trigger(run_id).on_kill())
+    assert control.run(run_id)["phase"] == "cancelled"
+
+
+@pytest.mark.parametrize("state", ["deferred", None])
+def test_a_trigger_whose_task_goes_on_cancels_nothing(control: Control, monkeypatch, state: str | None) -> None:
+    _state_is(monkeypatch, state)
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    asyncio.run(_trigger(run_id).on_kill())
+    assert control.stats()["requests"] == 0
+
+
+def test_without_an_answer_about_the_task_nothing_is_cancelled(control: Control, monkeypatch) -> None:
+    def unanswered(ti: Any) -> str:
+        raise RuntimeError("the supervisor is gone")
+
+    monkeypatch.setattr(triggers, "task_state", unanswered)
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    asyncio.run(_trigger(run_id).on_kill())
+    assert control.stats()["requests"] == 0
+
+
+def test_where_it_is_not_wanted_nothing_is_cancelled(control: Control, monkeypatch) -> None:
+    _state_is(monkeypatch, "failed")
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    asyncio.run(_trigger(run_id, cancel_on_kill=False).on_kill())
+    assert control.stats()["requests"] == 0
+
+
+def test_after_its_event_a_trigger_cancels_nothing(control: Control, monkeypatch) -> None:
+    _state_is(monkeypatch, "running")
+    (run_id,) = control.add_runs("omilia", _PROJECT, duration=0.1)
+
+    async def main() -> None:
+        trigger = _trigger(run_id)
+        async for _ in trigger.run():
+            await trigger.on_kill()
+
+    asyncio.run(main())
+    assert control.count("omilia.revoke_run") == 0
+
+
+def test_on_kill_outlasts_being_cancelled_again_and_again(control: Control, monkeypatch) -> None:
+    """Airflow 3.3.2 cancels a trigger's task with every sync until it is gone, on_kill and all."""
+    _state_is(monkeypatch, "failed")
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    # A token, a cancel, a look: each longer than the time between two cancels.
+    control.configure(latency=0.4)
+
+    async def as_airflow_does(trigger: RunTrigger) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait_for(trigger.on_kill(), 30)
+            raise
+
+    async def main() -> None:
+        task = asyncio.create_task(as_airflow_does(_trigger(run_id)))
+        await asyncio.sleep(0)
+        until = time.monotonic() + 20
+        while time.monotonic() < until and not (task.done() and not triggers._at_work):
+            task.cancel("user-action")
+            await asyncio.sleep(0.15)
+        assert task.cancelled()
+        assert not triggers._at_work
+
+    asyncio.run(main())
+    assert control.run(run_id)["phase"] == "cancelled"
+
+
+def test_on_kill_raises_nothing_into_what_it_interrupted(control: Control, monkeypatch, caplog) -> None:
+    operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    hook = operator.make_hook()
+    operator._hook = hook
+    operator._starter = SimpleNamespace(record=None, older=None, stopped=False)
+    operator._run = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
+
+    def half_imported(**options: Any) -> Any:
+        raise ImportError("partially initialized module")
+
+    monkeypatch.setattr(hook, "new_client", half_imported)
+    operator.on_kill()
+    assert operator._starter.stopped
+    assert "could not be cancelled: it may go on. partially initialized module" in caplog.text
+
+
+def test_on_kill_cancels_the_run_from_before_a_clear(control: Control) -> None:
+    operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    operator._hook = operator.make_hook()
+    older = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
+    operator._starter = SimpleNamespace(record=None, older=older, stopped=False)
+    began = time.monotonic()
+    operator.on_kill()
+    assert control.run(run_id)["phase"] == "cancelled"
+    assert time.monotonic() - began < 4.0
