@@ -22,13 +22,17 @@ from airflow_provider_testruns.exceptions import (
     InvalidReplyError,
     NotFoundError,
 )
-from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.model import Run, RunReport
 from airflow_provider_testruns.platforms.call import Steps, pause
 from airflow_provider_testruns.platforms.platform import Platform
+from airflow_provider_testruns.transport.policy import back_off, patiently
 
 #: How long a run may be not there, the credentials not accepted or the replies unreadable, without a break, before
 #: the wait ends with an error; seconds.
 GRACE = 60.0
+#: How long the report of a run that is over is asked for again when the credentials are not accepted or the reply can't
+#: be read; seconds. What passes by itself has a patience of its own.
+REPORT_GRACE = 15.0
 #: How far a poll may stray from its interval, as a fraction, so that polls of many runs do not march in step.
 JITTER = 0.1
 
@@ -210,3 +214,30 @@ def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
     except ApiError as e:
         return wait.trouble(e)
     return wait.look(run)
+
+
+def fetch_report(
+    platform: Platform, run: Run, log: Any, *, patience: float, clock: Callable[[], float] = time.time
+) -> Steps[RunReport]:
+    """The report of a run that is over. It is paid for: trouble that a wait outlasts does not cost it.
+
+    :param platform: the run's platform.
+    :param run: the run, final.
+    :param log: takes the lines for the task's log.
+    :param patience: seconds for trouble that passes by itself.
+    :raises ApiError: when it can't be had.
+    """
+    failures = 0
+    give_up_at: float | None = None
+    while True:
+        try:
+            return (yield from patiently(platform.get_report(run), patience, clock=clock, log=log.warning))
+        except (AuthenticationError, InvalidReplyError) as e:
+            wait = back_off(failures)
+            failures += 1
+            if give_up_at is None:
+                give_up_at = clock() + REPORT_GRACE
+            if clock() + wait > give_up_at:
+                raise
+            log.warning("%s Asking again for the report in %.0f s.", e, wait)
+            yield from pause(wait)

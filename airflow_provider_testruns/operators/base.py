@@ -332,9 +332,11 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         return self._judge(context, hook, end.run)
 
     def _judge(self, context: Context, hook: PlatformHook[Any], run: Run) -> dict[str, Any]:
+        from airflow_provider_testruns.lifecycle.waiting import fetch_report
         from airflow_provider_testruns.model import Verdict, assess
 
-        report = self._report = hook.ask(hook.platform.get_report(run), REPORT_PATIENCE)
+        steps = fetch_report(hook.platform, run, self.log, patience=REPORT_PATIENCE)
+        report = self._report = hook.client.run(steps)
         self._run = report.run
         judgement = assess(report, self.gates())
         if self._starter is not None:

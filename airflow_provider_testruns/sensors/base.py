@@ -179,7 +179,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
 
     def _conclude(self, context: Context, end: WaitEnd) -> Any:
         """What the end of the wait means for the task: the one place for all modes."""
-        from airflow_provider_testruns.lifecycle.waiting import WaitStatus
+        from airflow_provider_testruns.lifecycle.waiting import WaitStatus, fetch_report
 
         if end.status is WaitStatus.ERROR and end.error is not None:
             raise end.error
@@ -188,7 +188,8 @@ class RunSensor(JudgingTask, BaseSensorOperator):
             if end.error is not None:
                 said += f" The last look at it failed: {end.error}"
             raise self._skip_or(AirflowSensorTimeout(said))
-        report = self._report = self._hook.ask(self._hook.platform.get_report(end.run), REPORT_PATIENCE)
+        steps = fetch_report(self._hook.platform, end.run, self.log, patience=REPORT_PATIENCE)
+        report = self._report = self._hook.client.run(steps)
         self._announce(context, report.run)
         result, error = self._deliver(context, report, self._judgement(report))
         if error is None:

@@ -24,14 +24,16 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.lifecycle.waiting import (
     GRACE,
     JITTER,
+    REPORT_GRACE,
     Wait,
     WaitEnd,
     WaitStatus,
+    fetch_report,
     look_once,
     wait_for,
 )
 from airflow_provider_testruns.model import Progress, Run, RunState, Verdict
-from tests.unit.steps import BEGIN, Clock, FakePlatform, Lines, drive
+from tests.unit.steps import BEGIN, LATENCY, Clock, FakePlatform, Fault, Lines, drive
 from tests.unit.strategies import json_values, runs
 
 pytestmark = pytest.mark.unit
@@ -383,3 +385,42 @@ def test_any_event_is_an_end_or_a_configuration_error(value):
             assert isinstance(WaitEnd.from_event(event), WaitEnd)
         except ConfigurationError:
             continue
+
+
+# The report
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("Not you."), InvalidReplyError("Not JSON.")])
+def test_a_report_outlasts_what_a_wait_outlasts(error):
+    clock, lines = Clock(), Lines()
+    platform = FakePlatform(clock)
+    run = platform.add("r1")
+    platform.end("r1", Verdict.PASSED)
+    platform.faults["report"] = [Fault(error), Fault(error)]
+    report = drive(platform, fetch_report(platform, run, lines, patience=60.0, clock=clock))
+    assert report.run.run_id == "r1"
+    assert 3.0 <= clock.past <= 5.0
+    assert "Asking again for the report" in "\n".join(lines.of("warning"))
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("Not you."), InvalidReplyError("Not JSON.")])
+def test_a_report_that_cannot_be_had_is_an_error(error):
+    clock, lines = Clock(), Lines()
+    platform = FakePlatform(clock)
+    run = platform.add("r1")
+    platform.end("r1", Verdict.PASSED)
+    platform.faults["report"] = [Fault(error)] * 20
+    with pytest.raises(type(error)):
+        drive(platform, fetch_report(platform, run, lines, patience=60.0, clock=clock))
+    assert clock.past <= REPORT_GRACE + 1.0
+
+
+def test_a_report_that_is_forbidden_is_an_error_at_once():
+    clock, lines = Clock(), Lines()
+    platform = FakePlatform(clock)
+    run = platform.add("r1")
+    platform.end("r1", Verdict.PASSED)
+    platform.faults["report"] = [Fault(PermissionDeniedError("Not for you."))]
+    with pytest.raises(PermissionDeniedError):
+        drive(platform, fetch_report(platform, run, lines, patience=60.0, clock=clock))
+    assert clock.past == LATENCY
