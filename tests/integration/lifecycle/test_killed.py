@@ -122,7 +122,7 @@ def test_on_kill_outlasts_being_cancelled_again_and_again(control: Control, monk
     assert control.run(run_id)["phase"] == "cancelled"
 
 
-def test_on_kill_raises_nothing_into_what_it_interrupted(control: Control, monkeypatch, caplog) -> None:
+def test_on_kill_raises_nothing_into_what_it_interrupted(control: Control, monkeypatch, capsys) -> None:
     operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
     (run_id,) = control.add_runs("omilia", _PROJECT)
     hook = operator.make_hook()
@@ -136,7 +136,7 @@ def test_on_kill_raises_nothing_into_what_it_interrupted(control: Control, monke
     monkeypatch.setattr(hook, "new_client", half_imported)
     operator.on_kill()
     assert operator._starter.stopped
-    assert "could not be cancelled: it may go on. partially initialized module" in caplog.text
+    assert "could not be cancelled: it may go on. partially initialized module" in capsys.readouterr().out
 
 
 def test_on_kill_cancels_the_run_from_before_a_clear(control: Control) -> None:
