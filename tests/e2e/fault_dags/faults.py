@@ -24,6 +24,8 @@ TARGETS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "omilia": (OmiliaCreateRunOperator, {"project_id": "0a000000-0000-4000-8000-000000000001"}),
 }
+#: Of the platform: the triggerer is hit by each, and who waits in place by some.
+OUTAGES = ("503", "refused", "hang", "429", "401", "expired", "truncated", "wrong_json", "huge", "elsewhere")
 OUTAGES_IN_PLACE = ("503", "refused", "hang", "401")
 #: DAG: platform and what its task is told.
 DAGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,6 +51,8 @@ DAGS: dict[str, tuple[str, dict[str, Any]]] = {
     # Time ends it.
     "timeout": ("omilia", {"deferrable": True, "timeout": 20}),
     "execution_timeout": ("omilia", {"deferrable": True, "execution_timeout": timedelta(seconds=20)}),
+    **{f"outage_{kind}": ("omilia", {"deferrable": True}) for kind in OUTAGES},
+    **{f"outage_{kind}_in_place": ("omilia", {}) for kind in OUTAGES_IN_PLACE},
 }
 
 
