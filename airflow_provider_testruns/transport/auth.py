@@ -28,8 +28,11 @@ class Auth(Protocol):
         """The headers to send now; ``None`` when something must be asked for first."""
 
     @property
-    def current(self) -> str | None:
-        """What :meth:`headers` sends now, to tell old from new; ``None`` when there is nothing yet."""
+    def current(self) -> int | None:
+        """The number of what :meth:`headers` sends now, counted from 1; ``None`` when there is nothing yet.
+
+        Old and new are told apart by it, not by what is sent: an endpoint may give the same token again.
+        """
 
     def may_renew(self) -> bool:
         """Whether asking again may help now."""
@@ -62,8 +65,8 @@ class FixedHeaders:
         return self.values
 
     @property
-    def current(self) -> str | None:
-        return "fixed"
+    def current(self) -> int:
+        return 1
 
     def may_renew(self) -> bool:
         return False
@@ -98,6 +101,7 @@ class OAuthToken:
     can_refresh: bool = False
     clock: Callable[[], float] = time.monotonic
     _token: str | None = field(default=None, init=False, repr=False)
+    _number: int = field(default=0, init=False)
     _stale_at: float = field(default=0.0, init=False)
     _refresh: str | None = field(default=None, init=False, repr=False)
     _refresh_until: float = field(default=0.0, init=False)
@@ -111,8 +115,8 @@ class OAuthToken:
         return {"Authorization": f"Bearer {self._token}"}
 
     @property
-    def current(self) -> str | None:
-        return self._token
+    def current(self) -> int | None:
+        return self._number or None
 
     def may_renew(self) -> bool:
         if self._in_vain == 0:
@@ -185,6 +189,7 @@ class OAuthToken:
         # A new one is used in any case, even where the endpoint took longer to answer than it is said to last.
         self._stale_at = max(asked_at + lasts - min(30.0, lasts / 4), self.clock() + _AT_LEAST)
         self._token = token
+        self._number += 1
         refresh = reply.get("refresh_token")
         if self.can_refresh and isinstance(refresh, str) and refresh:
             yield Mask(refresh)

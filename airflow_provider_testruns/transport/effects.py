@@ -63,10 +63,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Make sure that ``auth`` holds something newer than ``stale``; one at a time, however many flows ask."""
+    """Make sure that ``auth`` holds something newer than number ``stale``; one at a time, however many flows ask."""
 
     auth: Auth
-    stale: str | None
+    stale: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ class Session:
             except InvalidReplyError as e:
                 raise self._unreadable(call, request, str(e), reply.status) from e
 
-    def _renew(self, stale: str | None) -> Flow[None]:
+    def _renew(self, stale: int | None) -> Flow[None]:
         try:
             yield Renew(self.auth, stale)
         except ApiError as e:
@@ -200,7 +200,7 @@ class Session:
             )
         return min(request.timeout, left)
 
-    def renewing(self, stale: str | None) -> Flow[None]:
+    def renewing(self, stale: int | None) -> Flow[None]:
         """The flow behind :class:`Renew`; the driver sees to it that only one runs at a time."""
         if self.auth.headers() is not None and self.auth.current != stale:
             return

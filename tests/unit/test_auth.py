@@ -100,7 +100,7 @@ def test_a_token_is_renewed_while_it_is_still_good(expires_in, good_for):
     assert world.token.headers() is not None
     world.clock.now += 0.02
     assert world.token.headers() is None
-    assert world.token.current == "tok-1"
+    assert world.token.current == 1
 
 
 def test_the_life_of_a_token_counts_from_the_asking():
@@ -142,10 +142,18 @@ def test_whoever_asks_for_something_newer_than_what_was_replaced_gets_what_is_th
     world.renew(None)
     world.renew(None)
     assert len(world.wire.requests) == 1
-    world.renew("tok-1")
-    assert world.token.current == "tok-2"
-    world.renew("tok-1")
+    world.renew(1)
+    assert world.token.current == 2
+    world.renew(1)
     assert len(world.wire.requests) == 2
+
+
+def test_the_same_token_again_counts_as_newer():
+    world = World(_token("tok-1"), _token("tok-1"))
+    for number in (None, 1, 1, 1):
+        world.renew(number)
+    assert len(world.wire.requests) == 2
+    assert world.token.current == 2
 
 
 def test_a_refresh_token_takes_the_place_of_the_grant():
@@ -155,14 +163,14 @@ def test_a_refresh_token_takes_the_place_of_the_grant():
         _token("tok-3"),
         can_refresh=True,
     )
-    for name in (None, "tok-1", "tok-2"):
-        world.renew(name)
+    for number in (None, 1, 2):
+        world.renew(number)
     assert world.forms == [
         _PASSWORD,
         {"grant_type": "refresh_token", "refresh_token": "ref-1", "client_id": "cli"},
         {"grant_type": "refresh_token", "refresh_token": "ref-2", "client_id": "cli"},
     ]
-    assert world.token.current == "tok-3"
+    assert world.token.current == 3
 
 
 def test_a_refresh_token_is_used_once():
@@ -170,8 +178,8 @@ def test_a_refresh_token_is_used_once():
         _token("tok-1", refresh_token="ref-1", refresh_expires_in=1800), _token("tok-2"), _token("tok-3"),
         can_refresh=True,
     )  # fmt: skip
-    for name in (None, "tok-1", "tok-2"):
-        world.renew(name)
+    for number in (None, 1, 2):
+        world.renew(number)
     assert [form["grant_type"] for form in world.forms] == ["password", "refresh_token", "password"]
 
 
@@ -184,9 +192,9 @@ def test_a_refused_refresh_token_falls_back_on_the_grant(status):
         can_refresh=True,
     )
     world.renew()
-    world.renew("tok-1")
+    world.renew(1)
     assert [form["grant_type"] for form in world.forms] == ["password", "refresh_token", "password"]
-    assert world.token.current == "tok-2"
+    assert world.token.current == 2
 
 
 def test_a_platform_in_trouble_is_no_refused_refresh_token():
@@ -198,9 +206,9 @@ def test_a_platform_in_trouble_is_no_refused_refresh_token():
     )
     world.renew()
     world.token.accepted()
-    assert isinstance(world.failed("tok-1"), ServerError)
+    assert isinstance(world.failed(1), ServerError)
     world.clock.now += 1.0
-    world.renew("tok-1")
+    world.renew(1)
     assert [form["grant_type"] for form in world.forms] == ["password", "refresh_token", "password"]
 
 
@@ -208,14 +216,14 @@ def test_a_platform_in_trouble_is_no_refused_refresh_token():
 def test_an_expired_refresh_token_is_not_tried(lasts, refreshed):
     world = World(_token("tok-1", refresh_token="ref-1", refresh_expires_in=lasts), _token("tok-2"), can_refresh=True)
     world.renew()
-    world.renew("tok-1")
+    world.renew(1)
     assert (world.forms[1]["grant_type"] == "refresh_token") is refreshed
 
 
 def test_a_refresh_token_is_dropped_where_it_saves_nothing():
     world = World(_token("tok-1", refresh_token="ref-1", refresh_expires_in=1800), _token("tok-2"), grant=_SECRET)
     world.renew()
-    world.renew("tok-1")
+    world.renew(1)
     assert world.forms == [_SECRET, _SECRET]
     assert "ref-1" not in list(world.token.secrets())
 
@@ -310,7 +318,7 @@ def test_those_in_line_behind_a_failed_renewal_share_its_failure():
     assert len({id(error) for error in others}) == 50
     world.clock.now += 1.0
     world.renew()
-    assert world.token.current == "tok-1"
+    assert world.token.current == 1
 
 
 def test_a_shared_failure_says_all_that_the_first_said():
