@@ -437,10 +437,11 @@ class Starter:
         now = replace(now, context={**run.context, **now.context})
         if now.final and record.epoch.clear_number != self._epoch.clear_number:
             # A task that was cleared while it ran keeps its epoch on some executors. Its worker has cancelled the run;
-            # to fail for that is not what a clear is for.
+            # to fail for that is not what a clear is for. The number also moves when other tasks of the Dag run are
+            # cleared: a run that was cancelled on the platform is then followed by a new one a try earlier than else.
             report = yield from patiently(self.platform.get_report(now), PATIENCE, clock=self._clock)
             if judge(report) is Verdict.CANCELLED:
-                self._log.info("Run %s was cancelled when the task was cleared: starting a new one.", run.run_id)
+                self._log.info("Run %s was cancelled, and the task may have been cleared: starting a new one.", run.run_id)
                 return None
         self._log.info("Run %s was started by an earlier try: waiting for it, no new start.", run.run_id)
         self.saw(now)

@@ -140,6 +140,9 @@ class _Account:
             self.books.counts["further runs after a cancel"] += 1
         elif judged is not None and judged.data is not None and judged.data["verdict"] != "passed" and over:
             self.books.counts["further runs after a failing verdict"] += 1
+        elif earlier["phase"] == "cancelled" and over and one is not None and other is not None and one[2] != other[2]:
+            # Not by the provider. It may have been its own older try, at a clear, as far as the next one can see.
+            self.books.counts["further runs after a cancel on the platform, with tasks cleared since"] += 1
         else:
             self.fault(
                 f"run {later['run_id']} was started {later['created'] - earlier['created']:.1f} s after"

@@ -103,6 +103,14 @@ def test_after_a_clear_another_run_may_follow() -> None:
     assert faults(runs, story(100.0, "one", None) + story(120.0, "two", epoch=CLEARED)) == []
 
 
+def test_another_run_after_one_that_was_cancelled_on_the_platform() -> None:
+    runs = [run(phase="cancelled"), run("two", 120.0)]
+    (fault,) = faults(runs, story(100.0, "one", None) + story(120.0, "two"))
+    assert "neither judged as failing nor cancelled" in fault
+    # Tasks were cleared since, and it might have been this one.
+    assert faults(runs, story(100.0, "one", None) + story(120.0, "two", epoch=[30, 30, 1])) == []
+
+
 def test_a_run_without_an_intent() -> None:
     (fault,) = faults([run()], [record(100.3, "started", "one"), record(112.0, "judged", "one", verdict="passed")])
     assert "without an intent" in fault
