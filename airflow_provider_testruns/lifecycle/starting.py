@@ -441,7 +441,7 @@ class Starter:
             # cleared: a run that was cancelled on the platform is then followed by a new one a try earlier than else.
             report = yield from patiently(self.platform.get_report(now), PATIENCE, clock=self._clock)
             if judge(report) is Verdict.CANCELLED:
-                self._log.info("Run %s was cancelled, and the task may have been cleared: starting a new one.", run.run_id)
+                self._log.info("Run %s was cancelled, perhaps by a clear of this task: starting a new one.", run.run_id)
                 return None
         self._log.info("Run %s was started by an earlier try: waiting for it, no new start.", run.run_id)
         self.saw(now)
