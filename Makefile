@@ -16,7 +16,7 @@ SUITABLE   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15)
 # Bytecode of everything, Airflow and the standard library too, in a place that can be written: Airflow then starts in half the time.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 
-.PHONY: help venv test unit e2e storm chaos lint format demo demo-ui bench clean
+.PHONY: help venv test unit e2e chaos lint format demo demo-ui bench clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,9 +32,6 @@ unit: $(STAMP) ## Run the unit tests only
 
 e2e: $(STAMP) ## Run the end-to-end tests only, against a whole running Airflow
 	@$(BIN)/python -m pytest -m e2e
-
-storm: $(STAMP) ## Run the tests that kill workers and triggerers of a real Airflow
-	@STORM=1 $(BIN)/python -m pytest tests/chaos/test_chaos.py tests/e2e/test_faults.py
 
 chaos: $(STAMP) ## Kill workers and triggerers, lose replies, clear tasks: 250 tasks in ten minutes, then close the books. SEED=2 for others
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(TASKS),--tasks $(TASKS))
