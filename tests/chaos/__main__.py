@@ -17,7 +17,7 @@ def main() -> int:
     """Run it; the exit status says whether the books balance."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="repeats all choices")
-    parser.add_argument("--tasks", type=int, default=250, help="task instances; most have more than one run")
+    parser.add_argument("--tasks", type=int, default=270, help="task instances; most have more than one run")
     parser.add_argument("--folder", type=Path, help="keep everything here (default: a temporary folder)")
     parser.add_argument("--minutes", type=float, default=60, help="give up after this time")
     parser.add_argument("--parallelism", type=int, default=8)
