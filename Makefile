@@ -15,6 +15,8 @@ SUITABLE   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15)
 
 # Bytecode of everything, Airflow and the standard library too, in a place that can be written: Airflow then starts in half the time.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
+# Also where the environment, as in many containers, says that none is to be written.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help venv test unit e2e chaos lint format demo demo-ui bench clean
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from benchmarks import plan, report
@@ -27,7 +28,10 @@ def main() -> None:
         found = json.loads(_RAW.read_text())
     else:
         mode = plan.TINY if asked.tiny else plan.QUICK if asked.quick else plan.FULL
-        found = plan.run(mode, lambda line: print(f"- {line}", file=sys.stderr, flush=True))
+        began = time.monotonic()
+        found = plan.run(
+            mode, lambda line: print(f"[{time.monotonic() - began:5.0f} s] {line}", file=sys.stderr, flush=True)
+        )
         found |= {"machine": report.machine(), "quick": asked.quick, "note": asked.note}
     if asked.tiny:
         print(json.dumps(found, indent=1))
