@@ -81,9 +81,11 @@ class _Steady:
             ),
         )
 
-    def memory(self, column: str, runs: int = 1000) -> list[float]:
+    def memory(self, column: str) -> list[float]:
         """MB for each 1000 waits."""
-        return self.each(column, lambda one: (one["memory"] - self._memory) / runs * 1000 / 1e6)
+        return self.each(
+            column, lambda one: (one["memory"] / one["runs"] * 1000 - self._memory) / 1e6 if one["runs"] else math.nan
+        )
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -108,7 +110,7 @@ def markdown(found: dict[str, Any]) -> str:
     row(
         "rounds done, of those due",
         "",
-        lambda c: _measured(steady.each(c, lambda one: one["states"] / 1000 / (one["seconds"] / 5.0)), "{:.2f}"),
+        lambda c: _measured(steady.each(c, lambda one: one["states"] / one["runs"] / (one["seconds"] / 5.0)), "{:.2f}"),
     )
     row("connections opened", "<= 8", lambda c: _measured(steady.each(c, lambda one: one["connections"]), "{:.0f}"))
     row("token requests", "1", lambda c: _measured(steady.each(c, lambda one: one["tokens"]), "{:.0f}"))
@@ -292,7 +294,7 @@ def _method(found: dict[str, Any], steady: _Steady) -> list[str]:
         "* Lag: a task wants to run every 10 ms; a loop that is held up is late for each of these times. From the start"
         " of all waits at once to the end.",
         "* Airbyte's trigger calls synchronously and holds the loop up: a round of 1000 takes longer than the interval."
-        " It is measured once, and its detection delay with a quarter of the waits.",
+        " It is measured once, with a quarter of the waits (so are its connections; its memory is that of 1000).",
         "* HttpSensor tells final from not final by the status 404 alone, and knows no failed run.",
         "* The scenarios of faults, lost starts and detection are children of one process for each provider, side by"
         " side; those of the long interval are processes side by side. Their failures, requests and own CPU count, not"
