@@ -30,6 +30,8 @@ from airflow_provider_testruns.transport.policy import back_off, patiently
 #: How long a run may be not there, the credentials not accepted or the replies unreadable, without a break, before
 #: the wait ends with an error; seconds.
 GRACE = 60.0
+#: How long the calls that fetch the report of a run that is over are tried again when they fail in passing; seconds.
+REPORT_PATIENCE = 300.0
 #: How long the report of a run that is over is asked for again when the credentials are not accepted or the reply can't
 #: be read; seconds. What passes by itself has a patience of its own.
 REPORT_GRACE = 15.0
@@ -217,7 +219,12 @@ def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
 
 
 def fetch_report(
-    platform: Platform, run: Run, log: Any, *, patience: float, clock: Callable[[], float] = time.time
+    platform: Platform,
+    run: Run,
+    log: Any,
+    *,
+    patience: float = REPORT_PATIENCE,
+    clock: Callable[[], float] = time.time,
 ) -> Steps[RunReport]:
     """The report of a run that is over. It is paid for: trouble that a wait outlasts does not cost it.
 

@@ -1,22 +1,17 @@
-"""What the starting operators of all platforms share: from the start of a run to its verdict."""
+"""What the operators of all platforms have in common. What starting ones do with a run is in :mod:`.execution`."""
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_testruns.arguments import seconds
-from airflow_provider_testruns.exceptions import (
-    RunTimeoutError,
-    StartSupersededError,
-)
 from airflow_provider_testruns.hooks.registry import ConnectedTask
-from airflow_provider_testruns.links.run import RunLink, announce
+from airflow_provider_testruns.links.run import RunLink
 from airflow_provider_testruns.operators.results import JudgingTask
 
 if TYPE_CHECKING:
@@ -26,14 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.lifecycle.starting import Starter
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
     from airflow_provider_testruns.model import Run
-    from airflow_provider_testruns.transport.blocking import BlockingClient
-
-#: How long the calls that fetch a finished run's report are tried again when they fail in passing; seconds.
-REPORT_PATIENCE = 300.0
-#: What a worker that is being stopped has before it is killed, with something to spare; seconds.
-KILL_WITHIN = 3.5
-#: What a task is set to when somebody ends it. A task that was cleared has a fresh try that looks after its run.
-_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
 class PlatformOperator(ConnectedTask, BaseOperator):
@@ -138,51 +125,10 @@ class StartRunOperator(JudgingTask, PlatformOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Obtain a run, wait for it, judge it."""
+        from airflow_provider_testruns.operators.execution import execute
+
         with self._errors_in_junit(context):
-            return self._execute(context)
-
-    def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, look_once, wait_for
-        from airflow_provider_testruns.reporting.xcom import run_to_event
-
-        # Raises for what can't be right, before a run is paid for.
-        self._check_results()
-        hook = self._ready_hook()
-        deadline = self._deadline(context)
-        starter = self._starter = self._new_starter(context, hook)
-        self.log.info("Using connection %r: %s", self.conn_id, hook.settings.base_url)
-        try:
-            obtained = hook.client.run(starter.obtain(self.start_arguments()))
-        except StartSupersededError:
-            self._released = True
-            raise
-        run = self._run = obtained.run
-        announce(context, run, self.log)
-        if not self.wait_for_completion:
-            self._tell_assets(context, run_to_event(run))
-            return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value}
-        if obtained.seen and run.final:
-            return self._conclude(context, hook, WaitEnd(WaitStatus.FINISHED, run))
-        wait = Wait(run, deadline, self.poll_interval, self.log, seen=obtained.seen)
-        if self.deferrable:
-            end = hook.client.run(look_once(hook.platform, wait), deadline)
-            self._note(wait)
-            if end is None:
-                from airflow_provider_testruns.triggers.run import defer_until_final
-
-                self._make_sure_it_is_wanted(context, hook, wait.run)
-
-                defer_until_final(
-                    self,
-                    wait,
-                    platform=self.platform_name,
-                    conn_id=self.conn_id,
-                    cancel_on_kill=self.cancel_on_kill,
-                    log_told=self.log_told(),
-                )
-        else:
-            end = hook.client.run(wait_for(hook.platform, wait, each_round=lambda: self._note(wait)), deadline)
-        return self._conclude(context, hook, end)
+            return execute(self, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Go on after the triggerer's wait.
@@ -190,211 +136,36 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         :param event: as :meth:`.WaitEnd.to_event` makes it.
         :raises ConfigurationError: when it is none.
         """
-        from airflow_provider_testruns.lifecycle.waiting import WaitEnd
+        from airflow_provider_testruns.operators.execution import resume
 
-        end = WaitEnd.from_event(event)
-        hook = self._ready_hook()
-        self._run = end.run
-        starter = self._starter = self._new_starter(context, hook)
-        starter.restore(end.run)
-        with self._errors_in_junit(context):
-            return self._conclude(context, hook, end)
+        return resume(self, context, event)
 
     def on_kill(self) -> None:
-        """Cancel the run when the task is stopped from outside.
-
-        Runs in a signal handler with about 5 s before the process is killed: a transport of its own, no lock, no call
-        to Airflow.
-        """
-        hook, starter = self._hook, self._starter
-        if not self.cancel_on_kill or self._released or hook is None or starter is None:
+        """Cancel the run when the task is stopped from outside."""
+        # Airflow calls this in a signal handler. Without a hook nothing has been done that could be undone.
+        if not self.cancel_on_kill or self._released or self._hook is None or self._starter is None:
             return
-        # This returns to where the task was interrupted: from there nothing is to be started any more.
-        starter.stopped = True
-        record = starter.record
-        run = self._run or (record.run if record is not None else None) or starter.older
-        if run is not None and run.final:
-            return
-        if run is None and record is None:
-            self.log.warning("The task was killed before it had started a run.")
-            return
-        client = None
-        try:
-            client = hook.new_client(timeout=KILL_WITHIN / 3, in_signal_handler=True)
-            if run is None:
-                run = self._one_that_was_starting(client, starter)
-            if run is not None:
-                self._stop(client, hook, run, "the task was killed", within=KILL_WITHIN)
-        except Exception as e:
-            # Whatever was interrupted may be half done. An exception would end up in the middle of it.
-            self.log.error("The task was killed and its run could not be cancelled: it may go on. %s", e)
-        finally:
-            if client is not None:
-                client.close()
+        from airflow_provider_testruns.operators.execution import killed
 
-    def _one_that_was_starting(self, client: BlockingClient, starter: Starter) -> Run | None:
-        """One look for the run of a start that has no reply yet; ``None`` when it is not sure which it is."""
-        record = starter.record
-        assert record is not None
-        if record.cannot_list is not None:
-            self.log.warning(
-                "The task was killed while it started a run, and that can't be looked up: %s The platform may"
-                " have a run that nobody waits for.",
-                record.cannot_list,
-            )
-            return None
-        found = client.run(starter.candidates(record))
-        if len(found) == 1:
-            return found[0]
-        self.log.warning(
-            "The task was killed while it started a run. %s The platform may have a run that nobody waits"
-            " for: look for one begun since %s.",
-            f"{len(found)} runs could be it." if found else "No run of it is listed yet.",
-            time.strftime("%H:%M:%S UTC", time.gmtime(record.intent_at)),
-        )
-        return None
-
-    def _ready_hook(self) -> PlatformHook[Any]:
-        """The hook, with all that on_kill needs of it read and imported."""
-        hook = self.make_hook()
-        _ = hook.client, hook.platform
-        self._hook = hook
-        return hook
+        killed(self, self._hook, self._starter)
 
     def _new_starter(self, context: Context, hook: PlatformHook[Any]) -> Starter:
-        from airflow_provider_testruns.lifecycle.starting import Starter
-        from airflow_provider_testruns.operators.record import epoch_of, record_store
+        """The bookkeeping of a start."""
+        from airflow_provider_testruns.operators.execution import new_starter
 
-        store = record_store(context) if self.durable else None
-        if store is None and self.durable:
-            self.log.debug("This Airflow version has no task state store: a retry can't go on with an earlier run.")
-        return Starter(
-            hook.platform,
-            store=store,
-            epoch=epoch_of(context, self),
-            window=hook.settings.timeout,
-            adopt=self.adopt_lost_start,
-            cancel_older=self.cancel_on_kill,
-            log=self.log,
-            clock_offset=lambda: hook.client.session.clock_offset,
-        )
-
-    def _deadline(self, context: Context) -> float:
-        deadline = time.time() + self.timeout
-        # In place Airflow enforces execution_timeout by itself; while a task is deferred it does not.
-        if self.deferrable and self.execution_timeout is not None:
-            started = context["ti"].start_date
-            began = started.timestamp() if started is not None else time.time()
-            deadline = min(deadline, began + self.execution_timeout.total_seconds())
-        return deadline
-
-    def _make_sure_it_is_wanted(self, context: Context, hook: PlatformHook[Any], run: Run) -> None:
-        """Cancel the run of a task that was marked while this worker was starting it.
-
-        Airflow tells a worker of that with its next heartbeat. A task that defers before is only refused, nobody calls
-        its on_kill, and the run would go on.
-
-        :raises AirflowFailException: when it was; Airflow does not take the outcome of this try any more.
-        """
-        from airflow_provider_testruns.triggers.run import task_state
-
-        try:
-            state = task_state(context["ti"])
-        except Exception as e:  # whatever Airflow's channel raises: the wait is what matters
-            self.log.debug("The task's state can't be asked for (%s: %s).", type(e).__name__, e)
-            return
-        if state not in _ENDED:
-            return
-        if self.cancel_on_kill:
-            self._stop(hook.client, hook, run, f"the task was set to {state}")
-        raise AirflowFailException(f"The task was set to {state} while it started run {run.run_id}.")
+        return new_starter(self, context, hook)
 
     def _note(self, wait: Wait) -> None:
         """Keep what a look has brought, in the record and for on_kill."""
-        self._run = wait.run
-        if self._starter is None:
-            return
-        try:
-            if wait.seen:
-                self._starter.saw(wait.run)
-            self._starter.catch_up()
-        except StartSupersededError:
-            self._released = True
-            raise
+        from airflow_provider_testruns.operators.execution import note
+
+        note(self, wait)
 
     def _conclude(self, context: Context, hook: PlatformHook[Any], end: WaitEnd) -> dict[str, Any]:
-        from airflow_provider_testruns.lifecycle.waiting import WaitStatus
+        """What the end of a wait means for the task."""
+        from airflow_provider_testruns.operators.execution import conclude
 
-        if end.status is WaitStatus.ERROR and end.error is not None:
-            raise end.error
-        if end.status is WaitStatus.TIMEOUT:
-            raise self._timed_out(hook, end)
-        return self._judge(context, hook, end.run)
-
-    def _judge(self, context: Context, hook: PlatformHook[Any], run: Run) -> dict[str, Any]:
-        from airflow_provider_testruns.lifecycle.waiting import fetch_report
-        from airflow_provider_testruns.model import Verdict, assess
-
-        steps = fetch_report(hook.platform, run, self.log, patience=REPORT_PATIENCE)
-        report = self._report = hook.client.run(steps)
-        self._run = report.run
-        judgement = assess(report, self.gates())
-        if self._starter is not None:
-            try:
-                self._starter.judged(report.run, judgement.verdict)
-            except StartSupersededError:
-                self._released = True
-                raise
-        self._save_artifacts(context, hook, report.run)
-        result, error = self._deliver(context, report, judgement)
-        if error is None:
-            return cast("dict[str, Any]", result)
-        if judgement.verdict is Verdict.FAILED and not self.retry_failed_runs:
-            raise AirflowFailException(str(error)) from error
-        raise error
+        return conclude(self, context, hook, end)
 
     def _known_run(self) -> Run | None:
         return self._run
-
-    def _save_artifacts(self, context: Context, hook: PlatformHook[Any], run: Run) -> None:
-        if self.artifacts_path is None:
-            return
-        try:
-            saved = hook.save_artifacts(run, self.artifacts_path)
-        except Exception as e:  # of whatever kind: file systems behind fsspec have their own
-            self.log.warning("The files of run %s could not all be saved to %s: %s", run.run_id, self.artifacts_path, e)
-            return
-        for place in saved:
-            self.log.info("Saved %s", place)
-        context["ti"].xcom_push(key="artifacts", value=saved)
-
-    def _timed_out(self, hook: PlatformHook[Any], end: WaitEnd) -> RunTimeoutError:
-        from airflow_provider_testruns.model import Verdict
-
-        run = end.run
-        said = f"Run {run.run_id} was not final in time (timeout {self.timeout:g} s): {run.raw_state}"
-        said += f", {run.progress}." if run.progress is not None else "."
-        if end.error is not None:
-            said += f" The last look at it failed: {end.error}"
-        if self.cancel_on_timeout:
-            run = self._stop(hook.client, hook, run, "its time is over")
-            said += f" It has now ended as {run.raw_state}." if run.final else " It may go on: see the log."
-            if run.ending is Verdict.CANCELLED and self._starter is not None:
-                # So that the next try starts a new run instead of judging this one. A run that ended by itself just
-                # then is judged by the next try.
-                self._starter.judged(run, Verdict.CANCELLED)
-        else:
-            said += " It goes on (cancel_on_timeout=False); a retry waits for it again."
-        if run.url:
-            said += f" The run: {run.url}"
-        return RunTimeoutError(said)
-
-    def _stop(
-        self, client: BlockingClient, hook: PlatformHook[Any], run: Run, why: str, within: float | None = None
-    ) -> Run:
-        from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
-
-        within = CONFIRM_WITHIN if within is None else within
-        run = client.run(stop(hook.platform, run, self.log, why=why, within=within), time.time() + within)
-        self._run = run
-        return run

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.arguments import seconds
-from airflow_provider_testruns.exceptions import NotFoundError, RunTimeoutError
+from airflow_provider_testruns.exceptions import NotFoundError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_testruns.hooks.base import PlatformHook
-    from airflow_provider_testruns.model import Run
 
 
 class EggplantStartExecutionOperator(StartRunOperator):
@@ -169,6 +165,8 @@ class EggplantAbortExecutionOperator(PlatformOperator):
         :raises RunTimeoutError: when it is not over in time.
         :raises ApiError: when it could not be aborted, or can't be seen.
         """
+        from airflow_provider_testruns.model import Run, RunState
+        from airflow_provider_testruns.operators.stopping import wait_until_over
         from airflow_provider_testruns.platforms.eggplant_arguments import required_id
         from airflow_provider_testruns.reporting.xcom import run_to_xcom
 
@@ -186,7 +184,16 @@ class EggplantAbortExecutionOperator(PlatformOperator):
         else:
             hook.cancel_run(execution_id)
             self.log.info("Asked the platform to abort execution %s.", execution_id)
-            run = self._wait(hook, execution_id, run)
+            before = run or Run(self.platform_name, execution_id, RunState.QUEUED, "not seen yet")
+            run = wait_until_over(
+                hook,
+                before,
+                "Execution",
+                self.log,
+                timeout=self.timeout,
+                poll_interval=self.poll_interval,
+                seen=run is not None,
+            )
             if run.ending == "cancelled":
                 self.log.info("Execution %s has ended as %s: it was aborted.", execution_id, run.raw_state)
             else:
@@ -194,20 +201,3 @@ class EggplantAbortExecutionOperator(PlatformOperator):
                 self.log.info(said, execution_id, run.raw_state, run.ending)
         announce(context, run, self.log)
         return run_to_xcom(run)
-
-    def _wait(self, hook: PlatformHook[Any], execution_id: str, run: Run | None) -> Run:
-        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitStatus, wait_for
-        from airflow_provider_testruns.model import Run, RunState
-
-        before = run or Run(self.platform_name, execution_id, RunState.QUEUED, "not seen yet")
-        wait = Wait(before, time.time() + self.timeout, self.poll_interval, self.log, seen=run is not None)
-        end = hook.client.run(wait_for(hook.platform, wait), wait.deadline)
-        if end.status is WaitStatus.ERROR and end.error is not None:
-            raise end.error
-        if end.status is WaitStatus.TIMEOUT:
-            said = f"Execution {execution_id} was asked to abort and is still {end.run.raw_state} after"
-            said += f" {self.timeout:g} s."
-            if end.error is not None:
-                said += f" The last look at it failed: {end.error}"
-            raise RunTimeoutError(f"{said} See the execution in DAI, or give the task more timeout.")
-        return end.run

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.arguments import number, seconds
-from airflow_provider_testruns.exceptions import ConfigurationError, RunTimeoutError
+from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
 
@@ -230,7 +229,7 @@ class FutureAGICancelTestExecutionOperator(PlatformOperator):
 
         :raises RunTimeoutError: when it has not stopped in time.
         """
-        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitStatus, wait_for
+        from airflow_provider_testruns.operators.stopping import wait_until_over
 
         hook = self.make_hook()
         where = {"run_test_id": self.run_test_id} if self.run_test_id else {}
@@ -240,19 +239,8 @@ class FutureAGICancelTestExecutionOperator(PlatformOperator):
             self.log.info("Execution %s is over already (%s): left as it is.", run.run_id, run.raw_state)
         else:
             self.log.info("Cancelling execution %s, which is %s.", run.run_id, run.raw_state)
-            deadline = time.time() + self.timeout
             hook.cancel_run(run.run_id, **where)
-            wait = Wait(run, deadline, _CANCEL_POLL, self.log, seen=True)
-            end = hook.client.run(wait_for(hook.platform, wait), deadline)
-            run = end.run
-            if end.status is WaitStatus.ERROR and end.error is not None:
-                raise end.error
-            if end.status is WaitStatus.TIMEOUT:
-                raise RunTimeoutError(
-                    f"Execution {run.run_id} was asked to stop and is still {run.raw_state} after {self.timeout:g} s."
-                    + (f" The last look at it failed: {end.error}" if end.error is not None else "")
-                    + " Look at it on the platform, or give it more time (timeout)."
-                )
+            run = wait_until_over(hook, run, "Execution", self.log, timeout=self.timeout, poll_interval=_CANCEL_POLL)
             self.log.info("Execution %s has ended as %s.", run.run_id, run.raw_state)
         return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value, "raw_state": run.raw_state}
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_testruns.arguments import seconds
-from airflow_provider_testruns.exceptions import ApiError, InvalidRequestError, NotFoundError, RunTimeoutError
+from airflow_provider_testruns.exceptions import ApiError, InvalidRequestError, NotFoundError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
 
@@ -246,6 +245,7 @@ class OmiliaRevokeRunOperator(_OmiliaOperator):
         :raises RunTimeoutError: when it is not over in time.
         :raises ApiError: when it could not be revoked, or can't be seen.
         """
+        from airflow_provider_testruns.operators.stopping import wait_until_over
         from airflow_provider_testruns.platforms.call import ask
         from airflow_provider_testruns.reporting.xcom import run_to_xcom
 
@@ -263,26 +263,12 @@ class OmiliaRevokeRunOperator(_OmiliaOperator):
         else:
             hook.cancel_run(run.run_id)
             self.log.info("Asked the platform to revoke run %s.", run.run_id)
-            run = self._wait(hook, run)
+            run = wait_until_over(hook, run, "Run", self.log, timeout=self.timeout, poll_interval=self.poll_interval)
             if run.ending == "cancelled":
                 self.log.info("Run %s has ended as %s: it was revoked.", run.run_id, run.raw_state)
             else:
                 self.log.info("Run %s has ended as %s before the revoke took effect.", run.run_id, run.raw_state)
         return run_to_xcom(run)
-
-    def _wait(self, hook: OmiliaHook, run: Run) -> Run:
-        from airflow_provider_testruns.lifecycle.waiting import Wait, WaitStatus, wait_for
-
-        wait = Wait(run, time.time() + self.timeout, self.poll_interval, self.log, seen=True)
-        end = hook.client.run(wait_for(hook.platform, wait), wait.deadline)
-        if end.status is WaitStatus.ERROR and end.error is not None:
-            raise end.error
-        if end.status is WaitStatus.TIMEOUT:
-            said = f"Run {run.run_id} was asked to stop and is still {end.run.raw_state} after {self.timeout:g} s."
-            if end.error is not None:
-                said += f" The last look at it failed: {end.error}"
-            raise RunTimeoutError(f"{said} See the run in Testing Studio, or give the task more timeout.")
-        return end.run
 
 
 class _ProjectOperator(_OmiliaOperator):

@@ -1,4 +1,4 @@
-"""What becomes of a final run's report, for operators and sensors alike: one verdict, and every way out."""
+"""What operators and sensors that judge a run have in common. What they do with it is in :mod:`.delivery`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_testruns.arguments import count, fraction, names
-from airflow_provider_testruns.exceptions import ReportNotWrittenError, StartSupersededError
+from airflow_provider_testruns.exceptions import StartSupersededError
 from airflow_provider_testruns.hooks.registry import ConnectedTask
 
 if TYPE_CHECKING:
@@ -98,66 +98,6 @@ class JudgingTask(_Task):
 
         return to_xcom(report, judgement, junit_path)
 
-    def _deliver(self, context: Context, report: RunReport, judgement: Judgement) -> tuple[Any, Exception | None]:
-        """Hand a judged report on: to the log, the JUnit file, XCom, asset events; lineage is asked for later.
-
-        :return: what the task returns, and what it is to raise instead, if anything. It is in XCom then.
-        """
-        from airflow_provider_testruns.reporting.text import table, verdict_error
-        from airflow_provider_testruns.reporting.xcom import to_event
-
-        self._judged = report, judgement
-        self.log.info("%s", table(report, judgement))
-        junit_path, problem = self._write_junit(context, report, judgement)
-        self._delivered = True
-        result = self._result(report, judgement, junit_path)
-        verdict = verdict_error(report, judgement, junit_path)
-        error: Exception | None = verdict
-        if problem is not None:
-            said = f"The JUnit report could not be written to {self.junit_path}: {type(problem).__name__}: {problem}"
-            if verdict is not None:
-                # The verdict comes first, whatever else went wrong.
-                error = type(verdict)(f"{verdict}\n{said}")
-            else:
-                # Whoever reads that file would take an old one, or none, for this run's.
-                error = ReportNotWrittenError(
-                    f"Run {report.run.run_id} passed. {said}. A retry writes it again: on Airflow 3.3 and later it"
-                    " starts no new run for that."
-                )
-            error.__cause__ = problem
-        if error is None:
-            self._tell_assets(context, to_event(report, judgement))
-        elif self.do_xcom_push:
-            # A task that fails has no return value of its own; the report must be there all the same.
-            context["ti"].xcom_push(key="return_value", value=result)
-        return result, error
-
-    def _write_junit(
-        self,
-        context: Context,
-        report: RunReport,
-        judgement: Judgement | None,
-        error: BaseException | None = None,
-    ) -> tuple[str | None, Exception | None]:
-        """Write the file, if one is asked for.
-
-        :return: where it is, and why it could not be written.
-        """
-        if self.junit_path is None:
-            return None, None
-        from airflow_provider_testruns.reporting.junit import write
-
-        ti = context["ti"]
-        about = {f"airflow.{name}": getattr(ti, name, None) for name in ("dag_id", "task_id", "run_id", "try_number")}
-        if ti.map_index is not None and ti.map_index >= 0:
-            about["airflow.map_index"] = ti.map_index
-        try:
-            place = write(self.junit_path, report, judgement, about, error=error)
-        except Exception as e:  # of whatever kind: file systems behind fsspec have their own
-            return None, e
-        self.log.info("JUnit report: %s", place)
-        return place, None
-
     @contextmanager
     def _errors_in_junit(self, context: Context) -> Iterator[None]:
         """Write the JUnit file for a task that fails before its run is judged, too: one of an earlier run, left where
@@ -170,34 +110,11 @@ class JudgingTask(_Task):
         except (Exception, AirflowTaskTimeout) as e:
             # A sensor that is to be asked again later ends in an exception, too.
             if self.junit_path is not None and not self._delivered and not hasattr(e, "reschedule_date"):
-                self._write_error(context, e)
+                from airflow_provider_testruns.operators.delivery import write_error
+
+                write_error(self, context, e)
             raise
-
-    def _write_error(self, context: Context, error: BaseException) -> None:
-        from airflow_provider_testruns.model import Run, RunReport, RunState
-
-        run = self._known_run() or Run(self.platform_name, "", RunState.QUEUED, "")
-        report = self._report or RunReport(run)
-        _, problem = self._write_junit(context, report, None, error)
-        if problem is not None:
-            self.log.error("The JUnit report could not be written to %s: %s", self.junit_path, problem)
 
     def _known_run(self) -> Run | None:
         """The run, as far as it is known when the task fails."""
         return None
-
-    def _tell_assets(self, context: Context, extra: dict[str, Any]) -> None:
-        """Put the result into the events of the task's assets."""
-        from airflow.providers.common.compat.sdk import AssetAlias
-
-        events = context.get("outlet_events")
-        if events is None:
-            return
-        for outlet in self.outlets:
-            if isinstance(outlet, AssetAlias):
-                # Has events only for the assets that are added to it, which is its user's to do.
-                continue
-            try:
-                events[outlet].extra.update(extra)
-            except TypeError:
-                self.log.debug("%r is no asset, and has no event.", outlet)

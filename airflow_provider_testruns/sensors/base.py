@@ -19,7 +19,6 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_testruns.exceptions import RunEndedError
 from airflow_provider_testruns.links.run import RunLink, announce
-from airflow_provider_testruns.operators.base import REPORT_PATIENCE
 from airflow_provider_testruns.operators.results import JudgingTask
 
 if TYPE_CHECKING:
@@ -180,6 +179,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     def _conclude(self, context: Context, end: WaitEnd) -> Any:
         """What the end of the wait means for the task: the one place for all modes."""
         from airflow_provider_testruns.lifecycle.waiting import WaitStatus, fetch_report
+        from airflow_provider_testruns.operators.delivery import deliver
 
         if end.status is WaitStatus.ERROR and end.error is not None:
             raise end.error
@@ -188,10 +188,10 @@ class RunSensor(JudgingTask, BaseSensorOperator):
             if end.error is not None:
                 said += f" The last look at it failed: {end.error}"
             raise self._skip_or(AirflowSensorTimeout(said))
-        steps = fetch_report(self._hook.platform, end.run, self.log, patience=REPORT_PATIENCE)
+        steps = fetch_report(self._hook.platform, end.run, self.log)
         report = self._report = self._hook.client.run(steps)
         self._announce(context, report.run)
-        result, error = self._deliver(context, report, self._judgement(report))
+        result, error = deliver(self, context, report, self._judgement(report))
         if error is None:
             return result
         # That a file could not be written is no verdict, and skips nothing.

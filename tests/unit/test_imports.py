@@ -14,15 +14,15 @@ import airflow_provider_testruns
 pytestmark = pytest.mark.unit
 
 _PACKAGE = "airflow_provider_testruns"
-#: Where the record of a start is kept: loaded when a run is started.
-_RECORD = f"{_PACKAGE}.operators.record"
+#: What operators and sensors do: loaded when a task is executed.
+_DOING = tuple(f"{_PACKAGE}.operators.{name}" for name in ("delivery", "execution", "record", "stopping"))
 #: What DAG files and the triggerer import, beside Airflow.
 _SKINS = sorted(
     module.name
     for part in ("operators", "sensors", "triggers", "links")
     for path in airflow_provider_testruns.__path__
     for module in pkgutil.walk_packages([f"{path}/{part}"], f"{_PACKAGE}.{part}.")
-    if module.name != _RECORD
+    if module.name not in _DOING
 )
 _HOOKS = [f"{_PACKAGE}.hooks.{platform}" for platform in ("eggplant", "futureagi", "omilia")]
 _DRIVERS = [f"{_PACKAGE}.transport.blocking", f"{_PACKAGE}.transport.nonblocking"]
@@ -47,7 +47,8 @@ _FORBIDDEN = (
     f"{_PACKAGE}.reporting",
     f"{_PACKAGE}.hooks.base",
     f"{_PACKAGE}.hooks.connection",
-    _RECORD,
+    f"{_PACKAGE}.lifecycle",
+    *_DOING,
     *_HOOKS,
 )
 _SCRIPT = """

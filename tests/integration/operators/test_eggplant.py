@@ -402,7 +402,7 @@ def test_the_wait_for_an_abort_is_bounded(control: Control) -> None:
     control.configure(cancel_seconds=60)
     (run_id,) = control.add_runs("eggplant", "Checkout", duration=60)
     operator = EggplantAbortExecutionOperator(task_id="abort", execution_id=run_id, poll_interval=0.1, timeout=0.5)
-    with pytest.raises(RunTimeoutError, match=f"{run_id} was asked to abort and is still Running after 0.5 s"):
+    with pytest.raises(RunTimeoutError, match=f"{run_id} was asked to stop and is still Running after 0.5 s"):
         Task().run(operator)
 
 

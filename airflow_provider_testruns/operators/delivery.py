@@ -1,0 +1,122 @@
+"""What becomes of a final run's report, for operators and sensors alike: one verdict, and every way out.
+
+Loaded when a task is executed, not when its DAG file is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_testruns.exceptions import ReportNotWrittenError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_testruns.model import Judgement, RunReport
+    from airflow_provider_testruns.operators.results import JudgingTask
+
+
+def deliver(
+    task: JudgingTask, context: Context, report: RunReport, judgement: Judgement
+) -> tuple[Any, Exception | None]:
+    """Hand a judged report on: to the log, the JUnit file, XCom, asset events; lineage is asked for later.
+
+    :param task: whose run it is.
+    :param context: the task's.
+    :param report: what the platform says of the run.
+    :param judgement: what that means.
+    :return: what the task returns, and what it is to raise instead, if anything. It is in XCom then.
+    """
+    from airflow_provider_testruns.reporting.text import table, verdict_error
+    from airflow_provider_testruns.reporting.xcom import to_event
+
+    task._judged = report, judgement
+    task.log.info("%s", table(report, judgement))
+    junit_path, problem = _write_junit(task, context, report, judgement)
+    task._delivered = True
+    result = task._result(report, judgement, junit_path)
+    verdict = verdict_error(report, judgement, junit_path)
+    error: Exception | None = verdict
+    if problem is not None:
+        said = f"The JUnit report could not be written to {task.junit_path}: {type(problem).__name__}: {problem}"
+        if verdict is not None:
+            # The verdict comes first, whatever else went wrong.
+            error = type(verdict)(f"{verdict}\n{said}")
+        else:
+            # Whoever reads that file would take an old one, or none, for this run's.
+            error = ReportNotWrittenError(
+                f"Run {report.run.run_id} passed. {said}. A retry writes it again: on Airflow 3.3 and later it"
+                " starts no new run for that."
+            )
+        error.__cause__ = problem
+    if error is None:
+        tell_assets(task, context, to_event(report, judgement))
+    elif task.do_xcom_push:
+        # A task that fails has no return value of its own; the report must be there all the same.
+        context["ti"].xcom_push(key="return_value", value=result)
+    return result, error
+
+
+def write_error(task: JudgingTask, context: Context, error: BaseException) -> None:
+    """Write the JUnit file of a task that fails before its run is judged.
+
+    :param task: the task.
+    :param context: the task's.
+    :param error: why it fails.
+    """
+    from airflow_provider_testruns.model import Run, RunReport, RunState
+
+    run = task._known_run() or Run(task.platform_name, "", RunState.QUEUED, "")
+    report = task._report or RunReport(run)
+    _, problem = _write_junit(task, context, report, None, error)
+    if problem is not None:
+        task.log.error("The JUnit report could not be written to %s: %s", task.junit_path, problem)
+
+
+def _write_junit(
+    task: JudgingTask,
+    context: Context,
+    report: RunReport,
+    judgement: Judgement | None,
+    error: BaseException | None = None,
+) -> tuple[str | None, Exception | None]:
+    """Write the file, if one is asked for.
+
+    :return: where it is, and why it could not be written.
+    """
+    if task.junit_path is None:
+        return None, None
+    from airflow_provider_testruns.reporting.junit import write
+
+    ti = context["ti"]
+    about = {f"airflow.{name}": getattr(ti, name, None) for name in ("dag_id", "task_id", "run_id", "try_number")}
+    if ti.map_index is not None and ti.map_index >= 0:
+        about["airflow.map_index"] = ti.map_index
+    try:
+        place = write(task.junit_path, report, judgement, about, error=error)
+    except Exception as e:  # of whatever kind: file systems behind fsspec have their own
+        return None, e
+    task.log.info("JUnit report: %s", place)
+    return place, None
+
+
+def tell_assets(task: JudgingTask, context: Context, extra: dict[str, Any]) -> None:
+    """Put a result into the events of a task's assets.
+
+    :param task: the task.
+    :param context: the task's.
+    :param extra: the result, plain JSON data.
+    """
+    from airflow.providers.common.compat.sdk import AssetAlias
+
+    events = context.get("outlet_events")
+    if events is None:
+        return
+    for outlet in task.outlets:
+        if isinstance(outlet, AssetAlias):
+            # Has events only for the assets that are added to it, which is its user's to do.
+            continue
+        try:
+            events[outlet].extra.update(extra)
+        except TypeError:
+            task.log.debug("%r is no asset, and has no event.", outlet)

@@ -1,0 +1,318 @@
+"""What the starting operators of all platforms do: from the start of a run to its verdict.
+
+Loaded when a task is executed, not when its DAG file is read.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_testruns.exceptions import RunTimeoutError, StartSupersededError
+from airflow_provider_testruns.lifecycle.starting import Starter
+from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
+from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, fetch_report, look_once, wait_for
+from airflow_provider_testruns.links.run import announce
+from airflow_provider_testruns.model import Verdict, assess
+from airflow_provider_testruns.operators.delivery import deliver, tell_assets
+from airflow_provider_testruns.operators.record import epoch_of, record_store
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_testruns.hooks.base import PlatformHook
+    from airflow_provider_testruns.model import Run
+    from airflow_provider_testruns.operators.base import StartRunOperator
+    from airflow_provider_testruns.transport.blocking import BlockingClient
+
+#: What a worker that is being stopped has before it is killed, with something to spare; seconds.
+KILL_WITHIN = 3.5
+#: What a task is set to when somebody ends it. A task that was cleared has a fresh try that looks after its run.
+_ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+def execute(task: StartRunOperator, context: Context) -> dict[str, Any]:
+    """Obtain a run, wait for it, judge it.
+
+    :param task: the operator.
+    :param context: the task's.
+    :return: what the task returns.
+    """
+    from airflow_provider_testruns.reporting.xcom import run_to_event
+
+    # Raises for what can't be right, before a run is paid for.
+    task._check_results()
+    hook = _ready_hook(task)
+    deadline = _deadline(task, context)
+    starter = task._starter = task._new_starter(context, hook)
+    task.log.info("Using connection %r: %s", task.conn_id, hook.settings.base_url)
+    try:
+        obtained = hook.client.run(starter.obtain(task.start_arguments()))
+    except StartSupersededError:
+        task._released = True
+        raise
+    run = task._run = obtained.run
+    announce(context, run, task.log)
+    if not task.wait_for_completion:
+        tell_assets(task, context, run_to_event(run))
+        return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value}
+    if obtained.seen and run.final:
+        return task._conclude(context, hook, WaitEnd(WaitStatus.FINISHED, run))
+    wait = Wait(run, deadline, task.poll_interval, task.log, seen=obtained.seen)
+    if task.deferrable:
+        end = hook.client.run(look_once(hook.platform, wait), deadline)
+        task._note(wait)
+        if end is None:
+            from airflow_provider_testruns.triggers.run import defer_until_final
+
+            _make_sure_it_is_wanted(task, context, hook, wait.run)
+
+            defer_until_final(
+                task,
+                wait,
+                platform=task.platform_name,
+                conn_id=task.conn_id,
+                cancel_on_kill=task.cancel_on_kill,
+                log_told=task.log_told(),
+            )
+    else:
+        end = hook.client.run(wait_for(hook.platform, wait, each_round=lambda: task._note(wait)), deadline)
+    return task._conclude(context, hook, end)
+
+
+def resume(task: StartRunOperator, context: Context, event: dict[str, Any] | None) -> dict[str, Any]:
+    """Go on after the triggerer's wait.
+
+    :param task: the operator.
+    :param context: the task's.
+    :param event: as :meth:`.WaitEnd.to_event` makes it.
+    :raises ConfigurationError: when it is none.
+    """
+    end = WaitEnd.from_event(event)
+    hook = _ready_hook(task)
+    task._run = end.run
+    starter = task._starter = task._new_starter(context, hook)
+    starter.restore(end.run)
+    with task._errors_in_junit(context):
+        return task._conclude(context, hook, end)
+
+
+def killed(task: StartRunOperator, hook: PlatformHook[Any], starter: Starter) -> None:
+    """Cancel the run when the task is stopped from outside.
+
+    Runs in a signal handler with about 5 s before the process is killed: a transport of its own, no lock, no call
+    to Airflow.
+
+    :param task: the operator.
+    :param hook: its hook.
+    :param starter: the bookkeeping of its start.
+    """
+    # This returns to where the task was interrupted: from there nothing is to be started any more.
+    starter.stopped = True
+    record = starter.record
+    run = task._run or (record.run if record is not None else None) or starter.older
+    if run is not None and run.final:
+        return
+    if run is None and record is None:
+        task.log.warning("The task was killed before it had started a run.")
+        return
+    client = None
+    try:
+        client = hook.new_client(timeout=KILL_WITHIN / 3, in_signal_handler=True)
+        if run is None:
+            run = _one_that_was_starting(task, client, starter)
+        if run is not None:
+            _stop(task, client, hook, run, "the task was killed", within=KILL_WITHIN)
+    except Exception as e:
+        # Whatever was interrupted may be half done. An exception would end up in the middle of it.
+        task.log.error("The task was killed and its run could not be cancelled: it may go on. %s", e)
+    finally:
+        if client is not None:
+            client.close()
+
+
+def _one_that_was_starting(task: StartRunOperator, client: BlockingClient, starter: Starter) -> Run | None:
+    """One look for the run of a start that has no reply yet; ``None`` when it is not sure which it is."""
+    record = starter.record
+    assert record is not None
+    if record.cannot_list is not None:
+        task.log.warning(
+            "The task was killed while it started a run, and that can't be looked up: %s The platform may"
+            " have a run that nobody waits for.",
+            record.cannot_list,
+        )
+        return None
+    found = client.run(starter.candidates(record))
+    if len(found) == 1:
+        return found[0]
+    task.log.warning(
+        "The task was killed while it started a run. %s The platform may have a run that nobody waits"
+        " for: look for one begun since %s.",
+        f"{len(found)} runs could be it." if found else "No run of it is listed yet.",
+        time.strftime("%H:%M:%S UTC", time.gmtime(record.intent_at)),
+    )
+    return None
+
+
+def _ready_hook(task: StartRunOperator) -> PlatformHook[Any]:
+    """The hook, with all that on_kill needs of it read and imported."""
+    hook = task.make_hook()
+    _ = hook.client, hook.platform
+    task._hook = hook
+    return hook
+
+
+def new_starter(task: StartRunOperator, context: Context, hook: PlatformHook[Any]) -> Starter:
+    """The bookkeeping of a start.
+
+    :param task: the operator.
+    :param context: the task's.
+    :param hook: its hook.
+    """
+    store = record_store(context) if task.durable else None
+    if store is None and task.durable:
+        task.log.debug("This Airflow version has no task state store: a retry can't go on with an earlier run.")
+    return Starter(
+        hook.platform,
+        store=store,
+        epoch=epoch_of(context, task),
+        window=hook.settings.timeout,
+        adopt=task.adopt_lost_start,
+        cancel_older=task.cancel_on_kill,
+        log=task.log,
+        clock_offset=lambda: hook.client.session.clock_offset,
+    )
+
+
+def _deadline(task: StartRunOperator, context: Context) -> float:
+    deadline = time.time() + task.timeout
+    # In place Airflow enforces execution_timeout by itself; while a task is deferred it does not.
+    if task.deferrable and task.execution_timeout is not None:
+        started = context["ti"].start_date
+        began = started.timestamp() if started is not None else time.time()
+        deadline = min(deadline, began + task.execution_timeout.total_seconds())
+    return deadline
+
+
+def _make_sure_it_is_wanted(task: StartRunOperator, context: Context, hook: PlatformHook[Any], run: Run) -> None:
+    """Cancel the run of a task that was marked while this worker was starting it.
+
+    Airflow tells a worker of that with its next heartbeat. A task that defers before is only refused, nobody calls
+    its on_kill, and the run would go on.
+
+    :raises AirflowFailException: when it was; Airflow does not take the outcome of this try any more.
+    """
+    from airflow_provider_testruns.triggers.run import task_state
+
+    try:
+        state = task_state(context["ti"])
+    except Exception as e:  # whatever Airflow's channel raises: the wait is what matters
+        task.log.debug("The task's state can't be asked for (%s: %s).", type(e).__name__, e)
+        return
+    if state not in _ENDED:
+        return
+    if task.cancel_on_kill:
+        _stop(task, hook.client, hook, run, f"the task was set to {state}")
+    raise AirflowFailException(f"The task was set to {state} while it started run {run.run_id}.")
+
+
+def note(task: StartRunOperator, wait: Wait) -> None:
+    """Keep what a look has brought, in the record and for on_kill.
+
+    :param task: the operator.
+    :param wait: its wait.
+    """
+    task._run = wait.run
+    if task._starter is None:
+        return
+    try:
+        if wait.seen:
+            task._starter.saw(wait.run)
+        task._starter.catch_up()
+    except StartSupersededError:
+        task._released = True
+        raise
+
+
+def conclude(task: StartRunOperator, context: Context, hook: PlatformHook[Any], end: WaitEnd) -> dict[str, Any]:
+    """What the end of a wait means for the task.
+
+    :param task: the operator.
+    :param context: the task's.
+    :param hook: its hook.
+    :param end: of its wait.
+    :return: what the task returns.
+    """
+    if end.status is WaitStatus.ERROR and end.error is not None:
+        raise end.error
+    if end.status is WaitStatus.TIMEOUT:
+        raise _timed_out(task, hook, end)
+    return _judge(task, context, hook, end.run)
+
+
+def _judge(task: StartRunOperator, context: Context, hook: PlatformHook[Any], run: Run) -> dict[str, Any]:
+    steps = fetch_report(hook.platform, run, task.log)
+    report = task._report = hook.client.run(steps)
+    task._run = report.run
+    judgement = assess(report, task.gates())
+    if task._starter is not None:
+        try:
+            task._starter.judged(report.run, judgement.verdict)
+        except StartSupersededError:
+            task._released = True
+            raise
+    _save_artifacts(task, context, hook, report.run)
+    result, error = deliver(task, context, report, judgement)
+    if error is None:
+        return cast("dict[str, Any]", result)
+    if judgement.verdict is Verdict.FAILED and not task.retry_failed_runs:
+        raise AirflowFailException(str(error)) from error
+    raise error
+
+
+def _save_artifacts(task: StartRunOperator, context: Context, hook: PlatformHook[Any], run: Run) -> None:
+    if task.artifacts_path is None:
+        return
+    try:
+        saved = hook.save_artifacts(run, task.artifacts_path)
+    except Exception as e:  # of whatever kind: file systems behind fsspec have their own
+        task.log.warning("The files of run %s could not all be saved to %s: %s", run.run_id, task.artifacts_path, e)
+        return
+    for place in saved:
+        task.log.info("Saved %s", place)
+    context["ti"].xcom_push(key="artifacts", value=saved)
+
+
+def _timed_out(task: StartRunOperator, hook: PlatformHook[Any], end: WaitEnd) -> RunTimeoutError:
+    run = end.run
+    said = f"Run {run.run_id} was not final in time (timeout {task.timeout:g} s): {run.raw_state}"
+    said += f", {run.progress}." if run.progress is not None else "."
+    if end.error is not None:
+        said += f" The last look at it failed: {end.error}"
+    if task.cancel_on_timeout:
+        run = _stop(task, hook.client, hook, run, "its time is over")
+        said += f" It has now ended as {run.raw_state}." if run.final else " It may go on: see the log."
+        if run.ending is Verdict.CANCELLED and task._starter is not None:
+            # So that the next try starts a new run instead of judging this one. A run that ended by itself just
+            # then is judged by the next try.
+            task._starter.judged(run, Verdict.CANCELLED)
+    else:
+        said += " It goes on (cancel_on_timeout=False); a retry waits for it again."
+    if run.url:
+        said += f" The run: {run.url}"
+    return RunTimeoutError(said)
+
+
+def _stop(
+    task: StartRunOperator,
+    client: BlockingClient,
+    hook: PlatformHook[Any],
+    run: Run,
+    why: str,
+    within: float = CONFIRM_WITHIN,
+) -> Run:
+    run = client.run(stop(hook.platform, run, task.log, why=why, within=within), time.time() + within)
+    task._run = run
+    return run
