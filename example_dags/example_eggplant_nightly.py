@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param, TriggerRule, task
+from airflow.sdk import DAG, Param, task
 
 from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionOperator
 
@@ -86,7 +86,7 @@ with DAG(
         map_index_template="{{ task.model_name }}",
     ).expand_kwargs(models)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule="all_done")
     def summary(models: Sequence[dict[str, str]], reports: Sequence[dict[str, Any]]) -> None:
         """Stands for your mail. A run has a report unless it could not be started or seen."""
         for report in reports:

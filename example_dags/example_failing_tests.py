@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import DAG, BaseNotifier, Param, TriggerRule, task
+from airflow.providers.common.compat.sdk import BaseNotifier  # airflow.sdk has it from 3.1 on
+from airflow.sdk import DAG, Param, task
 
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 
@@ -78,7 +79,7 @@ with DAG(
         on_failure_callback=LogNotifier(MESSAGE),
     )
 
-    @task(trigger_rule=TriggerRule.ONE_FAILED)
+    @task(trigger_rule="one_failed")
     def tell_the_team(report: dict[str, Any]) -> None:
         """Stands for your chat or mail."""
         print(f"{report['failed'] + report['unavailable']} of {report['total']} test cases did not pass:")

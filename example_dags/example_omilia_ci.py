@@ -17,7 +17,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from airflow.sdk import DAG, Param, TriggerRule, task
+from airflow.sdk import DAG, Param, task
 
 from airflow_provider_testruns.operators.omilia import (
     OmiliaCreateProjectOperator,
@@ -89,7 +89,7 @@ with DAG(
     # Empty where no run was started. The XCom is there as soon as one is, and whatever becomes of it.
     started_run = "{{ ti.xcom_pull(task_ids='run_suites', key='run_id') or '' }}"
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule="all_done")
     def list_failed_cases(of_run: str) -> int:
         """What did not pass: expected and found. Stands for your chat or mail."""
         from airflow_provider_testruns.hooks.omilia import OmiliaHook
@@ -114,7 +114,7 @@ with DAG(
         task_id="fetch_artifacts",
         run_id=started_run,
         path="{{ params.artifacts_path }}",
-        trigger_rule=TriggerRule.ALL_DONE,
+        trigger_rule="all_done",
     )
 
     @task
