@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test unit e2e chaos lint format demo demo-ui bench clean
+.PHONY: help venv test unit e2e chaos older lint format demo demo-ui bench browser clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,17 +26,30 @@ help: ## Print this list
 venv: $(STAMP) ## Set up .venv: Airflow, this package (editable) and the tools, at the versions of constraints.txt
 	@echo "$(VENV) is ready"
 
-test: lint ## Lint, then run all tests: unit, integration and end to end
+test: lint browser ## Lint, then run all tests: unit, integration and end to end
 	@$(BIN)/python -m pytest
 
 unit: $(STAMP) ## Run the unit tests only
 	@$(BIN)/python -m pytest -m unit
 
-e2e: $(STAMP) ## Run the end-to-end tests only, against a whole running Airflow
+e2e: $(STAMP) browser ## Run the end-to-end tests only, against a whole running Airflow
 	@$(BIN)/python -m pytest -m e2e
 
 chaos: $(STAMP) ## Kill workers and triggerers, lose replies, clear tasks: 270 tasks in eight minutes, then close the books. SEED=2 for others
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(TASKS),--tasks $(TASKS))
+
+older: $(STAMP) ## Run all platforms on the last Airflows before 3.3: 3.0, 3.1 and 3.2, each in an environment of its own
+	@$(BIN)/python -m tests.older $(VERSION)
+
+# The tests of what is in Airflow's UI need one; where there is none, and none can be had, they say so and are skipped.
+browser:
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
+	    && [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing chromium, for the tests in a browser"; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	        || echo "It could not be installed: those tests are skipped"; \
+	fi
 
 lint: $(STAMP) ## Check style, formatting, types and the direction of imports
 	@$(BIN)/ruff check .
@@ -69,7 +82,7 @@ $(BENCH_STAMP): benchmarks/requirements.txt benchmarks/overrides.txt constraints
 	@touch $(BENCH_STAMP)
 
 clean: ## Remove .venv and everything else that was generated
-	rm -rf $(VENV) .bench .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench .older .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
