@@ -226,13 +226,10 @@ def _async_mask() -> Callable[[str], Any]:
     try:
         from airflow.sdk.log import amask_secret
     except ImportError:
-        # Before Airflow 3.3.2. The synchronous one may wait for the supervisor: not in the event loop.
-        import asyncio
-
+        # Before Airflow 3.3.2. The synchronous one waits for the supervisor: not in the event loop, and in a thread of
+        # asgiref's, which knows of that loop. A request from any other thread ends the whole triggerer before 3.2.
         from airflow.providers.common.compat.sdk import mask_secret
+        from asgiref.sync import sync_to_async
 
-        async def in_a_thread(secret: str) -> None:
-            await asyncio.to_thread(mask_secret, secret)
-
-        return in_a_thread
+        return sync_to_async(mask_secret)
     return amask_secret

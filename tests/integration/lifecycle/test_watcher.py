@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 import trustme
+from asgiref.sync import async_to_sync
 from blockbuster import blockbuster_ctx
 
 from airflow_provider_testruns.exceptions import AuthenticationError, NotFoundError, PermissionDeniedError
+from airflow_provider_testruns.hooks import base as hooks
 from airflow_provider_testruns.hooks.registry import hook_class
 from airflow_provider_testruns.lifecycle import waiting, watcher
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus
@@ -629,6 +631,26 @@ def test_the_event_loop_is_never_held_up(sandbox, platform):
         with blockbuster_ctx():
             found = await asyncio.gather(*(_events(trigger) for trigger in _triggers(run_ids, platform)))
         _all_finished([WaitEnd.from_event(events[0]) for events in found])
+
+    _run(main)
+
+
+def test_before_airflow_3_3_2_secrets_are_masked_through_the_loop_that_triggers_run_in(monkeypatch):
+    """A triggerer of Airflow 3.0 or 3.1 ends when anything speaks to its supervisor from another loop."""
+    spoken: list[tuple[str, asyncio.AbstractEventLoop]] = []
+
+    async def speak(secret: str) -> None:
+        spoken.append((secret, asyncio.get_running_loop()))
+
+    monkeypatch.delattr("airflow.sdk.log.amask_secret")
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.mask_secret", lambda secret: async_to_sync(speak)(secret))
+
+    async def main() -> None:
+        mask = hooks._async_mask()
+        with blockbuster_ctx():
+            await asyncio.gather(mask("canary-1"), mask("canary-2"))
+        loop = asyncio.get_running_loop()
+        assert sorted(spoken) == [("canary-1", loop), ("canary-2", loop)]
 
     _run(main)
 
