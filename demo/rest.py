@@ -42,17 +42,19 @@ class AirflowApi:
         :param path: the path after ``/api/v2``.
         :raises AirflowApiError: for an error reply.
         """
-        reply = self._session.request(
-            method,
-            f"{self.url}/api/v2{path}",
-            json=json,
-            params=params,
-            headers={"Accept": "application/json"},
-            timeout=_TIMEOUT,
-        )
+        reply = self._send(method, f"/api/v2{path}", json=json, params=params)
+        if reply.status_code == 401:
+            # Airflow 3.1 asks for a token, and has one for everybody.
+            token = self._send("GET", "/auth/token").json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"
+            reply = self._send(method, f"/api/v2{path}", json=json, params=params)
         if not reply.ok:
             raise AirflowApiError(f"{method} {path}: {reply.status_code} {reply.text[:500]}", reply.status_code)
         return reply.json() if reply.content else None
+
+    def _send(self, method: str, path: str, **more: Any) -> requests.Response:
+        headers = {"Accept": "application/json"}
+        return self._session.request(method, f"{self.url}{path}", headers=headers, timeout=_TIMEOUT, **more)
 
     def close(self) -> None:
         """Close the connections."""

@@ -36,7 +36,16 @@ def test_ten_waits_are_measured():
 
 def _steady(cpu: float) -> dict[str, Any]:
     figures = {"cpu": cpu, "seconds": 10.0, "states": 2000, "requests": 10, "connections": 5, "tokens": 1}
-    return {**figures, "runs": 1000, "memory": 9_000_000, "stalls": 0, "lag": 0.004, "longest": 0.01, "ended": 0, "row": 312}
+    return {
+        **figures,
+        "runs": 1000,
+        "memory": 9_000_000,
+        "stalls": 0,
+        "lag": 0.004,
+        "longest": 0.01,
+        "ended": 0,
+        "row": 312,
+    }
 
 
 def test_figures_are_written_net_of_the_empty_trigger():

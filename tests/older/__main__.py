@@ -1,0 +1,57 @@
+"""``python -m tests.older [VERSION …]``: the provider on older Airflows, each in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = ROOT / ".older"
+#: The last of each series, and a day soon after it came out: what its dependencies have become since may break it.
+VERSIONS = {"3.0.6": "2025-09-15", "3.1.8": "2026-03-25", "3.2.2": "2026-06-20"}
+#: Those of our own requirements that were not there yet on such a day.
+_NEWER = ("apache-airflow-providers-common-compat", "aiohttp")
+_END_OF_TIME = "2100-01-01"
+
+
+def main(versions: list[str]) -> int:
+    """Try each; the exit status says whether all was as it should be with all of them."""
+    bad = []
+    for version in versions or VERSIONS:
+        python = environment(version)
+        print(f"Airflow {version}", flush=True)
+        command = [str(python), "-m", "tests.older.try_out", str(ENVIRONMENTS / f"run-{version}")]
+        cache = {"PYTHONPYCACHEPREFIX": str(ENVIRONMENTS / version / "pycache")}
+        if subprocess.run(command, cwd=ROOT, env=os.environ | cache, check=False).returncode:
+            bad.append(version)
+    if bad:
+        print(f"Not as it should be on Airflow {', '.join(bad)}")
+    return 1 if bad else 0
+
+
+def environment(version: str) -> Path:
+    """Make an environment with an Airflow and this package, if there is none yet.
+
+    :return: its interpreter.
+    """
+    folder = ENVIRONMENTS / version
+    python = folder / "bin" / "python"
+    if (folder / "ready").exists():
+        return python
+    print(f"Making an environment with Airflow {version}", flush=True)
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
+    command: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", python]
+    command += ["--exclude-newer", VERSIONS[version]]
+    for name in _NEWER:
+        command += ["--exclude-newer-package", f"{name}={_END_OF_TIME}"]
+    command += [f"apache-airflow=={version}", "apache-airflow-providers-standard", "psutil"]
+    subprocess.run([*command, "--editable", f"{ROOT}[sandbox]"], check=True)
+    (folder / "ready").touch()
+    return python
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
