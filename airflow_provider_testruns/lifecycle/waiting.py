@@ -173,8 +173,7 @@ class Wait:
         After a failure it is the same, or the Retry-After if that is longer: so the end of an outage is noticed
         as soon as anything else would be.
         """
-        interval = self.poll_interval * (1 + JITTER * (2 * random.random() - 1))
-        return max(0.0, min(max(interval, self._retry_after), self.deadline - self.clock()))
+        return max(0.0, min(max(jittered(self.poll_interval), self._retry_after), self.deadline - self.clock()))
 
     @property
     def unsure(self) -> bool:
@@ -189,6 +188,11 @@ class Wait:
     def _tell(self, run: Run) -> None:
         progress = f", {run.progress}" if run.progress is not None else ""
         self.log.info("Run %s is %s (%s%s).", run.run_id, run.state.value, run.raw_state, progress)
+
+
+def jittered(interval: float) -> float:
+    """An interval, give or take :data:`JITTER`; seconds."""
+    return interval * (1 + JITTER * (2 * random.random() - 1))
 
 
 def wait_for(platform: Platform, wait: Wait, *, each_round: Callable[[], None] = lambda: None) -> Steps[WaitEnd]:

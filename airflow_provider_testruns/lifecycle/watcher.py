@@ -23,10 +23,10 @@ from airflow_provider_testruns.exceptions import (
     RateLimitedError,
     TransportError,
 )
-from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
+from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, jittered
 from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.call import Steps
-from airflow_provider_testruns.platforms.platform import Platform
+from airflow_provider_testruns.platforms.platform import Memory, Platform
 from airflow_provider_testruns.transport.policy import Tally
 
 T = TypeVar("T")
@@ -99,6 +99,7 @@ class _Group:
     :param failures: how many looks in a row have failed in passing.
     :param singly_until: not before this time (of the loop) is the list tried again.
     :param single_cost: what asking for one of them costs, by the last that was asked for.
+    :param memory: what the looks at it have shown.
     """
 
     key: str
@@ -110,6 +111,12 @@ class _Group:
     failures: int = 0
     singly_until: float = 0.0
     single_cost: float = REQUEST_COST + 1_000
+    memory: Memory = field(default_factory=Memory)
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks: as the most impatient of its members asks for."""
+        return min((member.wait.poll_interval for member in self.members), default=0.0)
 
 
 class Watcher:
@@ -229,14 +236,13 @@ class Watcher:
 
     async def _poll_together(self, group: _Group) -> None:
         try:
-            interval = min(member.wait.poll_interval for member in group.members)
-            group.due = self._next_look(group, random.uniform(0, interval))
+            group.due = self._next_look(group, random.uniform(0, group.interval))
             while len(group.members) > 1:
                 await self._until_due(group)
                 if not await self._look_together(group):
                     group.singly_until = self._loop.time() + SINGLY_FOR
                     break
-                group.due = self._next_look(group, min((member.wait.pause() for member in group.members), default=0.0))
+                group.due = self._next_look(group, jittered(group.interval))
         except Exception:
             # A fault of the list's own must not touch the waits: each goes on by itself.
             log.exception("Polling the group %s together has failed.", group.key)
@@ -274,7 +280,7 @@ class Watcher:
         oldest = min(known) if len(known) == len(starts) else None
         tally = Tally()
         try:
-            runs = await client.run(platform.list_group(group.key, wanted, oldest), None, tally)
+            runs = await client.run(platform.list_group(group.key, wanted, oldest, group.memory), None, tally)
         except ApiError as e:
             return await self._list_failed(group, members, e)
         group.failures, group.not_before = 0, 0.0
@@ -298,13 +304,13 @@ class Watcher:
 
         :return: whether the list should be tried again.
         """
+        group.not_before = self._loop.time() + (error.retry_after or 0.0)
         if isinstance(error, AuthenticationError):
             self._trouble(members, error)
             await self._reopen()
             return True
         if error.transient:
             self._trouble(members, error)
-            group.not_before = self._loop.time() + (error.retry_after or 0.0)
             group.failures += 1
             if group.failures < LIST_FAILURES or isinstance(error, RateLimitedError):
                 return True
@@ -319,6 +325,7 @@ class Watcher:
         if not isinstance(answer, ApiError):
             member.settle(member.wait.look(answer))
             return False
+        group.not_before = max(group.not_before, self._loop.time() + (answer.retry_after or 0.0))
         if error.transient:
             return True
         self._trouble(members if answer.transient or isinstance(answer, InvalidReplyError) else [member], answer)

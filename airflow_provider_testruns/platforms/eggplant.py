@@ -49,7 +49,7 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     together,
 )
 from airflow_provider_testruns.platforms.eggplant_report import Kept, kept_of, report_of
-from airflow_provider_testruns.platforms.platform import Platform, Start
+from airflow_provider_testruns.platforms.platform import Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class _Glance:
 class EggplantPlatform(EggplantCalls, Platform):
     """Eggplant DAI, as steps.
 
-    It remembers which call answers for an execution, how long the list of runs is, and the models' names: one
+    It remembers which call answers for an execution, and the models' names: one
     object for each connection saves calls.
 
     :param base_url: the connection's address, for messages and links.
@@ -121,8 +121,6 @@ class EggplantPlatform(EggplantCalls, Platform):
         self._oldest_first = False
         self._model_names: dict[str, str] = {}
         self._model_ids: dict[str, str] = {}
-        self._group_sizes: dict[str, int] = {}
-        self._group_rows: dict[str, dict[str, tuple[dict[str, Any], Run]]] = {}
         self._lookers: dict[str, Callable[[str, Mapping[str, str]], Steps[Run | None]]] = {
             "progress": self._look_in_progress,
             "executions": self._look_in_executions,
@@ -347,22 +345,26 @@ class EggplantPlatform(EggplantCalls, Platform):
             self._learn(run.context["model_id"], name)
         return name
 
-    def list_group(self, group: str, wanted: Collection[str], oldest: datetime | None) -> Steps[list[Run]]:
+    def list_group(
+        self, group: str, wanted: Collection[str], oldest: datetime | None, memory: Memory | None = None
+    ) -> Steps[list[Run]]:
         """Look at runs of a model in one call, POST /api/run/progress; in more where older ones are wanted than the
         last time.
 
         :param group: the model's name.
         :param wanted: the ids of the runs that are looked for; the others are not read.
         :param oldest: the earliest start among them, ``None`` when it is not known.
+        :param memory: of the looks at this model before.
         :return: those of the wanted runs that the list shows.
         """
-        size: int | None = max(len(wanted), self._group_sizes.get(group, len(wanted) + max(20, len(wanted) // 2)))
+        seen = memory or Memory()
+        size: int | None = max(len(wanted), seen.size or len(wanted) + max(20, len(wanted) // 2))
         while True:
             glance = yield from ask(
                 self._progress_call(
                     f"list the runs of model {group}",
                     _model_form(group, size),
-                    partial(self._read_glance, group, wanted),
+                    partial(self._read_glance, wanted, seen),
                 )
             )
             older = oldest is not None and (glance.oldest is None or glance.oldest >= oldest)
@@ -372,27 +374,26 @@ class EggplantPlatform(EggplantCalls, Platform):
                 break
             size = size * 2 if glance.newest_first and size * 2 <= MOST_ROWS else None
         # Room for what is started until the next time.
-        self._group_sizes[group] = glance.needed + max(10, glance.needed // 4)
+        seen.size = glance.needed + max(10, glance.needed // 4)
         return glance.found
 
-    def _read_glance(self, group: str, wanted: Collection[str], reply: Reply) -> _Glance:
+    def _read_glance(self, wanted: Collection[str], seen: Memory, reply: Reply) -> _Glance:
+        def read(row: Any, run_id: str, at: int) -> Run:
+            return self._linked(run_of(Fields(row, f"the reply[{at}]"), run_id, {}))
+
         rows = list_of(reply.json(), "the reply")
-        # Hundreds of rows, look after look, of which few are wanted and fewer have changed: only those are read.
-        before, now = self._group_rows.get(group, {}), {}
+        seen.keep(wanted)
+        found: dict[str, Run] = {}
         needed = 0
         for at, row in enumerate(rows):
             run_id = row.get("id") if isinstance(row, dict) else None
             if not isinstance(run_id, str) or run_id not in wanted:
                 continue
-            known = before.get(run_id)
-            if known is None or known[0] != row:
-                known = (row, self._linked(run_of(Fields(row, f"the reply[{at}]"), run_id, {})))
-            now[run_id] = known
+            found[run_id] = seen.run(run_id, row, partial(read, row, run_id, at))
             needed = at + 1
-        self._group_rows[group] = now
         ends = [Fields(row, "the reply[…]").moment("starttime") for row in (rows[:1] + rows[-1:])]
         in_order = not rows or newest_first(ends[0]) >= newest_first(ends[-1])
-        return _Glance([run for _, run in now.values()], len(rows), needed, in_order, ends[-1] if rows else None)
+        return _Glance(list(found.values()), len(rows), needed, in_order, ends[-1] if rows else None)
 
     def _runs_of_model(self, name: str, since: datetime | None, limit: int | None) -> Steps[list[Run]]:
         """The runs of a model as far back as ``since``, asked for in growing numbers: there are no pages."""

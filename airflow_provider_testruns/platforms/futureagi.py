@@ -29,7 +29,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import CaseResult, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
-from airflow_provider_testruns.platforms.platform import Platform, Start
+from airflow_provider_testruns.platforms.platform import Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
 T = TypeVar("T")
@@ -264,14 +264,18 @@ class FutureAGIPlatform(Platform):
         """The run test: its list of executions polls all of them at once."""
         return run.context.get("run_test_id")
 
-    def list_group(self, group: str, wanted: Collection[str], oldest: datetime | None) -> Steps[list[Run]]:
+    def list_group(
+        self, group: str, wanted: Collection[str], oldest: datetime | None, memory: Memory | None = None
+    ) -> Steps[list[Run]]:
         """Look at executions of a run test: ``GET /simulate/run-tests/{id}/executions/``.
 
         A page has room for the wanted ones and some that others started since; more are read until all are seen.
         """
         ids = {run_id.lower() for run_id in wanted}
         limit = min(len(ids) + len(ids) // 4 + 5, _LONGEST_PAGE)
-        return (yield from self._executions(_uuid(group, "run_test_id"), limit, oldest, ids))
+        if memory is not None:
+            memory.keep(ids)
+        return (yield from self._executions(_uuid(group, "run_test_id"), limit, oldest, ids, memory))
 
     def cancel_run(self, run_id: str, run_test_id: str | None = None, **context: str) -> Steps[None]:
         """Stop an execution: ``POST /simulate/test-executions/{id}/cancel/`` with an empty object.
@@ -653,11 +657,12 @@ class FutureAGIPlatform(Platform):
         limit: int,
         oldest: datetime | None = None,
         wanted: Collection[str] | None = None,
+        memory: Memory | None = None,
     ) -> Call[replies.Page[Run]]:
         return self._get(
             f"list the executions of run test {run_test_id}",
             path("/simulate/run-tests/{run_test_id}/executions/", run_test_id=run_test_id),
-            lambda reply: replies.executions(reply, number, run_test_id, self.run_url, oldest, wanted),
+            lambda reply: replies.executions(reply, number, run_test_id, self.run_url, oldest, wanted, memory),
             page=number,
             limit=limit,
         )
@@ -678,9 +683,10 @@ class FutureAGIPlatform(Platform):
         limit: int,
         oldest: datetime | None = None,
         wanted: Collection[str] | None = None,
+        memory: Memory | None = None,
     ) -> Steps[list[Run]]:
         runs = yield from _all_pages(
-            lambda number: self._executions_call(run_test_id, number, limit, oldest, wanted),
+            lambda number: self._executions_call(run_test_id, number, limit, oldest, wanted, memory),
             key=lambda run: run.run_id,
             enough=None if wanted is None else len(wanted),
         )

@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Reply
-from airflow_provider_testruns.platforms.platform import own_words
+from airflow_provider_testruns.platforms.platform import Memory, own_words
 from airflow_provider_testruns.platforms.reading import Fields, objects
 
 T = TypeVar("T")
@@ -277,30 +278,35 @@ def executions(
     url: RunUrl,
     oldest: datetime | None = None,
     wanted: Collection[str] | None = None,
+    memory: Memory | None = None,
 ) -> Page[Run]:
     """A page of a run test's executions, newest first.
 
     :param number: the page that was asked for, from 1.
     :param oldest: those that began before are left out.
     :param wanted: the only ids (in lower case) that are read; ``None`` for all. A poll of many is read often.
+    :param memory: of the polls before.
     """
+
+    def read(row: Any, where: str) -> Run:
+        return _execution(Fields(row, where), run_test_id, url)
+
     page = page_of(reply.json(), number, "the executions", lambda row, where: (row, where))
     runs = []
     for row, where in page.rows:
-        if wanted is None or _is_one_of(row, wanted):
-            run = _execution(Fields(_cut(row), where), run_test_id, url)
-            if not _began_before(run.started_at, oldest):
-                runs.append(run)
+        given = row.get("id") if isinstance(row, Mapping) else None
+        key = given.lower() if isinstance(given, str) else None
+        if wanted is not None and key is not None and key not in wanted:
+            continue
+        cut = _cut(row)
+        run = read(cut, where) if memory is None or key is None else memory.run(key, cut, partial(read, cut, where))
+        if not _began_before(run.started_at, oldest):
+            runs.append(run)
     last = page.last
     if not last and oldest is not None:
         # The list is ordered by when executions were made: what comes after an older one is older.
         last = _began_before(Fields(*page.rows[-1]).moment("start_time"), oldest)
     return Page(runs, last)
-
-
-def _is_one_of(row: Any, wanted: Collection[str]) -> bool:
-    found = row.get("id") if isinstance(row, Mapping) else None
-    return not isinstance(found, str) or found.lower() in wanted
 
 
 def _cut(row: Any) -> Any:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
@@ -43,7 +44,7 @@ from airflow_provider_testruns.platforms.omilia_replies import (
     trouble_in,
     without_git_token,
 )
-from airflow_provider_testruns.platforms.platform import Platform, Start, own_words
+from airflow_provider_testruns.platforms.platform import Memory, Platform, Start, own_words
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
 T = TypeVar("T")
@@ -525,19 +526,26 @@ class OmiliaPlatform(Platform):
         project_id = run.context.get("project_id")
         return f"{run.kind.value}:{project_id}" if project_id else None
 
-    def list_group(self, group: str, wanted: Collection[str], oldest: datetime | None) -> Steps[list[Run]]:
+    def list_group(
+        self, group: str, wanted: Collection[str], oldest: datetime | None, memory: Memory | None = None
+    ) -> Steps[list[Run]]:
         """The wanted runs of a project, from one call.
 
         Rows that can't be read are left out: whoever waits for one of them asks for it singly, and gets the error.
         """
         kind, _, project_id = group.partition(":")
         ids = frozenset(wanted)
+        seen = memory or Memory()
         call: Call[list[Run]] = self._list(_kind(kind), project_id).reading(
-            lambda reply: self._wanted(reply, ids, _kind(kind), project_id)
+            lambda reply: self._wanted(reply, ids, _kind(kind), project_id, seen)
         )
         return (yield from ask(call))
 
-    def _wanted(self, reply: Reply, ids: frozenset[str], kind: Kind, project_id: str) -> list[Run]:
+    def _wanted(self, reply: Reply, ids: frozenset[str], kind: Kind, project_id: str, seen: Memory) -> list[Run]:
+        def read(item: Any, index: int) -> Run:
+            return self._run(Fields(item, f"data[{index}]"), kind, project_id)
+
+        seen.keep(ids)
         runs = []
         for index, item in enumerate(bare_rows(reply)):
             # Of hundreds of rows a few are wanted: the others are not worth a look at each of their fields.
@@ -545,7 +553,10 @@ class OmiliaPlatform(Platform):
             if isinstance(run_id, str) and run_id not in ids:
                 continue
             try:
-                run = self._run(Fields(item, f"data[{index}]"), kind, project_id)
+                if isinstance(run_id, str):
+                    run = seen.run(run_id, item, partial(read, item, index))
+                else:
+                    run = read(item, index)
             except InvalidReplyError:
                 continue
             if run.run_id in ids:

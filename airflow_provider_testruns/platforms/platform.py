@@ -7,7 +7,7 @@ and thin operators and sensors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
@@ -38,6 +38,40 @@ class Start:
     cannot_list: str | None = None
     warnings: tuple[str, ...] = ()
     already: Run | None = None
+
+
+class Memory:
+    """What the looks at one group have shown. Whoever polls the group keeps it from look to look.
+
+    Hundreds of rows come each time, and few have changed since: only those are read.
+    """
+
+    __slots__ = ("_read", "size")
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[Any, Run]] = {}
+        #: How many rows a list needs to show all that is wanted, as far as is known.
+        self.size: int | None = None
+
+    def run(self, run_id: str, row: Any, read: Callable[[], Run]) -> Run:
+        """The run of a row.
+
+        :param run_id: the run's id.
+        :param row: what the reply has of it.
+        :param read: reads the row, if it is not what it was at the last look.
+        """
+        known = self._read.get(run_id)
+        if known is None or known[0] != row:
+            known = self._read[run_id] = (row, read())
+        return known[1]
+
+    def keep(self, wanted: Collection[str]) -> None:
+        """Forget the runs that are not wanted any more.
+
+        :param wanted: the ids of those that are.
+        """
+        for run_id in self._read.keys() - wanted:
+            del self._read[run_id]
 
 
 class Platform(ABC):
@@ -88,13 +122,16 @@ class Platform(ABC):
         no call for it."""
         return None
 
-    def list_group(self, group: str, wanted: Collection[str], oldest: datetime | None) -> Steps[list[Run]]:
+    def list_group(
+        self, group: str, wanted: Collection[str], oldest: datetime | None, memory: Memory | None = None
+    ) -> Steps[list[Run]]:
         """Look at runs of a group in as few calls as the API allows.
 
         :param group: as :meth:`group_of` gave it.
         :param wanted: the ids of the runs that are looked for; the others of the group need not be read.
         :param oldest: the earliest start among them, ``None`` when it is not known: what began before is of no
             interest.
+        :param memory: of the looks at this group before, for this one to use and to add to.
         :return: those of the wanted runs that the list shows.
         """
         raise NotImplementedError(f"{self.title} has no call that lists the runs of a group.")

@@ -217,6 +217,26 @@ def test_many_that_the_list_does_not_show_do_not_wait_for_one_another(sandbox):
 # Who comes and goes
 
 
+def test_many_are_not_looked_at_more_often_than_they_ask_for(sandbox):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 60)
+    for run_id in run_ids:
+        control.hang_run(run_id)
+
+    async def main() -> None:
+        waits = [asyncio.create_task(_watch(_wait(run_id, interval=0.1))) for run_id in run_ids]
+        await _until(lambda: control.count(_LIST) >= 3)
+        seen, began = control.count(_LIST), time.monotonic()
+        await _until(lambda: control.count(_LIST) >= seen + 30, 20)
+        # 30 intervals of 0.1 s, each give or take: were the shortest of 60 taken each time, it would be 2.7 s.
+        assert time.monotonic() - began > 2.85
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    _run(main)
+
+
 def test_whoever_joins_is_not_slowed_down_by_those_who_look_seldom(sandbox):
     control = sandbox.control
     slow, other, fast = control.add_runs("omilia", _PROJECT, 3)

@@ -31,7 +31,7 @@ from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunState
 from airflow_provider_testruns.platforms.call import Call, Reply
 from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS, EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant_replies import word_of
-from airflow_provider_testruns.platforms.platform import Start
+from airflow_provider_testruns.platforms.platform import Memory, Start
 from airflow_provider_testruns.transport.effects import Mask, Request
 from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, form_of, lost, reply
 
@@ -693,10 +693,10 @@ def test_a_group_is_one_call_and_shows_what_is_wanted() -> None:
     assert found[0].url == f"{BASE_URL}/{MODEL}/r-1"
     assert len(wire.requests) == 1
     # An older one costs further calls, but once.
-    oldest = moment(0) - timedelta(minutes=150)
-    assert len(wire.run(dai.list_group("BBCSport", {"r-1", "r-150"}, oldest))) == 2
+    oldest, memory = moment(0) - timedelta(minutes=150), Memory()
+    assert len(wire.run(dai.list_group("BBCSport", {"r-1", "r-150"}, oldest, memory))) == 2
     before = len(wire.requests)
-    assert len(wire.run(dai.list_group("BBCSport", {"r-1", "r-150"}, oldest))) == 2
+    assert len(wire.run(dai.list_group("BBCSport", {"r-1", "r-150"}, oldest, memory))) == 2
     assert len(wire.requests) == before + 1
     # Without a time to go back to, what is not there is left out.
     assert wire.run(platform().list_group("BBCSport", {"r-300"}, None)) == []
@@ -704,8 +704,8 @@ def test_a_group_is_one_call_and_shows_what_is_wanted() -> None:
 
 def test_a_run_of_a_group_that_changed_is_read_anew() -> None:
     wire = Wire({PROGRESS: InTurn([row()], [row()], [row(status="Passed", endtime=at(9))])})
-    dai = platform()
-    first, second, third = (wire.run(dai.list_group("BBCSport", {RUN}, None)) for _ in range(3))
+    dai, memory = platform(), Memory()
+    first, second, third = (wire.run(dai.list_group("BBCSport", {RUN}, None, memory)) for _ in range(3))
     assert first[0] is second[0]
     assert third[0].ending is Verdict.PASSED
 

@@ -41,7 +41,7 @@ from airflow_provider_testruns.model import (
 from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
-from airflow_provider_testruns.platforms.platform import Start
+from airflow_provider_testruns.platforms.platform import Memory, Start
 from tests.unit.platforms.steps import InTurn, Wire, lost, reply
 
 pytestmark = pytest.mark.unit
@@ -665,6 +665,22 @@ def test_list_group_reads_what_is_wanted():
     oldest = datetime(2026, 11, 22, 12, 0, 4, tzinfo=UTC)
     assert len(wire.run(CURRENT.list_group(RUN_TEST, wanted, oldest))) == 1
     assert len(wire.asked) == 1, "what comes later is older"
+
+
+def test_a_row_of_a_list_is_read_again_when_it_has_changed():
+    wanted, memory = {execution_id(1), execution_id(2).upper()}, Memory()
+    first = [execution_row(execution_id(1), start_time=at(1)), execution_row(execution_id(2).upper(), start_time=at(0))]
+    key = executions_key(1, limit=7)
+
+    def look(rows: list[dict[str, Any]]) -> list[Run]:
+        return Wire({key: listed(rows)}).run(CURRENT.list_group(RUN_TEST, wanted, None, memory))
+
+    one, two = look(first)
+    # What is not read of a row may change.
+    assert look([{**first[0], "duration": 5}, first[1]])[0] is one
+    changed, same = look([{**first[0], "status": "Completed"}, first[1]])
+    assert (changed.state, same) == (RunState.FINISHED, two)
+    assert same is two
 
 
 @pytest.mark.parametrize(("wanted", "limit"), [(1, 6), (200, 255), (1000, 500)])

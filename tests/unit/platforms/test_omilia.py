@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +43,7 @@ from airflow_provider_testruns.model import (
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.platforms.omilia_replies import log_of, trouble_in, without_git_token
+from airflow_provider_testruns.platforms.platform import Memory
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
 from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, lost, reply
 
@@ -898,6 +900,23 @@ def test_runs_of_a_project_are_polled_together():
     runs = wire.run(platform.list_group(group, {RUN, OTHER}, None))
     assert {run.run_id: run.raw_state for run in runs} == {RUN: "SUCCESS", OTHER: "STARTED"}
     assert wire.asked == [RUNS]
+
+
+def test_a_row_of_a_list_is_read_again_when_it_has_changed():
+    group, memory = f"run:{PROJECT}", Memory()
+
+    def look(*rows: Any, wanted: Collection[str] = (RUN, OTHER)) -> list[Run]:
+        return Wire({RUNS: data(list(rows))}).run(platform.list_group(group, wanted, None, memory))
+
+    one, two = look(run_json(status="STARTED"), run_json(OTHER, "STARTED"))
+    again, changed = look(run_json(status="STARTED"), run_json(OTHER, "SUCCESS"))
+    assert again is one
+    assert (two.state, changed.state) == (RunState.RUNNING, RunState.FINISHED)
+    # A row that can't be read any more is missing, whatever it was before.
+    assert look(run_json(status=None), run_json(OTHER, "SUCCESS")) == [changed]  # type: ignore[arg-type]
+    # What is not wanted any more is forgotten.
+    assert look(run_json(status="STARTED"), wanted=[OTHER]) == []
+    assert look(run_json(status="STARTED"), wanted=[RUN])[0] is not one
 
 
 def test_generations_are_polled_together_and_apart_from_runs():
