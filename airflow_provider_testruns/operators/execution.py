@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_testruns.exceptions import RunTimeoutError, StartSupersededError
 from airflow_provider_testruns.lifecycle.starting import Starter
@@ -61,25 +61,35 @@ def execute(task: StartRunOperator, context: Context) -> dict[str, Any]:
     if obtained.seen and run.final:
         return task._conclude(context, hook, WaitEnd(WaitStatus.FINISHED, run))
     wait = Wait(run, deadline, task.poll_interval, task.log, seen=obtained.seen)
-    if task.deferrable:
-        end = hook.client.run(look_once(hook.platform, wait), deadline)
-        task._note(wait)
-        if end is None:
-            from airflow_provider_testruns.triggers.run import defer_until_final
-
-            _make_sure_it_is_wanted(task, context, hook, wait.run)
-
-            defer_until_final(
-                task,
-                wait,
-                platform=task.platform_name,
-                conn_id=task.conn_id,
-                cancel_on_kill=task.cancel_on_kill,
-                log_told=task.log_told(),
-            )
-    else:
-        end = hook.client.run(wait_for(hook.platform, wait, each_round=lambda: task._note(wait)), deadline)
+    try:
+        end = _wait(task, context, hook, wait)
+    except AirflowTaskTimeout:
+        _give_up(task, hook, wait.run)
+        # What Airflow asks on_kill for after this has been done, or is not wanted.
+        task._released = True
+        raise
     return task._conclude(context, hook, end)
+
+
+def _wait(task: StartRunOperator, context: Context, hook: PlatformHook[Any], wait: Wait) -> WaitEnd:
+    """Wait in place; or hand the wait over to the triggerer, and not return, unless it is over at the first look."""
+    if not task.deferrable:
+        return hook.client.run(wait_for(hook.platform, wait, each_round=lambda: task._note(wait)), wait.deadline)
+    end = hook.client.run(look_once(hook.platform, wait), wait.deadline)
+    task._note(wait)
+    if end is not None:
+        return end
+    from airflow_provider_testruns.triggers.run import defer_until_final
+
+    _make_sure_it_is_wanted(task, context, hook, wait.run)
+    defer_until_final(
+        task,
+        wait,
+        platform=task.platform_name,
+        conn_id=task.conn_id,
+        cancel_on_kill=task.cancel_on_kill,
+        log_told=task.log_told(),
+    )
 
 
 def resume(task: StartRunOperator, context: Context, event: dict[str, Any] | None) -> dict[str, Any]:
@@ -292,17 +302,28 @@ def _timed_out(task: StartRunOperator, hook: PlatformHook[Any], end: WaitEnd) ->
     if end.error is not None:
         said += f" The last look at it failed: {end.error}"
     if task.cancel_on_timeout:
-        run = _stop(task, hook.client, hook, run, "its time is over")
+        run = _give_up(task, hook, run)
         said += f" It has now ended as {run.raw_state}." if run.final else " It may go on: see the log."
-        if run.ending is Verdict.CANCELLED and task._starter is not None:
-            # So that the next try starts a new run instead of judging this one. A run that ended by itself just
-            # then is judged by the next try.
-            task._starter.judged(run, Verdict.CANCELLED)
     else:
         said += " It goes on (cancel_on_timeout=False); a retry waits for it again."
     if run.url:
         said += f" The run: {run.url}"
     return RunTimeoutError(said)
+
+
+def _give_up(task: StartRunOperator, hook: PlatformHook[Any], run: Run) -> Run:
+    """What becomes of the run of a task that has no time left.
+
+    :return: the run as it was seen last.
+    """
+    if not task.cancel_on_timeout:
+        return run
+    run = _stop(task, hook.client, hook, run, "its time is over")
+    if run.ending is Verdict.CANCELLED and task._starter is not None:
+        # So that the next try starts a new run instead of judging this one. A run that ended by itself just then is
+        # judged by the next try.
+        task._starter.judged(run, Verdict.CANCELLED)
+    return run
 
 
 def _stop(

@@ -297,9 +297,32 @@ def test_execution_timeout_in_place_cancels_the_run(airflow: AirflowProcess, pla
     platforms.configure(run_seconds=1000.0)
     done = airflow.run(one, execution_timeout=timedelta(seconds=1))["omilia"]
     (run,) = platforms.runs()
-    # Airflow itself ends the task; its on_kill is what cancels.
+    # Airflow itself ends the task.
     assert (done.state, done.error.kind) == ("failed", "AirflowTaskTimeout")
     assert run["phase"] == "cancelled"
+    assert platforms.count("omilia.revoke_run") == 1
+
+
+def test_after_an_execution_timeout_in_place_the_next_try_starts_anew(
+    airflow: AirflowProcess, platforms: Control
+) -> None:
+    platforms.plan_next("omilia", duration=1000.0)
+    platforms.plan_next("omilia", duration=0.2)
+    done = airflow.run(one, execution_timeout=timedelta(seconds=4), retries=1, cancel_on_kill=False)["omilia"]
+    first, second = platforms.runs()
+    assert (done.state, done.tries, done.error.kind) == ("success", 2, "AirflowTaskTimeout")
+    assert (first["phase"], second["phase"]) == ("cancelled", "finished")
+    assert done.result["run_id"] == second["run_id"]
+
+
+def test_after_an_execution_timeout_in_place_a_run_that_is_left_alone_is_waited_for_again(
+    airflow: AirflowProcess, platforms: Control
+) -> None:
+    platforms.plan_next("omilia", duration=6.0)
+    done = airflow.run(one, execution_timeout=timedelta(seconds=4), retries=1, cancel_on_timeout=False)["omilia"]
+    (run,) = platforms.runs()
+    assert (done.state, done.tries, done.error.kind) == ("success", 2, "AirflowTaskTimeout")
+    assert run["cancelled_by"] is None
 
 
 # Trouble that passes
