@@ -322,12 +322,15 @@ class Starter:
         until = datetime.fromtimestamp(record.intent_at + offset + allowance, UTC) + timedelta(
             seconds=record.window + LISTING_LAG
         )
+        # A run that is said to begin in the future goes by a clock that can't be compared (local time that is taken for
+        # UTC, say): it is not ruled out by it.
+        now = datetime.fromtimestamp(self._clock() + offset + allowance, UTC)
         return [
             run
             for run in runs
             if run.run_id != record.mark.run_id
             and (run.started_at is None or since is None or run.started_at >= since)
-            and (run.started_at is None or run.started_at <= until)
+            and (run.started_at is None or not until < run.started_at <= now)
             and all(
                 _same(run.started_with[key], value)
                 for key, value in record.started_with.items()

@@ -101,6 +101,8 @@ class FakePlatform(Platform):
     def __init__(self, clock: Clock, offset: float = 0.0) -> None:
         self.clock = clock
         self.offset = offset
+        #: How many seconds the times of its runs are ahead of its clock: local time that should be UTC.
+        self.zone = 0.0
         #: Oldest first.
         self.runs: list[Run] = []
         #: What goes wrong, by action (``start``, ``list`` …), in the order of asking; ``None`` is nothing.
@@ -138,7 +140,7 @@ class FakePlatform(Platform):
             run_id,
             changes.pop("state", RunState.RUNNING),
             changes.pop("raw_state", "running"),
-            started_at=None if age is None else moment(self.clock() + self.offset - age),
+            started_at=None if age is None else moment(self.clock() + self.offset + self.zone - age),
             started_with=changes.pop("started_with", {"group": "g"}),
             **changes,
         )
@@ -229,7 +231,7 @@ class FakePlatform(Platform):
         return (yield from ask(Call("list", "GET", "/list", found)))
 
     def _listed(self) -> list[Run]:
-        now = moment(self.clock() + self.offset - self.listing_lag)
+        now = moment(self.clock() + self.offset + self.zone - self.listing_lag)
         shown = [run for run in self.runs if run.started_at is None or run.started_at <= now]
         return sorted(shown, key=lambda run: run.started_at or moment(4e9), reverse=True)
 

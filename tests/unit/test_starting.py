@@ -789,6 +789,22 @@ def test_candidates_began_inside_the_window():
     assert sorted(_candidates(world), key=int) == ["-1", "0", "30", "90"]
 
 
+@pytest.mark.parametrize("hours", [3, -5])
+@pytest.mark.parametrize("dates", [True, False])
+def test_a_platform_that_gives_local_times_for_utc_starts_nothing_twice(hours, dates):
+    """Its runs begin in the future, or hours ago, whatever the Date of its replies says."""
+    world = World()
+    world.platform.sends_date = dates
+    world.platform.zone = hours * 3600.0
+    world.platform.add("mark", age=600)
+    world.intent()
+    world.clock.now += 300
+    world.platform.add("ours", age=300)
+    assert _candidates(world) == ["ours"]
+    assert world.obtain().run.run_id == "ours"
+    assert world.platform.count("start") == 0
+
+
 def test_the_window_is_wider_where_the_clocks_cannot_be_compared():
     world = World()
     world.platform.sends_date = False
