@@ -27,7 +27,7 @@ from airflow_provider_testruns.exceptions import (
     StartSupersededError,
 )
 from airflow_provider_testruns.lifecycle.stopping import stop
-from airflow_provider_testruns.lifecycle.waiting import GRACE
+from airflow_provider_testruns.lifecycle.waiting import GRACE, fetch_report
 from airflow_provider_testruns.model import Run, Verdict, judge
 from airflow_provider_testruns.platforms.call import Steps, ask, pause
 from airflow_provider_testruns.platforms.platform import Platform, Start
@@ -354,7 +354,7 @@ class Starter:
                     return
             else:
                 run = yield from patiently(
-                    self.platform.get_run(run.run_id, **run.context), PATIENCE, clock=self._clock
+                    self.platform.get_run(run.run_id, **run.context), PATIENCE, grace=GRACE, clock=self._clock
                 )
         except NotFoundError:
             return
@@ -383,7 +383,7 @@ class Starter:
         until = record.intent_at + record.window + LISTING_LAG
         gap = 1.0
         while True:
-            found = yield from patiently(self.candidates(record), PATIENCE, clock=self._clock)
+            found = yield from patiently(self.candidates(record), PATIENCE, grace=GRACE, clock=self._clock)
             if len(found) == 1:
                 return found[0]
             if found:
@@ -422,6 +422,7 @@ class Starter:
                 now = yield from patiently(
                     self.platform.get_run(run.run_id, **run.context),
                     PATIENCE,
+                    grace=GRACE,
                     clock=self._clock,
                     log=self._log.warning,
                 )
@@ -442,7 +443,7 @@ class Starter:
             # A task that was cleared while it ran keeps its epoch on some executors. Its worker has cancelled the run;
             # to fail for that is not what a clear is for. The number also moves when other tasks of the Dag run are
             # cleared: a run that was cancelled on the platform is then followed by a new one a try earlier than else.
-            report = yield from patiently(self.platform.get_report(now), PATIENCE, clock=self._clock)
+            report = yield from fetch_report(self.platform, now, self._log, patience=PATIENCE, clock=self._clock)
             if judge(report) is Verdict.CANCELLED:
                 self._log.info("Run %s was cancelled, perhaps by a clear of this task: starting a new one.", run.run_id)
                 return None
@@ -597,6 +598,7 @@ class Starter:
                 found = yield from patiently(
                     self.candidates(record),
                     max(PATIENCE, until - self._clock()),
+                    grace=GRACE,
                     clock=self._clock,
                     log=self._log.warning,
                 )

@@ -36,7 +36,7 @@ def stop(
     """
     until = clock() + within
     try:
-        yield from patiently(platform.cancel_run(run.run_id, **run.context), within / 2, clock=clock)
+        yield from patiently(platform.cancel_run(run.run_id, **run.context), within / 2, grace=within / 2, clock=clock)
     except ApiError as e:
         log.error("Run %s could not be cancelled (%s): it may go on. %s", run.run_id, why, e)
         return run

@@ -25,7 +25,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import Run, RunReport
 from airflow_provider_testruns.platforms.call import Steps, pause
 from airflow_provider_testruns.platforms.platform import Platform
-from airflow_provider_testruns.transport.policy import back_off, patiently
+from airflow_provider_testruns.transport.policy import patiently
 
 #: How long a run may be not there, the credentials not accepted or the replies unreadable, without a break, before
 #: the wait ends with an error; seconds.
@@ -238,17 +238,4 @@ def fetch_report(
     :param patience: seconds for trouble that passes by itself.
     :raises ApiError: when it can't be had.
     """
-    failures = 0
-    give_up_at: float | None = None
-    while True:
-        try:
-            return (yield from patiently(platform.get_report(run), patience, clock=clock, log=log.warning))
-        except (AuthenticationError, InvalidReplyError) as e:
-            wait = back_off(failures)
-            failures += 1
-            if give_up_at is None:
-                give_up_at = clock() + REPORT_GRACE
-            if clock() + wait > give_up_at:
-                raise
-            log.warning("%s Asking again for the report in %.0f s.", e, wait)
-            yield from pause(wait)
+    return (yield from patiently(platform.get_report(run), patience, grace=REPORT_GRACE, clock=clock, log=log.warning))

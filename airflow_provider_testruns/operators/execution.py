@@ -128,13 +128,14 @@ def killed(task: StartRunOperator, hook: PlatformHook[Any], starter: Starter) ->
     if run is None and record is None:
         task.log.warning("The task was killed before it had started a run.")
         return
+    until = time.time() + KILL_WITHIN
     client = None
     try:
         client = hook.new_client(timeout=KILL_WITHIN / 3, in_signal_handler=True)
         if run is None:
-            run = _one_that_was_starting(task, client, starter)
+            run = _one_that_was_starting(task, client, starter, until)
         if run is not None:
-            _stop(task, client, hook, run, "the task was killed", within=KILL_WITHIN)
+            _stop(task, client, hook, run, "the task was killed", within=until - time.time())
     except Exception as e:
         # Whatever was interrupted may be half done. An exception would end up in the middle of it.
         task.log.error("The task was killed and its run could not be cancelled: it may go on. %s", e)
@@ -143,7 +144,9 @@ def killed(task: StartRunOperator, hook: PlatformHook[Any], starter: Starter) ->
             client.close()
 
 
-def _one_that_was_starting(task: StartRunOperator, client: BlockingClient, starter: Starter) -> Run | None:
+def _one_that_was_starting(
+    task: StartRunOperator, client: BlockingClient, starter: Starter, until: float
+) -> Run | None:
     """One look for the run of a start that has no reply yet; ``None`` when it is not sure which it is."""
     record = starter.record
     assert record is not None
@@ -154,7 +157,7 @@ def _one_that_was_starting(task: StartRunOperator, client: BlockingClient, start
             record.cannot_list,
         )
         return None
-    found = client.run(starter.candidates(record))
+    found = client.run(starter.candidates(record), until)
     if len(found) == 1:
         return found[0]
     task.log.warning(

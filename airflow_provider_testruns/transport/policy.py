@@ -377,7 +377,12 @@ class Session:
 
 
 def patiently(
-    steps: Steps[T], seconds: float, *, clock: Callable[[], float] = time.time, log: Callable[..., None] | None = None
+    steps: Steps[T],
+    seconds: float,
+    *,
+    grace: float = 0.0,
+    clock: Callable[[], float] = time.time,
+    log: Callable[..., None] | None = None,
 ) -> Steps[T]:
     """The same steps, with calls that failed in passing sent again, as long as that changes nothing.
 
@@ -385,19 +390,25 @@ def patiently(
 
     :param steps: what to do.
     :param seconds: how long, from now, a failing call is tried again; 0 for not at all.
+    :param grace: the same, from its first such failure, for credentials that are not accepted and replies that can't be
+        read: both may pass, too, but seldom do.
     :param clock: wall-clock seconds; for tests.
     :param log: called with a message and arguments for each failure that is passed over.
     """
     until = clock() + seconds
+    bears_until: float | None = None
     failures = 0
     value: Any = None
     error: ApiError | None = None
     step: Call[Any] | Sleep | None = None
     try:
         while True:
-            if error is not None and isinstance(step, Call) and _passing(step, error):
+            if error is not None and isinstance(step, Call):
                 pause = max(back_off(failures), error.retry_after or 0.0)
-                if clock() + pause <= until:
+                give_up_at = until if _passing(step, error) else 0.0
+                if grace and _may_pass(step, error):
+                    give_up_at = bears_until = bears_until or clock() + grace
+                if clock() + pause <= give_up_at:
                     failures += 1
                     if log is not None:
                         log("%s Trying again in %.0f s.", error, pause)
@@ -415,13 +426,19 @@ def patiently(
             except ApiError as e:
                 error = e
             else:
-                failures = 0
+                failures, bears_until = 0, None
     finally:
         steps.close()
 
 
 def _passing(call: Call[Any], error: ApiError) -> bool:
     return call.repeatable and error.transient and error.status not in call.lasting
+
+
+def _may_pass(call: Call[Any], error: ApiError) -> bool:
+    if isinstance(error, AuthenticationError):
+        return call.repeatable or error.did_nothing
+    return isinstance(error, InvalidReplyError) and call.repeatable
 
 
 def back_off(failures: int, most: float = 30.0) -> float:

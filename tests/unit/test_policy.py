@@ -598,8 +598,8 @@ class Answers:
         self.asked = 0
         self.sleeps: list[float] = []
 
-    def carry(self, steps, seconds=60.0):
-        steps = patiently(steps, seconds, clock=self.clock, log=self.lines.warning)
+    def carry(self, steps, seconds=60.0, grace=0.0):
+        steps = patiently(steps, seconds, grace=grace, clock=self.clock, log=self.lines.warning)
         value, error = None, None
         try:
             while True:
@@ -667,6 +667,47 @@ def test_patience_has_an_end():
         world.carry(ask(_get()), 60.0)
     assert world.clock.past <= 60
     assert world.asked == 6  # after 0, 1, 3, 7, 15 and 31 s, and a little
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("who?"), InvalidReplyError("what?")])
+def test_grace_is_for_what_may_pass_though_it_seldom_does(error):
+    world = Answers(error, error, "there")
+    assert world.carry(ask(_get()), 0.0, grace=10.0) == "there"
+    assert [int(sleep) for sleep in world.sleeps] == [1, 2]
+    world = Answers(*[error] * 50)
+    with pytest.raises(type(error)):
+        world.carry(ask(_get()), 1000.0, grace=10.0)
+    assert 7 <= world.clock.past <= 10
+
+
+def test_grace_begins_anew_after_a_success():
+    def steps():
+        for _ in range(5):
+            yield from ask(_get())
+
+    refused = [AuthenticationError("who?")] * 2
+    world = Answers(*[answer for _ in range(5) for answer in (*refused, 1)])
+    world.carry(steps(), grace=4.0)
+    assert world.clock.past > 10
+
+
+def test_grace_sends_what_changes_something_again_only_when_it_did_nothing():
+    refused = AuthenticationError("who?")
+    refused.did_nothing = True
+    assert Answers(refused, "done").carry(ask(_start()), grace=10.0) == "done"
+    for error in (AuthenticationError("who?"), InvalidReplyError("what?")):
+        world = Answers(error)
+        with pytest.raises(type(error)):
+            world.carry(ask(_start()), grace=10.0)
+        assert world.asked == 1
+
+
+@pytest.mark.parametrize("error", [PermissionDeniedError("x"), NotFoundError("x"), InvalidRequestError("x")])
+def test_grace_is_not_for_what_does_not_pass(error):
+    world = Answers(error)
+    with pytest.raises(type(error)):
+        world.carry(ask(_get()), grace=10.0)
+    assert world.asked == 1
 
 
 def test_no_patience_at_all():

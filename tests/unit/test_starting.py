@@ -290,6 +290,8 @@ def test_attaching_again_outlasts_trouble_in_passing():
     first = world.obtain()
     world.platform.faults["get"] = [Fault(ServerError("busy.")), Fault(RateLimitedError("slow.", retry_after=9.0))]
     assert world.obtain().run.run_id == first.run.run_id
+    world.platform.faults["get"] = [Fault(AuthenticationError("who?")), Fault(InvalidReplyError("what?"))]
+    assert world.obtain().run.run_id == first.run.run_id
     assert world.platform.count("start") == 1
 
 
@@ -939,6 +941,20 @@ def test_a_start_of_unknown_outcome_that_cannot_be_looked_up_is_an_error():
     assert isinstance(caught.value.__cause__, TransportError)
     assert world.platform.count("start") == 1
     assert world.kept.record.phase is Phase.INTENT
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("who?"), InvalidReplyError("what?")])
+def test_a_look_up_outlasts_what_a_wait_outlasts(error):
+    world = World()
+    world.platform.faults["start"] = [lost(done=True)]
+    world.platform.faults["list"] = [Fault(error)] * 3
+    assert world.obtain().how == "adopted"
+    world = World()
+    world.intent()
+    world.platform.faults["list"] = [Fault(error)] * 100
+    with pytest.raises(StartOutcomeUnknownError, match="the next try of the task looks again"):
+        world.obtain()
+    assert world.platform.count("start") == 0
 
 
 def test_a_lost_start_beside_an_identical_one_is_an_error():

@@ -76,7 +76,9 @@ def test_what_ended_by_itself_meanwhile_keeps_its_own_ending():
     assert world.stop().ending is Verdict.PASSED
 
 
-@pytest.mark.parametrize("error", [ServerError("busy."), RateLimitedError("slow."), TransportError("lost.")])
+@pytest.mark.parametrize(
+    "error", [ServerError("busy."), RateLimitedError("slow."), TransportError("lost."), AuthenticationError("who?")]
+)
 def test_trouble_in_passing_is_outlasted(error):
     world = World()
     world.platform.faults["cancel"] = [Fault(error), Fault(error)]
@@ -87,7 +89,7 @@ def test_trouble_in_passing_is_outlasted(error):
 
 @pytest.mark.parametrize(
     "error",
-    [PermissionDeniedError("Not allowed."), InvalidRequestError("bad."), AuthenticationError("who?"), ApiError("x.")],
+    [PermissionDeniedError("Not allowed."), InvalidRequestError("bad."), ApiError("x.")],
 )
 def test_a_cancel_that_is_refused_is_an_error_line_and_no_exception(error):
     world = World()
@@ -97,9 +99,10 @@ def test_a_cancel_that_is_refused_is_an_error_line_and_no_exception(error):
     assert world.platform.actions == ["cancel"]
 
 
-def test_a_cancel_that_fails_all_the_time_ends_in_half_of_the_time():
+@pytest.mark.parametrize("error", [ServerError("busy."), AuthenticationError("who?")])
+def test_a_cancel_that_fails_all_the_time_ends_in_half_of_the_time(error):
     world = World()
-    world.platform.faults["cancel"] = [Fault(ServerError("busy."))] * 100
+    world.platform.faults["cancel"] = [Fault(error)] * 100
     assert world.stop(within=20.0) == world.run
     assert world.clock.past <= 11
     assert "it may go on" in world.lines.of("error")[0]

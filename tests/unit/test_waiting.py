@@ -400,7 +400,7 @@ def test_a_report_outlasts_what_a_wait_outlasts(error):
     report = drive(platform, fetch_report(platform, run, lines, patience=60.0, clock=clock))
     assert report.run.run_id == "r1"
     assert 3.0 <= clock.past <= 5.0
-    assert "Asking again for the report" in "\n".join(lines.of("warning"))
+    assert "Trying again in" in "\n".join(lines.of("warning"))
 
 
 @pytest.mark.parametrize("error", [AuthenticationError("Not you."), InvalidReplyError("Not JSON.")])

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_testruns.lifecycle.starting import Epoch, Mark, Phase, Record, Starter
 from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox import omilia
@@ -137,6 +138,26 @@ def test_on_kill_raises_nothing_into_what_it_interrupted(control: Control, monke
     operator.on_kill()
     assert operator._starter.stopped
     assert "could not be cancelled: it may go on. partially initialized module" in capsys.readouterr().out
+
+
+def test_on_kill_finds_and_cancels_a_run_that_was_starting_before_a_slow_platform_costs_its_time(
+    control: Control,
+) -> None:
+    operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
+    operator._hook = operator.make_hook()
+    operator._starter = starter = Starter(
+        operator._hook.platform, store=None, epoch=Epoch(0, 0, 0), window=30.0, log=operator.log
+    )
+    starter.record = Record(
+        Epoch(0, 0, 0), Phase.INTENT, time.time(), 30.0, Mark(None, None, 0.0), "", {"project_id": _PROJECT}
+    )
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    # A token, the list, a look, the cancel, another look.
+    control.configure(latency=0.9)
+    began = time.monotonic()
+    operator.on_kill()
+    assert time.monotonic() - began < 4.8
+    assert control.run(run_id)["cancelled_by"] == "omilia.revoke_run"
 
 
 def test_on_kill_cancels_the_run_from_before_a_clear(control: Control) -> None:
