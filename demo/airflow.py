@@ -153,6 +153,10 @@ class LocalAirflow:
         """The process id of a component."""
         return self._children[name].pid
 
+    def has_ended(self, name: str) -> bool:
+        """Whether a component does not run any more."""
+        return self._children[name].exit_code is not None
+
     def check(self) -> None:
         """Make sure that all components still run.
 

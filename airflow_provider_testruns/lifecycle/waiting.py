@@ -35,6 +35,8 @@ REPORT_PATIENCE = 300.0
 #: How long the report of a run that is over is asked for again when the credentials are not accepted or the reply can't
 #: be read; seconds. What passes by itself has a patience of its own.
 REPORT_GRACE = 15.0
+#: How soon a wait in place notices that its run was stopped; seconds.
+WAKE_WITHIN = 0.5
 #: How far a poll may stray from its interval, as a fraction, so that polls of many runs do not march in step.
 JITTER = 0.1
 
@@ -195,19 +197,34 @@ def jittered(interval: float) -> float:
     return interval * (1 + JITTER * (2 * random.random() - 1))
 
 
-def wait_for(platform: Platform, wait: Wait, *, each_round: Callable[[], None] = lambda: None) -> Steps[WaitEnd]:
+def wait_for(
+    platform: Platform,
+    wait: Wait,
+    *,
+    each_round: Callable[[], None] = lambda: None,
+    stopped: Callable[[], bool] | None = None,
+) -> Steps[WaitEnd]:
     """Wait for one run in place.
 
     :param platform: the run's platform.
     :param wait: the run and the rules; kept up to date while it goes on.
     :param each_round: called after each look.
+    :param stopped: whether the run was stopped meanwhile, by a signal handler say, so that it is looked at soon.
     """
     while True:
         end = yield from look_once(platform, wait)
         each_round()
         if end is not None:
             return end
-        yield from pause(wait.pause())
+        left = wait.pause()
+        if stopped is None:
+            yield from pause(left)
+            continue
+        while left > 0:
+            yield from pause(min(WAKE_WITHIN, left))
+            left -= WAKE_WITHIN
+            if stopped():
+                break
 
 
 def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:

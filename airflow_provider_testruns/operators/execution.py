@@ -74,7 +74,16 @@ def execute(task: StartRunOperator, context: Context) -> dict[str, Any]:
 def _wait(task: StartRunOperator, context: Context, hook: PlatformHook[Any], wait: Wait) -> WaitEnd:
     """Wait in place; or hand the wait over to the triggerer, and not return, unless it is over at the first look."""
     if not task.deferrable:
-        return hook.client.run(wait_for(hook.platform, wait, each_round=lambda: task._note(wait)), wait.deadline)
+        starter = task._starter
+        steps = wait_for(
+            hook.platform,
+            wait,
+            each_round=lambda: task._note(wait),
+            # on_kill returns to here, with a moment left to note what has become of the run: the next try then starts
+            # anew instead of judging it.
+            stopped=None if starter is None else lambda: starter.stopped,
+        )
+        return hook.client.run(steps, wait.deadline)
     end = hook.client.run(look_once(hook.platform, wait), wait.deadline)
     task._note(wait)
     if end is not None:

@@ -24,6 +24,9 @@ STARTS = ("eggplant.start_execution", "futureagi.execute", "omilia.create_run")
 OVER = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 #: A run that was made endless is ended after this time, so that a task that goes on with it does not wait for ever.
 _RELEASE_AFTER = 60.0
+#: How often that may happen.
+_MOST_SCHEDULERS = 3
+_SCHEDULER = "the scheduler ended by itself and was started again"
 _MOMENTS = {
     "nothing": "before the intent was written",
     "intent": "between the intent and the word of the run",
@@ -149,7 +152,7 @@ class Storm:
             self._look_after_runs()
             if now >= next_look:
                 next_look = now + 1.0
-                self.airflow.check()
+                self._look_after_airflow(rows)
                 rows = {key: row for key, row in self.ledger.tasks().items() if key[1] >= 0}
                 over = sum(row.state in OVER for row in rows.values())
                 if len(rows) == len(self.plan.tasks) and over == len(rows) and triggerer_back is None:
@@ -182,6 +185,21 @@ class Storm:
             time.sleep(0.05)
 
     # The machine
+
+    def _look_after_airflow(self, rows: dict[TaskKey, TaskRow]) -> None:
+        """Start the scheduler again when a fault of its own has ended it, as whatever runs it would.
+
+        Airflow 3.3.2 does so when it notices the death of a worker just while a user changes the task's state: "Failed to
+        add object to the flush context".
+        """
+        if not self.airflow.has_ended("scheduler") or self.counts[_SCHEDULER] >= _MOST_SCHEDULERS:
+            self.airflow.check()
+            return
+        self.counts[_SCHEDULER] += 1
+        # The tasks that ran end with it.
+        self.airflow.end_component("scheduler", grace=0.0)
+        self.kills += [(time.time(), key) for key, row in rows.items() if row.state in ("running", "queued")]
+        self.airflow.start_component("scheduler")
 
     def _kill_workers(self, now: float) -> None:
         for process in self._task_processes():

@@ -216,6 +216,23 @@ def test_a_worker_that_dies_while_it_polls_leaves_a_run_that_is_waited_for(world
     assert len(world.runs(dag_id)) == 1
 
 
+def test_a_worker_that_is_evicted_while_it_waits_cancels_its_run_and_the_next_try_starts_anew(world: World) -> None:
+    dag_id = "evicted_in_place"
+    world.go(dag_id)
+    until(lambda: "is queued" in world.log(dag_id), "the run is looked at")
+    # As the supervisor passes it on; it would kill the process after 5 s.
+    asked = time.time()
+    world.process(dag_id).terminate()
+    until(lambda: len(world.runs(dag_id)) == 2, "another run is started")
+    old, new = world.runs(dag_id)
+    assert (old["phase"], old["cancelled_by"]) == ("cancelled", "omilia.revoke_run")
+    assert ("judged", "run 1") in world.phases(dag_id)
+    (judged,) = [c.at for c in world.ledger.records(dag_id)["run", -1] if c.phase == "judged"]
+    assert judged - asked < 4.5
+    world.airflow.api.set_state(dag_id, world.dag_runs[dag_id], "run", "failed")
+    until(lambda: world.runs(dag_id)[1]["phase"] == "cancelled", "that one is cancelled, too")
+
+
 def test_a_worker_that_dies_while_it_reads_the_report_is_followed_by_one_that_judges(world: World) -> None:
     dag_id = "killed_in_resume"
     platform = world.platforms[dag_id]

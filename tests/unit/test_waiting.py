@@ -224,6 +224,26 @@ def test_the_callers_work_is_done_in_each_round():
     assert rounds == [_QUEUED, _QUEUED, _DONE]
 
 
+def test_a_run_that_was_stopped_meanwhile_is_looked_at_soon():
+    world = World(_RUNNING, _DONE)
+    world.wait.poll_interval = 60.0
+
+    def stopped() -> bool:
+        return world.clock.past >= 7.0
+
+    end = drive(world.platform, wait_for(world.platform, world.wait, stopped=stopped))
+    assert end.status is WaitStatus.FINISHED
+    assert 7.0 <= world.clock.past <= 8.0
+
+
+def test_a_wait_that_may_be_stopped_keeps_its_interval():
+    world = World(_RUNNING, _RUNNING, _DONE)
+    world.wait.poll_interval = 10.0
+    drive(world.platform, wait_for(world.platform, world.wait, stopped=lambda: False))
+    assert 18.0 <= world.clock.past <= 22.5
+    assert world.platform.count("get") == 3
+
+
 def test_what_stops_the_callers_work_stops_the_wait():
     world = World(_QUEUED)
 

@@ -41,6 +41,8 @@ DAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "killed_in_start": ("omilia", {"deferrable": True}),
     "killed_in_place": ("omilia", {}),
     "killed_in_resume": ("omilia", {"deferrable": True}),
+    # Its machine asks it to go, while it is far from its next look.
+    "evicted_in_place": ("omilia", {"poll_interval": 60}),
     # Users end it.
     "failed_in_start": ("omilia", {"deferrable": True}),
     "failed_while_it_hangs": ("omilia", {}),
@@ -101,7 +103,7 @@ def make(dag_id: str, platform: str, arguments: dict[str, Any]) -> None:
             **{f"{platform}_conn_id": dag_id},
             **{
                 "poll_interval": 0.5,
-                "retries": 2 if dag_id.startswith(("dies_", "killed_")) else 0,
+                "retries": 2 if dag_id.startswith(("dies_", "killed_")) else 1 if dag_id == "evicted_in_place" else 0,
                 "retry_delay": timedelta(seconds=1),
                 **target,
                 **arguments,
