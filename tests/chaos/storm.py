@@ -189,8 +189,8 @@ class Storm:
     def _look_after_airflow(self, rows: dict[TaskKey, TaskRow]) -> None:
         """Start the scheduler again when a fault of its own has ended it, as whatever runs it would.
 
-        Airflow 3.3.2 does so when it notices the death of a worker just while a user changes the task's state: "Failed to
-        add object to the flush context".
+        Airflow 3.3.2 has one where it notices the death of a worker just while the task's state changes: "Failed to add
+        object to the flush context".
         """
         if not self.airflow.has_ended("scheduler") or self.counts[_SCHEDULER] >= _MOST_SCHEDULERS:
             self.airflow.check()

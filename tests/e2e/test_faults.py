@@ -224,7 +224,7 @@ def test_a_worker_that_is_evicted_while_it_waits_cancels_its_run_and_the_next_tr
     asked = time.time()
     world.process(dag_id).terminate()
     until(lambda: len(world.runs(dag_id)) == 2, "another run is started")
-    old, new = world.runs(dag_id)
+    old, _ = world.runs(dag_id)
     assert (old["phase"], old["cancelled_by"]) == ("cancelled", "omilia.revoke_run")
     assert ("judged", "run 1") in world.phases(dag_id)
     (judged,) = [c.at for c in world.ledger.records(dag_id)["run", -1] if c.phase == "judged"]
