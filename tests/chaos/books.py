@@ -193,6 +193,8 @@ class _Account:
             self.books.counts[f"runs that were over when their task was {_DONE[deed.kind]}"] += 1
         elif deed.kind == "clear" and self._goes_on_with(run, deed):
             self.books.counts["runs that a task cleared while running went on with"] += 1
+        elif not self.task.can_be_listed and not any(c.run_id == run["run_id"] for c in self.records):
+            self.books.counts[f"runs that can't be looked up when their task was {_DONE[deed.kind]}"] += 1
         elif not self._reachable(deed):
             self.books.counts[f"runs that Airflow could tell nobody of when their task was {_DONE[deed.kind]}"] += 1
         else:

@@ -169,6 +169,18 @@ def test_a_run_that_was_not_cancelled_though_its_task_was_cleared() -> None:
     assert any("was not cancelled" in fault for fault in found)
 
 
+def test_a_run_that_cannot_be_looked_up_cannot_be_cancelled_when_its_task_is_cleared() -> None:
+    deed, script = replace(DEED, kind="clear"), replace(TASK, can_be_listed=False)
+    runs = [run(**GOING), run("two", 120.0)]
+    lost = [record(99.8, "intent"), *story(120.0, "two", epoch=CLEARED)]
+    change = state(104.1, "up_for_retry")
+    assert faults(runs, lost, deeds=(deed,), states=(change,), task=script) == []
+    # One that the provider knew of can.
+    known = story(100.0, "one", None) + story(120.0, "two", epoch=CLEARED)
+    found = faults(runs, known, deeds=(deed,), states=(change,), task=script)
+    assert any("was not cancelled" in fault for fault in found)
+
+
 def test_a_success_without_its_verdict_or_result() -> None:
     books = Balance()
     storm: Any = SimpleNamespace(kills=[], without_triggerer=[])
