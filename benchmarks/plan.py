@@ -54,7 +54,7 @@ class Mode:
     """
 
     runs: int = 1000
-    rounds: int = 3
+    rounds: int = 5
     intervals: tuple[float, float] = (5.0, 30.0)
     windows: tuple[int, int] = (2, 1)
     growth: tuple[int, ...] = (10, 100)

@@ -294,7 +294,7 @@ def executions(
     page = page_of(reply.json(), number, "the executions", lambda row, where: (row, where))
     runs = []
     for row, where in page.rows:
-        given = row.get("id") if isinstance(row, Mapping) else None
+        given = row.get("id") if isinstance(row, dict) else None
         key = given.lower() if isinstance(given, str) else None
         if wanted is not None and key is not None and key not in wanted:
             continue

@@ -10,7 +10,7 @@ have the same life; a generation has no call of its own to look at it, and is fo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -549,7 +549,7 @@ class OmiliaPlatform(Platform):
         runs = []
         for index, item in enumerate(bare_rows(reply)):
             # Of hundreds of rows a few are wanted: the others are not worth a look at each of their fields.
-            run_id = item.get("runId") if isinstance(item, Mapping) else None
+            run_id = item.get("runId") if isinstance(item, dict) else None
             if isinstance(run_id, str) and run_id not in ids:
                 continue
             try:

@@ -5,6 +5,7 @@ Written once, free of I/O; :mod:`.blocking` and :mod:`.nonblocking` drive it.
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import re
@@ -45,6 +46,8 @@ MAX_RETRY_AFTER = 300.0
 _MAX_ANSWER = 500
 #: How much of an answer that is not JSON is looked at, in bytes: taking the tags out of more takes its time.
 _MAX_READ = 4_000
+#: From which length on a reply is read without collecting garbage meanwhile, in bytes.
+_LONG = 20_000
 _TAGS = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 _NEXT_STEP: dict[type[ApiError], str] = {
@@ -173,7 +176,7 @@ class Session:
                 raise error
             self.auth.accepted()
             try:
-                return call.read(reply)
+                return call.read(reply) if len(reply.body) < _LONG else _uncollected(call.read, reply)
             except InvalidReplyError as e:
                 raise self._unreadable(call, request, str(e), reply.status) from e
 
@@ -462,6 +465,21 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     if seconds != seconds:
         return None
     return min(MAX_RETRY_AFTER, max(0.0, seconds))
+
+
+def _uncollected(read: Callable[[Reply], T], reply: Reply) -> T:
+    """Read a reply without garbage collections.
+
+    Hundreds of rows are thousands of objects that are gone in a moment. Looking for garbage among them, and from time
+    to time in the whole process, takes as long as all the rest.
+    """
+    if not gc.isenabled():
+        return read(reply)
+    gc.disable()
+    try:
+        return read(reply)
+    finally:
+        gc.enable()
 
 
 def _origin(url: str) -> str:

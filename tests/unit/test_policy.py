@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -568,6 +569,26 @@ def test_errors_that_steps_do_not_catch_are_the_callers():
     session = _session()
     with pytest.raises(ServerError):
         flow(session, session.carry(_two(_get(), _get())), Wire([reply(500)]))
+
+
+@pytest.mark.parametrize("length", [10, 100_000])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_long_replies_are_read_without_collecting_garbage(length, enabled):
+    during = []
+
+    def read(answer: Reply) -> None:
+        during.append(gc.isenabled())
+        raise InvalidReplyError("no")
+
+    try:
+        if not enabled:
+            gc.disable()
+        with pytest.raises(InvalidReplyError):
+            _exchange(_get(read=read), reply(body="x" * length))
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
+    assert during == [enabled and length < 20_000]
 
 
 def test_steps_that_are_left_are_closed():
