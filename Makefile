@@ -35,7 +35,7 @@ unit: $(STAMP) ## Run the unit tests only
 e2e: $(STAMP) browser ## Run the end-to-end tests only, against a whole running Airflow
 	@$(BIN)/python -m pytest -m e2e
 
-chaos: $(STAMP) ## Kill workers and triggerers, lose replies, clear tasks: 270 tasks in eight minutes, then close the books. SEED=2 for others
+chaos: $(STAMP) ## Kill workers and triggerers, lose replies, clear tasks: 270 tasks in some six minutes, then close the books. SEED=2 for others
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(TASKS),--tasks $(TASKS))
 
 older: $(STAMP) ## Run all platforms on the last Airflows before 3.3: 3.0, 3.1 and 3.2, each in an environment of its own
