@@ -301,16 +301,22 @@ class Starter:
         if self._unkept:
             self._keep_if_possible()
 
-    def restore(self, run: Run) -> None:
-        """Pick up the record in a new process, after a wait elsewhere."""
+    def restore(self, run: Run) -> bool:
+        """Pick up the record in a new process, after a wait elsewhere.
+
+        :param run: the run that the wait was for.
+        :return: whether the record agrees that it is this task's, as far as there is one.
+        """
         record = self._read()
         if record is None or not record.epoch.same_as(self._epoch):
-            return
+            return True
         if record.run is None:
             # It could not be kept that this run was started, before the wait was handed over.
             record = replace(record, phase=Phase.STARTED, run=run, seen=True)
-        if record.run is not None and record.run.run_id == run.run_id:
-            self.record = record
+        if record.run is None or record.run.run_id.casefold() != run.run_id.casefold():
+            return False
+        self.record = record
+        return True
 
     def candidates(self, record: Record) -> Steps[list[Run]]:
         """One look for the run of a start whose reply never came: all runs that it could be."""

@@ -113,8 +113,15 @@ def resume(task: StartRunOperator, context: Context, event: dict[str, Any] | Non
     hook = _ready_hook(task)
     task._run = end.run
     starter = task._starter = task._new_starter(context, hook)
-    starter.restore(end.run)
     with task._errors_in_junit(context):
+        if not starter.restore(end.run):
+            # Seen with SQLite, which gives the id of a trigger that is gone to the next one: a task that was cleared
+            # gets the event of its older run, and nobody would wait for its new one.
+            task.log.warning(
+                "The event is about run %s, which is not this task's: going on with its own.", end.run.run_id
+            )
+            task._run = None
+            return execute(task, context)
         return task._conclude(context, hook, end)
 
 
