@@ -1,0 +1,86 @@
+"""The limits on what a platform may send: one table, in one place.
+
+A platform is not trusted: Airflow's triggerer, its database and its logs are shared, and no response may take more of
+them than this. Sizes are in bytes (after decompression, unless said otherwise), lengths in characters, times in
+seconds. What a user can change is said beside it; all else is fixed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KB: Final = 1024
+MB: Final = 1024 * KB
+
+# One response ---------------------------------------------------------------------------------------------------------
+
+#: The body of a response that is no success: what is beyond is not read, and the error says so.
+ERROR_BODY: Final = 64 * KB
+#: A response of a token endpoint.
+TOKEN_BODY: Final = 256 * KB
+#: Any response that is read in the triggerer's event loop, and the poll of a single run anywhere. 8 MB are some
+#: 20,000 runs of a list, and are parsed within 0.1 s.
+POLL_BODY: Final = 8 * MB
+#: A page of a list, or a report, on a worker. 64 MB are some 100,000 test cases.
+PAGE_BODY: Final = 64 * MB
+#: JSON values of a poll's response, counted before it is parsed: each costs up to 100 bytes of memory.
+POLL_NODES: Final = 500_000
+#: JSON values of a page that are parsed at once. Longer lists are parsed in pieces of rows.
+PAGE_NODES: Final = 500_000
+#: JSON values of a whole page that is read in pieces.
+ALL_NODES: Final = 8_000_000
+#: How deep the JSON of a response may be nested. Honest ones have less than 10 levels.
+DEPTH: Final = 100
+#: Digits of a number in JSON. Reading a long one takes time with the square of its length.
+DIGITS: Final = 400
+#: One header line, and all headers of a response; more of them is no response.
+HEADER_LINE: Final = 8_190
+HEADERS: Final = 64 * KB
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+#: A file that is downloaded (an artifact, a screenshot). The connection's extra ``max_file_size`` changes it.
+FILE_SIZE: Final = 2 * 1024 * MB
+#: The least rate of a download or an upload: so many bytes in each :data:`RATE_WINDOW`, or the transfer ends with an
+#: error.
+RATE_BYTES: Final = 64 * KB
+RATE_WINDOW: Final = 60.0
+
+# Tokens ---------------------------------------------------------------------------------------------------------------
+
+#: An access token or a refresh token. Servers refuse headers that are longer.
+TOKEN: Final = 16 * KB
+
+# A whole step: all the calls that one poll, one lookup or one report makes --------------------------------------------
+
+#: Bytes of all responses that a step reads in the triggerer, and on a worker.
+STEP_POLL_BYTES: Final = 32 * MB
+STEP_BYTES: Final = 512 * MB
+#: Seconds for all the calls of a step in the triggerer, and on a worker; waiting for a Retry-After is not counted.
+STEP_POLL_SECONDS: Final = 120.0
+STEP_SECONDS: Final = 1800.0
+#: Pages of one list.
+PAGES: Final = 1_000
+#: Rows of one list, all pages together; 100,000 test cases are well within.
+ROWS: Final = 250_000
+
+# Strings and what is stored -------------------------------------------------------------------------------------------
+
+#: The id of a run, project, model and the like.
+ID: Final = 200
+#: A status as the platform spells it.
+STATUS: Final = 200
+#: The name of a case, a suite, a metric, a model.
+NAME: Final = 500
+#: A header's value that we use.
+HEADER: Final = 500
+#: An answer of the platform that an error quotes.
+ANSWER: Final = 500
+#: The message of an error, and a line of a log.
+LINE: Final = 4_000
+#: Why a case failed, in the JUnit file and in memory; XCom and logs have less.
+MESSAGE: Final = 4_000
+#: A link.
+URL: Final = 2_000
+#: An event, a record or an XCom as JSON: what is longer loses its details and says so.
+STORED: Final = 256 * KB
