@@ -6,7 +6,6 @@ against replies that a test has written down.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -288,7 +287,7 @@ def drive(
 
 
 @dataclass
-class Wire:
+class Script:
     """What :func:`flow` has carried.
 
     :param answers: a reply or an error for each request, in order; a callable makes one from the request.
@@ -319,7 +318,7 @@ class Wire:
         return next(self.answers, None) is None  # type: ignore[call-overload]
 
 
-def flow(session: Any, steps: Any, wire: Wire) -> Any:
+def flow(session: Any, steps: Any, wire: Script) -> Any:
     """Carry a flow of the transport to its end, as the drivers do, over a written wire."""
     value: Any = None
     error: Exception | None = None
@@ -348,9 +347,3 @@ def flow(session: Any, steps: Any, wire: Wire) -> Any:
                 error = e
     finally:
         steps.close()
-
-
-def reply(status: int = 200, body: Any = None, **headers: str) -> Reply:
-    """A reply with a JSON body, or with bytes as they are."""
-    content = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
-    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)

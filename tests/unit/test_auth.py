@@ -23,7 +23,8 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
 from airflow_provider_testruns.transport.effects import Mask, ReplyTooLargeError, WireError
 from airflow_provider_testruns.transport.policy import Session
-from tests.unit.steps import Clock, Wire, flow, reply
+from tests.unit.replies import reply
+from tests.unit.steps import Clock, Script, flow
 from tests.unit.strategies import json_values
 
 pytestmark = pytest.mark.unit
@@ -40,7 +41,7 @@ class World:
         self.clock = Clock()
         self.token = OAuthToken(_URL, grant, timeout=7.0, can_refresh=can_refresh, clock=self.clock)
         self.session = Session("c", "https://api.example.com", self.token, clock=self.clock)
-        self.wire = Wire(answers)
+        self.wire = Script(answers)
 
     def renew(self, stale=None):
         return flow(self.session, self.session.renewing(stale), self.wire)
@@ -110,7 +111,7 @@ def test_the_life_of_a_token_counts_from_the_asking():
         world.clock.now += 20
         return _token(expires_in=60)
 
-    world.wire = Wire([slow])
+    world.wire = Script([slow])
     world.renew()
     world.clock.now += 24.9
     assert world.token.headers() is not None
@@ -125,7 +126,7 @@ def test_a_token_that_took_longer_than_it_lasts_is_used_all_the_same():
         world.clock.now += 90
         return _token(expires_in=60)
 
-    world.wire = Wire([slow])
+    world.wire = Script([slow])
     world.renew()
     assert world.token.headers() == {"Authorization": "Bearer tok-1"}
 
@@ -187,7 +188,7 @@ def test_a_refresh_token_is_used_once():
 def test_a_refused_refresh_token_falls_back_on_the_grant(status):
     world = World(
         _token("tok-1", refresh_token="ref-1", refresh_expires_in=1800),
-        reply(status, {"error": "invalid_grant"}),
+        reply(status=status, body={"error": "invalid_grant"}),
         _token("tok-2"),
         can_refresh=True,
     )
@@ -200,7 +201,7 @@ def test_a_refused_refresh_token_falls_back_on_the_grant(status):
 def test_a_platform_in_trouble_is_no_refused_refresh_token():
     world = World(
         _token("tok-1", refresh_token="ref-1", refresh_expires_in=1800),
-        reply(503),
+        reply(status=503),
         _token("tok-2"),
         can_refresh=True,
     )
@@ -276,12 +277,20 @@ def test_any_reply_of_a_token_endpoint_is_a_token_or_an_api_error(body):
 @pytest.mark.parametrize(
     ("answer", "kind", "says"),
     [
-        (reply(400, {"error": "invalid_grant", "error_description": "Bad user"}), AuthenticationError, "Bad user"),
-        (reply(401, {"error": "unauthorized_client"}), AuthenticationError, "unauthorized_client"),
-        (reply(404, b"no such realm"), AuthenticationError, "realm"),
-        (reply(302, location="https://evil.example.net/login"), InvalidReplyError, "https://evil.example.net:443"),
-        (reply(302, location="http://[bad"), InvalidReplyError, "auth_url"),
-        (reply(500), ServerError, "HTTP 500"),
+        (
+            reply(status=400, body={"error": "invalid_grant", "error_description": "Bad user"}),
+            AuthenticationError,
+            "Bad user",
+        ),
+        (reply(status=401, body={"error": "unauthorized_client"}), AuthenticationError, "unauthorized_client"),
+        (reply(status=404, body=b"no such realm"), AuthenticationError, "realm"),
+        (
+            reply(status=302, location="https://evil.example.net/login"),
+            InvalidReplyError,
+            "https://evil.example.net:443",
+        ),
+        (reply(status=302, location="http://[bad"), InvalidReplyError, "auth_url"),
+        (reply(status=500), ServerError, "HTTP 500"),
         (WireError("no connection (refused)", sent=False), TransportError, "host and port"),
         (ReplyTooLargeError(), InvalidReplyError, "bytes"),
     ],
@@ -298,7 +307,7 @@ def test_a_token_endpoint_that_gives_none(answer, kind, says):
 
 
 def test_an_endpoint_that_repeats_the_password_is_not_quoted():
-    world = World(reply(400, {"error_description": "user u with canary-password is locked"}))
+    world = World(reply(status=400, body={"error_description": "user u with canary-password is locked"}))
     assert "canary" not in str(world.failed())
 
 
@@ -309,7 +318,7 @@ def test_those_in_line_behind_a_failed_renewal_share_its_failure():
         world.clock.now += 30
         return WireError("no complete reply within the time allowed", sent=True)
 
-    world.wire = Wire([hangs, _token()])
+    world.wire = Script([hangs, _token()])
     first = world.failed()
     others = [world.failed() for _ in range(50)]
     assert len(world.wire.requests) == 1
@@ -322,14 +331,14 @@ def test_those_in_line_behind_a_failed_renewal_share_its_failure():
 
 
 def test_a_shared_failure_says_all_that_the_first_said():
-    world = World(reply(429, {}, retry_after="7"))
+    world = World(reply(status=429, body={}, retry_after="7"))
     world.failed()
     error = world.failed()
     assert (error.status, error.retry_after, error.transient) == (429, 7.0, True)
 
 
 def test_a_token_endpoint_in_trouble_is_asked_less_and_less_often_but_its_end_is_noticed_soon():
-    world = World(*[reply(503)] * 100)
+    world = World(*[reply(status=503)] * 100)
     asked = []
     for _ in range(600):
         before = len(world.wire.requests)

@@ -33,7 +33,8 @@ from airflow_provider_testruns.transport.policy import (
     patiently,
     retry_after,
 )
-from tests.unit.steps import BEGIN, Clock, Lines, Wire, flow, reply
+from tests.unit.replies import reply
+from tests.unit.steps import BEGIN, Clock, Lines, Script, flow
 from tests.unit.strategies import json_values
 
 pytestmark = pytest.mark.unit
@@ -62,7 +63,7 @@ def _start(**more) -> Call:
 
 def _exchange(call, *answers, session=None, until=None, wire=None):
     session = session or _session()
-    wire = wire or Wire(answers)
+    wire = wire or Script(answers)
     found = flow(session, session.exchange(call, until), wire)
     assert wire.done()
     return found
@@ -78,7 +79,7 @@ def _failure(call, *answers, session=None, wire=None) -> ApiError:
 
 
 def _sent(call, session=None, until=None) -> Request:
-    wire = Wire([reply()])
+    wire = Script([reply({})])
     _exchange(call, session=session, until=until, wire=wire)
     return wire.requests[0]
 
@@ -139,7 +140,7 @@ def test_nothing_that_is_not_json_is_sent():
 
 def test_a_reply_is_what_the_call_reads_from_it():
     assert _exchange(_get(), reply(body={"status": "up"})) == {"status": "up"}
-    assert _exchange(Call("cancel", "POST", "/x", no_value), reply(204, b"")) is None
+    assert _exchange(Call("cancel", "POST", "/x", no_value), reply(status=204, body=b"")) is None
 
 
 _KINDS = {
@@ -169,7 +170,7 @@ _KINDS = {
 
 @pytest.mark.parametrize(("status", "kind"), _KINDS.items())
 def test_every_status_has_its_type(status, kind):
-    error = _failure(_get(), reply(status, {"detail": "Why it is so"}))
+    error = _failure(_get(), reply(status=status, body={"detail": "Why it is so"}))
     assert type(error) is kind
     assert error.status == status
     assert error.transient is (status in (408, 429) or status >= 500)
@@ -187,7 +188,7 @@ def test_every_status_has_its_type(status, kind):
     ],
 )
 def test_a_message_names_the_connection_the_call_the_run_the_answer_and_the_next_step(status, next_step):
-    error = _failure(_get(query={"api_key": "canary"}), reply(status, {"detail": "Why it is so"}))
+    error = _failure(_get(query={"api_key": "canary"}), reply(status=status, body={"detail": "Why it is so"}))
     assert str(error) == (
         f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): HTTP {status}: Why it is so. {next_step}"
     )
@@ -195,7 +196,7 @@ def test_a_message_names_the_connection_the_call_the_run_the_answer_and_the_next
 
 def test_the_fields_that_hold_the_credentials_are_named():
     assert "Check secret_key of the connection." in str(
-        _failure(_get(), reply(401), session=_session(auth_fields="secret_key"))
+        _failure(_get(), reply(status=401), session=_session(auth_fields="secret_key"))
     )
 
 
@@ -217,27 +218,27 @@ def test_the_fields_that_hold_the_credentials_are_named():
     ],
 )
 def test_what_the_platform_answered_is_quoted(body, said):
-    assert f"HTTP 503: {said} " in str(_failure(_get(), reply(503, body)))
+    assert f"HTTP 503: {said} " in str(_failure(_get(), reply(status=503, body=body)))
 
 
 def test_a_call_finds_its_platforms_own_words():
     call = _get(error_text=lambda body: body["result"]["why"])
     assert "HTTP 400: no agent. Check" in str(
-        _failure(call, reply(400, {"result": {"why": "no agent"}, "detail": "x"}))
+        _failure(call, reply(status=400, body={"result": {"why": "no agent"}, "detail": "x"}))
     )
     call = _get(error_text=lambda body: "")
-    assert "HTTP 400: fallback. Check" in str(_failure(call, reply(400, {"detail": "fallback"})))
+    assert "HTTP 400: fallback. Check" in str(_failure(call, reply(status=400, body={"detail": "fallback"})))
 
 
 @pytest.mark.parametrize("body", [b"x" * 3000, json.dumps({"detail": "x" * 3000}).encode(), b"<p>" + b"x" * 3000])
 def test_an_answer_is_cut_at_500_characters(body):
-    assert f"HTTP 500: {'x' * 500} […]. The platform" in str(_failure(_get(), reply(500, body)))
-    assert f"HTTP 500: {'y' * 500}. The platform" in str(_failure(_get(), reply(500, b"y" * 500)))
+    assert f"HTTP 500: {'x' * 500} […]. The platform" in str(_failure(_get(), reply(status=500, body=body)))
+    assert f"HTTP 500: {'y' * 500}. The platform" in str(_failure(_get(), reply(status=500, body=b"y" * 500)))
 
 
 def test_secrets_are_masked_also_where_the_cut_would_halve_them():
     body = {"detail": f"key {_KEY} is unknown; " + "x" * 460 + _KEY}
-    said = str(_failure(_get(), reply(401, body)))
+    said = str(_failure(_get(), reply(status=401, body=body)))
     assert "key *** is unknown" in said
     assert "canary" not in said
 
@@ -248,7 +249,7 @@ def test_the_token_and_the_grant_are_masked():
         _failure(
             _get(),
             reply(body={"access_token": "canary-token"}),
-            reply(403, {"detail": "Bearer canary-token of canary-secret"}),
+            reply(status=403, body={"detail": "Bearer canary-token of canary-secret"}),
             session=session,
         )
     )
@@ -257,21 +258,21 @@ def test_the_token_and_the_grant_are_masked():
 
 def test_a_calls_own_secrets_are_masked():
     call = _start(json={"gitToken": "canary-git"}, secrets=("canary-git",))
-    assert "token *** is bad" in str(_failure(call, reply(400, {"detail": "token canary-git is bad"})))
+    assert "token *** is bad" in str(_failure(call, reply(status=400, body={"detail": "token canary-git is bad"})))
 
     def read(reply):
         raise InvalidReplyError("field 'x' is 'canary-git'")
 
     call = Call("start", "POST", "/x", read, repeatable=False, secrets=("canary-git",))
-    assert "canary" not in str(_failure(call, reply()))
+    assert "canary" not in str(_failure(call, reply({})))
 
 
 def test_a_slow_and_hostile_page_does_not_hold_up_the_loop():
     import time
 
     began = time.perf_counter()
-    _failure(_get(), reply(500, b"<" * 5_000_000))
-    _failure(_get(), reply(500, b"<script" * 500_000))
+    _failure(_get(), reply(status=500, body=b"<" * 5_000_000))
+    _failure(_get(), reply(status=500, body=b"<script" * 500_000))
     assert time.perf_counter() - began < 0.5
 
 
@@ -279,7 +280,7 @@ def test_an_unreadable_reply_names_what_is_wrong():
     def read(reply):
         raise InvalidReplyError(f"data: field 'runId' is missing, and there is {_KEY}")
 
-    error = _failure(_get(read=read), reply(200))
+    error = _failure(_get(read=read), reply(status=200))
     assert type(error) is InvalidReplyError
     assert error.status == 200
     assert str(error) == (
@@ -287,7 +288,9 @@ def test_an_unreadable_reply_names_what_is_wrong():
         " say: data: field 'runId' is missing, and there is ***. Check that the connection's host is the API's own"
         " address."
     )
-    assert "is not JSON (text/html, 6 bytes)" in str(_failure(_get(), reply(200, b"<html>", content_type="text/html")))
+    assert "is not JSON (text/html, 6 bytes)" in str(
+        _failure(_get(), reply(status=200, body=b"<html>", content_type="text/html"))
+    )
 
 
 def test_a_reply_without_end():
@@ -324,7 +327,7 @@ def test_other_errors_are_not_disguised():
     st.sampled_from(sorted(_KINDS)), json_values, st.dictionaries(st.sampled_from(["retry-after", "date"]), st.text())
 )
 def test_any_error_reply_becomes_its_type(status, body, headers):
-    wire = Wire([Reply(status, headers, json.dumps(body).encode())])
+    wire = Script([Reply(status, headers, json.dumps(body).encode())])
     error = _failure(_get(), wire=wire)
     assert type(error) is _KINDS[status]
     assert len(str(error)) < 900
@@ -335,17 +338,17 @@ def test_any_error_reply_becomes_its_type(status, body, headers):
 
 @pytest.mark.parametrize("status", sorted(_KINDS))
 def test_the_call_says_which_replies_prove_that_nothing_was_done(status):
-    assert _failure(_start(), reply(status)).did_nothing is (400 <= status < 500 and status != 408)
-    assert _failure(_start(did_nothing=lambda reply: reply.status == status), reply(status)).did_nothing
-    assert not _failure(_start(did_nothing=lambda reply: False), reply(status)).did_nothing
+    assert _failure(_start(), reply(status=status)).did_nothing is (400 <= status < 500 and status != 408)
+    assert _failure(_start(did_nothing=lambda reply: reply.status == status), reply(status=status)).did_nothing
+    assert not _failure(_start(did_nothing=lambda reply: False), reply(status=status)).did_nothing
 
 
 def test_a_reply_that_cannot_be_read_proves_nothing():
-    assert not _failure(_start(), reply(200, b"<html>")).did_nothing
+    assert not _failure(_start(), reply(status=200, body=b"<html>")).did_nothing
 
 
 def test_a_token_that_could_not_be_had_proves_that_nothing_was_done():
-    for answer in (reply(401), reply(500), reply(200, b"?"), WireError("lost", sent=True)):
+    for answer in (reply(status=401), reply(status=500), reply(status=200, body=b"?"), WireError("lost", sent=True)):
         assert _failure(_start(), answer, session=_token_session()).did_nothing
 
 
@@ -356,7 +359,7 @@ def test_a_start_is_not_sent_when_its_time_is_over():
         session.clock.now += 31
         return reply(body={"access_token": "tok"})
 
-    wire = Wire([slow])
+    wire = Script([slow])
     error = _failure(_start(), session=session, wire=wire)
     assert [request.url for request in wire.requests] == ["https://api.example.com/token"]
     assert type(error) is TransportError
@@ -379,10 +382,10 @@ def test_what_a_start_waited_for_is_taken_off_its_time():
         session.clock.now += 21
         return reply(body={"access_token": "tok"})
 
-    wire = Wire([slow, reply()])
+    wire = Script([slow, reply({})])
     _exchange(_start(), session=session, wire=wire)
     assert wire.requests[1].timeout == 9.0
-    wire = Wire([slow, reply()])
+    wire = Script([slow, reply({})])
     session.auth.accepted()
     session.clock.now += 3600
     _exchange(_get(), session=session, wire=wire)
@@ -394,7 +397,7 @@ def test_what_a_start_waited_for_is_taken_off_its_time():
 
 def test_a_token_is_had_before_the_first_call_and_kept():
     session = _token_session()
-    wire = Wire([reply(body={"access_token": "tok-1"}), reply(body=1), reply(body=2)])
+    wire = Script([reply(body={"access_token": "tok-1"}), reply(body=1), reply(body=2)])
     assert [flow(session, session.exchange(_get()), wire) for _ in range(2)] == [1, 2]
     assert [request.headers.get("Authorization") for request in wire.requests] == [None, "Bearer tok-1", "Bearer tok-1"]
 
@@ -406,11 +409,11 @@ def _working_session(wire):
 
 
 def test_a_token_that_is_not_accepted_is_renewed_once_and_the_call_sent_again():
-    wire = Wire(
+    wire = Script(
         [
             reply(body={"access_token": "tok-1"}),
-            reply(),
-            reply(401),
+            reply({}),
+            reply(status=401),
             reply(body={"access_token": "tok-2"}),
             reply(body=5),
         ]
@@ -425,8 +428,14 @@ def test_a_token_that_is_not_accepted_is_renewed_once_and_the_call_sent_again():
 
 
 def test_a_second_401_is_an_authentication_error():
-    wire = Wire(
-        [reply(body={"access_token": "tok-1"}), reply(), reply(401), reply(body={"access_token": "tok-2"}), reply(401)]
+    wire = Script(
+        [
+            reply(body={"access_token": "tok-1"}),
+            reply({}),
+            reply(status=401),
+            reply(body={"access_token": "tok-2"}),
+            reply(status=401),
+        ]
     )
     session = _working_session(wire)
     error = _failure(_get(), session=session, wire=wire)
@@ -435,21 +444,27 @@ def test_a_second_401_is_an_authentication_error():
 
 
 def test_after_a_renewal_in_vain_a_401_is_not_answered_with_another_at_once():
-    wire = Wire(
-        [reply(body={"access_token": "tok-1"}), reply(), reply(401), reply(body={"access_token": "tok-2"}), reply(401)]
+    wire = Script(
+        [
+            reply(body={"access_token": "tok-1"}),
+            reply({}),
+            reply(status=401),
+            reply(body={"access_token": "tok-2"}),
+            reply(status=401),
+        ]
     )
     session = _working_session(wire)
     _failure(_get(), session=session, wire=wire)
-    again = Wire([reply(401)])
+    again = Script([reply(status=401)])
     _failure(_get(), session=session, wire=again)
     assert len(again.requests) == 1
     session.clock.now += 2
-    again = Wire([reply(401), reply(body={"access_token": "tok-3"}), reply(body=7)])
+    again = Script([reply(status=401), reply(body={"access_token": "tok-3"}), reply(body=7)])
     assert _exchange(_get(), session=session, wire=again) == 7
 
 
 def test_a_key_cannot_be_renewed():
-    wire = Wire([reply(401)])
+    wire = Script([reply(status=401)])
     assert type(_failure(_get(), wire=wire)) is AuthenticationError
     assert len(wire.requests) == 1
 
@@ -467,7 +482,7 @@ def test_a_key_cannot_be_renewed():
     ],
 )
 def test_a_get_follows_a_redirect_within_its_origin(status, location, url):
-    wire = Wire([reply(status, location=location), reply(body=5)])
+    wire = Script([reply(status=status, location=location), reply(body=5)])
     assert _exchange(_get(), wire=wire) == 5
     assert wire.requests[1].url.casefold() == url.casefold()
     assert wire.requests[1].headers["X-Api-Key"] == _KEY
@@ -488,7 +503,7 @@ def test_a_get_follows_a_redirect_within_its_origin(status, location, url):
     ],
 )
 def test_credentials_never_leave_their_origin(location):
-    wire = Wire([reply(302, location=location)])
+    wire = Script([reply(status=302, location=location)])
     error = _failure(_get(), wire=wire)
     assert type(error) is InvalidReplyError
     assert "where the credentials must not go" in str(error)
@@ -498,7 +513,7 @@ def test_credentials_never_leave_their_origin(location):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_only_a_get_follows_a_redirect(status, method):
-    wire = Wire([reply(status, location="/base/runs")])
+    wire = Script([reply(status=status, location="/base/runs")])
     error = _failure(Call("start", method, "/runs/", no_value, repeatable=False), wire=wire)
     assert type(error) is InvalidReplyError
     assert f"it redirects a {method}, which is not followed" in str(error)
@@ -509,7 +524,7 @@ def test_only_a_get_follows_a_redirect(status, method):
 
 @pytest.mark.parametrize("headers", [{"location": "/base/runs/4711"}, {}])
 def test_redirects_in_circles_end(headers):
-    wire = Wire([reply(302, **headers)] * 4)
+    wire = Script([reply(status=302, **headers)] * 4)
     assert "it redirects in circles" in str(_failure(_get(), wire=wire))
 
 
@@ -528,17 +543,19 @@ def test_redirects_in_circles_end(headers):
 )
 def test_the_platforms_clock_is_read_from_its_replies(date, offset):
     session = _session()
-    _exchange(_get(), reply(date=date), session=session)
+    _exchange(_get(), reply({}, date=date), session=session)
     assert session.clock_offset == offset
-    _failure(_get(), reply(500, date="Fri, 15 Jan 2027 08:00:05 GMT"), session=session)
+    _failure(_get(), reply(status=500, date="Fri, 15 Jan 2027 08:00:05 GMT"), session=session)
     assert session.clock_offset == 5.0
-    _exchange(_get(), reply(), session=session)
+    _exchange(_get(), reply({}), session=session)
     assert session.clock_offset == 5.0
 
 
 def test_a_tally_counts_requests_and_bytes():
     session, tally = _session(), Tally()
-    wire = Wire([reply(302, b"", location="/x"), reply(200, b"[1]"), reply(500, b"oops")])
+    wire = Script(
+        [reply(status=302, body=b"", location="/x"), reply(status=200, body=b"[1]"), reply(status=500, body=b"oops")]
+    )
     flow(session, session.exchange(_get(), None, tally), wire)
     with pytest.raises(ServerError):
         flow(session, session.exchange(_get(), None, tally), wire)
@@ -560,7 +577,7 @@ def _two(first: Call, second: Call):
 
 def test_steps_get_results_and_errors_where_they_ask():
     session = _session()
-    wire = Wire([reply(404), reply(body=2)])
+    wire = Script([reply(status=404), reply(body=2)])
     assert flow(session, session.carry(_two(_get(), _get())), wire) == (None, 2)
     assert wire.sleeps == [2.0]
 
@@ -568,7 +585,7 @@ def test_steps_get_results_and_errors_where_they_ask():
 def test_errors_that_steps_do_not_catch_are_the_callers():
     session = _session()
     with pytest.raises(ServerError):
-        flow(session, session.carry(_two(_get(), _get())), Wire([reply(500)]))
+        flow(session, session.carry(_two(_get(), _get())), Script([reply(status=500)]))
 
 
 @pytest.mark.parametrize("length", [10, 100_000])
@@ -828,6 +845,6 @@ def test_any_retry_after_is_seconds_or_none(value):
 
 
 def test_an_error_carries_its_retry_after():
-    assert _failure(_get(), reply(429, retry_after="7")).retry_after == 7.0
-    assert _failure(_get(), reply(503, retry_after="9")).retry_after == 9.0
-    assert _failure(_get(), reply(503)).retry_after is None
+    assert _failure(_get(), reply(status=429, retry_after="7")).retry_after == 7.0
+    assert _failure(_get(), reply(status=503, retry_after="9")).retry_after == 9.0
+    assert _failure(_get(), reply(status=503)).retry_after is None

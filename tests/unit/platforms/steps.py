@@ -12,19 +12,11 @@ from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, 
 from airflow_provider_testruns.transport.auth import FixedHeaders
 from airflow_provider_testruns.transport.effects import Request, WireError
 from airflow_provider_testruns.transport.policy import Session
+from tests.unit.replies import reply
 
 T = TypeVar("T")
 
 BASE_URL = "https://platform.example.com/prefix"
-
-
-def reply(body: Any = None, status: int = 200, **headers: str) -> Reply:
-    """A reply: bytes as they are, ``None`` as nothing, anything else as JSON."""
-    if isinstance(body, bytes):
-        content, kind = body, "text/html"
-    else:
-        content, kind = b"" if body is None else json.dumps(body).encode(), "application/json"
-    return Reply(status, {"content-type": kind, **headers}, content)
 
 
 class InTurn:

@@ -33,7 +33,8 @@ from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS, Eggplan
 from airflow_provider_testruns.platforms.eggplant_replies import word_of
 from airflow_provider_testruns.platforms.platform import Memory, Start
 from airflow_provider_testruns.transport.effects import Mask, Request
-from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, form_of, lost, reply
+from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, form_of, lost
+from tests.unit.replies import reply
 
 pytestmark = pytest.mark.unit
 

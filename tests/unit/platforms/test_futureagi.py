@@ -42,7 +42,8 @@ from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
 from airflow_provider_testruns.platforms.platform import Memory, Start
-from tests.unit.platforms.steps import InTurn, Wire, lost, reply
+from tests.unit.platforms.steps import InTurn, Wire, lost
+from tests.unit.replies import reply
 
 pytestmark = pytest.mark.unit
 

@@ -45,7 +45,8 @@ from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.platforms.omilia_replies import log_of, trouble_in, without_git_token
 from airflow_provider_testruns.platforms.platform import Memory
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
-from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, lost, reply
+from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, lost
+from tests.unit.replies import reply
 
 pytestmark = pytest.mark.unit
 

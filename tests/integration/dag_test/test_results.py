@@ -20,7 +20,7 @@ from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
-from tests.integration.airflow.running import AirflowProcess, TaskRun
+from tests.integration.dag_test.running import AirflowProcess, TaskRun
 from tests.unit.junit_files import outcomes_of_two_readers, properties, sums, violations
 
 pytestmark = pytest.mark.integration

@@ -10,11 +10,11 @@ import pytest
 
 from airflow_provider_testruns.hooks.registry import hook_class
 from airflow_provider_testruns.sandbox.control import Control
-from tests.integration.airflow.running import AirflowProcess
+from tests.integration.dag_test.running import AirflowProcess
 
 pytestmark = pytest.mark.integration
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 JSON = [code for language, code in BLOCKS if language == "json"]

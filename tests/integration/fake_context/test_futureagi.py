@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
 from airflow_provider_testruns.exceptions import (
     ApiError,
@@ -36,7 +34,7 @@ from airflow_provider_testruns.platforms import futureagi as platform_module
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
-from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.integration.fake_context.tasks import Task
 
 pytestmark = pytest.mark.integration
 
@@ -73,80 +71,6 @@ def control(server: SandboxServer, dialect: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(platform_module, "_DETAIL_PAUSE", 0.0)
     yield server.control
     assert server.control.violations() == []
-
-
-class Told:
-    """What the tasks have written to their log, which is Airflow's own and not in the reach of ``caplog``."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self._capfd = capfd
-        self._text = ""
-
-    def __contains__(self, part: str) -> bool:
-        self._text += self._capfd.readouterr().out
-        return part in re.sub(r"\x1b\[[\d;]*m", "", self._text)
-
-
-@pytest.fixture
-def told(capfd: pytest.CaptureFixture[str]) -> Told:
-    """The log of the tasks."""
-    return Told(capfd)
-
-
-class Store(dict[str, Any]):
-    """A task's state store, which takes plain data only."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
-
-
-class Task:
-    """A task over its tries: each takes an operator of its own from ``execute()`` to its end."""
-
-    def __init__(self) -> None:
-        self.store = Store()
-        self.xcoms: dict[str, Any] = {}
-        self.deferrals = 0
-
-    def run(self, operator: BaseOperator) -> Any:
-        """One try. What is deferred goes through the trigger, and on in the next process's operator."""
-        self.xcoms = {}
-        context: Any = {
-            "ti": SimpleNamespace(max_tries=3, start_date=None, xcom_push=self._push),
-            "task_state_store": self.store,
-        }
-        try:
-            return operator.execute(context)
-        except TaskDeferred as deferred:
-            self.deferrals += 1
-            _, kwargs = deferred.trigger.serialize()
-            event = asyncio.run(first_event(RunTrigger(**json.loads(json.dumps(kwargs)))))
-            return operator.resume_execution(deferred.method_name, {"event": json.loads(json.dumps(event))}, context)
-
-    def fail(self, operator: BaseOperator, kind: type[Exception], match: str | None = None) -> str:
-        """One try that fails; its message."""
-        with pytest.raises(kind, match=match) as raised:
-            self.run(operator)
-        assert type(raised.value) is kind
-        return str(raised.value)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        record: dict[str, Any] = self.store["test_run"]
-        return record
-
-    def _push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-
-async def first_event(trigger: RunTrigger) -> Any:
-    events = trigger.run()
-    event = await anext(events)
-    await events.aclose()
-    return event.payload
 
 
 def execute(run_test_id: str | None = GOOD, **arguments: Any) -> FutureAGIExecuteTestRunOperator:

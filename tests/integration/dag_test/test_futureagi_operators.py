@@ -13,7 +13,7 @@ from airflow_provider_testruns.operators.futureagi import (
     FutureAGIRerunCallsOperator,
 )
 from airflow_provider_testruns.sandbox.control import Control
-from tests.integration.airflow.running import AirflowProcess
+from tests.integration.dag_test.running import AirflowProcess
 
 pytestmark = pytest.mark.integration
 

@@ -138,7 +138,7 @@ class AirflowProcess:
             self.secrets |= {connection["password"], connection["extra"].get("secret_key", WRONG_PASSWORD)}
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.airflow.runner"],
+                [sys.executable, "-m", "tests.integration.dag_test.runner"],
                 env=environment,
                 cwd=home,
                 stdin=subprocess.PIPE,

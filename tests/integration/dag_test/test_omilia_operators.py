@@ -11,7 +11,7 @@ from airflow.sdk import task
 
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.omilia import PASSWORD
-from tests.integration.airflow.running import AirflowProcess, TaskRun
+from tests.integration.dag_test.running import AirflowProcess, TaskRun
 
 pytestmark = pytest.mark.integration
 

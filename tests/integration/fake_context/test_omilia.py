@@ -10,12 +10,11 @@ import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -49,6 +48,7 @@ from airflow_provider_testruns.sandbox.omilia import STATIC_BEARER
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.omilia import OmiliaGenerationSensor
 from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.integration.fake_context.tasks import Task, Told, first_event
 
 pytestmark = pytest.mark.integration
 
@@ -79,63 +79,6 @@ def hook(control: Control) -> Iterator[OmiliaHook]:
     hook = OmiliaHook()
     yield hook
     hook.close()
-
-
-class Told:
-    """What the tasks have written to their log, which is Airflow's own and not in the reach of ``caplog``."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self._capfd = capfd
-        self._text = ""
-
-    @property
-    def text(self) -> str:
-        """All of it so far."""
-        self._text += self._capfd.readouterr().out
-        return self._text
-
-    @property
-    def of_the_run(self) -> list[str]:
-        """The lines of the run's own log."""
-        return re.findall(r"\[info *\] (\[[A-Z][A-Za-z ]+\] .+?) +\[[\w.]+\]", self.text)
-
-
-@pytest.fixture
-def told(capfd: pytest.CaptureFixture[str]) -> Told:
-    """The log of the tasks."""
-    return Told(capfd)
-
-
-class Task:
-    """Takes an operator from ``execute()`` to its end; what is deferred goes through the trigger."""
-
-    def __init__(self, tries: int = 1) -> None:
-        self.xcoms: dict[str, Any] = {}
-        self.events: list[dict[str, Any]] = []
-        self.context: Any = {
-            "ti": SimpleNamespace(max_tries=1, try_number=tries, start_date=None, xcom_push=self._push),
-            "secret": TOKEN,
-        }
-
-    def run(self, operator: BaseOperator) -> Any:
-        try:
-            return operator.execute(self.context)
-        except TaskDeferred as deferred:
-            _, kwargs = deferred.trigger.serialize()
-            self.events.append(json.loads(json.dumps(asyncio.run(first_event(RunTrigger(**kwargs))))))
-            # Another process goes on.
-            operator = type(operator)(**operator._BaseOperator__init_kwargs)  # type: ignore[attr-defined]
-            return operator.resume_execution(deferred.method_name, {"event": self.events[-1]}, self.context)
-
-    def _push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-
-async def first_event(trigger: RunTrigger) -> Any:
-    events = trigger.run()
-    event = await anext(events)
-    await events.aclose()
-    return event.payload
 
 
 def run_suites(**arguments: Any) -> OmiliaCreateRunOperator:
@@ -398,7 +341,7 @@ def test_a_token_may_be_a_template_and_is_in_no_error(control: Control, told: To
     )
     operator = create(**{**GIT_ARGUMENTS, "git_token": given})
     with pytest.raises(InvalidRequestError, match=r"clone with \*\*\*") as caught:
-        Task().run(operator)
+        Task(secret=TOKEN).run(operator)
     assert TOKEN not in str(caught.value)
     assert TOKEN not in told.text
     assert operator.git_token == given, "the rendered one stays on the stack"
@@ -407,7 +350,7 @@ def test_a_token_may_be_a_template_and_is_in_no_error(control: Control, told: To
 
 
 def test_the_platform_gets_the_rendered_token(control: Control, hook: OmiliaHook, server: SandboxServer) -> None:
-    made = Task().run(create(**{**GIT_ARGUMENTS, "git_token": "{{ secret }}"}))
+    made = Task(secret=TOKEN).run(create(**{**GIT_ARGUMENTS, "git_token": "{{ secret }}"}))
     assert "gitToken" not in made
     headers = {"Authorization": f"Bearer {STATIC_BEARER}"}
     found = requests.get(f"{server.url}/omilia/api/projects/{made['id']}", headers=headers, timeout=10).json()
@@ -419,7 +362,7 @@ def test_a_project_that_is_not_there_cannot_be_deleted(control: Control, told: T
     with pytest.raises(NotFoundError, match=NOBODY):
         Task().run(delete)
     # Unless the try before may have done it.
-    Task(tries=2).run(delete)
+    Task(try_number=2).run(delete)
     assert f"There is no project {NOBODY} any more." in told.text
 
 

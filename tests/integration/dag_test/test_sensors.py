@@ -15,7 +15,7 @@ from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sensors.eggplant import EggplantExecutionSensor
 from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
-from tests.integration.airflow.running import AirflowProcess, TaskRun, when_looked_at
+from tests.integration.dag_test.running import AirflowProcess, TaskRun, when_looked_at
 
 pytestmark = pytest.mark.integration
 

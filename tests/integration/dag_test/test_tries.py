@@ -13,7 +13,7 @@ from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionO
 from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox.control import Control
-from tests.integration.airflow.running import AirflowProcess, TaskRun, wait_until
+from tests.integration.dag_test.running import AirflowProcess, TaskRun, wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
-from tests.integration.airflow.running import AirflowProcess
+from tests.integration.dag_test.running import AirflowProcess
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from airflow_provider_testruns.sandbox.futureagi import API_KEY, SECRET_KEY
 from airflow_provider_testruns.sensors.eggplant import EggplantExecutionSensor
 from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
-from tests.integration.airflow.running import WRONG_PASSWORD, AirflowProcess
+from tests.integration.dag_test.running import WRONG_PASSWORD, AirflowProcess
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionOperator
 from airflow_provider_testruns.sandbox.control import Control
-from tests.integration.airflow.running import AirflowProcess
+from tests.integration.dag_test.running import AirflowProcess
 
 pytestmark = pytest.mark.integration
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_testruns.sandbox.control import Control
-from tests.integration.airflow.running import AirflowProcess
+from tests.integration.dag_test.running import AirflowProcess
 from tests.unit.junit_files import outcomes_of_two_readers
 
 pytestmark = pytest.mark.integration
 
-TEXT = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "results.md").read_text()
 BLOCKS = dict(
     reversed((block, re.findall(r"^(\w+)\(\)$", block, re.MULTILINE)[-1]))
     for block in re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

@@ -33,7 +33,7 @@ from airflow_provider_testruns.plugin.app import NEWEST, RUNS, TASKS, _session, 
 from airflow_provider_testruns.plugin.stored import operator_names
 from airflow_provider_testruns.reporting.xcom import to_xcom
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.integration
 
 _BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
 _OPERATOR = "OmiliaCreateRunOperator"

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, BaseOperator, TaskDeferred
-from airflow.sdk.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 
 from airflow_provider_testruns.exceptions import (
     ConfigurationError,
@@ -39,6 +34,7 @@ from airflow_provider_testruns.sandbox.eggplant import GENERATIONS, named_id
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.eggplant import EggplantExecutionSensor, EggplantRunProgressSensor
 from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.integration.fake_context.tasks import Task, Told
 
 pytestmark = pytest.mark.integration
 
@@ -68,92 +64,6 @@ def control(server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield server.control
     assert server.control.violations() == []
     assert server.control.count("eggplant.create_agent") == 0
-
-
-class Told:
-    """What the tasks have written to their log, which is Airflow's own and not in the reach of ``caplog``."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self._capfd = capfd
-        self._text = ""
-
-    @property
-    def lines(self) -> list[str]:
-        """The messages so far."""
-        self._text += self._capfd.readouterr().out
-        return re.findall(r"^\S+ \[\w+ *\] (.+?) +\[[\w.]+\]", self._text, re.M)
-
-    def of(self, part: str) -> list[str]:
-        """Those that have something in them."""
-        return [line for line in self.lines if part in line]
-
-
-@pytest.fixture
-def told(capfd: pytest.CaptureFixture[str]) -> Told:
-    """The log of the tasks."""
-    return Told(capfd)
-
-
-class Store(dict[str, Any]):
-    """A task's state store, which takes plain data only."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
-
-
-class Task:
-    """Takes an operator from ``execute()`` to its end; what is deferred goes through the trigger."""
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-        self.deferrals = 0
-        self.reschedules = 0
-        self.triggers: list[RunTrigger] = []
-        self._first_reschedule: datetime | None = None
-        self.context: Any = {
-            "ti": SimpleNamespace(
-                dag_id="dag",
-                run_id="manual",
-                task_id="task",
-                map_index=-1,
-                try_number=1,
-                max_tries=1,
-                start_date=None,
-                xcom_push=self._push,
-                get_first_reschedule_date=lambda context: self._first_reschedule,
-            ),
-            "task_state_store": Store(),
-        }
-
-    def run(self, operator: BaseOperator) -> Any:
-        while True:
-            try:
-                return operator.execute(self.context)
-            except AirflowRescheduleException:
-                self.reschedules += 1
-                self._first_reschedule = self._first_reschedule or datetime.now(UTC)
-                time.sleep(0.05)
-            except TaskDeferred as deferred:
-                self.deferrals += 1
-                path, kwargs = deferred.trigger.serialize()
-                assert path == "airflow_provider_testruns.triggers.run.RunTrigger"
-                trigger = RunTrigger(**json.loads(json.dumps(kwargs)))
-                self.triggers.append(trigger)
-                event = json.loads(json.dumps(asyncio.run(first_event(trigger))))
-                return operator.resume_execution(deferred.method_name, {"event": event}, self.context)
-
-    def _push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-
-async def first_event(trigger: RunTrigger) -> Any:
-    events = trigger.run()
-    event = await anext(events)
-    await events.aclose()
-    return event.payload
 
 
 @contextmanager
