@@ -50,6 +50,14 @@ RATE_WINDOW: Final = 60.0
 
 #: An access token or a refresh token. Servers refuse headers that are longer.
 TOKEN: Final = 16 * KB
+#: The shortest secret of a connection that is masked everywhere: Airflow's own default (``min_length_masked_secret``).
+SHORTEST_SECRET: Final = 5
+#: The shortest token that is masked everywhere. A token is whatever the server says, and may be an ordinary word; real
+#: ones have 128 bits at least. Shorter ones are masked where only a token can stand (``Authorization``).
+SHORTEST_TOKEN: Final = 16
+#: Tokens and secrets of closed clients that are still masked, for lines that come late, and their characters in all.
+RETIRED_SECRETS: Final = 64
+RETIRED_CHARACTERS: Final = 512 * KB
 
 # A whole step: all the calls that one poll, one lookup or one report makes --------------------------------------------
 
