@@ -8,6 +8,7 @@ is not dearer than asking for each.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -63,11 +64,17 @@ Open = Callable[[], Awaitable[tuple[Platform, Client]]]
 class _Member:
     """One wait of a group.
 
+    Airflow routes a trigger's log lines by the context in which they are logged, so whatever the group finds out about
+    a member is said in that member's context: ``context.run`` for a call, ``create_task(…, context=…)`` for a
+    coroutine, never one within the other, which Python refuses.
+
     :param wait: the run and the rules.
+    :param context: the one that the wait itself runs in, copied when it joined.
     :param turn: set while the wait is left to the group: its end, or ``None`` when it is to go on by itself.
     """
 
     wait: Wait
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
     turn: asyncio.Future[WaitEnd | None] | None = None
 
     @property
@@ -79,6 +86,14 @@ class _Member:
         """End the wait, if this is an end."""
         if end is not None and self.turn is not None and not self.turn.done():
             self.turn.set_result(end)
+
+    def look(self, run: Run) -> None:
+        """The group was shown the run."""
+        self.settle(self.context.run(self.wait.look, run))
+
+    def trouble(self, error: ApiError) -> None:
+        """A look of the group's ended in an error."""
+        self.settle(self.context.run(self.wait.trouble, error))
 
     def let_go(self) -> None:
         """Leave the wait to itself."""
@@ -190,7 +205,7 @@ class Watcher:
             member.turn = None
 
     def _time_is_over(self, member: _Member) -> None:
-        member.settle(member.wait.trouble(_TOO_LATE))
+        member.trouble(_TOO_LATE)
 
     async def close(self) -> None:
         """Stop polling and close the transport."""
@@ -224,7 +239,8 @@ class Watcher:
     def _consider(self, group: _Group) -> None:
         """Poll a group together from now on, if that may pay."""
         if group.task is None and len(group.members) > 1 and self._loop.time() >= group.singly_until:
-            group.task = self._loop.create_task(self._poll_together(group))
+            # In a context of nobody's: whoever comes first would get the lines of all others into its log.
+            group.task = self._loop.create_task(self._poll_together(group), context=contextvars.Context())
 
     def _dissolve(self, group: _Group) -> None:
         """Let every member go on by itself."""
@@ -291,10 +307,10 @@ class Watcher:
             if run is None:
                 missing.append(member)
             elif member.waits:
-                member.settle(member.wait.look(run))
+                member.look(run)
         async with asyncio.TaskGroup() as looks:
             for member in missing:
-                looks.create_task(self._look_for_member(member, group))
+                looks.create_task(self._look_for_member(member, group), context=member.context)
         together = tally.bytes + tally.requests * REQUEST_COST + len(missing) * group.single_cost
         # Those who have joined and still sleep will be served by the next look, too.
         return together <= len(group.members) * group.single_cost
@@ -323,7 +339,7 @@ class Watcher:
             return True
         answer = await self._ask(member.wait, group)
         if not isinstance(answer, ApiError):
-            member.settle(member.wait.look(answer))
+            member.look(answer)
             return False
         group.not_before = max(group.not_before, self._loop.time() + (answer.retry_after or 0.0))
         if error.transient:
@@ -359,7 +375,7 @@ class Watcher:
     def _trouble(self, members: list[_Member], error: ApiError) -> None:
         for member in members:
             if member.waits:
-                member.settle(member.wait.trouble(error))
+                member.trouble(error)
 
     async def _reopen(self) -> None:
         """The credentials are not accepted any more: somebody may have put new ones into the connection."""
