@@ -10,12 +10,15 @@ import enum
 import fnmatch
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_testruns.arguments import count, fraction, names
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
+
+#: The most cases that a counter can mean: beyond it somebody means something else.
+_MOST_CASES = 10**15
 
 
 class RunState(enum.StrEnum):
@@ -198,6 +201,11 @@ class Counts:
         return self.passed + self.failed + self.unavailable + self.not_run
 
     @property
+    def not_passed(self) -> int:
+        """The cases that were tried and did not pass."""
+        return self.failed + self.unavailable
+
+    @property
     def decided(self) -> int:
         """The cases that were tried: all but those that did not run."""
         return self.passed + self.failed + self.unavailable
@@ -212,6 +220,54 @@ class Counts:
             unavailable=outcomes.count(Outcome.UNAVAILABLE),
             not_run=outcomes.count(Outcome.NOT_RUN),
         )
+
+
+def reconcile(counts: Counts | None, cases: tuple[CaseResult, ...]) -> tuple[Counts | None, str]:
+    """The worse of what a platform counts and what it lists.
+
+    The list may be shorter than the counters (a page that is lost, a limit): what it does not show is as it is counted.
+    Where nothing is counted, the list counts.
+
+    :param counts: by the platform's counters; ``None`` when it has none. A counter that is not a number from 0 on
+        counts as 0.
+    :param cases: by its list.
+    :return: the counts to judge by, ``None`` when there is neither; and how the two contradict each other, a sentence,
+        empty when they don't.
+    """
+    listed = Counts.of(cases)
+    if counts is None:
+        return (listed if cases else None), ""
+    given = (counts.passed, counts.failed, counts.unavailable, counts.not_run)
+    counted = Counts(*(_counter(value) for value in given))
+    said = "" if given == (counted.passed, counted.failed, counted.unavailable, counted.not_run) else "can't be right"
+    if not cases:
+        return counted, f"The platform's counters {said}." if said else ""
+    if counted.total == 0:
+        return listed, ""
+    whole = len(cases) >= counted.total
+    worse = listed if listed.not_passed >= counted.not_passed else counted
+    total = max(counted.total, len(cases))
+    passed = min(counted.passed, listed.passed) if whole else counted.passed
+    passed = min(passed, max(0, total - worse.not_passed))
+    disagreement = ""
+    if listed.not_passed > counted.not_passed or (
+        whole and (listed.passed, listed.not_passed) != (counted.passed, counted.not_passed)
+    ):
+        disagreement = (
+            f"The platform counts {counted.passed} passed and {counted.not_passed} not passed, and lists"
+            f" {listed.passed} and {listed.not_passed}: the worse of the two counts."
+        )
+    elif said:
+        disagreement = f"The platform's counters {said}."
+    not_run = max(0, total - passed - worse.not_passed)
+    return Counts(passed, worse.failed, worse.unavailable, not_run), disagreement
+
+
+def _counter(value: Any) -> int:
+    """A counter as a number that can be worked with."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 0
+    return min(max(0, value), _MOST_CASES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +287,16 @@ class Metric:
 class RunReport:
     """All that is known of a finished run.
 
+    A platform counts its cases and lists them, and the two may contradict each other. No counter hides a failure that
+    the list shows, and no list one that is counted: :attr:`counts` are the worse of the two, whoever made the report.
+
     :param run: the run, in its last state.
-    :param counts: how many cases ended in which way; ``None`` when the platform gives no counts.
+    :param counts: how many cases ended in which way by the platform's counters; ``None`` when it has none. They are
+        reconciled with ``cases`` here: see :func:`reconcile`.
     :param cases: the cases; may be empty although ``counts`` is not (an older server, a list that expired).
     :param metrics: evaluation figures by name; of an evaluation that chooses, each choice's share as ``name=choice``.
     :param unseen: why the evaluation figures could not be seen; ``None`` when ``metrics`` has all there are.
+    :param disagreement: how counters and list contradict each other, a sentence; empty when they don't.
     """
 
     run: Run
@@ -243,6 +304,14 @@ class RunReport:
     cases: tuple[CaseResult, ...] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     unseen: ApiError | None = None
+    disagreement: str = ""
+
+    def __post_init__(self) -> None:
+        """Reconcile the counters with the list."""
+        counts, disagreement = reconcile(self.counts, self.cases)
+        object.__setattr__(self, "counts", counts)
+        if disagreement:
+            object.__setattr__(self, "disagreement", disagreement)
 
     @property
     def pass_rate(self) -> float | None:
@@ -335,13 +404,20 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
     """As :func:`judge`, with the reasons.
 
     The platform's word alone is enough for a pass only where it gives no counts, and a failure needs a test that did
-    not pass: where a platform says that a run failed and no case shows it, the run itself broke (``ERRORED``).
+    not pass: where a platform says that a run failed and no case shows it, the run itself broke (``ERRORED``). Where
+    the platform's counters and its list contradict each other, the worse of the two counts (:func:`reconcile`).
 
     :raises ValueError: when the run is not final.
     :raises ConfigurationError: when a gate names an evaluation that the report does not know.
     :raises ApiError: when the verdict depends on evaluations that could not be seen.
     """
-    gates = gates or Gates()
+    judgement = _assess(report, gates or Gates())
+    if not report.disagreement:
+        return judgement
+    return replace(judgement, notes=(report.disagreement, *judgement.notes))
+
+
+def _assess(report: RunReport, gates: Gates) -> Judgement:
     run, counts = report.run, report.counts
     if not run.final:
         raise ValueError(f"Run {run.run_id} is not final ({run.raw_state}); there is nothing to judge yet.")
@@ -349,7 +425,7 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
         return Judgement(Verdict.CANCELLED, ("The run was cancelled.",))
     if run.ending is Verdict.ERRORED:
         return Judgement(Verdict.ERRORED, (run.message or f"The platform could not run it ({run.raw_state}).",))
-    not_passed = counts.failed + counts.unavailable if counts else 0
+    not_passed = counts.not_passed if counts else 0
     if run.ending is Verdict.FAILED and not_passed == 0 and not _missed_evaluations(report, gates):
         why = run.message or f"The run ended as {run.raw_state} without a test that failed: the run itself broke."
         return Judgement(Verdict.ERRORED, (why,))
@@ -396,8 +472,7 @@ def _missed_counts(left: Counts, gates: Gates) -> list[str]:
                 f"Pass rate {rate:.1%} ({left.passed} of {left.decided}) is below"
                 f" min_pass_rate {gates.min_pass_rate:.1%}."
             )
-    not_passed = left.failed + left.unavailable
-    if gates.max_failures is not None and not_passed > gates.max_failures:
+    if gates.max_failures is not None and left.not_passed > gates.max_failures:
         reasons.append(f"{_not_passed(left)} of {left.total} test cases: max_failures is {gates.max_failures}.")
     return reasons
 
@@ -419,14 +494,10 @@ def _forgive(report: RunReport, gates: Gates) -> tuple[Counts, tuple[CaseResult,
     matches = _matcher(gates.allowed_failures)
     known = [case for case in report.cases if matches(case)]
     forgiven = tuple(case for case in report.failures if matches(case))
-    listed, excused = Counts.of(tuple(report.failures)), Counts.of(forgiven)
-    left = Counts(
-        counts.passed,
-        # A list that is longer than its count is believed: what is listed did not pass.
-        max(counts.failed, listed.failed) - excused.failed,
-        max(counts.unavailable, listed.unavailable) - excused.unavailable,
-        counts.not_run,
-    )
+    # Counters and list may call the same case failed and unavailable: what counts is how many did not pass.
+    not_passed = counts.not_passed - len(forgiven)
+    failed = min(max(0, counts.failed - Counts.of(forgiven).failed), not_passed)
+    left = Counts(counts.passed, failed, not_passed - failed, counts.not_run)
     notes = []
     if forgiven:
         notes.append(f"Allowed to fail, and did not pass: {_named(forgiven)}.")
@@ -448,8 +519,7 @@ def _unlisted(report: RunReport) -> int:
     """How many cases did not pass of which the platform says only the number."""
     if report.counts is None:
         return 0
-    listed = Counts.of(tuple(report.failures))
-    return max(0, report.counts.failed - listed.failed) + max(0, report.counts.unavailable - listed.unavailable)
+    return max(0, report.counts.not_passed - len(report.failures))
 
 
 def _matcher(allowed: tuple[str, ...]) -> Callable[[CaseResult], bool]:
@@ -497,9 +567,9 @@ def _missed_evaluations(report: RunReport, gates: Gates, *, failed: bool = False
     for name, threshold in gates.eval_thresholds.items():
         metric = figures[name]
         assert metric is not None
-        if metric.value is None or metric.scored == 0:
+        if metric.value is None or (metric.scored is not None and metric.scored <= 0):
             reasons.append(f"Evaluation {name!r} scored nothing; its gate is {threshold:g}.")
-        elif metric.value < threshold:
+        elif not metric.value >= threshold:  # a value that is not a number meets no gate
             missed_by = threshold - metric.value
             reasons.append(
                 f"Evaluation {name!r} is {metric.value:.3g}, below its gate {threshold:g} by {missed_by:.3g}."

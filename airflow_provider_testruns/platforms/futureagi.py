@@ -317,15 +317,15 @@ class FutureAGIPlatform(Platform):
 
         The counts are those of the metrics endpoint: without them there is no verdict, so their loss is an error. The
         calls and the evaluations are details: where the server does not have them, or breaks on them, they are left
-        out. Evaluations that were left out are :attr:`.RunReport.unseen`: no gate on them is met or missed.
+        out. Evaluations that were left out are :attr:`.RunReport.unseen`: no gate on them is met or missed. Calls of
+        which neither counters nor list say how they ended, where the failed ones are not counted, are unavailable.
 
         :param run: as :meth:`get_run` gave it.
         """
         run_test_id = run.context.get("run_test_id")
         now = yield from ask(self._standing_call(run.run_id, run_test_id))
-        counts = now.counts
-        # `failed` is one word for two things: every call failed, or none was made. The second says nothing of tests.
-        broke = run.ending is Verdict.FAILED and counts.decided == 0
+        # What was read last counts, unless it is the better word: a later poll does not make a failed execution pass.
+        ending = now.run.ending if now.run.ending not in (None, Verdict.PASSED) else run.ending
         unseen: ApiError | None = None
         cases: tuple[CaseResult, ...] = ()
         metrics: Mapping[str, Metric] = {}
@@ -335,6 +335,12 @@ class FutureAGIPlatform(Platform):
             cases, metrics = found
         elif not run_test_id:
             unseen = found
+        counts = now.counts
+        if not now.failures_counted and len(cases) < counts.total:
+            counts = replace(counts, unavailable=counts.not_run, not_run=0)
+        report = RunReport(run, counts, cases)
+        # `failed` is one word for two things: every call failed, or none was made. The second says nothing of tests.
+        broke = ending is Verdict.FAILED and report.counts is not None and report.counts.decided == 0
         if run_test_id:
             call = self._eval_summary_call(run_test_id, run.run_id)
             summary = yield from _if_to_be_had(lambda: ask(call))
@@ -348,7 +354,7 @@ class FutureAGIPlatform(Platform):
         cases = yield from self._explained(run.run_id, cases)
         told = replace(
             run,
-            ending=Verdict.ERRORED if broke else run.ending,
+            ending=Verdict.ERRORED if broke else ending,
             started_at=run.started_at or now.run.started_at,
             finished_at=run.finished_at or now.run.finished_at,
             progress=now.run.progress,
@@ -359,7 +365,7 @@ class FutureAGIPlatform(Platform):
             unseen = type(unseen)(
                 f"The evaluations of execution {run.run_id} could not be seen. {unseen}", status=unseen.status
             )
-        return RunReport(told, counts, cases, metrics, unseen)
+        return replace(report, run=told, cases=cases, metrics=metrics, unseen=unseen)
 
     def check(self) -> Steps[str]:
         """Prove the address and the keys: the health call, then the list of run tests."""
@@ -703,7 +709,8 @@ class FutureAGIPlatform(Platform):
             metrics.update(found.metrics)
             return found.page
 
-        cases = yield from self._calls_of(execution_id, read, lambda case: case.name)
+        # A call that is listed twice with two ends is in the report with both: neither hides the other.
+        cases = yield from self._calls_of(execution_id, read, lambda case: (case.name, case.outcome))
         return tuple(cases), metrics
 
     def _calls_of(

@@ -89,10 +89,12 @@ class Standing:
 
     :param run: it.
     :param counts: its calls.
+    :param failures_counted: whether the failed ones are counted.
     """
 
     run: Run
     counts: Counts
+    failures_counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,7 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
     fields = Fields(unwrapped(reply, "the metrics"), "the metrics' result")
     if (found := _id(fields, "execution_id")) != execution_id:
         raise InvalidReplyError(f"the metrics' result: field 'execution_id' is {found}, which was not asked for")
-    counts = _counts(fields)
+    counts, failures_counted = _counts(fields)
     raw = fields.text("status")
     state, ending, known = _state(raw)
     return Standing(
@@ -254,21 +256,25 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
             known_state=known,
         ),
         counts,
+        failures_counted,
     )
 
 
-def _counts(fields: Fields) -> Counts:
+def _counts(fields: Fields) -> tuple[Counts, bool]:
+    """The counters of an execution, and whether the failed calls are among them."""
     # Of hosted chat runs the counters beside the status stay 0 for ever; those of `calls` are counted from the calls.
     # Its `pending` leaves out queued, ongoing and analyzing calls: what is neither completed nor failed did not run.
     metrics = fields.child("metrics")
     calls = metrics.child("calls") if metrics is not None else None
-    total = calls.integer("total", default=0) if calls is not None else 0
-    if calls is not None and total:
-        passed, failed = calls.integer("completed", default=0), calls.integer("failed", default=0)
-    else:
-        total = fields.integer("total_calls", default=0)
-        passed, failed = fields.integer("completed_calls", default=0), fields.integer("failed_calls", default=0)
-    return Counts(passed=passed, failed=failed, not_run=max(0, total - passed - failed))
+    total = fields.integer("total_calls", default=0)
+    passed, failed = fields.integer("completed_calls", default=0), fields.integer("failed_calls", default=0)
+    counted = fields.get("failed_calls") is not None
+    if calls is not None and (of_calls := calls.integer("total", default=0)):
+        # A failure that one of the two counts is one, whatever the other says.
+        total, failed = of_calls, max(failed, calls.integer("failed", default=0))
+        passed = calls.integer("completed", default=passed)
+        counted = calls.get("failed") is not None or failed > 0
+    return Counts(passed=passed, failed=failed, not_run=max(0, total - passed - failed)), counted
 
 
 def executions(

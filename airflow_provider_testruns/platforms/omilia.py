@@ -26,7 +26,7 @@ from airflow_provider_testruns.exceptions import (
     NotFoundError,
     ServerError,
 )
-from airflow_provider_testruns.model import CaseResult, Counts, Kind, Run, RunReport, Verdict
+from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, Upload, ask, no_value, path
 from airflow_provider_testruns.platforms.omilia_replies import (
     Artifact,
@@ -494,11 +494,12 @@ class OmiliaPlatform(Platform):
             return RunReport(run)
         stats = yield from _if_there(self.get_run_stats(run.run_id).reading(lambda reply: counts_of(reply, run.run_id)))
         rows = yield from _if_there(self.list_run_test_cases(run.run_id).reading(many))
-        cases, known = _cases(rows or [], run.run_id)
-        counts = _counts(stats, cases if rows is not None else None, known)
-        if run.ending is Verdict.FAILED and (counts is None or counts.failed + counts.unavailable == 0):
-            run = yield from self._broken(run)
-        return RunReport(run, counts, cases)
+        if stats is None and rows is not None:
+            stats = Counts()
+        report = RunReport(run, stats, _cases(rows or [], run.run_id, stats))
+        if run.ending is Verdict.FAILED and (report.counts is None or report.counts.not_passed == 0):
+            report = replace(report, run=(yield from self._broken(run)))
+        return report
 
     def _broken(self, run: Run) -> Steps[Run]:
         """A run that failed without a failed test: its log may say why."""
@@ -635,39 +636,25 @@ def _generation(reply: Reply, generation_id: str, project_id: str) -> Fields:
     )
 
 
-def _cases(rows: list[Fields], run_id: str) -> tuple[tuple[CaseResult, ...], bool]:
-    cases = []
-    unknown = 0
-    for row in rows:
-        case, known = case_of(row)
-        cases.append(case)
-        unknown += not known
-    if unknown:
-        log.warning(
-            "Run %s: the status of %d of %d test cases is not a word that the provider knows; they count as"
-            " unavailable.",
-            run_id,
-            unknown,
-            len(cases),
-        )
-    return tuple(cases), unknown == 0
+def _cases(rows: list[Fields], run_id: str, stats: Counts | None) -> tuple[CaseResult, ...]:
+    """The test cases, of which some may have a status that the provider does not know.
 
-
-def _counts(stats: Counts | None, cases: tuple[CaseResult, ...] | None, known: bool) -> Counts | None:
-    """The counts of a report: the statistics, with the cases that did not run, which statistics leave out.
-
-    Where the statistics are missing, are empty although there are cases, or deny a failure that a case shows, the
-    cases count.
+    :param stats: the run's statistics, which say what those are where they leave only one possibility.
     """
-    if cases is None:
-        return stats
-    counted = Counts.of(cases)
-    if stats is None:
-        return counted
-    bad = counted.failed + counted.unavailable
-    if stats.total == 0 or (known and bad and stats.failed + stats.unavailable == 0):
-        return counted
-    return replace(stats, not_run=counted.not_run)
+    read = [case_of(row) for row in rows]
+    unknown = sum(not known for _, known in read)
+    if not unknown:
+        return tuple(case for case, _ in read)
+    others = Counts.of(tuple(case for case, known in read if known))
+    passed = stats is not None and stats.not_passed <= others.not_passed and stats.passed >= others.passed + unknown
+    log.warning(
+        "Run %s: the status of %d of %d test cases is not a word that the provider knows; they count as %s.",
+        run_id,
+        unknown,
+        len(read),
+        "passed, as in the run's statistics" if passed else "unavailable",
+    )
+    return tuple(replace(case, outcome=Outcome.PASSED) if passed and not known else case for case, known in read)
 
 
 def _project_body(

@@ -69,7 +69,7 @@ def counting_failures(report: RunReport, judgement: Judgement) -> tuple[list[Cas
     :param judgement: what it was judged to mean.
     """
     failures, counts = report.failures, report.counts
-    not_passed = max(len(failures), counts.failed + counts.unavailable if counts is not None else 0)
+    not_passed = max(len(failures), counts.not_passed if counts is not None else 0)
     allowed = frozenset(judgement.allowed)
     return [case for case in failures if case not in allowed], not_passed - len(judgement.allowed)
 
