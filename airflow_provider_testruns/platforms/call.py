@@ -8,13 +8,13 @@ the triggerer alike.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from airflow_provider_testruns import limits, parsing
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
 
 T = TypeVar("T")
@@ -27,20 +27,26 @@ class Reply:
     :param status: the HTTP status.
     :param headers: by lower-case name.
     :param body: the whole body; empty for a reply that was written to a file.
+    :param cut: whether there was more, which was not read. Only of a reply that is no success.
+    :param nodes: the most JSON values that the body may have, see :func:`.parsing.parse`.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    cut: bool = False
+    nodes: int = limits.POLL_NODES
 
     def json(self) -> Any:
-        """The body as JSON.
+        """The body as JSON. On a worker, the long lists of a body of many megabytes are :class:`.parsing.Rows`.
 
-        :raises InvalidReplyError: when it is not.
+        :raises InvalidReplyError: when it is not JSON, or too large to be parsed.
         """
         try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError) as e:
+            return parsing.parse(self.body, self.nodes)
+        except parsing.TooLargeError as e:
+            raise InvalidReplyError(f"the reply is too large to be read: {e}", status=self.status) from e
+        except parsing.UnreadableError as e:
             kind = self.headers.get("content-type", "no content type")
             raise InvalidReplyError(
                 f"the reply is not JSON ({kind}, {len(self.body)} bytes)", status=self.status
