@@ -37,6 +37,8 @@ REPORT_PATIENCE = 300.0
 REPORT_GRACE = 15.0
 #: How soon a wait in place notices that its run was stopped; seconds.
 WAKE_WITHIN = 0.5
+#: How often a wait warns of a status that the provider does not know; seconds.
+_WARN_AGAIN = 3600.0
 #: How far a poll may stray from its interval, as a fraction, so that polls of many runs do not march in step.
 JITTER = 0.1
 
@@ -119,7 +121,7 @@ class Wait:
     _unseen_since: float | None = field(default=None, init=False)
     _trouble: type[ApiError] | None = field(default=None, init=False)
     _retry_after: float = field(default=0.0, init=False)
-    _warned: bool = field(default=False, init=False)
+    _warned: tuple[str, float] | None = field(default=None, init=False)
 
     def look(self, run: Run) -> WaitEnd | None:
         """The platform has shown the run.
@@ -132,13 +134,8 @@ class Wait:
         news = (run.raw_state, run.progress) != (self.run.raw_state, self.run.progress)
         if news or not self.seen:
             self._tell(run)
-        if not run.known_state and not self._warned:
-            self._warned = True
-            self.log.warning(
-                "%r is not a status that the provider knows; the run counts as going on until its status is"
-                " known, or the time-out.",
-                run.raw_state,
-            )
+        if not run.known_state and not run.final:
+            self._warn_of_unknown_status(run)
         self.run, self.seen = run, True
         if run.final:
             return WaitEnd(WaitStatus.FINISHED, run)
@@ -186,6 +183,19 @@ class Wait:
         if self.clock() >= self.deadline:
             return WaitEnd(WaitStatus.TIMEOUT, self.run, error)
         return None
+
+    def _warn_of_unknown_status(self, run: Run) -> None:
+        """Once for each such status, and again every hour: the wait may last until its deadline for it."""
+        now = self.clock()
+        if self._warned is not None and self._warned[0] == run.raw_state and now - self._warned[1] < _WARN_AGAIN:
+            return
+        self._warned = (run.raw_state, now)
+        self.log.warning(
+            "Unknown status %r; treating run %s as running until its status is known, it has an end time, or the"
+            " wait times out.",
+            run.raw_state,
+            run.run_id,
+        )
 
     def _tell(self, run: Run) -> None:
         progress = f", {run.progress}" if run.progress is not None else ""

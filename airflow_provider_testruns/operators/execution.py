@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from airflow_provider_testruns.exceptions import RunTimeoutError, StartSupersededError
+from airflow_provider_testruns.exceptions import ApiError, NotFoundError, RunTimeoutError, StartSupersededError
 from airflow_provider_testruns.lifecycle.starting import Starter
 from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, fetch_report, look_once, wait_for
@@ -18,6 +18,7 @@ from airflow_provider_testruns.links.run import announce
 from airflow_provider_testruns.model import Verdict, assess
 from airflow_provider_testruns.operators.delivery import deliver, tell_assets
 from airflow_provider_testruns.operators.record import epoch_of, record_store
+from airflow_provider_testruns.transport.policy import patiently
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -275,10 +276,36 @@ def conclude(task: StartRunOperator, context: Context, hook: PlatformHook[Any], 
     :return: what the task returns.
     """
     if end.status is WaitStatus.ERROR and end.error is not None:
-        raise end.error
+        raise _never_shown(task, hook, end.run, end.error) if _is_unseen(task, end) else end.error
     if end.status is WaitStatus.TIMEOUT:
         raise _timed_out(task, hook, end)
     return _judge(task, context, hook, end.run)
+
+
+def _is_unseen(task: StartRunOperator, end: WaitEnd) -> bool:
+    """Whether a wait has ended because the platform never showed the run that it had started."""
+    record = task._starter.record if task._starter is not None else None
+    shown = (record is not None and record.seen) or end.run.started_at is not None
+    return isinstance(end.error, NotFoundError) and not shown
+
+
+def _never_shown(task: StartRunOperator, hook: PlatformHook[Any], run: Run, error: ApiError) -> ApiError:
+    """The error of a run that was started and that no call shows: it may be running all the same.
+
+    Where a time-out would cancel it, it is asked to stop: its id is known, and an orphaned run may be paid for.
+    """
+    if not task.cancel_on_timeout:
+        what = "It may still be running (cancel_on_timeout=False): stop it on the platform if it is not wanted."
+        return NotFoundError(f"{error} {what}", status=404)
+    task.log.warning("The platform does not show run %s, which may still be running: cancelling it.", run.run_id)
+    steps = patiently(hook.platform.cancel_run(run.run_id, **run.context), CONFIRM_WITHIN, log=task.log.warning)
+    try:
+        hook.client.run(steps, time.time() + CONFIRM_WITHIN)
+    except ApiError as e:
+        what = f"It may still be running, and could not be cancelled: stop it on the platform. ({e})"
+    else:
+        what = "The platform was asked to cancel it; whether it has stopped can't be seen. Check it on the platform."
+    return NotFoundError(f"{error} {what}", status=404)
 
 
 def _judge(task: StartRunOperator, context: Context, hook: PlatformHook[Any], run: Run) -> dict[str, Any]:

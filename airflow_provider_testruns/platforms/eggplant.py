@@ -43,10 +43,12 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     execution_id_of,
     is_run,
     list_of,
+    number_of,
     page_of,
     rows_of,
     run_of,
     together,
+    type_of,
 )
 from airflow_provider_testruns.platforms.eggplant_report import Kept, kept_of, report_of
 from airflow_provider_testruns.platforms.platform import Memory, Platform, Start
@@ -200,11 +202,13 @@ class EggplantPlatform(EggplantCalls, Platform):
             cannot_list = "a rerun does not say its model, and DAI lists runs by model. Give model_name to make it so."
         if model_name is not None:
             context["model_name"] = model_name
+        if self._pinned in ("", "runs"):
+            yield from self._note_highest_number()
         started_with = {}
         if cannot_list is None and model_name is not None:
             started_with["model_name"] = model_name
             if "rerun_id" not in body:
-                started_with["type"] = "testcase" if "test_case_id" in body else "model"
+                started_with["type"] = _type_of_start(body)
         what = self._what(body, model_name)
         return Start(
             what,
@@ -212,7 +216,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                 f"start {what}",
                 "POST",
                 _EXECUTIONS,
-                partial(self._read_start, context),
+                partial(self._read_start, context, _type_of_start(body)),
                 json={"execution_type": "executing", **body},
                 repeatable=False,
                 did_nothing=_start_did_nothing,
@@ -250,10 +254,14 @@ class EggplantPlatform(EggplantCalls, Platform):
             return f"a rerun of {body['rerun_id']}"
         return f"test case {body['test_case_id']} of {model}" if "test_case_id" in body else f"a run of {model}"
 
-    def _read_start(self, context: Mapping[str, str], reply: Reply) -> Run:
+    def _read_start(self, context: Mapping[str, str], run_type: str, reply: Reply) -> Run:
         run_id = Fields(reply.json(), "the reply").text("execution_id")
+        context = dict(context)
+        if self._highest_number is not None:
+            # For servers where only GET /ai/runs shows the run, under a number of its own.
+            context |= {"after_number": str(self._highest_number), "run_type": run_type}
         # "started" is ours: the reply has no status, and the first poll's word is the first that counts.
-        return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", context=dict(context)))
+        return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", context=context))
 
     def _read_configuration_start(self, test_config_id: str, reply: Reply) -> Run:
         run_id = Fields(reply.json(), "the reply").text("task_instance_id")
@@ -290,12 +298,27 @@ class EggplantPlatform(EggplantCalls, Platform):
     # --- finding --------------------------------------------------------------------------------------------------
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
-        """The newest run of the start's model (POST /api/run/progress with ``limit`` 1)."""
+        """The newest run of the start's model (POST /api/run/progress with ``limit`` 1; GET /ai/runs where that is
+        missing)."""
         name = start.context.get("model_name")
         if name is None:
             return None
-        runs = yield from self.list_model_progress(name, limit=1)
+        try:
+            runs = yield from self.list_model_progress(name, limit=1)
+        except (NotFoundError, InvalidRequestError) as e:
+            if e.status not in _MOVES_ON:
+                raise
+            runs = yield from self._newest_in_list(name, 1)
         return runs[0] if runs else None
+
+    def _note_highest_number(self) -> Steps[None]:
+        """Read the end of GET /ai/runs: what a start adds to the list has a higher number than all before."""
+        self._highest_number = None
+        try:
+            yield from self._last_runs_page()
+        except (NotFoundError, InvalidRequestError, PermissionDeniedError, InvalidReplyError):
+            # A server without the list has another call that shows the run.
+            self._highest_number = None
 
     def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:
         """The runs that began at or after ``since``, newest first.
@@ -313,8 +336,15 @@ class EggplantPlatform(EggplantCalls, Platform):
             name, why = yield from self._name_of_model(context["model_id"])
             if name is None:
                 raise ConfigurationError(f"The runs of model_id {context['model_id']!r} can't be listed: {why}")
-        if name is not None:
-            runs = yield from self._runs_of_model(name, since, None if since is None else PAGE)
+        if name is not None and self._no_model_progress:
+            runs = yield from self._newest_in_list(name, None, since)
+        elif name is not None:
+            try:
+                runs = yield from self._runs_of_model(name, since, None if since is None else PAGE)
+            except (NotFoundError, InvalidRequestError) as e:
+                if e.status not in _MOVES_ON:
+                    raise
+                runs = yield from self._newest_in_list(name, None, since)
         else:
             runs = yield from self._all_runs(since)
         known = {key: context[key] for key in ("model_id",) if key in context}
@@ -427,23 +457,22 @@ class EggplantPlatform(EggplantCalls, Platform):
             runs, _ = yield from self._newest_of_model(name, None)
         return runs[:most]
 
-    def _newest_in_list(self, name: str, most: int | None) -> Steps[list[Run]]:
+    def _newest_in_list(self, name: str, most: int | None, since: datetime | None = None) -> Steps[list[Run]]:
         """As :meth:`_newest_in_progress`, from GET /ai/runs, which lists the runs of all models."""
 
         def of_model(rows: list[Fields]) -> list[Fields]:
             return [row for row in rows if row.get("modelname") == name]
 
-        rows = yield from self._runs_backwards(lambda rows: most is not None and len(of_model(rows)) >= most)
+        def enough(rows: list[Fields]) -> bool:
+            return (most is not None and len(of_model(rows)) >= most) or _begun_before(rows[0], since)
+
+        rows = yield from self._runs_backwards(enough)
         found = [run_of(row, execution_id_of(row) or row.text("id"), {}) for row in of_model(rows)]
         found.sort(key=lambda run: newest_first(run.started_at), reverse=True)
         return [self._linked(run) for run in found[:most]]
 
     def _all_runs(self, since: datetime | None) -> Steps[list[Run]]:
-        def old_enough(rows: list[Fields]) -> bool:
-            began = rows[0].moment("starttime")
-            return since is not None and began is not None and began < since
-
-        rows = yield from self._runs_backwards(old_enough)
+        rows = yield from self._runs_backwards(lambda rows: _begun_before(rows[0], since))
         return [run_of(row, execution_id_of(row) or row.text("id"), {}) for row in rows]
 
     # --- polling --------------------------------------------------------------------------------------------------
@@ -466,6 +495,8 @@ class EggplantPlatform(EggplantCalls, Platform):
             return (yield from self._configuration_run(run_id, context))
         if context.get("kind") == Kind.MODEL.value:
             return (yield from self._runs_together(context))
+        if (number := context.get("run_number")) and (known := (yield from self._adopted_run(run_id, number, context))):
+            return known
         order = [self._pinned] if self._pinned else sorted(POLL_ENDPOINTS, key=lambda name: name != self._answers)
         if run_id.isascii() and run_id.isdecimal():
             details = yield from self._numbered_run(run_id, context)
@@ -543,8 +574,50 @@ class EggplantPlatform(EggplantCalls, Platform):
         return (yield from ask(self._one(f"get execution {run_id}", "/ai/executions", run_id, context)))
 
     def _look_in_runs(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
-        found = yield from self._runs_with(run_id)
-        return run_of(found[-1], run_id, context) if found else None
+        after = optional_integer("after_number", context.get("after_number"))
+
+        def seen_enough(rows: list[Fields]) -> bool:
+            if any(is_run(row, run_id) for row in rows):
+                return True
+            return len(rows) >= _POLLED_RUNS and (after is None or _numbered_up_to(rows, after))
+
+        rows = yield from self._runs_backwards(seen_enough)
+        found = [row for row in rows if is_run(row, run_id)]
+        if found:
+            return run_of(found[-1], run_id, context)
+        return None if after is None else self._adopted_row(rows, run_id, after, context)
+
+    def _adopted_row(self, rows: list[Fields], run_id: str, after: int, context: Mapping[str, str]) -> Run | None:
+        """The run of a start in a list whose items don't show which execution they are: the only item that came after
+        the start and is like it. From then on it is polled by its number.
+
+        :raises InvalidReplyError: when there are several; which of them it is can't be told.
+        """
+        candidates = {
+            number: row
+            for row in rows
+            if (number := number_of(row)) is not None
+            and number > after
+            and execution_id_of(row) is None
+            and _is_like(row, context)
+        }
+        if len(candidates) > 1:
+            numbers = ", ".join(str(number) for number in sorted(candidates)[:10])
+            raise InvalidReplyError(
+                f"the list of runs does not show which run execution {run_id} is, and {len(candidates)} runs could be"
+                f" it: {numbers}"
+            )
+        for number, row in candidates.items():
+            return run_of(row, run_id, {**context, "run_number": str(number)})
+        return None
+
+    def _adopted_run(self, run_id: str, number: str, context: Mapping[str, str]) -> Steps[Run | None]:
+        """The run of a start that is known by its number in GET /ai/runs."""
+        run = yield from self._numbered_run(number, context)
+        if run is None:
+            rows = yield from self._runs_with(number)
+            run = run_of(rows[-1], number, context) if rows else None
+        return None if run is None else self._linked(replace(run, run_id=run_id))
 
     def _runs_with(self, run_id: str) -> Steps[list[Fields]]:
         """The items of GET /ai/runs that are a run, where they say so; among the newest only."""
@@ -763,6 +836,45 @@ class EggplantPlatform(EggplantCalls, Platform):
         return self._run_url_template.format(
             base_url=self._base_url, run_id=quote(run_id, safe=""), model_id=quote(model_id, safe="")
         )
+
+
+def _type_of_start(body: Mapping[str, Any]) -> str:
+    """What a start runs, as :func:`.eggplant_replies.type_of` has it; empty where it can't be told."""
+    if "script" in body:
+        return "script"
+    if "rerun_id" in body:
+        return ""
+    return "testcase" if "test_case_id" in body else "model"
+
+
+def _begun_before(row: Fields, since: datetime | None) -> bool:
+    began = None if since is None else row.moment("starttime")
+    return since is not None and began is not None and began < since
+
+
+def _numbered_up_to(rows: list[Fields], number: int) -> bool:
+    """Whether rows in the order of the list reach back to a number."""
+    shown = number_of(rows[0])
+    return shown is not None and shown <= number
+
+
+def _is_like(row: Fields, context: Mapping[str, str]) -> bool:
+    """Whether an item of GET /ai/runs can be the run of a start.
+
+    :param context: of the start: the model's name, and what was run.
+    """
+    model_name, run_type, test_case = (context.get(name, "") for name in ("model_name", "run_type", "test_case_name"))
+    shown_type = type_of(row)
+    if model_name:
+        # A word for the type that is not known is compared with nothing.
+        like = row.get("modelname") == model_name and (
+            not run_type or shown_type not in ("model", "testcase", "script") or shown_type == run_type
+        )
+    else:
+        # Without the model's name only a script run can be told from those of models.
+        like = run_type == "script" and shown_type == "script"
+    shown_case = row.get("testcase")
+    return like and (not test_case or not isinstance(shown_case, str) or shown_case == test_case)
 
 
 def _start_did_nothing(reply: Reply) -> bool:

@@ -13,6 +13,7 @@ from airflow_provider_testruns.platforms.eggplant_arguments import checked_limit
 from airflow_provider_testruns.platforms.eggplant_replies import (
     Page,
     error_text,
+    number_of,
     page_of,
     payload,
 )
@@ -29,11 +30,13 @@ MOST_ROWS = 100_000
 
 
 class EggplantCalls:
-    """Calls that no run's life depends on. It remembers how long the list of runs is, which saves a call."""
+    """Calls that no run's life depends on. It remembers how long the list of runs is, which saves a call, and the
+    highest number in it."""
 
     def __init__(self) -> None:
         self._runs_total = 0
         self._runs_page_size = PAGE
+        self._highest_number: int | None = None
 
     def list_runs(self, limit: int = PAGE) -> Steps[list[dict[str, Any]]]:
         """The newest runs of all models, newest first, as the API has them (GET /ai/runs, "Eggplant DAI Model
@@ -200,6 +203,8 @@ class EggplantCalls:
             offset = max(0, self._runs_total - max(1, size // 2))
             page = yield from ask(_runs_call(size, offset))
             self._runs_total = page.total
+            numbers = [number for number in map(number_of, page.rows) if number is not None]
+            self._highest_number = max([self._highest_number or 0, *numbers])
             got = len(page.rows)
             if got >= page.total:
                 # All there is, also from a server that gives everything whatever it is asked.

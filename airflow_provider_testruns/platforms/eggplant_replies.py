@@ -9,27 +9,33 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Kind, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Reply
+from airflow_provider_testruns.platforms.platform import settled
 from airflow_provider_testruns.platforms.reading import Fields, objects
 
 _SEPARATORS = re.compile(r"[\s_-]+")
 #: Where a run's id may stand. Other fields may hold the ids of other runs (what it is a rerun of).
 _ID_FIELDS = ("id", "execution_id", "execution_status_id", "execution_uuid", "run_uuid", "uuid")
-_STATUS_FIELDS = ("status", "teststatus", "runstatus")
+#: Where the verdict of a run stands, and where its liveness does: a test status may be set while the run continues.
+_VERDICT_FIELDS = ("status", "teststatus")
+_LIVENESS_FIELD = "runstatus"
+_STATUS_FIELDS = (*_VERDICT_FIELDS, _LIVENESS_FIELD)
 _START_FIELDS = ("starttime", "started_at")
 _END_FIELDS = ("endtime", "finished_at", "ended_at")
 #: How many different states of a model's runs are told of.
 _MOST_WORDS = 10
+#: The words for what was run: those of "Check Run Progress Method", and those that public clients saw in GET /ai/runs.
+_TYPES = {"test case": "testcase", "directed": "testcase", "exploratory": "model"}
 _REASON_FIELDS = ("error_message", "error_reason", "failure_reason", "error", "reason", "message")
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Status:
     """What a status word of DAI means.
 
     :param state: whether the run is over.
@@ -42,12 +48,14 @@ class Word:
     known: bool = True
 
 
-_QUEUED = Word(RunState.QUEUED)
-_ACTIVE = Word(RunState.RUNNING)
-_PASSED = Word(RunState.FINISHED, Verdict.PASSED)
-_FAILED = Word(RunState.FINISHED, Verdict.FAILED)
-_ERRORED = Word(RunState.FINISHED, Verdict.ERRORED)
-_CANCELLED = Word(RunState.FINISHED, Verdict.CANCELLED)
+_QUEUED = Status(RunState.QUEUED)
+_ACTIVE = Status(RunState.RUNNING)
+_PASSED = Status(RunState.FINISHED, Verdict.PASSED)
+_FAILED = Status(RunState.FINISHED, Verdict.FAILED)
+_ERRORED = Status(RunState.FINISHED, Verdict.ERRORED)
+_CANCELLED = Status(RunState.FINISHED, Verdict.CANCELLED)
+#: The run has ended, and only its results show how.
+_ENDED = Status(RunState.FINISHED)
 _WORDS = {
     "pending": _QUEUED,
     "queued": _QUEUED,
@@ -57,6 +65,13 @@ _WORDS = {
     "passed": _PASSED,
     "pass": _PASSED,
     "success": _PASSED,
+    "passed after rerun": _PASSED,
+    "passed after re run": _PASSED,
+    "completed": _ENDED,
+    "finished": _ENDED,
+    "done": _ENDED,
+    "complete": _ENDED,
+    "ended": _ENDED,
     "failed": _FAILED,
     "error": _ERRORED,
     "timed out": _ERRORED,
@@ -65,6 +80,8 @@ _WORDS = {
     "aborted": _CANCELLED,
     "stopped": _CANCELLED,
 }
+#: The words of a single test that did not have to run.
+_NOT_RUN = frozenset({"not run", "skipped", "blocked"})
 _OUTCOMES = {
     Verdict.PASSED: Outcome.PASSED,
     Verdict.FAILED: Outcome.FAILED,
@@ -73,17 +90,21 @@ _OUTCOMES = {
 }
 
 
-def word_of(raw: str, *, ended: bool) -> Word:
+def word_of(raw: str, *, ended: bool) -> Status:
     """What a status means, without regard to case, and to how its words are joined (``TIMED_OUT``).
 
     :param raw: the status as it came.
     :param ended: whether the run has an end time. *Incomplete* is a run that ended without a result when it has,
         and one that goes on when it has not.
     """
-    folded = _SEPARATORS.sub(" ", raw.strip().casefold())
+    folded = _folded(raw)
     if folded == "incomplete":
         return _ERRORED if ended else _ACTIVE
-    return _WORDS.get(folded, Word(RunState.RUNNING, known=False))
+    return _WORDS.get(folded, Status(RunState.RUNNING, known=False))
+
+
+def _folded(raw: str) -> str:
+    return _SEPARATORS.sub(" ", raw.strip().casefold())
 
 
 def list_of(value: Any, where: str) -> list[Any]:
@@ -168,6 +189,24 @@ def execution_id_of(fields: Fields) -> str | None:
     return fields.optional_text(*_ID_FIELDS[1:])
 
 
+def number_of(fields: Fields) -> int | None:
+    """The number of an item of ``/ai/runs``; ``None`` where its ``id`` is no number."""
+    found = fields.get("id")
+    if isinstance(found, str) and found.isascii() and found.isdecimal() and len(found) < 20:
+        return int(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+
+
+def type_of(fields: Fields) -> str | None:
+    """What was run, ``model``, ``testcase`` or ``script``, in whichever word a server has for it; a word that is not
+    known as it came, ``None`` where there is none."""
+    shown = fields.get("type", "runtype")
+    if not isinstance(shown, str) or not shown:
+        return None
+    folded = _folded(shown)
+    return _TYPES.get(folded, folded)
+
+
 def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind = Kind.RUN) -> Run:
     """A run, from whichever reply tells of it.
 
@@ -177,19 +216,18 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
     :param kind: what was started.
     :raises InvalidReplyError: when a field is missing or of a wrong type.
     """
-    raw = fields.text(*_STATUS_FIELDS)
     started, finished = fields.moment(*_START_FIELDS), fields.moment(*_END_FIELDS)
-    word = word_of(raw, ended=finished is not None)
+    raw, word = _status_of(fields, ended=finished is not None)
     model_name = fields.optional_text("modelname")
     model_id = fields.optional_text("model_id", "modeluuid")
-    run_type = fields.optional_text("type", "runtype")
+    run_type = type_of(fields)
     known = dict(context)
     if model_id:
         known.setdefault("model_id", model_id)
     if model_name:
         known["model_name"] = model_name
-    shown = {"model_name": model_name, "type": run_type.casefold() if run_type else None}
-    return Run(
+    shown = {"model_name": model_name, "type": run_type}
+    run = Run(
         "eggplant",
         run_id,
         word.state,
@@ -200,9 +238,44 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
         finished_at=finished,
         context=known,
         started_with={key: value for key, value in shown.items() if value},
-        message=_reason(fields) if word.ending in (Verdict.FAILED, Verdict.ERRORED) else "",
+        message=_reason(fields) if word.ending in (Verdict.FAILED, Verdict.ERRORED) or not word.known else "",
         known_state=word.known,
     )
+    return settled(run)
+
+
+def _status_of(fields: Fields, *, ended: bool) -> tuple[str, Status]:
+    """The status of a run, as it came, and what it means.
+
+    Where a server gives both, ``runstatus`` shows whether the run continues, and the other words how it ended: they
+    may be set before the end (FAILED as soon as one test has failed).
+
+    :raises InvalidReplyError: when there is no status.
+    """
+    liveness = fields.optional_text(_LIVENESS_FIELD)
+    verdict = fields.optional_text(*_VERDICT_FIELDS)
+    if liveness and verdict:
+        # As a word for liveness, "stopped" does not say that somebody stopped it.
+        status = _ENDED if _folded(liveness) == "stopped" else word_of(liveness, ended=ended)
+        if status.state is not RunState.FINISHED and (status.known or (not ended and _has(fields, *_END_FIELDS))):
+            return liveness, status
+        outcome = word_of(verdict, ended=ended or status.state is RunState.FINISHED)
+        if status.state is RunState.FINISHED and outcome.state is not RunState.FINISHED:
+            # The run has ended, and no word says how its tests did.
+            return (liveness, status) if outcome.known else (verdict, replace(outcome, state=RunState.FINISHED))
+        if status.ending is Verdict.CANCELLED or (
+            status.ending is Verdict.ERRORED and outcome.ending is Verdict.PASSED
+        ):
+            # A run that was cancelled or broke has not tested all that it should have.
+            return liveness, status
+        return verdict, outcome
+    raw = fields.text(*_STATUS_FIELDS)
+    return raw, word_of(raw, ended=ended)
+
+
+def _has(fields: Fields, *names: str) -> bool:
+    """Whether an object has one of some fields, be it null."""
+    return any(name in fields.raw for name in names)
 
 
 def together(model_name: str, runs: list[Run], context: Mapping[str, str], url: str) -> Run:
@@ -240,10 +313,18 @@ def case_of(fields: Fields) -> CaseResult | None:
 
     :raises InvalidReplyError: when a field is missing or of a wrong type.
     """
-    word = word_of(fields.text(*_STATUS_FIELDS), ended=True)
-    if word.ending is None:
+    raw = fields.text(*_STATUS_FIELDS)
+    word = word_of(raw, ended=True)
+    unknown = ""
+    if _folded(raw) in _NOT_RUN:
+        outcome = Outcome.NOT_RUN
+    elif word.ending is not None:
+        outcome = _OUTCOMES[word.ending]
+    elif word.known and word.state is not RunState.FINISHED:
         return None
-    outcome = _OUTCOMES[word.ending]
+    else:
+        outcome = Outcome.UNAVAILABLE
+        unknown = f"Status {raw!r} does not say how the test ended."
     started, finished = fields.moment(*_START_FIELDS), fields.moment(*_END_FIELDS)
     # The times say more than `duration`, whose unit no document gives.
     duration = fields.optional_number("duration")
@@ -255,7 +336,7 @@ def case_of(fields: Fields) -> CaseResult | None:
         name or fields.text("id"),
         outcome,
         duration=None if duration is None else max(0.0, duration),
-        message=_reason(fields) if outcome in (Outcome.FAILED, Outcome.UNAVAILABLE) else "",
+        message=_reason(fields) or unknown if outcome in (Outcome.FAILED, Outcome.UNAVAILABLE) else "",
         suite=model_name,
     )
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Reply
-from airflow_provider_testruns.platforms.platform import Memory, own_words
+from airflow_provider_testruns.platforms.platform import Memory, own_words, settled
 from airflow_provider_testruns.platforms.reading import Fields, objects
 
 T = TypeVar("T")
@@ -241,23 +241,22 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
     counts, failures_counted = _counts(fields)
     raw = fields.text("status")
     state, ending, known = _state(raw)
-    return Standing(
-        Run(
-            platform=PLATFORM,
-            run_id=execution_id,
-            state=state,
-            raw_state=raw,
-            ending=ending,
-            started_at=fields.moment("started_at"),
-            finished_at=fields.moment("completed_at") if state is RunState.FINISHED else None,
-            progress=_progress(counts.passed + counts.failed, counts.total),
-            url=url(run_test_id, execution_id),
-            context={"run_test_id": run_test_id} if run_test_id else {},
-            known_state=known,
-        ),
-        counts,
-        failures_counted,
+    # A rerun keeps the end time of the run before: only a final status, or one that is unknown, goes with it.
+    finished_at = fields.moment("completed_at") if state is RunState.FINISHED or not known else None
+    run = Run(
+        platform=PLATFORM,
+        run_id=execution_id,
+        state=state,
+        raw_state=raw,
+        ending=ending,
+        started_at=fields.moment("started_at"),
+        finished_at=finished_at,
+        progress=_progress(counts.passed + counts.failed, counts.total),
+        url=url(run_test_id, execution_id),
+        context={"run_test_id": run_test_id} if run_test_id else {},
+        known_state=known,
     )
+    return Standing(settled(run), counts, failures_counted)
 
 
 def _counts(fields: Fields) -> tuple[Counts, bool]:
@@ -306,7 +305,8 @@ def executions(
             continue
         cut = _cut(row)
         run = read(cut, where) if memory is None or key is None else memory.run(key, cut, partial(read, cut, where))
-        if not _began_before(run.started_at, oldest):
+        # The rows have no end times: whether a run of unknown status has ended, only its own metrics show.
+        if not _began_before(run.started_at, oldest) and (wanted is None or run.known_state):
             runs.append(run)
     last = page.last
     if not last and oldest is not None:

@@ -16,6 +16,7 @@ from typing import Any
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Reply
+from airflow_provider_testruns.platforms.platform import settled
 from airflow_provider_testruns.platforms.reading import Fields, objects
 
 #: The words of the enum ``RunStatus``, and those of the CI/CD guide on the same page; folded.
@@ -154,20 +155,22 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
     context = {"project_id": project_id} if project_id else {}
     if kind is Kind.GENERATION:
         context["kind"] = kind.value
-    return Run(
-        platform="omilia",
-        run_id=run_id,
-        state=state[0] if state else RunState.RUNNING,
-        raw_state=raw,
-        kind=kind,
-        ending=state[1] if state else None,
-        started_at=started_at,
-        finished_at=row.moment("finishedAt"),
-        progress=_progress(row),
-        url=url(run_id, project_id),
-        context=context,
-        started_with={ours: _shown(row, theirs) for ours, theirs in SHOWN[kind].items() if has(row, theirs)},
-        known_state=state is not None,
+    return settled(
+        Run(
+            platform="omilia",
+            run_id=run_id,
+            state=state[0] if state else RunState.RUNNING,
+            raw_state=raw,
+            kind=kind,
+            ending=state[1] if state else None,
+            started_at=started_at,
+            finished_at=row.moment("finishedAt"),
+            progress=_progress(row),
+            url=url(run_id, project_id),
+            context=context,
+            started_with={ours: _shown(row, theirs) for ours, theirs in SHOWN[kind].items() if has(row, theirs)},
+            known_state=state is not None,
+        )
     )
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
-from airflow_provider_testruns.model import Run, RunReport
+from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Call, Steps
 
 
@@ -139,6 +139,20 @@ class Platform(ABC):
     def read_log(self, run: Run) -> Steps[list[tuple[str, str]]]:
         """What a run has written to its log so far: all of it, line by line, each with the section it stands in."""
         raise NotImplementedError(f"{self.title} has no call for the log of a run.")
+
+
+def settled(run: Run) -> Run:
+    """The same run; one whose status is unknown to the provider has ended, as errored, when it has an end time.
+
+    Without an end time an unknown status is taken for that of a run that continues, until the deadline of the wait.
+
+    :param run: as a response shows it.
+    """
+    if run.known_state or run.final or run.finished_at is None:
+        return run
+    ended = f"Status {run.raw_state!r} is not known; the run has ended, and whether it passed can't be told."
+    message = f"{ended} {run.message}".strip()
+    return replace(run, state=RunState.FINISHED, ending=Verdict.ERRORED, message=message)
 
 
 def own_words(*names: str) -> Any:

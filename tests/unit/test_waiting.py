@@ -344,7 +344,16 @@ def test_an_unknown_status_is_warned_of_once_and_waited_for(seen):
     assert world.end().status is WaitStatus.FINISHED
     warnings = world.lines.of("warning")
     assert len(warnings) == 1
-    assert "'MEDITATING' is not a status that the provider knows" in warnings[0]
+    assert "Unknown status 'MEDITATING'" in warnings[0]
+
+
+def test_an_unknown_status_is_warned_of_again_when_it_changes_and_every_hour():
+    other = replace(_ODD, raw_state="LEVITATING")
+    world = World(_ODD, _ODD, other, _ODD, *[_ODD] * 800, _DONE, timeout=24 * 3600)
+    world.end()
+    warned = [line.split("'")[1] for line in world.lines.of("warning")]
+    # 800 polls, ten seconds apart, are a little more than two hours.
+    assert warned == ["MEDITATING", "LEVITATING", "MEDITATING", "MEDITATING", "MEDITATING"]
 
 
 def test_an_unknown_status_does_not_outlast_the_deadline():

@@ -166,7 +166,7 @@ def test_one_of_model_rerun_and_script_is_enough(arguments: dict[str, Any]) -> N
     wire.ask(prepared(wire, **arguments).call)
     sent = {key: value for key, value in arguments.items() if key != "model_name"}
     assert wire.body() == {"execution_type": "executing", **sent}
-    assert len(wire.requests) == 1
+    assert wire.asked == ["GET /ai/runs?limit=100&offset=0", START]
 
 
 @pytest.mark.parametrize("arguments", [{}, {"test_case_id": 1}, {"agent": {"agent_id": "1"}, "model_name": "x"}])
@@ -325,7 +325,7 @@ def test_the_list_of_models_may_be_bare_paged_and_in_another_case_and_is_asked_f
     dai = platform()
     assert wire.run(dai.prepare_start(model_id="UUID-2")).started_with == {"model_name": "m2", "type": "model"}
     assert wire.run(dai.prepare_start(model_id="uuid-0")).started_with["model_name"] == "m0"
-    assert len(wire.requests) == 2
+    assert len([request for request in wire.asked if "models" in request]) == 2
     assert prepared(Wire({"GET /ai/models": models}), model_id="uuid-1").context["model_name"] == "m1"
 
 
@@ -333,7 +333,7 @@ def test_the_name_of_the_model_can_be_given() -> None:
     wire = Wire()
     start = prepared(wire, model_id=MODEL, model_name="BBCSport")
     assert (start.context["model_name"], start.cannot_list) == ("BBCSport", None)
-    assert wire.requests == []
+    assert not any("models" in request for request in wire.asked)
 
 
 def test_script_runs_and_test_configurations_cannot_be_listed() -> None:
@@ -347,7 +347,7 @@ def test_the_newest_run_is_one_cheap_call() -> None:
     newest = wire.run(platform().newest_run(start))
     assert newest is not None
     assert newest.run_id == RUN
-    assert form_of(wire.requests[0]) == {"modelName": "BBCSport", "limit": "1"}
+    assert form_of(wire.requests[-1]) == {"modelName": "BBCSport", "limit": "1"}
     assert wire.run(platform().newest_run(Start("x", start.call))) is None
     assert Wire({PROGRESS: []}).run(platform().newest_run(start)) is None
 
@@ -469,9 +469,9 @@ def test_status_words(raw: str, ended: int, state: RunState, ending: Verdict | N
     assert (run.state, run.ending, run.known_state, run.raw_state) == (state, ending, True, raw)
 
 
-@pytest.mark.parametrize("raw", ["Completed", "paused", "?", "Pässed"])
+@pytest.mark.parametrize("raw", ["paused", "?", "Pässed"])
 def test_any_other_word_is_active_and_not_known(raw: str) -> None:
-    run = Wire({PROGRESS: row(status=raw, endtime=at(5))}).run(platform().get_run(RUN))
+    run = Wire({PROGRESS: row(status=raw, endtime=None)}).run(platform().get_run(RUN))
     assert (run.state, run.ending, run.known_state) == (RunState.RUNNING, None, False)
 
 
@@ -774,7 +774,7 @@ def test_runs_of_a_model_are_over_when_each_of_them_is() -> None:
 
 
 def test_a_word_that_is_not_known_keeps_the_runs_of_a_model_going() -> None:
-    rows = [row("r-2", "Paused", endtime=at(5)), row("r-1", "Passed", endtime=at(5))]
+    rows = [row("r-2", "Paused"), row("r-1", "Passed", endtime=at(5))]
     run = Wire({PROGRESS: rows}).run(platform().get_run("BBCSport", **TOGETHER))
     assert (run.final, run.known_state) == (False, False)
 

@@ -498,6 +498,22 @@ def test_an_unknown_status_word():
     assert (run.state, run.ending, run.raw_state, run.known_state) == (RunState.RUNNING, None, "thinking", False)
 
 
+def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_the_word():
+    metrics = metrics_reply("archived", completed_at="2026-11-26T10:00:00Z")
+    run = Wire({METRICS: metrics}).run(CURRENT.get_run(EXECUTION))
+    assert (run.state, run.ending, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
+    assert "'archived'" in run.message
+
+
+def test_e2_a_run_whose_word_is_unknown_is_left_out_of_a_list_so_that_its_own_metrics_are_read():
+    def answer(request):
+        return listed([execution_row(status="archived")])
+
+    wire = Wire({executions_key(limit=6): answer, executions_key(): answer})
+    assert wire.run(CURRENT.list_group(RUN_TEST, {EXECUTION}, None)) == []
+    assert len(wire.run(CURRENT.find_runs(None, RUN_TEST))) == 1
+
+
 def test_a_run_in_full():
     answer = metrics_reply(
         "completed", None, total_calls=2, completed_calls=2, completed_at="2026-11-22T12:01:00.500000+00:00"

@@ -210,8 +210,15 @@ def test_run_status_words_in_the_guide_differ_from_the_enum(word, state, ending)
 
 @pytest.mark.parametrize("word", ["PAUSED", "COMPLETED", "SUCCESS!", "0"])
 def test_an_unknown_word_is_a_run_that_goes_on(word):
-    run = run_as(word)
+    run = run_as(word, finishedAt=None)
     assert (run.state, run.ending, run.known_state, run.raw_state) == (RunState.RUNNING, None, False, word)
+
+
+@pytest.mark.parametrize("word", ["PAUSED", "COMPLETED"])
+def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_the_word(word):
+    run = run_as(word, finishedAt="2026-11-26T10:00:00")
+    assert (run.state, run.ending, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
+    assert repr(word) in run.message
 
 
 @pytest.mark.parametrize("word", [None, "", [], {}, True])
