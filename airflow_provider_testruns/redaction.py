@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import re
 import threading
 import weakref
@@ -21,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+from urllib.parse import quote, quote_plus
 
 from airflow_provider_testruns.limits import RETIRED_CHARACTERS, RETIRED_SECRETS, SHORTEST_SECRET, SHORTEST_TOKEN
 
@@ -155,16 +157,15 @@ class ClientSecrets:
     """
 
     def __init__(self, fixed: Iterable[str] = ()) -> None:
-        self._fixed = tuple(dict.fromkeys(secret for secret in fixed if _worth_masking(secret, SHORTEST_SECRET)))
+        #: The secrets that never change, the short ones too.
+        self.fixed = tuple(dict.fromkeys(fixed))
         #: The current and the previous token of each kind.
         self._tokens: dict[str, tuple[str, ...]] = {}
         self._held: list[str] = []
         weakref.finalize(self, _registry.drop, self._held).atexit = False
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} of {len(self._fixed)} secrets and {sum(map(len, self._tokens.values()))} tokens>"
-        )
+        return f"<{type(self).__name__} of {len(self.fixed)} secrets and {sum(map(len, self._tokens.values()))} tokens>"
 
     def hold(self) -> None:
         """Mask all of them from now on. Costs nothing when they are masked already."""
@@ -172,29 +173,38 @@ class ClientSecrets:
             self._held += self._all()
             _registry.add(self._held)
 
-    def renewed(self, kind: str, token: str) -> None:
+    def renewed(self, kind: str, token: str, shortest: int = SHORTEST_TOKEN) -> None:
         """There is a new token. It and the previous one are masked; older ones only as those of a closed client are.
 
         :param kind: which of the client's tokens: "access" or "refresh".
         :param token: the token. One that is too short to be told from a word is masked only where a token is known to
             stand.
+        :param shortest: from which length on it is masked everywhere.
         """
         self.hold()
         known = self._tokens.get(kind, ())
-        if not _worth_masking(token, SHORTEST_TOKEN) or token in known[:1]:
+        if not _worth_masking(token, shortest) or token in known[:1]:
             return
         self._tokens[kind] = (token, *known[:1])
         before, self._held[:] = list(self._held), self._all()
         _registry.add(self._held)
         _registry.drop(before)
 
+    def for_airflow(self) -> list[str]:
+        """The fixed secrets in the ways to write them that Airflow's own masker needs to be given: once, as it never
+        forgets. What other code logs of the connection is masked by it."""
+        return list(dict.fromkeys(text for secret in self._worth_masking() for text in _variants(secret)))
+
     def release(self) -> None:
         """The client is closed."""
         before, self._held[:] = list(self._held), []
         _registry.drop(before)
 
+    def _worth_masking(self) -> list[str]:
+        return [secret for secret in self.fixed if _worth_masking(secret, SHORTEST_SECRET)]
+
     def _all(self) -> list[str]:
-        return [*self._fixed, *(token for tokens in self._tokens.values() for token in tokens)]
+        return [*self._worth_masking(), *(token for tokens in self._tokens.values() for token in tokens)]
 
 
 def redact(text: str, also: Iterable[str] = (), keep: int | None = None) -> str:
@@ -234,11 +244,7 @@ def redact(text: str, also: Iterable[str] = (), keep: int | None = None) -> str:
     return "".join(parts)
 
 
-def variants(secret: str) -> list[str]:
-    """The ways to write a secret that a masker of plain strings needs to be given, itself first; without Base64."""
-    import json
-    from urllib.parse import quote, quote_plus
-
+def _variants(secret: str) -> list[str]:
     found = [
         secret,
         quote(secret, safe=""),

@@ -92,8 +92,7 @@ class PlatformHook(BaseHook, Generic[P]):
         """A transport of its own, which shares nothing with :attr:`client`.
 
         :param timeout: seconds for one request, instead of the connection's.
-        :param in_signal_handler: make no call to the task's supervisor, whose lock may be held: new tokens are then
-            not masked in the logs, so nothing may log them.
+        :param in_signal_handler: make no call to the task's supervisor, whose lock may be held.
         """
         from airflow.providers.common.compat.sdk import mask_secret
 
@@ -101,11 +100,10 @@ class PlatformHook(BaseHook, Generic[P]):
 
         settings = self.settings
         session = _session(self, settings, timeout)
-        if in_signal_handler:
-            return BlockingClient(session, verify=settings.verify)
-        for secret in session.auth.secrets():
-            mask_secret(secret)
-        return BlockingClient(session, verify=settings.verify, mask=mask_secret)
+        if not in_signal_handler:
+            for secret in session.auth.known.for_airflow():
+                mask_secret(secret)
+        return BlockingClient(session, verify=settings.verify)
 
     @classmethod
     async def open_async(cls, conn_id: str) -> tuple[P, AsyncClient]:
@@ -124,9 +122,9 @@ class PlatformHook(BaseHook, Generic[P]):
         settings = await asyncio.to_thread(Settings.read, conn, extra, default_host=cls.default_host)
         session = _session(cls, settings)
         mask = _async_mask()
-        for secret in session.auth.secrets():
+        for secret in session.auth.known.for_airflow():
             await mask(secret)
-        return cls.make_platform(settings), transport.AsyncClient(session, verify=settings.verify, mask=mask)
+        return cls.make_platform(settings), transport.AsyncClient(session, verify=settings.verify)
 
     def get_conn(self) -> BlockingClient:
         """The transport, under the name that Airflow's hooks have for it."""

@@ -20,6 +20,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.files import as_zip, require_zip, save
+from airflow_provider_testruns.limits import SHORTEST_SECRET
 from airflow_provider_testruns.model import Kind, Run
 from airflow_provider_testruns.platforms.call import Call, Reply, ask
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
@@ -512,6 +513,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
             from airflow.providers.common.compat.sdk import mask_secret
 
             mask_secret(secret)
+            self.client.session.auth.known.renewed("git", secret, shortest=SHORTEST_SECRET)
 
 
 def _token_url(settings: Settings) -> str:

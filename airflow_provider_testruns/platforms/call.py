@@ -32,8 +32,8 @@ class Reply:
     """
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     cut: bool = False
     nodes: int = limits.POLL_NODES
 
@@ -109,14 +109,14 @@ class Call(Generic[T]):
     path: str
     read: Callable[[Reply], T]
     query: Mapping[str, str | int | None] = field(default_factory=dict)
-    json: Any = None
-    form: Mapping[str, str] | None = None
+    json: Any = field(default=None, repr=False)
+    form: Mapping[str, str] | None = field(default=None, repr=False)
     upload: Upload | None = None
     save_to: Path | None = None
     repeatable: bool = True
     did_nothing: Callable[[Reply], bool] = lambda reply: 400 <= reply.status < 500 and reply.status != 408
     error_text: Callable[[Any], str] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     lasting: frozenset[int] = frozenset()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     not_after: float | None = None

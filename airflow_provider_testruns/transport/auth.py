@@ -11,7 +11,8 @@ from typing import Protocol
 from urllib.parse import urlencode
 
 from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, InvalidReplyError
-from airflow_provider_testruns.transport.effects import Flow, Mask, Request
+from airflow_provider_testruns.redaction import ClientSecrets
+from airflow_provider_testruns.transport.effects import Flow, Request
 
 #: How long a token goes unrenewed after a renewal that did not help, first and at most, in seconds.
 _BACK_OFF = (1.0, 30.0)
@@ -19,6 +20,8 @@ _BACK_OFF = (1.0, 30.0)
 _BACK_OFF_FAILED = 5.0
 #: How long a new token is used at least, in seconds, however short the endpoint says that it lasts.
 _AT_LEAST = 1.0
+#: The fields of a grant that nobody may see.
+_SECRET_FIELDS = ("client_secret", "password")
 
 
 class Auth(Protocol):
@@ -49,6 +52,10 @@ class Auth(Protocol):
     def secrets(self) -> Iterator[str]:
         """All that must not be seen."""
 
+    @property
+    def known(self) -> ClientSecrets:
+        """The same, as redaction knows it; the client holds and releases it."""
+
 
 @dataclass
 class FixedHeaders:
@@ -60,6 +67,10 @@ class FixedHeaders:
 
     values: Mapping[str, str] = field(repr=False)
     secret: tuple[str, ...] = field(repr=False)
+    known: ClientSecrets = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.known = ClientSecrets(self.secret)
 
     def headers(self) -> Mapping[str, str]:
         return self.values
@@ -108,6 +119,10 @@ class OAuthToken:
     _renewed_at: float = field(default=float("-inf"), init=False)
     _in_vain: int = field(default=0, init=False)
     _failure: ApiError | None = field(default=None, init=False, repr=False)
+    known: ClientSecrets = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.known = ClientSecrets(value for name, value in self.grant.items() if name in _SECRET_FIELDS)
 
     def headers(self) -> Mapping[str, str] | None:
         if self._token is None or self.clock() >= self._stale_at:
@@ -172,19 +187,21 @@ class OAuthToken:
         self._renewed_at = asked_at
         self._in_vain += 1
         body = yield from check(request, self.fields)
+        token = ""
         try:
             reply = json.loads(body)
-            token = reply["access_token"]
-            if not isinstance(token, str) or not token or not token.isprintable() or not token.isascii():
-                raise TypeError("access_token is not a text")
+            token = _usable(reply["access_token"])
             lasts = _seconds(reply.get("expires_in"), 60.0)
             refresh_lasts = _seconds(reply.get("refresh_expires_in"), 0.0)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            token = ""
+        if not token:
+            # Not from within: what was raised there quotes the body, and Airflow logs the whole chain.
             raise InvalidReplyError(
                 f"The token endpoint {self.token_url} answered without a usable access_token. Check auth_url and"
                 " realm of the connection."
-            ) from e
-        yield Mask(token)
+            )
+        self.known.renewed("access", token)
         # A token is renewed while it is still good, so that no request has to find out; a short one is used longer.
         # A new one is used in any case, even where the endpoint took longer to answer than it is said to last.
         self._stale_at = max(asked_at + lasts - min(30.0, lasts / 4), self.clock() + _AT_LEAST)
@@ -192,15 +209,22 @@ class OAuthToken:
         self._number += 1
         refresh = reply.get("refresh_token")
         if self.can_refresh and isinstance(refresh, str) and refresh:
-            yield Mask(refresh)
+            self.known.renewed("refresh", refresh)
             self._refresh = refresh
             self._refresh_until = asked_at + refresh_lasts - 5.0
 
     def secrets(self) -> Iterator[str]:
         for name, value in self.grant.items():
-            if name in ("client_secret", "password"):
+            if name in _SECRET_FIELDS:
                 yield value
         yield from (value for value in (self._token, self._refresh) if value)
+
+
+def _usable(token: object) -> str:
+    """The token, if a header can hold it (RFC 6750: no blanks)."""
+    if not isinstance(token, str) or not token.isprintable() or not token.isascii() or " " in token:
+        raise TypeError("access_token is not a token")
+    return token
 
 
 def _seconds(value: object, default: float) -> float:

@@ -33,10 +33,10 @@ from urllib3.exceptions import ProxyError as Urllib3ProxyError
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, Upload
+from airflow_provider_testruns.redaction import ClientSecrets, redact
 from airflow_provider_testruns.transport.effects import (
     MAX_REPLY,
     Flow,
-    Mask,
     Renew,
     ReplyTooLargeError,
     Request,
@@ -44,6 +44,7 @@ from airflow_provider_testruns.transport.effects import (
 )
 from airflow_provider_testruns.transport.policy import Session
 from airflow_provider_testruns.transport.progress import Progress
+from airflow_provider_testruns.transport.proxies import proxy_secrets
 
 T = TypeVar("T")
 
@@ -73,7 +74,6 @@ class BlockingClient:
 
     :param session: the connection's way to its platform.
     :param verify: as in requests: whether certificates are checked, or the path of a CA bundle.
-    :param mask: keeps a secret out of the logs.
     :param sleep: waits for so many seconds; for tests.
     """
 
@@ -82,14 +82,13 @@ class BlockingClient:
         session: Session,
         *,
         verify: bool | str = True,
-        mask: Callable[[str], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.session = session
         self._verify = verify
-        self._mask = mask
         self._sleep = sleep
         self._http = _new_http()
+        self._proxies = ClientSecrets(proxy_secrets())
         # Re-entrant: a signal handler may run a flow of its own in the middle of a renewal.
         self._renewal = RLock()
 
@@ -105,6 +104,8 @@ class BlockingClient:
     def close(self) -> None:
         """Close the connections that are kept."""
         self._http.close()
+        self.session.auth.known.release()
+        self._proxies.release()
 
     def __enter__(self) -> BlockingClient:
         return self
@@ -132,9 +133,6 @@ class BlockingClient:
                         case Renew(_, stale):
                             with self._renewal:
                                 self._drive(self.session.renewing(stale))
-                        case Mask(secret):
-                            if self._mask is not None:
-                                self._mask(secret)
                 except Exception as e:  # whatever it is, the flow decides what it means
                     error = e
         finally:
@@ -145,12 +143,16 @@ class BlockingClient:
         moves_a_file = request.upload is not None or request.save_to is not None
         exchange = _Exchange(None if moves_a_file else time.monotonic() + request.timeout)
         before = _EXCHANGE.set(exchange)
+        self._proxies.hold()
         headers = dict(request.headers)
         data: Any = request.body
         upload = None
         if request.upload is not None:
             data = upload = _MultipartFile(request.upload, f"Sent of {request.method} {urlsplit(request.url).path}")
             headers["Content-Type"] = upload.content_type
+        # What the library raises holds the request, with its headers, and maybe a proxy's password: it does not get
+        # into the chain of our own error, which Airflow logs as a traceback.
+        error: WireError
         try:
             with http.request(
                 request.method,
@@ -168,17 +170,22 @@ class BlockingClient:
                     response.status_code, {key.lower(): value for key, value in response.headers.items()}, body
                 )
         except requests.RequestException as e:
-            raise _wire_error(e, exchange.connecting) from e
+            error = _wire_error(e, exchange.connecting)
         except LocationValueError as e:
-            raise WireError(f"the address is not usable ({_short(str(e))})", sent=False) from e
+            error = WireError(f"the address is not usable ({_short(redact(str(e)))})", sent=False)
         except HTTPError as e:
-            raise WireError(f"the connection broke ({type(e).__name__})", sent=True) from e
+            error = WireError(f"the connection broke ({type(e).__name__})", sent=True)
         finally:
             _EXCHANGE.reset(before)
             if upload is not None:
                 upload.close()
             if request.fresh:
                 http.close()
+        try:
+            raise error
+        finally:
+            # Else the error and this frame keep each other alive.
+            del error
 
     def _receive(self, response: requests.Response, request: Request) -> bytes:
         if request.save_to is not None and 200 <= response.status_code < 300:
@@ -246,6 +253,8 @@ def _connecting(connection: HTTPConnection) -> Iterator[None]:
 
 class _Connection(HTTPConnection):
     response_class = _Response
+    #: http.client can be told, for the whole process, to print what it sends. Not what we send, and with what headers.
+    debuglevel = 0
 
     def connect(self) -> None:
         with _connecting(self):
@@ -254,6 +263,7 @@ class _Connection(HTTPConnection):
 
 class _TLSConnection(HTTPSConnection):
     response_class = _Response
+    debuglevel = 0
 
     def connect(self) -> None:
         with _connecting(self):
@@ -355,7 +365,7 @@ def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
 def _wire_error(error: requests.RequestException, connecting: bool) -> WireError:
     cause = error.args[0] if error.args else None
     reason = cause.reason if isinstance(cause, MaxRetryError) else cause
-    text = str(reason or error)
+    text = redact(str(reason or error))
     if isinstance(error, requests.exceptions.SSLError):
         certificate = connecting and ("CERTIFICATE_VERIFY_FAILED" in text or "match" in text)
         return WireError(f"TLS failed: {text}", sent=not connecting, certificate=certificate)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Upload
+from airflow_provider_testruns.redaction import redact
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.transport.auth import Auth
@@ -39,9 +40,9 @@ class Request:
 
     method: str
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     timeout: float
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
     upload: Upload | None = None
     save_to: Path | None = None
     fresh: bool = False
@@ -69,23 +70,16 @@ class Renew:
     stale: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """Keep ``secret`` out of the logs from now on."""
-
-    secret: str = field(repr=False)
-
-
 class WireError(Exception):
     """No complete reply.
 
-    :param message: what happened, for people.
+    :param message: what happened, for people; secrets in it are masked.
     :param sent: whether any of the request may have been read by the other side.
     :param certificate: whether the other side's certificate was not accepted.
     """
 
     def __init__(self, message: str, *, sent: bool, certificate: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(redact(message))
         self.sent = sent
         self.certificate = certificate
 
@@ -94,7 +88,7 @@ class ReplyTooLargeError(Exception):
     """The reply is longer than :data:`MAX_REPLY`."""
 
 
-Effect = Request | Renew | Mask | Sleep
+Effect = Request | Renew | Sleep
 Flow = Generator[Effect, Any, T]
 
 

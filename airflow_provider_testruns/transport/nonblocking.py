@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -15,16 +14,17 @@ import certifi
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps
+from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport.effects import (
     MAX_REPLY,
     Flow,
-    Mask,
     Renew,
     ReplyTooLargeError,
     Request,
     WireError,
 )
 from airflow_provider_testruns.transport.policy import Session, Tally
+from airflow_provider_testruns.transport.proxies import proxy_secrets
 
 T = TypeVar("T")
 
@@ -37,7 +37,6 @@ class AsyncClient:
 
     :param session: the connection's way to its platform.
     :param verify: as in requests: whether certificates are checked, or the path of a CA bundle.
-    :param mask: keeps a secret out of the logs.
     """
 
     def __init__(
@@ -45,14 +44,13 @@ class AsyncClient:
         session: Session,
         *,
         verify: bool | str = True,
-        mask: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.session = session
         self._verify = verify
-        self._mask = mask
         self._http: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
         self._proxies: dict[tuple[str, str], str | None] = {}
+        self._proxy_secrets = ClientSecrets(proxy_secrets())
         self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self._opening = asyncio.Lock()
         self._renewal = asyncio.Lock()
@@ -72,6 +70,8 @@ class AsyncClient:
         http, self._http = self._http, None
         if http is not None:
             await http.close()
+        self.session.auth.known.release()
+        self._proxy_secrets.release()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -98,8 +98,6 @@ class AsyncClient:
                     elif isinstance(effect, Renew):
                         async with self._renewal:
                             await self._drive(self.session.renewing(effect.stale))
-                    elif isinstance(effect, Mask) and self._mask is not None:
-                        await self._mask(effect.secret)
                 except Exception as e:  # whatever it is, the flow decides what it means
                     error = e
         finally:
@@ -108,6 +106,9 @@ class AsyncClient:
     async def _send(self, request: Request) -> Reply:
         if request.upload is not None or request.save_to is not None:
             raise NotImplementedError("Files are moved by workers, not by the triggerer.")
+        # What the library raises holds the request, with its headers, and maybe a proxy's password: it does not get
+        # into the chain of our own error, which Airflow logs as a traceback.
+        error: WireError
         # Waiting for one of the few connections must not count, so the time is not left to aiohttp.
         async with self._connections:
             http = self._http or await self._open()
@@ -119,17 +120,22 @@ class AsyncClient:
                     async with self._new_http() as own:
                         return await self._exchange(own, request, proxy)
             except aiohttp.ClientConnectorCertificateError as e:
-                raise WireError(f"TLS failed: {e.certificate_error}", sent=False, certificate=True) from e
+                error = WireError(f"TLS failed: {e.certificate_error}", sent=False, certificate=True)
             except aiohttp.ClientConnectorError as e:
-                raise WireError(f"no connection ({_reason(e.os_error)})", sent=False) from e
-            except aiohttp.ConnectionTimeoutError as e:
-                raise WireError("no connection within the time allowed", sent=False) from e
-            except TimeoutError as e:
-                raise WireError("no complete reply within the time allowed", sent=True) from e
+                error = WireError(f"no connection ({_reason(e.os_error)})", sent=False)
+            except aiohttp.ConnectionTimeoutError:
+                error = WireError("no connection within the time allowed", sent=False)
+            except TimeoutError:
+                error = WireError("no complete reply within the time allowed", sent=True)
             except (aiohttp.InvalidURL, UnicodeError) as e:
-                raise WireError(f"the address is not usable ({e})", sent=False) from e
+                error = WireError(f"the address is not usable ({e})", sent=False)
             except (aiohttp.ClientError, OSError) as e:
-                raise WireError(f"the connection was lost ({str(e) or type(e).__name__})", sent=True) from e
+                error = WireError(f"the connection was lost ({str(e) or type(e).__name__})", sent=True)
+        try:
+            raise error
+        finally:
+            # Else the error and this frame keep each other alive.
+            del error
 
     async def _exchange(self, http: aiohttp.ClientSession, request: Request, proxy: str | None) -> Reply:
         connect = min(10.0, request.timeout * 0.9)
@@ -169,6 +175,7 @@ class AsyncClient:
                     # Reading a CA bundle takes tens of milliseconds: not in the event loop.
                     self._context = await asyncio.to_thread(_ssl_context, self._verify)
                 self._http = self._new_http()
+                self._proxy_secrets.hold()
             return self._http
 
     def _new_http(self) -> aiohttp.ClientSession:

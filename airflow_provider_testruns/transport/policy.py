@@ -28,6 +28,7 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps
+from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.auth import Auth
 from airflow_provider_testruns.transport.effects import (
     MAX_REPLY,
@@ -46,6 +47,8 @@ MAX_RETRY_AFTER = 300.0
 _MAX_ANSWER = 500
 #: How much of an answer that is not JSON is looked at, in bytes: taking the tags out of more takes its time.
 _MAX_READ = 4_000
+#: The shortest token that is masked in the errors of its own connection.
+_SHORT_TOKEN = 8
 #: From which length on a reply is read without collecting garbage meanwhile, in bytes.
 _LONG = 20_000
 _TAGS = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -113,6 +116,7 @@ class Session:
         :param until: no request may last much beyond this time (seconds of ``clock``).
         :param tally: counts what it costs.
         """
+        self.auth.known.hold()
         value: Any = None
         error: ApiError | None = None
         try:
@@ -331,7 +335,8 @@ class Session:
         try:
             body = reply.json()
         except InvalidReplyError:
-            decoded = reply.body[:_MAX_READ].decode(errors="replace")
+            # Masked before it is cut: half a secret can't be found any more.
+            decoded = self.mask(reply.body.decode(errors="replace"), secrets, keep=_MAX_READ)
             text = _TAGS.sub(" ", decoded) if "<" in decoded else decoded
         else:
             text = error_text(body) if error_text else ""
@@ -346,12 +351,11 @@ class Session:
             return "an empty reply."
         return text if text.endswith((".", "!", "?")) else text + "."
 
-    def mask(self, text: str, more: tuple[str, ...] = ()) -> str:
-        """``text`` without this connection's secrets, and without ``more``."""
-        for secret in sorted((*self.auth.secrets(), *more), key=len, reverse=True):
-            if len(secret) >= 4:
-                text = text.replace(secret, "***")
-        return text
+    def mask(self, text: str, more: tuple[str, ...] = (), keep: int | None = None) -> str:
+        """``text`` without any secrets, and without ``more``. Of this connection's own, the shorter ones are masked,
+        too: what it says here are its own words, not everybody's log."""
+        own = (secret for secret in self.auth.secrets() if len(secret) >= _SHORT_TOKEN)
+        return redact(text, (*own, *self.auth.known.fixed, *more), keep)
 
     def _unreadable(self, call: Call[Any], request: Request, why: str, status: int | None = None) -> ApiError:
         return InvalidReplyError(

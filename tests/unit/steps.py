@@ -15,7 +15,7 @@ from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, N
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, ask
 from airflow_provider_testruns.platforms.platform import Platform, Start
-from airflow_provider_testruns.transport.effects import Mask, Renew, Request
+from airflow_provider_testruns.transport.effects import Renew, Request
 
 #: When all tests begin; seconds since 1970, a whole second.
 BEGIN = 1_800_000_000.0
@@ -295,7 +295,6 @@ class Script:
 
     answers: Iterable[Reply | Exception | Callable[[Request], Reply | Exception]]
     requests: list[Request] = field(default_factory=list)
-    masked: list[str] = field(default_factory=list)
     sleeps: list[float] = field(default_factory=list)
     renewals: int = 0
 
@@ -339,8 +338,6 @@ def flow(session: Any, steps: Any, wire: Script) -> Any:
                     case Renew(_, stale):
                         wire.renewals += 1
                         flow(session, session.renewing(stale), wire)
-                    case Mask(secret):
-                        wire.masked.append(secret)
                     case other:
                         raise AssertionError(other)
             except Exception as e:

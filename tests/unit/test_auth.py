@@ -5,7 +5,6 @@ That only one renewal runs at a time is the drivers' business; what the flow doe
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from urllib.parse import parse_qs
 
@@ -20,8 +19,9 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
+from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
-from airflow_provider_testruns.transport.effects import Mask, ReplyTooLargeError, WireError
+from airflow_provider_testruns.transport.effects import ReplyTooLargeError, WireError
 from airflow_provider_testruns.transport.policy import Session
 from tests.unit.replies import reply
 from tests.unit.steps import Clock, Script, flow
@@ -72,22 +72,28 @@ def test_a_token_is_asked_for_as_the_grant_says():
     assert world.forms == [_PASSWORD]
 
 
-def test_a_new_token_is_masked_before_it_is_used():
-    world = World(_token(refresh_token="ref-1", refresh_expires_in=600), can_refresh=True)
+def test_new_tokens_are_masked():
+    world = World(
+        _token("canary-access-1-xyz", refresh_token="canary-refresh-1", refresh_expires_in=600), can_refresh=True
+    )
     world.renew()
-    assert world.wire.masked == ["tok-1", "ref-1"]
+    assert redact("canary-access-1-xyz, canary-refresh-1; canary-password") == "***, ***; ***"
 
 
-def test_masking_comes_before_the_token_can_be_seen():
-    token = OAuthToken(_URL, _SECRET, clock=Clock())
+def test_a_word_for_a_token_is_not_masked_everywhere():
+    world = World(_token("error"))
+    world.renew()
+    assert world.token.headers() == {"Authorization": "Bearer error"}
+    assert redact("an error") == "an error"
+    assert redact("Authorization: Bearer error") == "Authorization: Bearer ***"
 
-    def check(request, fields):
-        yield from ()
-        return json.dumps({"access_token": "tok-1"}).encode()
 
-    steps = token.renew(check)
-    assert next(steps) == Mask("tok-1")
-    assert token.current is None
+@pytest.mark.parametrize("token", ["", "service temporarily unavailable", "tok\n", "t\u00f6k", None, 5, ["tok"]])
+def test_what_no_header_can_hold_is_no_token(token):
+    error = World(_token(token)).failed()
+    assert type(error) is InvalidReplyError
+    assert error.__cause__ is None
+    assert error.__context__ is None
 
 
 @pytest.mark.parametrize(
@@ -385,7 +391,7 @@ def test_nothing_secret_is_in_a_repr():
     world = World(_token("canary-token", refresh_token="canary-ref", refresh_expires_in=60), can_refresh=True)
     world.renew()
     fixed = FixedHeaders({"X-Api-Key": "canary-key"}, ("canary-key",))
-    assert "canary" not in repr(world.token) + repr(fixed) + repr(Mask("canary"))
+    assert "canary" not in repr(world.token) + repr(fixed)
 
 
 def test_fixed_headers_never_change():

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, ServerError
 from airflow_provider_testruns.platforms.call import ask
+from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.auth import OAuthToken
 from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS, AsyncClient
 from tests.integration.transport.wires import (
@@ -114,7 +115,9 @@ def test_the_refresh_token_spares_the_password(drive):
     assert [form["grant_type"] for form in forms] == ["password", "refresh_token", "refresh_token", "password"]
     assert forms[1] == {"grant_type": "refresh_token", "client_id": "ocp", "refresh_token": "canary-refresh-1"}
     assert forms[2]["refresh_token"] == "canary-refresh-2"
-    assert set(client.masked) == {f"canary-{kind}-{n}" for kind in ("access", "refresh") for n in (1, 2, 3, 4)}
+    # The current ones and those before.
+    for kind in ("access", "refresh"):
+        assert redact(f"canary-{kind}-4 canary-{kind}-3") == "*** ***"
 
 
 def test_a_refused_password_names_the_fields(sandbox, drive):

@@ -33,8 +33,7 @@ class Blocking:
     def __init__(self, session: Session, verify: bool | str = True) -> None:
         from airflow_provider_testruns.transport.blocking import BlockingClient
 
-        self.masked: list[str] = []
-        self._client = BlockingClient(session, verify=verify, mask=self.masked.append)
+        self._client = BlockingClient(session, verify=verify)
 
     def run(self, steps: Steps[T], until: float | None = None) -> T:
         return self._client.run(steps, until)
@@ -52,13 +51,8 @@ class Nonblocking:
     def __init__(self, session: Session, verify: bool | str = True) -> None:
         from airflow_provider_testruns.transport.nonblocking import AsyncClient
 
-        self.masked: list[str] = []
-
-        async def mask(secret: str) -> None:
-            self.masked.append(secret)
-
         async def open_client() -> AsyncClient:
-            return AsyncClient(session, verify=verify, mask=mask)
+            return AsyncClient(session, verify=verify)
 
         self._closed = False
         self._runner = asyncio.Runner()
