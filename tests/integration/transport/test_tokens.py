@@ -93,11 +93,11 @@ def test_the_refresh_token_spares_the_password(drive):
     def tokens(seen):
         form = {name: values[0] for name, values in parse_qs(seen.body.decode()).items()}
         forms.append(form)
-        if form["grant_type"] == "refresh_token" and form["refresh_token"] != f"canary-refresh-{len(forms) - 1}":
+        if form["grant_type"] == "refresh_token" and form["refresh_token"] != f"canary-refresh-token-{len(forms) - 1}":
             return 400, b'{"error": "invalid_grant"}'
         return 200, (
-            b'{"access_token": "canary-access-%d", "expires_in": 60,'
-            b' "refresh_token": "canary-refresh-%d", "refresh_expires_in": 1800}' % (len(forms), len(forms))
+            b'{"access_token": "canary-access-token-%d", "expires_in": 60,'
+            b' "refresh_token": "canary-refresh-token-%d", "refresh_expires_in": 1800}' % (len(forms), len(forms))
         )
 
     clock = _Clock()
@@ -111,13 +111,13 @@ def test_the_refresh_token_spares_the_password(drive):
         clock.ahead += 1800  # now the refresh token is over, too
         client.ask(get())
         sent = [seen.headers["authorization"] for seen in api.seen]
-    assert sent == [f"Bearer canary-access-{number}" for number in (1, 2, 3, 4)]
+    assert sent == [f"Bearer canary-access-token-{number}" for number in (1, 2, 3, 4)]
     assert [form["grant_type"] for form in forms] == ["password", "refresh_token", "refresh_token", "password"]
-    assert forms[1] == {"grant_type": "refresh_token", "client_id": "ocp", "refresh_token": "canary-refresh-1"}
-    assert forms[2]["refresh_token"] == "canary-refresh-2"
+    assert forms[1] == {"grant_type": "refresh_token", "client_id": "ocp", "refresh_token": "canary-refresh-token-1"}
+    assert forms[2]["refresh_token"] == "canary-refresh-token-2"
     # The current ones and those before.
     for kind in ("access", "refresh"):
-        assert redact(f"canary-{kind}-4 canary-{kind}-3") == "*** ***"
+        assert redact(f"canary-{kind}-token-4 canary-{kind}-token-3") == "*** ***"
 
 
 def test_a_refused_password_names_the_fields(sandbox, drive):
