@@ -69,6 +69,13 @@ class ApiError(AirflowException):
         self.retry_after = retry_after
 
 
+class ConnectionUnavailableError(ApiError):
+    """The Airflow connection could not be read in the triggerer, or can't be used as it is: the secrets backend or the
+    database was away, it is missing, or somebody is editing it. The wait goes on until its deadline."""
+
+    transient = True
+
+
 class AuthenticationError(ApiError):
     """The credentials of the connection were not accepted (HTTP 401, or the token endpoint refused them)."""
 

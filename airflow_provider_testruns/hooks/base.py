@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +32,8 @@ P = TypeVar("P", bound=Platform)
 
 #: How long a hook's method goes on trying a call that failed in passing and can be repeated; seconds.
 PATIENCE = 20.0
+#: So that nothing about a password can be learnt from the digest of a connection.
+_DIGEST_KEY = os.urandom(32)
 
 
 class PlatformHook(BaseHook, Generic[P]):
@@ -111,20 +116,17 @@ class PlatformHook(BaseHook, Generic[P]):
 
         :param conn_id: the Airflow connection.
         """
-        import asyncio
+        return await (await cls.read_async(conn_id)).open()
 
-        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+    @classmethod
+    async def read_async(cls, conn_id: str) -> StoredConnection[P]:
+        """The connection, read in the triggerer's event loop and not yet checked.
 
-        # Importing aiohttp takes some 0.3 s, and a CA bundle is looked up on the disk: not in the event loop.
-        transport = await asyncio.to_thread(import_module, "airflow_provider_testruns.transport.nonblocking")
-        conn = await get_async_connection(conn_id, hook=cls)
-        extra = await get_async_extra_dejson(conn)
-        settings = await asyncio.to_thread(Settings.read, conn, extra, default_host=cls.default_host)
-        session = _session(cls, settings)
-        mask = _async_mask()
-        for secret in session.auth.known.for_airflow():
-            await mask(secret)
-        return cls.make_platform(settings), transport.AsyncClient(session, verify=settings.verify)
+        :param conn_id: the Airflow connection.
+        """
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        return StoredConnection(cls, await get_async_connection(conn_id, hook=cls))
 
     def get_conn(self) -> BlockingClient:
         """The transport, under the name that Airflow's hooks have for it."""
@@ -208,6 +210,42 @@ class PlatformHook(BaseHook, Generic[P]):
             return False, str(e)
         except AirflowException as e:
             return False, f"Connection {self.conn_id!r} could not be read: {e}"
+
+
+class StoredConnection(Generic[P]):
+    """A connection as it is stored, in the triggerer.
+
+    :param hook: of the platform.
+    :param conn: the Airflow connection.
+    """
+
+    def __init__(self, hook: type[PlatformHook[P]], conn: Any) -> None:
+        self._hook = hook
+        self._conn = conn
+        fields = ("conn_type", "host", "schema", "login", "password", "port", "extra")
+        stored = json.dumps([getattr(conn, name, None) for name in fields], default=str).encode()
+        #: Differs when any of the settings does. Of no use outside this process.
+        self.digest = hashlib.blake2b(stored, digest_size=16, key=_DIGEST_KEY).hexdigest()
+
+    async def open(self) -> tuple[P, AsyncClient]:
+        """The platform and a transport of these settings. The caller closes the transport.
+
+        :raises ConfigurationError: naming the field that can't be right.
+        """
+        import asyncio
+
+        from airflow.providers.common.compat.connection import get_async_extra_dejson
+
+        hook = self._hook
+        # Importing aiohttp takes some 0.3 s, and a CA bundle is looked up on the disk: not in the event loop.
+        transport = await asyncio.to_thread(import_module, "airflow_provider_testruns.transport.nonblocking")
+        extra = await get_async_extra_dejson(self._conn)
+        settings = await asyncio.to_thread(Settings.read, self._conn, extra, default_host=hook.default_host)
+        session = _session(hook, settings)
+        mask = _async_mask()
+        for secret in session.auth.known.for_airflow():
+            await mask(secret)
+        return hook.make_platform(settings), transport.AsyncClient(session, verify=settings.verify)
 
 
 def _session(

@@ -19,7 +19,7 @@ from airflow_provider_testruns.exceptions import ApiError
 from airflow_provider_testruns.lifecycle.waiting import JITTER
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.lifecycle.watcher import Watcher
+    from airflow_provider_testruns.lifecycle.watcher import WatcherHandle
     from airflow_provider_testruns.model import Run
 
 #: How many lines of one run are told. Its log may be of any size; what was told is part of the trigger's event.
@@ -91,10 +91,10 @@ class RunLog:
         self._log.exception("The run's log is not followed any further; the wait for the run goes on.")
 
 
-async def follow(watcher: Watcher, run: Run, run_log: RunLog, interval: float) -> None:
+async def follow(watcher: WatcherHandle, run: Run, run_log: RunLog, interval: float) -> None:
     """Tell a run's log in the triggerer until this is cancelled. Whatever happens here, the wait itself goes on.
 
-    :param watcher: the watcher of the run's connection.
+    :param watcher: a hold of its own on the watcher of the run's connection.
     :param run: the run.
     :param run_log: what was told already; kept up to date.
     :param interval: seconds between two looks.
@@ -104,8 +104,8 @@ async def follow(watcher: Watcher, run: Run, run_log: RunLog, interval: float) -
         await asyncio.sleep(random.uniform(0, interval))
         while True:
             if run_log.due:
-                platform, client = await watcher.open()
                 try:
+                    platform, client = await watcher.open()
                     run_log.tell(await client.run(platform.read_log(run)))
                 except ApiError as e:
                     run_log.trouble(e)

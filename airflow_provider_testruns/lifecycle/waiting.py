@@ -110,6 +110,10 @@ class Wait:
     :param log: takes the lines for the task's log.
     :param clock: wall-clock seconds; for tests.
     :param seen: whether the platform has shown the run in a look.
+    :param not_before: no look before this time (seconds of ``clock``), as the platform asked for with a Retry-After.
+    :param slows_from: when the wait began (seconds of ``clock``), if the time between two looks is to double from look
+        to look; ``None`` when it stays the same.
+    :param max_interval: how long it may become, in seconds; ``None`` for any length.
     """
 
     run: Run
@@ -118,9 +122,11 @@ class Wait:
     log: logging.Logger | Any
     clock: Callable[[], float] = time.time
     seen: bool = False
+    not_before: float = 0.0
+    slows_from: float | None = None
+    max_interval: float | None = None
     _unseen_since: float | None = field(default=None, init=False)
     _trouble: type[ApiError] | None = field(default=None, init=False)
-    _retry_after: float = field(default=0.0, init=False)
     _warned: tuple[str, float] | None = field(default=None, init=False)
 
     def look(self, run: Run) -> WaitEnd | None:
@@ -130,7 +136,7 @@ class Wait:
         """
         if self._trouble is not None:
             self.log.info("The platform answers again about run %s.", run.run_id)
-        self._trouble, self._unseen_since, self._retry_after = None, None, 0.0
+        self._trouble, self._unseen_since, self.not_before = None, None, 0.0
         news = (run.raw_state, run.progress) != (self.run.raw_state, self.run.progress)
         if news or not self.seen:
             self._tell(run)
@@ -157,7 +163,7 @@ class Wait:
                 return WaitEnd(WaitStatus.ERROR, self.run, error)
         else:
             self._unseen_since = None
-        self._retry_after = error.retry_after or 0.0
+        self.not_before = now + error.retry_after if error.retry_after else 0.0
         if type(error) is not self._trouble:
             self._trouble = type(error)
             if isinstance(error, NotFoundError) and not self.seen:
@@ -166,13 +172,26 @@ class Wait:
                 self.log.warning("%s The wait goes on.", error)
         return self._timeout(error)
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks, as things stand.
+
+        One that doubles is the first interval longer each time than all that were before it: so it follows from the
+        time that has passed, and a restart does not begin anew.
+        """
+        if self.slows_from is None:
+            return self.poll_interval
+        interval = self.poll_interval + max(0.0, self.clock() - self.slows_from)
+        return interval if self.max_interval is None else max(self.poll_interval, min(interval, self.max_interval))
+
     def pause(self) -> float:
         """Seconds until the next look: the poll interval give or take, never beyond the deadline.
 
         After a failure it is the same, or the Retry-After if that is longer: so the end of an outage is noticed
         as soon as anything else would be.
         """
-        return max(0.0, min(max(jittered(self.poll_interval), self._retry_after), self.deadline - self.clock()))
+        now = self.clock()
+        return max(0.0, min(max(jittered(self.interval), self.not_before - now), self.deadline - now))
 
     @property
     def unsure(self) -> bool:

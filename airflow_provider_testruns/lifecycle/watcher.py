@@ -1,14 +1,18 @@
 """Many waits at once, for the price of few requests: what all waits of one triggerer and connection share.
 
-One :class:`Watcher` per event loop and connection has one transport, so one token and a few sockets. Runs that a
-platform can list together are polled with one list call as soon as more than one of them is watched, as long as that
-is not dearer than asking for each.
+One :class:`Watcher` per event loop, connection and its settings has one transport, so one token and a few sockets.
+Runs that a platform can list together are polled with one list call as soon as more than one of them is watched, as
+long as that is not dearer than asking for each.
+
+Each wait begins with reading the connection, so that one that was edited is used at once; those that are under way
+stay with the settings that they began with as long as these are accepted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,9 +21,11 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
+    ConnectionUnavailableError,
     InvalidReplyError,
     RateLimitedError,
     TransportError,
@@ -28,6 +34,7 @@ from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, jittered
 from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.call import Steps
 from airflow_provider_testruns.platforms.platform import Memory, Platform
+from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.policy import Tally
 
 T = TypeVar("T")
@@ -44,6 +51,10 @@ LAST_LOOK = 1.0
 LIST_FAILURES = 3
 #: How often, at most, a connection whose credentials are not accepted any more is read again; seconds.
 REOPEN_AFTER = 15.0
+#: How long reading a connection may take; seconds.
+READ_WITHIN = 30.0
+#: How long a connection that could not be read is left alone, at first and at most, however many wait for it; seconds.
+READ_AGAIN = (1.0, 5.0)
 _TOO_LATE = TransportError("The platform did not answer before the deadline of the wait.")
 
 
@@ -57,7 +68,18 @@ class Client(Protocol):
         """Close what is open."""
 
 
-Open = Callable[[], Awaitable[tuple[Platform, Client]]]
+class Connection(Protocol):
+    """An Airflow connection as it was read."""
+
+    @property
+    def digest(self) -> str:
+        """Differs when any of the settings does."""
+
+    async def open(self) -> tuple[Platform, Client]:
+        """The platform and a transport of these settings."""
+
+
+Read = Callable[[], Awaitable[Connection]]
 
 
 @dataclass(eq=False, slots=True)
@@ -131,50 +153,44 @@ class _Group:
     @property
     def interval(self) -> float:
         """Seconds between two looks: as the most impatient of its members asks for."""
-        return min((member.wait.poll_interval for member in self.members), default=0.0)
+        return min((member.wait.interval for member in self.members), default=0.0)
 
 
 class Watcher:
     """Waits for many runs over one connection. Belongs to one event loop.
 
-    :param open_client: reads the connection and opens its transport.
+    :param platform: of the connection.
+    :param client: the transport.
+    :param superseded: whether the connection has other settings by now; asked when the credentials are not accepted.
     """
 
-    def __init__(self, open_client: Open) -> None:
-        self._open_client = open_client
-        self._opening = asyncio.Lock()
-        self._opened: tuple[Platform, Client] | None = None
-        self._opened_at = 0.0
-        self._left_open: list[Client] = []
-        self._groups: dict[str, _Group] = {}
+    def __init__(self, platform: Platform, client: Client, superseded: Callable[[], Awaitable[bool]]) -> None:
+        self.platform = platform
+        self.client = client
+        self._superseded = superseded
         self._loop = asyncio.get_running_loop()
+        self._checked_at = self._loop.time()
+        self._groups: dict[str, _Group] = {}
         #: How many use this watcher.
         self.users = 0
+        #: Whether its credentials are not accepted any more and the connection has other settings: all waits leave.
+        self.retired = False
 
-    async def open(self) -> tuple[Platform, Client]:
-        """The platform and the transport, opened by the first who asks."""
-        if self._opened is None:
-            async with self._opening:
-                if self._opened is None:
-                    self._opened = await self._open_client()
-                    self._opened_at = self._loop.time()
-        return self._opened
-
-    async def wait(self, wait: Wait) -> WaitEnd:
+    async def wait(self, wait: Wait) -> WaitEnd | None:
         """Wait for a run.
 
         The first look comes at any time within the poll interval, by chance: runs that are taken up together, after a
-        restart, are not asked for together.
+        restart, are not asked for together. It does not come before the end of a Retry-After that another process met.
 
         :param wait: the run and the rules.
+        :return: its end; ``None`` when the wait is to go on with another watcher, as this one is retired.
         """
-        platform, _ = await self.open()
         member = _Member(wait)
-        key = platform.group_of(wait.run)
+        key = self.platform.group_of(wait.run)
         group = None if key is None else self._join(key, member)
-        gap = random.uniform(0, wait.poll_interval)
+        gap = max(random.uniform(0, wait.interval), wait.not_before - wait.clock())
         try:
-            while True:
+            while not self.retired:
                 if group is not None and group.task is not None:
                     end = await self._left_to_the_group(member)
                     if end is not None:
@@ -188,6 +204,7 @@ class Watcher:
                 gap = wait.pause()
                 if group is not None:
                     self._consider(group)
+            return None
         finally:
             if group is not None:
                 self._leave(group, member)
@@ -211,10 +228,7 @@ class Watcher:
         """Stop polling and close the transport."""
         for group in list(self._groups.values()):
             self._dissolve(group)
-        opened, self._opened = self._opened, None
-        left, self._left_open = self._left_open, []
-        for client in [*left, *([opened[1]] if opened is not None else [])]:
-            await client.close()
+        await self.client.close()
 
     def _join(self, key: str, member: _Member) -> _Group:
         group = self._groups.get(key)
@@ -222,8 +236,11 @@ class Watcher:
             group = self._groups[key] = _Group(key)
         group.members.add(member)
         self._consider(group)
+        # What the platform has asked one wait for holds for all that are polled with it.
+        group.not_before = max(group.not_before, self._loop.time() + member.wait.not_before - member.wait.clock())
+        group.due = max(group.due, self._next_look(group, 0.0))
         # Whoever joins is not to wait for longer than alone.
-        due = self._next_look(group, member.wait.poll_interval)
+        due = self._next_look(group, member.wait.interval)
         if due < group.due:
             group.due = due
             group.sooner.set()
@@ -238,7 +255,8 @@ class Watcher:
 
     def _consider(self, group: _Group) -> None:
         """Poll a group together from now on, if that may pay."""
-        if group.task is None and len(group.members) > 1 and self._loop.time() >= group.singly_until:
+        worth_it = len(group.members) > 1 and self._loop.time() >= group.singly_until
+        if group.task is None and worth_it and not self.retired:
             # In a context of nobody's: whoever comes first would get the lines of all others into its log.
             group.task = self._loop.create_task(self._poll_together(group), context=contextvars.Context())
 
@@ -253,7 +271,7 @@ class Watcher:
     async def _poll_together(self, group: _Group) -> None:
         try:
             group.due = self._next_look(group, random.uniform(0, group.interval))
-            while len(group.members) > 1:
+            while len(group.members) > 1 and not self.retired:
                 await self._until_due(group)
                 if not await self._look_together(group):
                     group.singly_until = self._loop.time() + SINGLY_FOR
@@ -286,7 +304,6 @@ class Watcher:
 
         :return: whether the next look should be one of this kind, too.
         """
-        platform, client = await self.open()
         members = [member for member in group.members if member.waits]
         if not members:
             return True
@@ -296,7 +313,8 @@ class Watcher:
         oldest = min(known) if len(known) == len(starts) else None
         tally = Tally()
         try:
-            runs = await client.run(platform.list_group(group.key, wanted, oldest, group.memory), None, tally)
+            steps = self.platform.list_group(group.key, wanted, oldest, group.memory)
+            runs = await self.client.run(steps, None, tally)
         except ApiError as e:
             return await self._list_failed(group, members, e)
         group.failures, group.not_before = 0, 0.0
@@ -323,7 +341,7 @@ class Watcher:
         group.not_before = self._loop.time() + (error.retry_after or 0.0)
         if isinstance(error, AuthenticationError):
             self._trouble(members, error)
-            await self._reopen()
+            await self._retire_if_superseded()
             return True
         if error.transient:
             self._trouble(members, error)
@@ -357,16 +375,16 @@ class Watcher:
 
     async def _ask(self, wait: Wait, group: _Group | None) -> Run | ApiError:
         """Ask for one run."""
-        platform, client = await self.open()
         tally = Tally()
         try:
             async with asyncio.timeout(max(LAST_LOOK, wait.deadline - wait.clock())):
-                run = await client.run(platform.get_run(wait.run.run_id, **wait.run.context), None, tally)
+                steps = self.platform.get_run(wait.run.run_id, **wait.run.context)
+                run = await self.client.run(steps, None, tally)
         except TimeoutError:
             return _TOO_LATE
         except ApiError as e:
             if isinstance(e, AuthenticationError):
-                await self._reopen()
+                await self._retire_if_superseded()
             return e
         if group is not None:
             group.single_cost = tally.bytes + tally.requests * REQUEST_COST
@@ -377,43 +395,188 @@ class Watcher:
             if member.waits:
                 member.trouble(error)
 
-    async def _reopen(self) -> None:
+    async def _retire_if_superseded(self) -> None:
         """The credentials are not accepted any more: somebody may have put new ones into the connection."""
-        async with self._opening:
-            if self._opened is None or self._loop.time() - self._opened_at < REOPEN_AFTER:
-                return
-            self._opened_at = self._loop.time()
+        if self.retired or self._loop.time() - self._checked_at < REOPEN_AFTER:
+            return
+        self._checked_at = self._loop.time()
+        if not await self._superseded():
+            # Nothing is gained by opening it once more with the same settings.
+            return
+        self.retired = True
+        for group in list(self._groups.values()):
+            self._dissolve(group)
+
+
+class _Shared:
+    """What the waits over one Airflow connection have in common: reading it, and a watcher for each of its settings.
+
+    Whoever asks gets the connection as it is read after that. So many who ask at the same time are served by two
+    readings: one that had begun before, and one for all the others.
+
+    :param conn_id: the Airflow connection, for messages.
+    :param read: reads it.
+    """
+
+    def __init__(self, conn_id: str, read: Read) -> None:
+        self._conn_id = conn_id
+        self._read = read
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._watchers: dict[str, Watcher] = {}
+        self._begun = 0
+        self._found: Connection | None = None
+        self._failure: ConnectionUnavailableError | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        #: How many hold it.
+        self.holders = 0
+
+    async def join(self) -> Watcher:
+        """The watcher of the connection's settings as they are now; to be given back with :meth:`leave`.
+
+        :raises ConnectionUnavailableError: when it can't be read, or not be used as it is.
+        """
+        asked = self._begun
+        async with self._lock:
+            watcher = await self._attempt(asked, self._join)
+            watcher.users += 1
+            return watcher
+
+    async def leave(self, watcher: Watcher) -> None:
+        """Give a watcher back; it is closed when nobody has it any more."""
+        watcher.users -= 1
+        if watcher.users == 0:
+            for digest, known in list(self._watchers.items()):
+                if known is watcher:
+                    del self._watchers[digest]
+            await watcher.close()
+
+    async def _join(self, connection: Connection) -> Watcher:
+        digest = connection.digest
+        watcher = self._watchers.get(digest)
+        if watcher is None:
+
+            async def superseded() -> bool:
+                return await self._differs_from(digest)
+
+            watcher = Watcher(*await connection.open(), superseded)
+            self._watchers[digest] = watcher
+        return watcher
+
+    async def _differs_from(self, digest: str) -> bool:
+        async def compare(connection: Connection) -> bool:
+            return connection.digest != digest
+
+        asked = self._begun
+        async with self._lock:
             try:
-                opened = await self._open_client()
-            except Exception:  # whatever the secrets backend raises: the old credentials are all there is
-                return
-            # Others are still waiting for replies over the old one.
-            self._left_open.append(self._opened[1])
-            self._opened = opened
+                return await self._attempt(asked, compare)
+            except ConnectionUnavailableError:
+                # The old credentials are all there is.
+                return False
+
+    async def _attempt(self, asked: int, use: Callable[[Connection], Awaitable[T]]) -> T:
+        """Read the connection, unless that was begun after ``asked`` readings, and use it."""
+        if self._failure is not None and (self._begun > asked or self._loop.time() < self._not_before):
+            raise copy.copy(self._failure)
+        try:
+            async with asyncio.timeout(READ_WITHIN):
+                if self._found is None or self._begun <= asked:
+                    self._found = None
+                    self._begun += 1
+                    self._found = await self._read()
+                result = await use(self._found)
+        except Exception as e:  # whatever the secrets backend, Airflow's channel or a wrong field raise
+            first, most = READ_AGAIN
+            self._not_before = self._loop.time() + min(most, first * 2.0 ** min(self._failures, 10))
+            self._failures += 1
+            why = str(e) or "no answer within the time allowed"
+            self._failure = ConnectionUnavailableError(
+                f"Connection {self._conn_id!r} can't be used ({type(e).__name__}: {clean(redact(why))}). Check it, and"
+                " the secrets backend and metadata database that it is read from."
+            )
+            raise copy.copy(self._failure) from e
+        self._failure, self._failures = None, 0
+        return result
 
 
-_watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], Watcher]] = WeakKeyDictionary()
+class WatcherHandle:
+    """One task's hold on the watcher of a connection: it goes over to another when the settings change. Not to be used
+    by two coroutines at the same time.
+
+    :param shared: of the connection.
+    """
+
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
+        self._watcher: Watcher | None = None
+
+    async def open(self) -> tuple[Platform, Client]:
+        """The platform and the transport, good until this is called the next time.
+
+        :raises ConnectionUnavailableError: when the connection can't be read, or not be used as it is.
+        """
+        watcher = await self._current()
+        return watcher.platform, watcher.client
+
+    async def wait(self, wait: Wait) -> WaitEnd:
+        """Wait for a run, whatever becomes of the connection meanwhile.
+
+        :param wait: the run and the rules.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(max(LAST_LOOK, wait.deadline - wait.clock())):
+                    watcher = await self._current()
+            except (ApiError, TimeoutError) as e:
+                end = wait.trouble(e if isinstance(e, ApiError) else _TOO_LATE)
+                if end is not None:
+                    return end
+                await asyncio.sleep(wait.pause())
+                continue
+            end = await watcher.wait(wait)
+            if end is not None:
+                return end
+
+    async def close(self) -> None:
+        """Give the watcher back."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await self._shared.leave(watcher)
+
+    async def _current(self) -> Watcher:
+        if self._watcher is not None and not self._watcher.retired:
+            return self._watcher
+        joined = await self._shared.join()
+        before, self._watcher = self._watcher, joined
+        if before is not None:
+            await self._shared.leave(before)
+        return joined
+
+
+_watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], _Shared]] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def shared_watcher(platform: str, conn_id: str, open_client: Open) -> AsyncIterator[Watcher]:
-    """The watcher of a connection in the running event loop; closed when the last who uses it leaves.
+async def shared_watcher(platform: str, conn_id: str, read: Read) -> AsyncIterator[WatcherHandle]:
+    """A hold on the watcher of a connection in the running event loop. The connection is read when it is first used.
 
     :param platform: the platform's name.
     :param conn_id: the Airflow connection.
-    :param open_client: reads the connection and opens its transport, when there is no watcher yet.
+    :param read: reads the connection.
     """
-    watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
+    of_loop = _watchers.setdefault(asyncio.get_running_loop(), {})
     key = (platform, conn_id)
-    watcher = watchers.get(key)
-    if watcher is None:
-        watcher = watchers[key] = Watcher(open_client)
-    watcher.users += 1
+    shared = of_loop.get(key)
+    if shared is None:
+        shared = of_loop[key] = _Shared(conn_id, read)
+    shared.holders += 1
+    handle = WatcherHandle(shared)
     try:
-        yield watcher
+        yield handle
     finally:
-        watcher.users -= 1
-        if watcher.users == 0:
-            if watchers.get(key) is watcher:
-                del watchers[key]
-            await watcher.close()
+        shared.holders -= 1
+        if shared.holders == 0 and of_loop.get(key) is shared:
+            del of_loop[key]
+        await handle.close()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -13,10 +14,20 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
+    from airflow_provider_testruns.lifecycle.run_log import RunLog
     from airflow_provider_testruns.lifecycle.waiting import Wait
+    from airflow_provider_testruns.lifecycle.watcher import WatcherHandle
+    from airflow_provider_testruns.model import Run
 
 #: How long a cancel may take when a deferred task is killed; Airflow allows 30 s for all of it.
 _KILL_WITHIN = 20.0
+#: How long after its deferral a task gets no event, unless the setting ``[testruns] event_delay`` says otherwise;
+#: seconds. Airflow fails a task ("executor finished with state success, but the task is queued") whose trigger fires,
+#: and which its scheduler puts into the queue again, before that has seen its executor's word of the end of the task's
+#: first part. Nothing that a trigger could ask for tells when it has.
+EVENT_DELAY = 5.0
+#: A deferral that is longer ago than this, by whatever clock, has been seen by all of Airflow; seconds.
+SURELY_DEFERRED = 60.0
 #: Cancels that are being carried out; the event loop keeps no hold on its tasks.
 _at_work: set[asyncio.Task[None]] = set()
 
@@ -34,6 +45,12 @@ class RunTrigger(BaseTrigger):
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task (Airflow 3.3 and later).
     :param log_told: what of the run's log is in the task's log, as :attr:`.RunLog.told` gives it; the trigger goes on
         with it. ``None`` for a run whose log is not followed.
+    :param not_before: no look before this time (seconds since 1970): the end of a Retry-After that the worker met.
+    :param slows_from: when the wait began (seconds since 1970), for one that looks less and less often: see
+        :class:`.Wait`.
+    :param max_interval: the longest time between two looks of such a wait, in seconds.
+    :param event_delay: seconds from the deferral in which no event is sent; 0 for none. See :data:`SURELY_DEFERRED`.
+    :param deferred_at: when the task was deferred; seconds since 1970.
     """
 
     def __init__(
@@ -45,6 +62,11 @@ class RunTrigger(BaseTrigger):
         poll_interval: float = 10.0,
         cancel_on_kill: bool = True,
         log_told: str | None = None,
+        not_before: float | None = None,
+        slows_from: float | None = None,
+        max_interval: float | None = None,
+        event_delay: float = 0.0,
+        deferred_at: float | None = None,
     ) -> None:
         super().__init__()
         self.platform = platform
@@ -54,10 +76,24 @@ class RunTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.cancel_on_kill = cancel_on_kill
         self.log_told = log_told
+        self.not_before = not_before
+        self.slows_from = slows_from
+        self.max_interval = max_interval
+        self.event_delay = event_delay
+        self.deferred_at = deferred_at
         self._done = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and the arguments, for the metadata database."""
+        # Only where they are needed: a triggerer of an older version does not know them.
+        further = {
+            "log_told": self.log_told,
+            "not_before": self.not_before,
+            "slows_from": self.slows_from,
+            "max_interval": self.max_interval,
+            "event_delay": self.event_delay or None,
+            "deferred_at": self.deferred_at,
+        }
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -67,31 +103,42 @@ class RunTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "poll_interval": self.poll_interval,
                 "cancel_on_kill": self.cancel_on_kill,
-                # Not for runs that don't need it: a triggerer of an older version does not know it.
-                **({} if self.log_told is None else {"log_told": self.log_told}),
+                **{name: value for name, value in further.items() if value is not None},
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the one event: how the wait ended (see :meth:`.WaitEnd.to_event`)."""
-        from airflow_provider_testruns.lifecycle.run_log import RunLog, follow
+        from airflow_provider_testruns.lifecycle.run_log import RunLog
         from airflow_provider_testruns.lifecycle.waiting import Wait
         from airflow_provider_testruns.model import Run
 
-        wait = Wait(Run.from_dict(self.test_run), self.deadline, self.poll_interval, self.log)
+        began = time.monotonic()
+        wait = Wait(
+            Run.from_dict(self.test_run),
+            self.deadline,
+            self.poll_interval,
+            self.log,
+            not_before=self.not_before or 0.0,
+            slows_from=self.slows_from,
+            max_interval=self.max_interval,
+        )
         event: dict[str, Any] = {}
         async with self._watcher() as watcher:
             if self.log_told is None:
                 end = await watcher.wait(wait)
             else:
                 run_log = RunLog(self.log, self.log_told)
-                following = asyncio.create_task(follow(watcher, wait.run, run_log, self.poll_interval))
+                following = asyncio.create_task(self._follow(wait.run, run_log))
                 try:
                     end = await watcher.wait(wait)
                 finally:
                     following.cancel()
                     await asyncio.wait([following])
                 event["log_told"] = run_log.told
+        self._done = end.run.final
+        since_deferral = None if self.deferred_at is None else time.time() - self.deferred_at
+        await asyncio.sleep(left_to_hold(self.event_delay, time.monotonic() - began, since_deferral))
         # Airflow calls on_kill also for a trigger that has not returned yet after its event.
         self._done = True
         yield TriggerEvent({**end.to_event(), **event})
@@ -118,26 +165,42 @@ class RunTrigger(BaseTrigger):
             # Airflow also calls on_kill when another triggerer has taken the trigger over: the task then goes on.
             self.log.info("The trigger was taken away and the task is %s: the run goes on.", state or "not to be asked")
             return
+        from airflow_provider_testruns.exceptions import ApiError
         from airflow_provider_testruns.lifecycle.stopping import stop
         from airflow_provider_testruns.model import Run
 
         run = Run.from_dict(self.test_run)
         async with self._watcher() as watcher:
-            platform, client = await watcher.open()
+            while True:
+                try:
+                    async with asyncio.timeout(_KILL_WITHIN / 2):
+                        platform, client = await watcher.open()
+                    break
+                except (ApiError, TimeoutError) as e:
+                    if time.time() + 1 > until:
+                        self.log.error("Run %s could not be cancelled: it may go on. %s", run.run_id, e)
+                        return
+                await asyncio.sleep(1)
             within = max(_KILL_WITHIN / 2, until - time.time())
             steps = stop(platform, run, self.log, why=f"the task was set to {state}", within=within)
             await client.run(steps, time.time() + within)
 
-    def _watcher(self) -> Any:
+    async def _follow(self, run: Run, run_log: RunLog) -> None:
+        from airflow_provider_testruns.lifecycle.run_log import follow
+
+        async with self._watcher() as watcher:
+            await follow(watcher, run, run_log, self.poll_interval)
+
+    def _watcher(self) -> AbstractAsyncContextManager[WatcherHandle]:
         from airflow_provider_testruns.hooks.registry import hook_class
         from airflow_provider_testruns.lifecycle.watcher import shared_watcher
 
-        async def open_client() -> Any:
+        async def read() -> Any:
             # Importing a hook takes some tens of milliseconds: not in the event loop.
             hook = await asyncio.to_thread(hook_class, self.platform)
-            return await hook.open_async(self.conn_id)
+            return await hook.read_async(self.conn_id)
 
-        return shared_watcher(self.platform, self.conn_id, open_client)
+        return shared_watcher(self.platform, self.conn_id, read)
 
     async def _task_state(self) -> str | None:
         """The task's state now, as :func:`task_state`."""
@@ -149,6 +212,20 @@ class RunTrigger(BaseTrigger):
         except Exception as e:  # whatever Airflow's channel raises: without an answer nothing is cancelled
             self.log.warning("The task's state can't be asked for (%s: %s).", type(e).__name__, e)
             return None
+
+
+def left_to_hold(event_delay: float, since_begin: float, since_deferral: float | None) -> float:
+    """How long an event is to be held back, so that Airflow has processed the deferral before it; seconds.
+
+    :param event_delay: how long after the deferral an event may leave at the earliest; seconds.
+    :param since_begin: how long the trigger has been running here; seconds. It began after the deferral.
+    :param since_deferral: the time since the deferral by the clocks of two machines, which may differ; ``None`` when
+        it is not known.
+    """
+    if since_deferral is not None and since_deferral > SURELY_DEFERRED:
+        # The triggerer was started anew: that must not hold up a run that has been waited for all along.
+        return 0.0
+    return max(0.0, event_delay - since_begin)
 
 
 def task_state(ti: Any) -> str | None:
@@ -193,10 +270,33 @@ def defer_until_final(
         wait.run.run_id,
         time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(wait.deadline)),
     )
+    now = time.time()
     trigger = RunTrigger(
-        platform, conn_id, wait.run.to_dict(), wait.deadline, wait.poll_interval, cancel_on_kill, log_told
+        platform,
+        conn_id,
+        wait.run.to_dict(),
+        wait.deadline,
+        wait.poll_interval,
+        cancel_on_kill,
+        log_told,
+        not_before=wait.not_before if wait.not_before > now else None,
+        slows_from=wait.slows_from,
+        max_interval=wait.max_interval,
+        event_delay=_event_delay(),
+        deferred_at=now,
     )
     # The deadline is the trigger's own: Airflow's time-out of a trigger never comes back to execute_complete, and the
     # run would go on.
     task.defer(trigger=trigger, method_name="execute_complete", timeout=None)
     raise AssertionError("defer() does not return")
+
+
+def _event_delay() -> float:
+    """The setting ``[testruns] event_delay``; its default where it can't be right."""
+    from airflow.providers.common.compat.sdk import AirflowConfigException, conf
+
+    try:
+        delay = conf.getfloat("testruns", "event_delay", fallback=EVENT_DELAY)
+    except (AirflowConfigException, ValueError):
+        return EVENT_DELAY
+    return delay if 0 <= delay <= SURELY_DEFERRED else EVENT_DELAY

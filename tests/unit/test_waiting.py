@@ -13,6 +13,7 @@ from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
     ConfigurationError,
+    ConnectionUnavailableError,
     InvalidReplyError,
     InvalidRequestError,
     NotFoundError,
@@ -43,7 +44,12 @@ _RUNNING = replace(_QUEUED, state=RunState.RUNNING, raw_state="STARTED")
 _DONE = replace(_QUEUED, state=RunState.FINISHED, raw_state="SUCCESS", ending=Verdict.PASSED)
 _ODD = replace(_RUNNING, raw_state="MEDITATING", known_state=False)
 
-_IN_PASSING = [ServerError("busy."), RateLimitedError("slow."), TransportError("lost.")]
+_IN_PASSING = [
+    ServerError("busy."),
+    RateLimitedError("slow."),
+    TransportError("lost."),
+    ConnectionUnavailableError("away."),
+]
 _WITH_GRACE = [NotFoundError("gone."), AuthenticationError("who?"), InvalidReplyError("what?")]
 _AT_ONCE = [PermissionDeniedError("no."), InvalidRequestError("bad."), ApiError("other.")]
 
@@ -453,3 +459,45 @@ def test_a_report_that_is_forbidden_is_an_error_at_once():
     with pytest.raises(PermissionDeniedError):
         drive(platform, fetch_report(platform, run, lines, patience=60.0, clock=clock))
     assert clock.past == LATENCY
+
+
+# Waits that look less and less often, and what is handed from one process to another
+
+
+def test_an_interval_that_doubles_goes_by_the_time_that_has_passed_so_that_a_restart_does_not_move_it():
+    world = World(_RUNNING, timeout=100_000.0)
+    world.wait.slows_from = BEGIN
+    found = []
+    for _ in range(8):
+        found.append(world.wait.interval)
+        world.clock.now += world.wait.interval
+    assert found == [10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0]
+    again = Wait(_RUNNING, world.wait.deadline, 10.0, world.lines, world.clock, slows_from=BEGIN)
+    assert again.interval == world.wait.interval
+
+
+def test_an_interval_that_doubles_is_bounded_and_reaches_no_deadline():
+    world = World(_RUNNING, timeout=1000.0)
+    world.wait.slows_from, world.wait.max_interval = BEGIN, 60.0
+    assert world.end().status is WaitStatus.TIMEOUT
+    assert max(world.platform.sleeps) <= 60.0 * (1 + JITTER)
+    assert world.platform.count("get") < 22
+    assert 1000.0 <= world.clock.past < 1001.0
+
+
+def test_a_longest_interval_below_the_first_one_changes_nothing():
+    world = World(_RUNNING)
+    world.wait.slows_from, world.wait.max_interval = BEGIN, 1.0
+    world.clock.now += 500.0
+    assert world.wait.interval == 10.0
+
+
+def test_a_request_to_wait_is_a_time_that_another_process_can_keep():
+    world = World(_RUNNING)
+    world.wait.trouble(RateLimitedError("slow.", retry_after=40.0))
+    assert world.wait.not_before == BEGIN + 40.0
+    again = Wait(_RUNNING, world.wait.deadline, 10.0, world.lines, world.clock, not_before=world.wait.not_before)
+    world.clock.now += 5.0
+    assert again.pause() == pytest.approx(35.0)
+    again.look(_RUNNING)
+    assert again.pause() <= 10.0 * (1 + JITTER)

@@ -25,7 +25,7 @@ from airflow_provider_testruns.hooks import base as hooks
 from airflow_provider_testruns.hooks.registry import hook_class
 from airflow_provider_testruns.lifecycle import waiting, watcher
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus
-from airflow_provider_testruns.lifecycle.watcher import Watcher, shared_watcher
+from airflow_provider_testruns.lifecycle.watcher import WatcherHandle, shared_watcher
 from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.sandbox import eggplant, futureagi, omilia
 from airflow_provider_testruns.sandbox.server import SandboxServer
@@ -77,9 +77,9 @@ def _connect(monkeypatch: pytest.MonkeyPatch, conn_id: str, connection: dict[str
     monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
 
 
-def _watching(platform: str = "omilia") -> contextlib.AbstractAsyncContextManager[Watcher]:
+def _watching(platform: str = "omilia") -> contextlib.AbstractAsyncContextManager[WatcherHandle]:
     conn_id = f"{platform}_default"
-    return shared_watcher(platform, conn_id, lambda: hook_class(platform).open_async(conn_id))
+    return shared_watcher(platform, conn_id, lambda: hook_class(platform).read_async(conn_id))
 
 
 def _wait(run_id: str, platform: str = "omilia", interval: float = _INTERVAL, seconds: float = 20.0) -> Wait:
@@ -638,6 +638,237 @@ def test_triggers_of_one_connection_share_one_watcher(sandbox):
     _run(main)
     assert control.stats()["token_requests"] == {"omilia": 1}
     assert control.count(_LIST) <= 20
+
+
+# The connection: edited, missing for a while, and what is left of it
+
+
+class _Stored:
+    """A connection of a test's own."""
+
+    def __init__(self, digest: str, opened: list[str], *, refuse: Callable[[], bool] = lambda: False) -> None:
+        self.digest, self.opened, self._refuse = digest, opened, refuse
+
+    async def open(self) -> tuple[Any, Any]:
+        self.opened.append(self.digest)
+        return _Platform(), _Client(self.digest, self.opened, self._refuse)
+
+
+class _Platform:
+    def group_of(self, run: Run) -> None:
+        return None
+
+    def get_run(self, run_id: str, **context: str) -> str:
+        return run_id
+
+
+class _Client:
+    def __init__(self, digest: str, opened: list[str], refuse: Callable[[], bool]) -> None:
+        self._digest, self._opened, self._refuse = digest, opened, refuse
+        self.closed = False
+
+    async def run(self, steps: Any, until: float | None = None, tally: Any = None) -> Run:
+        assert not self.closed
+        if self._refuse():
+            raise AuthenticationError("who?")
+        return Run("omilia", steps, RunState.RUNNING, self._digest)
+
+    async def close(self) -> None:
+        self.closed = True
+        self._opened.append(f"closed {self._digest}")
+
+
+def test_a_connection_that_was_edited_is_used_by_new_waits_at_once_and_the_old_client_closes_with_its_last_wait(
+    sandbox, monkeypatch
+):
+    """The old host goes on to be polled for the runs that were started there, and for no others."""
+    with SandboxServer(run_seconds=60) as other:
+        old_runs = sandbox.control.add_runs("omilia", _PROJECT, 3)
+        new_runs = other.control.add_runs("omilia", _PROJECT, 3)
+        for run_id in old_runs:
+            sandbox.control.hang_run(run_id)
+        for run_id in new_runs:
+            other.control.hang_run(run_id)
+
+        async def main() -> None:
+            before = [asyncio.create_task(_watch(_wait(run_id))) for run_id in old_runs]
+            await _until(lambda: sandbox.control.count(_LIST) > 1)
+            _connect(monkeypatch, "omilia_default", other.connections()["omilia_default"])
+            after = [asyncio.create_task(_watch(_wait(run_id))) for run_id in new_runs]
+            await _until(lambda: other.control.count(_LIST) > 1)
+            asked = "".join(seen.path for seen in sandbox.control.requests(_SINGLE))
+            assert not [run_id for run_id in new_runs if run_id in asked]
+            for run_id in old_runs:
+                sandbox.control.finish_run(run_id)
+            _all_finished(await asyncio.gather(*before))
+            await _until(lambda: sandbox.control.stats()["connections"]["open"] == 0)
+            assert other.control.stats()["connections"]["open"] >= 1
+            for run_id in new_runs:
+                other.control.finish_run(run_id)
+            _all_finished(await asyncio.gather(*after))
+
+        _run(main)
+        assert sandbox.control.violations() == other.control.violations() == []
+
+
+def test_many_who_come_at_once_are_served_by_two_readings_and_one_client():
+    opened: list[str] = []
+    readings = 0
+
+    async def read() -> Any:
+        nonlocal readings
+        readings += 1
+        await asyncio.sleep(0.01)
+        return _Stored("one", opened)
+
+    async def watch(number: int) -> None:
+        async with shared_watcher("omilia", "omilia_default", read) as watching:
+            await watching.open()
+            if number == 0:
+                await asyncio.sleep(0.2)
+
+    async def main() -> None:
+        await asyncio.gather(*(watch(number) for number in range(200)))
+        assert opened == ["one", "closed one"]
+        assert readings == 2
+
+    _run(main)
+
+
+def test_whoever_comes_after_an_edit_gets_no_reading_that_was_begun_before_it():
+    opened: list[str] = []
+    settings, began, go_on = "old", asyncio.Event(), asyncio.Event()
+
+    async def read() -> Any:
+        found = settings
+        began.set()
+        await go_on.wait()
+        return _Stored(found, opened)
+
+    async def main() -> None:
+        nonlocal settings
+        async with shared_watcher("o", "c", read) as early, shared_watcher("o", "c", read) as late:
+            first = asyncio.create_task(early.open())
+            await began.wait()
+            settings = "new"
+            second = asyncio.create_task(late.open())
+            await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.gather(first, second)
+            assert opened == ["old", "new"]
+        assert sorted(opened) == ["closed new", "closed old", "new", "old"]
+
+    _run(main)
+
+
+def test_credentials_that_are_refused_are_read_again_and_opened_again_only_when_they_have_changed(monkeypatch):
+    """Each opening with the same settings once kept a client with a TLS context until the last wait had gone."""
+    monkeypatch.setattr(watcher, "REOPEN_AFTER", 0.05)
+    opened: list[str] = []
+    settings, readings = "old", 0
+
+    async def read() -> Any:
+        nonlocal readings
+        readings += 1
+        found = settings
+        return _Stored(found, opened, refuse=lambda: found == "old")
+
+    async def main() -> None:
+        nonlocal settings
+
+        async def watch() -> WaitEnd:
+            async with shared_watcher("omilia", "omilia_default", read) as watching:
+                return await watching.wait(_wait("run-1", interval=0.02))
+
+        waits = [asyncio.create_task(watch()) for _ in range(3)]
+        await _until(lambda: readings > 6)
+        assert opened == ["old"]
+        settings = "new"
+        await _until(lambda: "closed old" in opened)
+        assert opened == ["old", "new", "closed old"]
+        assert not any(wait.done() for wait in waits)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        assert opened == ["old", "new", "closed old", "closed new"]
+
+    _run(main)
+
+
+def test_a_connection_that_cannot_be_read_for_a_while_fails_no_wait_and_is_not_asked_for_by_each(sandbox, caplog):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 50, duration=0.0)
+    away, readings = True, 0
+
+    async def read() -> Any:
+        nonlocal readings
+        readings += 1
+        if away:
+            raise ConnectionError("the vault is sealed")
+        return await hook_class("omilia").read_async("omilia_default")
+
+    async def watch(run_id: str) -> WaitEnd:
+        async with shared_watcher("omilia", "omilia_default", read) as watching:
+            return await watching.wait(_wait(run_id))
+
+    async def main() -> None:
+        nonlocal away
+        began = time.monotonic()
+        waits = [asyncio.create_task(watch(run_id)) for run_id in run_ids]
+        await _until(lambda: readings > 2, 60)
+        # After one second, then two: however often the 50 look.
+        assert readings <= 1 + (time.monotonic() - began) / watcher.READ_AGAIN[0]
+        assert not any(wait.done() for wait in waits)
+        away = False
+        _all_finished(await asyncio.gather(*waits))
+
+    _run(main)
+    assert "Connection 'omilia_default' can't be used (ConnectionError: the vault is sealed)" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["missing", "wrong"])
+def test_a_trigger_whose_connection_is_not_there_waits_for_it_until_its_deadline(sandbox, monkeypatch, how):
+    """One failed look-up once ended the trigger, and nobody followed the run any more."""
+    control = sandbox.control
+    good = sandbox.connections()["omilia_default"]
+    first, second = control.add_runs("omilia", _PROJECT, 2, duration=0.0)
+    control.hang_run(second)
+    if how == "missing":
+        monkeypatch.delenv("AIRFLOW_CONN_OMILIA_DEFAULT")
+    else:
+        _connect(monkeypatch, "omilia_default", {**good, "host": "not a host"})
+
+    async def main() -> None:
+        trigger, late = _triggers([first, second])
+        late.deadline = time.time() + 1.0
+        events = [asyncio.create_task(_events(late)), asyncio.create_task(_events(trigger))]
+        end = WaitEnd.from_event((await events[0])[0])
+        assert end.status is WaitStatus.TIMEOUT
+        assert "Connection 'omilia_default' can't be used" in str(end.error)
+        assert not events[1].done()
+        _connect(monkeypatch, "omilia_default", good)
+        _all_finished([WaitEnd.from_event((await events[1])[0])])
+
+    _run(main)
+
+
+def test_a_request_to_wait_that_the_worker_met_is_obeyed_by_the_trigger_and_its_group(sandbox):
+    control = sandbox.control
+    run_ids = control.add_runs("omilia", _PROJECT, 3, duration=0.0)
+
+    async def main() -> None:
+        triggers = _triggers(run_ids)
+        triggers[0].not_before = time.time() + 1.5
+        path, kwargs = triggers[0].serialize()
+        assert path.endswith("RunTrigger")
+        again = RunTrigger(**kwargs)
+        until = again.not_before
+        assert until is not None
+        found = await asyncio.gather(*(_events(trigger) for trigger in [again, *triggers[1:]]))
+        _all_finished([WaitEnd.from_event(events[0]) for events in found])
+        assert min(seen.at for seen in control.requests(_LIST)) >= until - 0.1
+
+    _run(main)
 
 
 @pytest.mark.parametrize("platform", _PLATFORMS)
