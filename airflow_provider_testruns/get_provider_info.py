@@ -184,4 +184,20 @@ def get_provider_info() -> dict[str, Any]:
                 },
             },
         ],
+        "config": {
+            "testruns": {
+                "description": "Settings of the provider for test runs.",
+                "options": {
+                    "event_delay": {
+                        "description": "How many seconds after its deferral a task is resumed at the earliest. Airflow"
+                        " fails a task that is resumed before its scheduler has processed the end of the part before"
+                        " the deferral. Longer runs lose nothing, and no worker is held meanwhile. 0 turns it off.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": "10",
+                        "default": "5",
+                    },
+                },
+            },
+        },
     }

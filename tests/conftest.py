@@ -19,6 +19,9 @@ settings.register_profile(
 )
 settings.load_profile("project")
 
+# Runs of tests take no time; the end-to-end tests have an Airflow of their own, with the default.
+os.environ.setdefault("AIRFLOW__TESTRUNS__EVENT_DELAY", "0")
+
 #: What a test that is marked ``unit`` does not do, by Python's audit events.
 _NOT_UNIT = ("socket.connect", "socket.bind", "sqlite3.connect")
 _now: dict[str, list[str]] = {}
