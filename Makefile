@@ -29,8 +29,11 @@ venv: $(STAMP) ## Set up .venv: Airflow, this package (editable) and the tools, 
 test: lint browser ## Lint, then run all tests: unit, integration and end to end
 	@$(BIN)/python -m pytest
 
-unit: $(STAMP) ## Run the unit tests only
-	@$(BIN)/python -m pytest -m unit
+unit: $(STAMP) ## Run the unit tests only, without the large cases
+	@$(BIN)/python -m pytest -m "unit and not perf"
+
+perf: $(STAMP) ## Run the large cases only
+	@$(BIN)/python -m pytest -m perf
 
 e2e: $(STAMP) browser ## Run the end-to-end tests only, against a whole running Airflow
 	@$(BIN)/python -m pytest -m e2e

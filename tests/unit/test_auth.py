@@ -241,7 +241,6 @@ def test_a_refresh_token_is_dropped_where_it_saves_nothing():
         b"",
         b"<html>login</html>",
         b"[]",
-        b'"tok"',
         b"{}",
         b'{"access_token": null}',
         b'{"access_token": ""}',
@@ -254,7 +253,6 @@ def test_a_refresh_token_is_dropped_where_it_saves_nothing():
         b'{"access_token": "t", "refresh_token": "r", "refresh_expires_in": "soon"}',
         b'{"access_token": "t", "refresh_token": "r", "refresh_expires_in": {}}',
         b'{"access_token": "t", "expires_in": 1' + b"0" * 400 + b"}",
-        b"[" * 100_000,
     ],
     ids=lambda body: body[:60].decode(errors="replace"),
 )

@@ -183,8 +183,17 @@ def test_ports_that_do_not_exist(port):
     assert _problem(host="h", port=port) == f"port must be 1 to 65535, got {port}."
 
 
-@pytest.mark.parametrize("field", ["host", "login", "password"])
-@pytest.mark.parametrize("value", ["canary\nsecret", "canary\x00secret", "canary\u200bsecret", "canary\u00a0secret"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("host", "canary\nsecret"),
+        ("login", "canary\nsecret"),
+        ("password", "canary\nsecret"),
+        ("password", "canary\x00secret"),
+        ("password", "canary\u200bsecret"),
+        ("password", "canary\u00a0secret"),
+    ],
+)
 def test_what_copying_brings_along_is_named_and_not_shown(field, value):
     assert _problem(**{field: value}) == (
         f"{field} holds a line break or another character that can't be printed, likely from copying; enter it again."

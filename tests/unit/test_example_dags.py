@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,14 @@ def test_every_param_is_typed_explained_and_valid(load, name: str) -> None:
         param.resolve()
 
 
-@pytest.mark.parametrize(("name", "key", "value"), NONSENSE)
-def test_form_refuses(load, name: str, key: str, value: Any) -> None:
-    param = load(name).params.get_param(key)
-    with pytest.raises(ParamValidationError):
-        param.resolve(value)
+@pytest.mark.parametrize("name", NAMES)
+def test_form_refuses(load, name: str) -> None:
+    params, let_through = load(name).params, []
+    for _, key, value in (each for each in NONSENSE if each[0] == name):
+        with suppress(ParamValidationError):
+            params.get_param(key).resolve(value)
+            let_through.append((key, value))
+    assert let_through == []
 
 
 def test_nonsense_is_tried_on_every_param(load) -> None:

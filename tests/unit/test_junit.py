@@ -275,7 +275,7 @@ def test_whatever_a_platform_says_the_file_is_valid_and_complete(
     assert bad or verdict is Verdict.PASSED
 
 
-#: Writes a file of 100 000 cases; says by how much that made the process larger (MB) and how long it took (s).
+#: Writes a file of 100 000 cases; says by how much that made the process larger (MB) and how long it took (s of CPU).
 _MANY = """
 import json, resource, sys, time
 from airflow_provider_testruns.model import *
@@ -295,13 +295,13 @@ json.dump([more, time.process_time() - began], sys.stdout)
 """
 
 
+@pytest.mark.perf
 def test_a_hundred_thousand_cases(tmp_path: Path) -> None:
     file = tmp_path / "many.xml"
     script = [sys.executable, "-c", _MANY, str(file)]
     megabytes, seconds = json.loads(subprocess.run(script, capture_output=True, check=True).stdout)
     print(f"100 000 cases: {megabytes:.0f} MB, {seconds:.1f} s of CPU, a file of {file.stat().st_size / 1e6:.0f} MB")
     assert megabytes < 150
-    assert seconds < 15
     root = ElementTree.parse(file).getroot()
     assert sums(root) == []
     assert (root.attrib["tests"], root.attrib["failures"], len(root)) == ("100000", "18999", 101)

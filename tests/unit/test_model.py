@@ -282,22 +282,25 @@ def test_only_generations_may_have_no_tests(kind):
 
 
 @pytest.mark.parametrize(
-    ("tally", "least", "verdict"),
+    ("ending", "tally", "least", "verdict"),
     [
-        (Counts(passed=19, failed=1), 0.95, Verdict.PASSED),
-        (Counts(passed=18, failed=1, unavailable=1), 0.95, Verdict.FAILED),
-        (Counts(passed=7, failed=3), 0.7, Verdict.PASSED),
-        (Counts(passed=1, failed=2), 1 / 3, Verdict.PASSED),
-        (Counts(passed=19, failed=1, not_run=80), 0.95, Verdict.PASSED),
-        (Counts(failed=4), 0.0, Verdict.PASSED),
-        (Counts(passed=4), 1, Verdict.PASSED),
-        (Counts(passed=399, failed=1), 1.0, Verdict.FAILED),
+        (Verdict.PASSED, Counts(passed=19, failed=1), 0.95, Verdict.PASSED),
+        (Verdict.FAILED, Counts(passed=19, failed=1), 0.95, Verdict.PASSED),
+        (None, Counts(passed=19, failed=1), 0.95, Verdict.PASSED),
+        (Verdict.PASSED, Counts(passed=18, failed=1, unavailable=1), 0.95, Verdict.FAILED),
+        (Verdict.FAILED, Counts(passed=18, failed=1, unavailable=1), 0.95, Verdict.FAILED),
+        (None, Counts(passed=18, failed=1, unavailable=1), 0.95, Verdict.FAILED),
+        (Verdict.FAILED, Counts(passed=7, failed=3), 0.7, Verdict.PASSED),
+        (Verdict.FAILED, Counts(passed=1, failed=2), 1 / 3, Verdict.PASSED),
+        (Verdict.FAILED, Counts(passed=19, failed=1, not_run=80), 0.95, Verdict.PASSED),
+        (Verdict.FAILED, Counts(failed=4), 0.0, Verdict.PASSED),
+        (Verdict.PASSED, Counts(passed=4), 1, Verdict.PASSED),
+        # What broke without a test that failed.
+        (Verdict.FAILED, Counts(passed=4), 1, Verdict.ERRORED),
+        (Verdict.FAILED, Counts(passed=399, failed=1), 1.0, Verdict.FAILED),
     ],
 )
-@pytest.mark.parametrize("ending", [Verdict.PASSED, Verdict.FAILED, None])
-def test_min_pass_rate_replaces_all_passed(tally, least, verdict, ending):
-    if ending is Verdict.FAILED and tally.failed + tally.unavailable == 0:
-        verdict = Verdict.ERRORED
+def test_min_pass_rate_replaces_all_passed(ending, tally, least, verdict):
     found = _judged(ending, tally, Gates(min_pass_rate=least))
     assert found.verdict is verdict
     assert bool(found.reasons) is (verdict is not Verdict.PASSED)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from airflow_provider_testruns.exceptions import (
@@ -186,12 +186,14 @@ def report_of(answers: dict[str, Any], status: str = "SUCCESS") -> RunReport:
         ("SUCCESS", RunState.FINISHED, Verdict.PASSED),
         ("FAILURE", RunState.FINISHED, Verdict.FAILED),
         ("REVOKED", RunState.FINISHED, Verdict.CANCELLED),
+        # In any spelling.
+        ("revoked", RunState.FINISHED, Verdict.CANCELLED),
+        (" Started ", RunState.RUNNING, None),
     ],
 )
-@pytest.mark.parametrize("spelt", [str.upper, str.lower, str.title, lambda word: f" {word} "])
-def test_words_of_the_enum(word, state, ending, spelt):
-    run = run_as(spelt(word))
-    assert (run.state, run.ending, run.raw_state, run.known_state) == (state, ending, spelt(word), True)
+def test_words_of_the_enum(word, state, ending):
+    run = run_as(word)
+    assert (run.state, run.ending, run.raw_state, run.known_state) == (state, ending, word, True)
 
 
 @pytest.mark.parametrize(
@@ -799,21 +801,24 @@ def test_an_unknown_argument_is_a_type_error():
 
 
 @pytest.mark.parametrize(
-    ("answer", "did_nothing"),
+    ("answer", "did_nothing", "kind"),
     [
-        (reply({"detail": "no"}, 400), True),
-        (reply({"detail": "no"}, 401), True),
-        (reply({"detail": "No available licenses"}, 403), True),
-        (reply({"detail": "slow down"}, 429), True),
-        (reply(None, 408), False),
-        (reply({"detail": "oops"}, 500), False),
-        (reply(None, 503), False),
-        (lost(sent=True), False),
-        (lost(sent=False), True),
-        ({"data": [{}]}, False),
+        (reply({"detail": "no"}, 400), True, "run"),
+        (reply({"detail": "no"}, 401), True, "run"),
+        (reply({"detail": "No available licenses"}, 403), True, "run"),
+        (reply({"detail": "slow down"}, 429), True, "run"),
+        (reply(None, 408), False, "run"),
+        (reply({"detail": "oops"}, 500), False, "run"),
+        (reply(None, 503), False, "run"),
+        (lost(sent=True), False, "run"),
+        (lost(sent=False), True, "run"),
+        ({"data": [{}]}, False, "run"),
+        (reply({"detail": "no"}, 400), True, "generation"),
+        (reply({"detail": "oops"}, 500), False, "generation"),
+        (lost(sent=True), False, "generation"),
+        ({"data": [{}]}, False, "generation"),
     ],
 )
-@pytest.mark.parametrize("kind", ["run", "generation"])
 def test_which_errors_prove_that_nothing_was_started(answer, did_nothing, kind):
     wire = Wire({"POST /api/runs/": answer, "POST /api/generations/": answer})
     start = wire.run(platform.prepare_start(PROJECT, kind=kind))
@@ -1163,15 +1168,14 @@ _readers = {
 }
 
 
-@pytest.mark.parametrize("name", _readers)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=_anything)
-def test_any_json_is_a_value_or_an_invalid_reply(name, body):
-    with contextlib.suppress(InvalidReplyError):
-        _readers[name].read(reply(body))
+def test_any_json_is_a_value_or_an_invalid_reply(body):
+    for name, call in _readers.items():
+        note(name)
+        with contextlib.suppress(InvalidReplyError):
+            call.read(reply(body))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=_anything, stats=_anything, cases=_anything, status=st.sampled_from(["SUCCESS", "FAILURE", "REVOKED"]))
 def test_any_json_ends_a_step_in_a_value_or_an_invalid_reply(body, stats, cases, status):
     wire = Wire(
@@ -1201,7 +1205,6 @@ def test_any_json_ends_a_step_in_a_value_or_an_invalid_reply(body, stats, cases,
         json.dumps(report.run.to_dict()).encode()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=_anything)
 def test_any_error_reply_is_a_typed_error_without_the_token(body):
     wire = Wire({GET_PROJECT: reply(body, 400)})
@@ -1209,14 +1212,23 @@ def test_any_error_reply_is_a_typed_error_without_the_token(body):
         wire.ask(platform.get_project(PROJECT))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"{", b"[" * 100_000, b'{"data":' * 5000, b"\xff\xfe", b"NaN"])
-@pytest.mark.parametrize("name", sorted(set(_readers) - {"get_golden_dialog"}))
-def test_what_is_no_json_is_an_invalid_reply(name, content):
+def test_what_is_no_json_is_an_invalid_reply_to_each_call():
+    """What counts as none: ``test_reading.py``."""
+    taken = []
+    for name in set(_readers) - {"get_golden_dialog"}:
+        with contextlib.suppress(InvalidReplyError):
+            _readers[name].read(reply(b"<html>"))
+            taken.append(name)
+    assert taken == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"NaN"])
+def test_no_object_is_no_run(content):
     with pytest.raises(InvalidReplyError):
-        _readers[name].read(Reply(200, {"content-type": "text/html"}, content))
+        platform.get_run_call(RUN).read(Reply(200, {}, content))
 
 
-@pytest.mark.parametrize("depth", [20, 60, 400, 900])
+@pytest.mark.parametrize("depth", [20, 900])
 def test_deep_nesting(depth):
     content = b'{"data":[' + b'{"content":[' * depth + b'{"text":"x"}' + b"]}" * depth + b"]}"
     for call in _readers.values():

@@ -1,0 +1,122 @@
+"""Do the tests find faults? ``python -m tests.mutation`` makes some, one at a time, and counts those that no test sees.
+
+A sample of changes of the code that decides (``mutants.py``), the same for the same seed and code; for each the tests
+that run the changed line. It can be stopped and goes on where it was. To compare two suites, give each a checkout with
+the same package and another ``--results``; then ``--compare`` one with the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from .mutants import Mutant, sample
+from .suite import Suite, record, settle_chance
+from .trial import only_path, prepare, try_tests
+
+_FOUND = ("killed", "stuck", "broken")
+
+
+def main() -> int:
+    """Make mutants and try them; the exit status says whether, compared, all that were found are found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="which mutants")
+    parser.add_argument("--count", type=int, default=400, help="how many")
+    parser.add_argument("--checkout", type=Path, default=Path.cwd(), help="whose code and tests")
+    parser.add_argument("--tests", nargs="+", default=["tests/unit", "tests/integration"], help="of the checkout")
+    parser.add_argument("--results", type=Path, default=Path(".mutants/results.jsonl"), help="added to, as it goes")
+    parser.add_argument("--again", metavar="OUTCOME", help="try those once more that ended so, 'survived' for one")
+    parser.add_argument("--minutes", type=float, default=120, help="stop after this time")
+    parser.add_argument("--compare", type=Path, metavar="RESULTS", help="results of another suite, from before")
+    parser.add_argument("--show", action="store_true", help="print the mutants that no test found")
+    arguments = parser.parse_args()
+    checkout, results = arguments.checkout.resolve(), arguments.results.resolve()
+    results.parent.mkdir(parents=True, exist_ok=True)
+    settle_chance()
+    os.environ.setdefault("AIRFLOW_HOME", str(results.parent / "airflow"))
+
+    mutants = sample(checkout, arguments.seed, arguments.count)
+    known = _read(results)
+    todo = [each for each in mutants if each.name not in known or known[each.name]["outcome"] == arguments.again]
+    if todo:
+        with only_path(checkout):
+            _try(checkout, arguments.tests, todo, results, arguments.minutes * 60)
+    known = _read(results)
+    _tell(mutants, known, checkout, arguments.show)
+    return _compare(mutants, _read(arguments.compare), known) if arguments.compare else 0
+
+
+def _try(checkout: Path, folders: list[str], mutants: list[Mutant], results: Path, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    recorded = results.with_suffix(".tests.json")
+    if not recorded.exists():
+        print("Recording which test runs which lines", flush=True)
+        process = multiprocessing.get_context("fork").Process(target=_record, args=(checkout, folders, recorded))
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(process.exitcode)
+    suite = Suite(recorded, checkout)
+    prepare()
+    with results.open("a") as file:
+        for number, mutant in enumerate(mutants, 1):
+            if time.monotonic() > until:
+                print(f"The time is up, with {len(mutants) - number + 1} left")
+                return
+            tests = suite.for_mutant(mutant)
+            text = mutant.code(checkout)
+            outcome, by = try_tests(checkout, mutant.path, text, tests)
+            unit = {test.id for test in tests if test.unit}
+            if outcome == "killed" and by not in unit:
+                # Tests over a socket may fail for another reason: what they find, they find twice.
+                again = [test for test in tests if test.id == by]
+                if try_tests(checkout, mutant.path, text, again)[0] == "survived":
+                    outcome = "unclear"
+            told = {"name": mutant.name, **asdict(mutant), "outcome": outcome, "by": by, "tests": len(tests)}
+            file.write(json.dumps(told) + "\n")
+            file.flush()
+            print(f"{number:4}/{len(mutants)} {outcome:9} {mutant.name}  {by}", flush=True)
+
+
+def _record(checkout: Path, folders: list[str], file: Path) -> None:
+    os.chdir(checkout)
+    record(checkout, folders, file)
+
+
+def _read(file: Path) -> dict[str, dict]:
+    lines = file.read_text().splitlines() if file.exists() else ()
+    return {told["name"]: told for told in map(json.loads, lines)}
+
+
+def _tell(mutants: list[Mutant], known: dict[str, dict], checkout: Path, show: bool) -> None:
+    tried = [each for each in mutants if each.name in known]
+    counts = Counter(known[each.name]["outcome"] for each in tried)
+    found = sum(counts[name] for name in _FOUND)
+    print(f"{len(tried)} mutants tried, {found} found: {dict(counts)}")
+    for mutant in tried if show else ():
+        if known[mutant.name]["outcome"] not in _FOUND:
+            print(f"  {mutant.name}")
+            changed = mutant.code(checkout).splitlines()
+            for line in range(mutant.line, min(mutant.end_line, mutant.line + 2) + 1):
+                print(f"      {changed[line - 1].strip() if line <= len(changed) else ''}")
+
+
+def _compare(mutants: list[Mutant], before: dict[str, dict], after: dict[str, dict]) -> int:
+    both = [each.name for each in mutants if each.name in before and each.name in after]
+    found_before = {name for name in both if before[name]["outcome"] in _FOUND}
+    found_after = {name for name in both if after[name]["outcome"] in _FOUND}
+    print(f"Of {len(both)} mutants tried with both: {len(found_before)} found before, {len(found_after)} now")
+    for name in sorted(found_before - found_after):
+        print(f"  found before by {before[name]['by']}, and not now: {name}")
+    return 1 if found_before - found_after else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Which tests can see a change: those that run its line, cheapest first."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import coverage
+import pytest
+
+from .mutants import PACKAGE, Mutant
+
+#: For one mutant at most so many tests, which took at most so many seconds when they were recorded.
+MOST_TESTS, MOST_SECONDS = 400, 30.0
+#: Not these: they are run in processes of their own, or ask nothing of the package.
+_LEFT_OUT_MARKS = ("e2e", "perf")
+_LEFT_OUT_FIXTURES = ("airflow",)
+
+
+@dataclass(frozen=True)
+class Test:
+    id: str
+    seconds: float
+    unit: bool
+
+    @property
+    def function(self) -> str:
+        return self.id.split("[")[0]
+
+    @property
+    def file(self) -> str:
+        return self.id.split("::")[0]
+
+
+class Recorder:
+    """A pytest plugin that notes which test runs which lines, and how long it takes."""
+
+    def __init__(self, checkout: Path) -> None:
+        self._checkout = checkout
+        self._coverage = coverage.Coverage(data_file=None, config_file=False, source=[str(checkout / PACKAGE)])
+        self._tests: dict[str, tuple[float, bool]] = {}
+        self.failed: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        self._coverage.start()
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        wanted = [item for item in items if can_be_run_here(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
+        items[:] = wanted
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._coverage.switch_context(item.nodeid)
+        began = time.perf_counter()
+        result = yield
+        self._tests[item.nodeid] = (time.perf_counter() - began, item.get_closest_marker("unit") is not None)
+        self._coverage.switch_context("")
+        return result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def write(self, file: Path) -> None:
+        self._coverage.stop()
+        data = self._coverage.get_data()
+        number = {name: n for n, name in enumerate(self._tests)}
+        lines = {}
+        for path in data.measured_files():
+            by_line = data.contexts_by_lineno(path)
+            lines[str(Path(path).relative_to(self._checkout))] = {
+                line: [number[name] for name in names if name in number] for line, names in by_line.items()
+            }
+        tests = [[name, seconds, unit] for name, (seconds, unit) in self._tests.items()]
+        file.write_text(json.dumps({"tests": tests, "failed": self.failed, "lines": lines}))
+
+
+def can_be_run_here(item: pytest.Item) -> bool:
+    """Not what needs an Airflow of its own, whose process would not have the change."""
+    fixtures = getattr(item, "fixturenames", ())
+    return not any(map(item.get_closest_marker, _LEFT_OUT_MARKS)) and not any(f in fixtures for f in _LEFT_OUT_FIXTURES)
+
+
+def record(checkout: Path, folders: list[str], file: Path) -> None:
+    """Run the tests once. In a process of its own, as it imports all of the package."""
+    recorder = Recorder(checkout)
+    status = pytest.main([*PYTEST, *folders], plugins=[recorder])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        sys.exit(f"The tests could not be run: {status!r}")
+    recorder.write(file)
+    if recorder.failed:
+        print(f"{len(recorder.failed)} tests fail without any change, and are left out: {recorder.failed[:10]}")
+
+
+#: The same examples each time, and no output of tests that fail as they should.
+PYTEST = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--tb=line", "--no-header", "-rN"]
+
+
+def settle_chance() -> None:
+    """Hypothesis takes the same examples each time where it sees a CI server."""
+    os.environ["CI"] = "1"
+
+
+class Suite:
+    """What was recorded.
+
+    :param file: what :func:`record` wrote.
+    :param checkout: whose tests and code they are.
+    """
+
+    def __init__(self, file: Path, checkout: Path) -> None:
+        recorded = json.loads(file.read_text())
+        self.tests = [Test(*each) for each in recorded["tests"]]
+        self._failed = set(recorded["failed"])
+        self._lines: dict[str, dict[int, set[int]]] = {
+            path: {int(line): set(tests) for line, tests in lines.items()} for path, lines in recorded["lines"].items()
+        }
+        self._checkout = checkout
+
+    def for_mutant(self, mutant: Mutant) -> list[Test]:
+        """The tests to run, in order: one of each test function before a second of any, the cheap ones first."""
+        found = [self.tests[number] for number in self._covering(mutant)]
+        by_function: dict[str, list[Test]] = defaultdict(list)
+        for test in sorted(found, key=lambda test: test.seconds):
+            if test.id not in self._failed:
+                by_function[test.function].append(test)
+        waves = ((wave, test) for tests in by_function.values() for wave, test in enumerate(tests))
+        chosen: list[Test] = []
+        seconds = 0.0
+        for _, test in sorted(waves, key=lambda each: (not each[1].unit, each[0], each[1].seconds)):
+            if len(chosen) == MOST_TESTS or seconds + test.seconds > MOST_SECONDS:
+                break
+            chosen.append(test)
+            seconds += test.seconds
+        # File by file, as servers are started for a file.
+        units = [test for test in chosen if test.unit]
+        files = list(dict.fromkeys(test.file for test in chosen if not test.unit))
+        return units + sorted((test for test in chosen if not test.unit), key=lambda test: files.index(test.file))
+
+    def _covering(self, mutant: Mutant) -> set[int]:
+        lines = self._lines.get(mutant.path, {})
+        exact = set().union(*(lines.get(line, ()) for line in range(mutant.line, mutant.end_line + 1)))
+        if exact:
+            return exact
+        tree = ast.parse((self._checkout / mutant.path).read_text())
+        around, names = _around(tree, mutant.line)
+        found = set().union(*(lines.get(line, ()) for line in around))
+        if not found and names:
+            # It is run when the module is imported: whoever runs a line with the name that it gives may see it.
+            for path, run in self._lines.items():
+                mentions = _mentions((self._checkout / path).read_text(), names)
+                found |= set().union(*(run.get(line, ()) for line in mentions))
+        return found or set().union(*lines.values())
+
+
+def _around(tree: ast.Module, line: int) -> tuple[set[int], set[str]]:
+    """The lines of the smallest statement around a line (of a function, its body too), and the names it defines."""
+    statements = (each for each in ast.walk(tree) if isinstance(each, ast.stmt))
+    around = [each for each in statements if each.lineno <= line <= (each.end_lineno or each.lineno)]
+    if not around:
+        return set(), set()
+    best = max(around, key=lambda each: each.lineno)
+    lines = set(range(best.lineno, (best.end_lineno or best.lineno) + 1))
+    targets = getattr(best, "targets", None) or [getattr(best, "target", None)]
+    names = {node.id for target in targets if target for node in ast.walk(target) if isinstance(node, ast.Name)}
+    if isinstance(best, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        names.add(best.name)
+    return lines, names
+
+
+def _mentions(text: str, names: set[str]) -> set[int]:
+    if not any(name in text for name in names):
+        return set()
+    return {
+        node.lineno
+        for node in ast.walk(ast.parse(text))
+        if (isinstance(node, ast.Name) and node.id in names) or (isinstance(node, ast.Attribute) and node.attr in names)
+    }
