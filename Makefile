@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test unit e2e chaos older lint format demo demo-ui bench browser clean
+.PHONY: help venv test unit perf mutants e2e chaos older lint format demo demo-ui bench browser clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -84,8 +84,23 @@ $(BENCH_STAMP): benchmarks/requirements.txt benchmarks/overrides.txt constraints
 	    --override benchmarks/overrides.txt --editable . --requirement benchmarks/requirements.txt
 	@touch $(BENCH_STAMP)
 
+# Its tools stay out of .venv.
+MUTANTS       := .mutants
+MUTANTS_STAMP := $(MUTANTS)/.stamp
+
+mutants: $(MUTANTS_STAMP) ## Make 400 faults, one at a time, and list those that no test finds. COUNT=50, SEED=2 for others; goes on where it was stopped
+	@PYTHONPYCACHEPREFIX=$(CURDIR)/$(MUTANTS)/pycache $(MUTANTS)/venv/bin/python -m tests.mutation --show \
+	    --seed $(or $(SEED),1) --count $(or $(COUNT),400)
+
+$(MUTANTS_STAMP): tests/mutation/requirements.txt constraints.txt pyproject.toml | $(STAMP)
+	@echo "Making $(MUTANTS)/venv: this package, its tests and what makes mutants"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(MUTANTS)/venv
+	@$(BIN)/uv pip install --quiet --python $(MUTANTS)/venv/bin/python --constraint constraints.txt \
+	    --build-constraint constraints.txt --editable '.[test]' --requirement tests/mutation/requirements.txt
+	@touch $(MUTANTS_STAMP)
+
 clean: ## Remove .venv and everything else that was generated
-	rm -rf $(VENV) .bench .older .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench .mutants .older .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -1,13 +1,15 @@
 """Do the tests find faults? ``python -m tests.mutation`` makes some, one at a time, and counts those that no test sees.
 
 A sample of changes of the code that decides (``mutants.py``), the same for the same seed and code; for each the tests
-that run the changed line. It can be stopped and goes on where it was. To compare two suites, give each a checkout with
-the same package and another ``--results``; then ``--compare`` one with the other.
+that run the changed line. It can be stopped and goes on where it was, as long as neither code nor tests change. To
+compare two suites, give each a checkout with the same package and another ``--results``; then ``--compare`` one with
+the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -17,7 +19,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from .mutants import Mutant, sample
+from .mutants import PACKAGE, Mutant, sample
 from .suite import Suite, record, settle_chance
 from .trial import only_path, prepare, try_tests
 
@@ -31,13 +33,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=400, help="how many")
     parser.add_argument("--checkout", type=Path, default=Path.cwd(), help="whose code and tests")
     parser.add_argument("--tests", nargs="+", default=["tests/unit", "tests/integration"], help="of the checkout")
-    parser.add_argument("--results", type=Path, default=Path(".mutants/results.jsonl"), help="added to, as it goes")
+    parser.add_argument("--results", type=Path, help="added to, as it goes (default: named after code and tests)")
     parser.add_argument("--again", metavar="OUTCOME", help="try those once more that ended so, 'survived' for one")
     parser.add_argument("--minutes", type=float, default=120, help="stop after this time")
     parser.add_argument("--compare", type=Path, metavar="RESULTS", help="results of another suite, from before")
     parser.add_argument("--show", action="store_true", help="print the mutants that no test found")
     arguments = parser.parse_args()
-    checkout, results = arguments.checkout.resolve(), arguments.results.resolve()
+    checkout = arguments.checkout.resolve()
+    results = (arguments.results or Path(".mutants", f"{_version(checkout)}.jsonl")).resolve()
     results.parent.mkdir(parents=True, exist_ok=True)
     settle_chance()
     os.environ.setdefault("AIRFLOW_HOME", str(results.parent / "airflow"))
@@ -51,6 +54,14 @@ def main() -> int:
     known = _read(results)
     _tell(mutants, known, checkout, arguments.show)
     return _compare(mutants, _read(arguments.compare), known) if arguments.compare else 0
+
+
+def _version(checkout: Path) -> str:
+    """What changes with the code and its tests."""
+    digest = hashlib.sha256()
+    for file in sorted(file for folder in (PACKAGE, "tests") for file in (checkout / folder).rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _try(checkout: Path, folders: list[str], mutants: list[Mutant], results: Path, seconds: float) -> None:

@@ -44,7 +44,18 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 GENERATION = pytest.mark.parametrize("generation", list(GENERATIONS))
 #: Servers that have POST /api/run/progress.
 WITH_PROGRESS = [name for name, has in GENERATIONS.items() if has.progress]
-MODE = pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
+MODES = ("poke", "reschedule", "deferrable")
+MODE = pytest.mark.parametrize("mode", MODES)
+#: Every mode with one of them, each of the others with one mode.
+GENERATION_AND_MODE = pytest.mark.parametrize(
+    ("generation", "mode"),
+    [
+        *(("full", mode) for mode in MODES),
+        ("progress_only", "poke"),
+        ("executions_get", "deferrable"),
+        ("runs_only", "reschedule"),
+    ],
+)
 DEFERRABLE = pytest.mark.parametrize("deferrable", [True, False], ids=["deferrable", "in place"])
 
 
@@ -98,20 +109,29 @@ def going(control: Control, run_id: str) -> bool:
 # Starting
 
 
-@GENERATION
-@DEFERRABLE
+#: What is started, and the error in which it ends.
+EXECUTIONS: dict[str, tuple[dict[str, Any], type[Exception] | None]] = {
+    "passes": ({"model_id": CHECKOUT, "test_case_id": 12, "agent": {"agent_id": "1", "is_hosted_agent": True}}, None),
+    "fails": ({"model_id": RETURNS, "asset": {"asset_path": "/s"}, "sut": {"criteria": ["web"]}}, RunFailedError),
+    "breaks": ({"model_id": BROKEN}, RunErroredError),
+    "reruns": ({"rerun_id": "21", "model_name": "Returns"}, RunFailedError),
+}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("generation", "deferrable", "name"),
     [
-        ({"model_id": CHECKOUT, "test_case_id": 12, "agent": {"agent_id": "1", "is_hosted_agent": True}}, None),
-        ({"model_id": RETURNS, "asset": {"asset_path": "/s"}, "sut": {"criteria": ["web"]}}, RunFailedError),
-        ({"model_id": BROKEN}, RunErroredError),
-        ({"rerun_id": "21", "model_name": "Returns"}, RunFailedError),
+        *(("full", deferrable, name) for name in EXECUTIONS for deferrable in (True, False)),
+        ("progress_only", True, "passes"),
+        ("progress_only", False, "fails"),
+        ("executions_get", False, "passes"),
+        ("executions_get", True, "reruns"),
+        ("runs_only", True, "fails"),
+        ("runs_only", False, "breaks"),
     ],
 )
-def test_an_execution_from_start_to_verdict(
-    control: Control, generation: str, deferrable: bool, arguments: dict[str, Any], error: type[Exception] | None
-) -> None:
+def test_an_execution_from_start_to_verdict(control: Control, generation: str, deferrable: bool, name: str) -> None:
+    arguments, error = EXECUTIONS[name]
     control.configure(eggplant_generation=generation)
     task = Task()
     operator = EggplantStartExecutionOperator(
@@ -130,11 +150,18 @@ def test_an_execution_from_start_to_verdict(
     assert control.count("eggplant.start_execution") == 1
 
 
-@GENERATION
-@DEFERRABLE
 @pytest.mark.parametrize(
-    ("test_config_id", "error"),
-    [(NIGHTLY_SHOP, None), (NIGHTLY_RETURNS, RunFailedError), (BROKEN_NIGHTLY, RunErroredError)],
+    ("generation", "deferrable", "test_config_id", "error"),
+    [
+        ("full", True, NIGHTLY_SHOP, None),
+        ("full", False, NIGHTLY_SHOP, None),
+        ("full", True, NIGHTLY_RETURNS, RunFailedError),
+        ("full", False, NIGHTLY_RETURNS, RunFailedError),
+        ("full", True, BROKEN_NIGHTLY, RunErroredError),
+        ("progress_only", True, NIGHTLY_RETURNS, RunFailedError),
+        ("executions_get", False, NIGHTLY_RETURNS, RunFailedError),
+        ("runs_only", True, NIGHTLY_SHOP, None),
+    ],
 )
 def test_a_test_configuration_from_start_to_verdict(
     control: Control, generation: str, deferrable: bool, test_config_id: str, error: type[Exception] | None
@@ -355,10 +382,15 @@ def test_an_abort_without_an_id_is_refused_before_any_request(control: Control, 
 # Watching one run
 
 
-@MODE
 @pytest.mark.parametrize(
-    ("generation", "kind"),
-    [("full", EggplantExecutionSensor), *((name, EggplantRunProgressSensor) for name in GENERATIONS)],
+    ("generation", "kind", "mode"),
+    [
+        *(("full", EggplantExecutionSensor, mode) for mode in MODES),
+        *(("full", EggplantRunProgressSensor, mode) for mode in MODES),
+        ("progress_only", EggplantRunProgressSensor, "poke"),
+        ("executions_get", EggplantRunProgressSensor, "deferrable"),
+        ("runs_only", EggplantRunProgressSensor, "deferrable"),
+    ],
 )
 def test_one_run_is_watched_and_judged(control: Control, generation: str, mode: str, kind: Any) -> None:
     control.configure(eggplant_generation=generation)
@@ -379,8 +411,7 @@ def test_one_run_is_watched_and_judged(control: Control, generation: str, mode: 
 # Watching the runs of a model
 
 
-@GENERATION
-@MODE
+@GENERATION_AND_MODE
 def test_all_runs_of_a_model_are_watched_and_returned(control: Control, generation: str, mode: str) -> None:
     control.configure(eggplant_generation=generation)
     control.add_runs("eggplant", "Returns", 3, age=30, duration=1)
@@ -402,13 +433,20 @@ def test_all_runs_of_a_model_are_watched_and_returned(control: Control, generati
     assert task.xcoms["run_id"] == "Checkout"
 
 
-@MODE
 @pytest.mark.parametrize(
-    ("endings", "error", "said"),
+    ("mode", "endings", "error", "said"),
     [
-        (("passed", "failed", "errored"), RunFailedError, "Of 3 runs of model Checkout, 1 passed: 1 failed, 1 errored"),
-        (("passed", "errored", "cancelled"), RunErroredError, "1 passed: 1 errored, 1 cancelled"),
-        (("passed", "passed", "cancelled"), RunCancelledError, "2 passed: 1 cancelled"),
+        *(
+            (
+                mode,
+                ("passed", "failed", "errored"),
+                RunFailedError,
+                "Of 3 runs of model Checkout, 1 passed: 1 failed, 1",
+            )
+            for mode in MODES
+        ),
+        ("deferrable", ("passed", "errored", "cancelled"), RunErroredError, "1 passed: 1 errored, 1 cancelled"),
+        ("poke", ("passed", "passed", "cancelled"), RunCancelledError, "2 passed: 1 cancelled"),
     ],
 )
 def test_one_run_that_did_not_pass_fails_the_sensor_or_skips_it_in_every_mode(
@@ -456,8 +494,7 @@ def test_the_gates_are_about_the_runs(control: Control, mode: str, tmp_path: Pat
     assert all(f'<testcase name="{run["run_id"]}"' in junit.read_text() for run in control.runs("eggplant"))
 
 
-@GENERATION
-@pytest.mark.parametrize("limit", [1, 2, "2"])
+@pytest.mark.parametrize(("generation", "limit"), [("full", 1), *((name, 2) for name in GENERATIONS), ("full", "2")])
 def test_a_limit_leaves_out_the_older_runs(control: Control, generation: str, limit: int | str) -> None:
     control.configure(eggplant_generation=generation)
     control.add_runs("eggplant", "Checkout", age=3600, ending="failed", duration=1)
@@ -500,8 +537,7 @@ def test_a_model_that_is_too_slow_is_a_time_out_and_nothing_is_aborted(control: 
     assert control.count("eggplant.abort_execution") == 0
 
 
-@GENERATION
-@MODE
+@GENERATION_AND_MODE
 def test_a_model_without_runs_could_not_be_seen(
     control: Control, generation: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,7 +552,6 @@ def test_a_model_that_the_user_may_not_see(control: Control) -> None:
         Task().run(sensor(model_name="Restricted", soft_fail=True))
 
 
-@MODE
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -529,11 +564,10 @@ def test_a_model_that_the_user_may_not_see(control: Control) -> None:
         ({"run_id": ""}, "run_id must be a text that is not empty"),
     ],
 )
-def test_arguments_are_checked_before_any_request(
-    control: Control, mode: str, arguments: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=said):
-        Task().run(sensor(mode, **arguments))
+def test_arguments_are_checked_before_any_request(control: Control, arguments: dict[str, Any], said: str) -> None:
+    for mode in MODES:
+        with pytest.raises(ConfigurationError, match=said):
+            Task().run(sensor(mode, **arguments))
     assert control.requests() == []
 
 

@@ -315,9 +315,15 @@ def test_a_project_is_created_changed_and_deleted(control: Control, hook: Omilia
         hook.get_project(made["id"])
 
 
-@pytest.mark.parametrize("operator", [OmiliaCreateProjectOperator, OmiliaUpdateProjectOperator])
 @pytest.mark.parametrize(
-    "given", [("url",), ("git_token",), ("git_provider",), ("url", "git_token"), ("url", "git_provider")]
+    ("operator", "given"),
+    [
+        (OmiliaCreateProjectOperator, ("url",)),
+        (OmiliaCreateProjectOperator, ("git_token",)),
+        (OmiliaCreateProjectOperator, ("url", "git_provider")),
+        (OmiliaUpdateProjectOperator, ("git_provider",)),
+        (OmiliaUpdateProjectOperator, ("url", "git_token")),
+    ],
 )
 def test_half_of_the_git_arguments_are_named_before_any_request(
     control: Control, operator: Any, given: tuple[str, ...]

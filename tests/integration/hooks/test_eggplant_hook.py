@@ -81,19 +81,25 @@ def wait(hook: EggplantHook, run: Run) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "ending", "verdict"),
+    ("generation", "arguments", "ending"),
     [
-        ({"model_id": CHECKOUT, "agent": AGENT}, Verdict.PASSED, Verdict.PASSED),
-        ({"model_id": CHECKOUT, "test_case_id": 11, "agent": AGENT}, Verdict.PASSED, Verdict.PASSED),
-        ({"model_id": RETURNS, "sut": {"criteria": ["web"]}}, Verdict.FAILED, Verdict.FAILED),
-        ({"model_id": BROKEN, "asset": {"asset_path": "/s"}}, Verdict.ERRORED, Verdict.ERRORED),
-        ({"script": "Checkout.script"}, Verdict.PASSED, Verdict.PASSED),
-        ({"rerun_id": "21", "model_name": "Returns"}, Verdict.FAILED, Verdict.FAILED),
+        ("full", {"model_id": CHECKOUT, "agent": AGENT}, Verdict.PASSED),
+        ("full", {"model_id": CHECKOUT, "test_case_id": 11, "agent": AGENT}, Verdict.PASSED),
+        ("full", {"model_id": RETURNS, "sut": {"criteria": ["web"]}}, Verdict.FAILED),
+        ("full", {"model_id": BROKEN, "asset": {"asset_path": "/s"}}, Verdict.ERRORED),
+        ("full", {"script": "Checkout.script"}, Verdict.PASSED),
+        ("full", {"rerun_id": "21", "model_name": "Returns"}, Verdict.FAILED),
+        ("progress_only", {"model_id": RETURNS}, Verdict.FAILED),
+        ("progress_only", {"script": "Checkout.script"}, Verdict.PASSED),
+        ("executions_get", {"model_id": RETURNS}, Verdict.FAILED),
+        ("executions_get", {"model_id": BROKEN}, Verdict.ERRORED),
+        ("runs_only", {"model_id": RETURNS}, Verdict.FAILED),
+        ("runs_only", {"model_id": BROKEN}, Verdict.ERRORED),
+        ("runs_only", {"script": "Checkout.script"}, Verdict.PASSED),
     ],
 )
-@pytest.mark.parametrize("generation", ["full", "progress_only", "executions_get", "runs_only"])
 def test_a_run_from_start_to_verdict_on_every_generation_of_servers(
-    sandbox: SandboxServer, hook: EggplantHook, generation: str, arguments: dict[str, Any], ending: Any, verdict: Any
+    sandbox: SandboxServer, hook: EggplantHook, generation: str, arguments: dict[str, Any], ending: Any
 ) -> None:
     sandbox.control.configure(eggplant_generation=generation)
     run = hook.start_execution(**arguments)
@@ -102,7 +108,7 @@ def test_a_run_from_start_to_verdict_on_every_generation_of_servers(
     run = wait(hook, run)
     assert run.ending is ending
     report = hook.get_report(run)
-    assert judge(report) is verdict
+    assert judge(report) is ending
     with_cases = generation in ("full", "executions_get") and ending is not Verdict.ERRORED
     assert len(report.cases) == (1 if with_cases else 0)
     if with_cases and ending is Verdict.FAILED:
@@ -403,7 +409,8 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Sandb
 def ask_from_a_worker() -> str:
     hook = EggplantHook()
     try:
-        return hook.start_execution(CHECKOUT).run_id
+        # At once: what may pass by itself would be tried again for 20 s.
+        return hook.ask(hook.platform.check(), patience=0.0)
     finally:
         hook.close()
 
@@ -433,7 +440,7 @@ def test_a_self_signed_install_with_its_ca_bundle_or_unchecked(tls: Any, ask: An
 
 
 @TRANSPORTS
-@pytest.mark.parametrize("verify", [None, True, "true", "other"])
+@pytest.mark.parametrize("verify", [None, "true", "other"])
 def test_a_certificate_that_is_not_accepted_names_the_setting(tls: Any, ask: Any, verify: Any) -> None:
     server, connect = tls
     connect(verify)

@@ -16,7 +16,6 @@ from airflow_provider_testruns.exceptions import (
     AuthenticationError,
     InvalidReplyError,
     InvalidRequestError,
-    NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
     ServerError,
@@ -43,19 +42,13 @@ from tests.integration.transport.wires import (
 
 pytestmark = pytest.mark.integration
 
+#: All of them: ``test_policy.py``.
 _STATUSES = [
-    (400, InvalidRequestError),
-    (402, PermissionDeniedError),
     (403, PermissionDeniedError),
-    (404, NotFoundError),
     (408, ServerError),
-    (409, InvalidRequestError),
     (422, InvalidRequestError),
     (429, RateLimitedError),
     (500, ServerError),
-    (502, ServerError),
-    (503, ServerError),
-    (504, ServerError),
 ]
 
 
@@ -91,10 +84,7 @@ def test_a_token_that_is_never_accepted(sandbox, drive):
     ("value", "low", "high"),
     [
         ("7", 7, 7),
-        ("0", 0, 0),
         ("86400", 300, 300),
-        (format_datetime(datetime.now(UTC) + timedelta(days=3), usegmt=True), 300, 300),
-        (format_datetime(datetime.now(UTC) - timedelta(days=3), usegmt=True), 0, 0),
         ("soon", None, None),
     ],
 )
@@ -122,8 +112,6 @@ _LOST = {
 }
 _BAD = {
     "500": {"kind": "status", "status": 500},
-    "503": {"kind": "status", "status": 503},
-    "504": {"kind": "status", "status": 504},
     "a page": {"kind": "wrong_json", "body": "<html>Welcome</html>"},
     "other JSON": {"kind": "wrong_json", "body": [1, 2]},
 }
@@ -241,8 +229,11 @@ _DRIPS = {
 }
 
 
-@pytest.mark.parametrize("call", [get(), post()], ids=["get", "start"])
-@pytest.mark.parametrize("drip", _DRIPS)
+@pytest.mark.parametrize(
+    ("drip", "call"),
+    [*((drip, post()) for drip in _DRIPS), ("body", get())],
+    ids=[*_DRIPS, "body of a get"],
+)
 def test_a_reply_that_drips_ends_with_its_time(drive, drip, call):
     with RawServer(dripping(*_DRIPS[drip])) as server:
         client = drive(session(server.url, timeout=0.2))
@@ -307,7 +298,7 @@ def test_a_refused_connection_proves_that_nothing_was_sent(drive):
     assert caught.value.transient
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", f"{'a' * 70}.invalid", "a..invalid"])
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..invalid"])
 def test_a_name_that_does_not_resolve_proves_that_nothing_was_sent(drive, host):
     client = drive(session(f"http://{host}", timeout=20))
     with pytest.raises(TransportError, match=r"no connection|address is not usable") as caught:
@@ -348,7 +339,7 @@ def test_a_redirect_on_the_same_host_is_followed_for_get(sandbox, drive):
     assert [seen.status for seen in sandbox.control.requests()] == [301, 200]
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [302, 307])
 def test_a_redirect_of_a_start_is_not_followed(sandbox, drive, status):
     sandbox.control.fault("redirect", operation="omilia.create_run", location="/omilia/api/projects/", status=status)
     with pytest.raises(InvalidReplyError, match=f"HTTP {status}, and it redirects a POST, which is not followed"):
@@ -378,7 +369,7 @@ def test_the_same_port_under_another_name_is_another_host(drive):
         assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize("location", ["http://[", "http://127.0.0.1:99999/", "http://user:secret@{own}/x", "", None])
+@pytest.mark.parametrize("location", ["http://[", "http://user:secret@{own}/x", None])
 def test_a_redirect_to_nowhere(drive, location):
     def answer(seen):
         return 302, b"", {} if location is None else {"Location": location.format(own=f"127.0.0.1:{server.port}")}
@@ -390,7 +381,7 @@ def test_a_redirect_to_nowhere(drive, location):
         assert {seen.headers["authorization"] for seen in server.seen} == {f"Bearer {BEARER}"}
 
 
-@pytest.mark.parametrize("location", ["http://[", "http://127.0.0.1:99999/", "/elsewhere"])
+@pytest.mark.parametrize("location", ["http://[", "/elsewhere"])
 def test_a_start_that_is_redirected_to_nowhere_may_have_been_done(drive, location):
     with RawServer(answering(lambda seen: (302, b"", {"Location": location}))) as server:
         with pytest.raises(InvalidReplyError, match="HTTP 302, and it redirects a POST") as caught:
