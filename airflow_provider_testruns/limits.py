@@ -71,6 +71,10 @@ STEP_SECONDS: Final = 1800.0
 PAGES: Final = 1_000
 #: Rows of one list, all pages together; 100,000 test cases are well within.
 ROWS: Final = 250_000
+#: Runs of one list that are kept. More than 20,000 began neither since a start nor since the oldest that is waited for.
+RUNS: Final = 20_000
+#: About how much memory the rows of a list take that is given as the API has it, all pages together.
+RAW_ROWS: Final = 256 * MB
 
 # Strings and what is stored -------------------------------------------------------------------------------------------
 

@@ -14,10 +14,12 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import (
     ApiError,
     ConfigurationError,
@@ -47,8 +49,6 @@ _APPS = {
 #: Rows of a page. The server's own page is 10; no upper limit of it is known, and what it gives is what is counted.
 _PAGE = 100
 _LONGEST_PAGE = 500
-#: More pages than this are no list but a server that repeats itself.
-_MOST_PAGES = 1000
 #: Replies of a call for details that stand for "not to be had here"; 500 is what the product gives for a whole
 #: execution when one of its evaluations is of a kind that it does not know.
 _NOT_TO_BE_HAD = frozenset({404, 405, 500, 501})
@@ -390,7 +390,7 @@ class FutureAGIPlatform(Platform):
 
     def list_run_tests(self) -> Steps[list[dict[str, Any]]]:
         """All run tests, every page: ``GET /simulate/run-tests/``."""
-        return (yield from _all_pages(lambda number: self._run_tests_call(number, _PAGE)))
+        return (yield from _all_pages(lambda number: self._run_tests_call(number, _PAGE), raw=True))
 
     def get_run_test(self, run_test_id: str) -> Steps[dict[str, Any]]:
         """One run test: ``GET /simulate/run-tests/{id}/``."""
@@ -429,7 +429,7 @@ class FutureAGIPlatform(Platform):
                 limit=_PAGE,
             )
 
-        rows: list[dict[str, Any]] = yield from _all_pages(page)
+        rows: list[dict[str, Any]] = yield from _all_pages(page, raw=True)
         return rows
 
     def get_metrics(self, execution_id: str) -> Steps[dict[str, Any]]:
@@ -443,7 +443,7 @@ class FutureAGIPlatform(Platform):
     def list_call_results(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
         """All calls of an execution with their evaluations, every page: ``GET /sdk/api/v1/simulation/runs/``."""
         rows: list[dict[str, Any]] = yield from self._calls_of(
-            execution_id, replies.call_rows, lambda row: row["call_execution_id"]
+            execution_id, replies.call_rows, lambda row: row["call_execution_id"], raw=True
         )
         return rows
 
@@ -714,14 +714,21 @@ class FutureAGIPlatform(Platform):
         return tuple(cases), metrics
 
     def _calls_of(
-        self, execution_id: str, read: Callable[[Reply, int], replies.Page[T]], key: Callable[[Any], Any]
+        self,
+        execution_id: str,
+        read: Callable[[Reply, int], replies.Page[T]],
+        key: Callable[[Any], Any],
+        *,
+        raw: bool = False,
     ) -> Steps[list[T]]:
         # The product reads page and limit here, but its documents do not name them: only asked for where one page of
         # the server's own size does not hold all calls.
         first = yield from ask(self._runs_call(execution_id, None, read))
         if first.last:
             return list({key(row): row for row in first.rows}.values())
-        rows: list[T] = yield from _all_pages(lambda number: self._runs_call(execution_id, number, read), key=key)
+        rows: list[T] = yield from _all_pages(
+            lambda number: self._runs_call(execution_id, number, read), key=key, raw=raw
+        )
         return rows
 
     def _explained(self, execution_id: str, cases: tuple[CaseResult, ...]) -> Steps[tuple[CaseResult, ...]]:
@@ -834,21 +841,37 @@ def _all_pages(
     call: Callable[[int], Call[replies.Page[T]]],
     key: Callable[[Any], Any] = lambda row: row["id"],
     enough: int | None = None,
+    *,
+    raw: bool = False,
 ) -> Steps[list[T]]:
     """The rows of all pages. What moves to the next page while a list is read is counted once.
 
     :param call: the call for a page, by its number from 1.
     :param key: tells rows apart.
     :param enough: so many rows are all that is wanted.
+    :param raw: whether rows are kept as they come, and not a few things of each.
+    :raises InvalidReplyError: when there is more than can be meant, or kept: a part of a list is none.
     """
     rows: dict[Any, T] = {}
-    for number in range(1, _MOST_PAGES + 1):
-        page = yield from ask(call(number))
+    kept = 0
+    for number in range(1, limits.PAGES + 1):
+        asked = call(number)
+        page, cost = yield from ask(asked.reading(partial(_with_cost, asked.read)))
         for row in page.rows:
             rows.setdefault(key(row), row)
         if page.last or (enough is not None and len(rows) >= enough):
             return list(rows.values())
-    raise InvalidReplyError(f"Future AGI's list has no end: {_MOST_PAGES} pages were read, and it promises more.")
+        kept += cost if raw else 0
+        if kept > limits.RAW_ROWS or len(rows) > limits.ROWS:
+            raise InvalidReplyError(
+                f"Future AGI's list is too large to be read: {len(rows):,} rows after {number} pages, and it promises"
+                " more."
+            )
+    raise InvalidReplyError(f"Future AGI's list has no end: {limits.PAGES} pages were read, and it promises more.")
+
+
+def _with_cost(read: Callable[[Reply], T], reply: Reply) -> tuple[T, int]:
+    return read(reply), reply.cost
 
 
 def _if_to_be_had(steps: Callable[[], Steps[T]]) -> Steps[T | ApiError]:

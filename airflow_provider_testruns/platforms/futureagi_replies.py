@@ -14,8 +14,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Progress, Run, RunState, Verdict
+from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.platform import Memory, own_words, settled
 from airflow_provider_testruns.platforms.reading import Fields, objects
@@ -197,19 +199,22 @@ def with_text(field: str) -> Callable[[Any, str], dict[str, Any]]:
     return read
 
 
-def page_of(value: Any, number: int, where: str, read: Callable[[Any, str], T]) -> Page[T]:
+def page_of(value: Any, number: int, where: str, read: Callable[[Any, str], T], *, in_pieces: bool = False) -> Page[T]:
     """One page of a list; the contract file has a bare list for some of them, the product never.
 
     :param value: what stands where the page should.
     :param number: the page that was asked for, from 1.
     :param where: its place, for messages.
     :param read: reads one row.
+    :param in_pieces: whether little is kept of a row, so that a page may be longer than what is parsed at once.
     """
     if isinstance(value, list):
         return Page([read(row, f"{where}[{index}]") for index, row in enumerate(value)], last=True)
     fields = Fields(value, where)
     rows = fields.get("results")
-    if not isinstance(rows, list):
+    if isinstance(rows, Rows) and not in_pieces:
+        raise InvalidReplyError(f"{where}: field 'results' is too large to be read whole: {len(rows):,} rows")
+    if not isinstance(rows, list | Rows):
         raise InvalidReplyError(f"{where}: field 'results' should be a list")
     # A page past the end is a 500, so the next one is only asked for when the server says that there is one.
     if fields.get("total_pages") is not None:
@@ -348,7 +353,7 @@ def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
 def call_page(reply: Reply, number: int, *, with_metrics: bool) -> CallPage:
     """A page of an execution's calls."""
     fields = Fields(unwrapped(reply, "the runs"), "the runs' result")
-    page = page_of(fields.get("call_results"), number, "the runs' result.call_results", _case)
+    page = page_of(fields.get("call_results"), number, "the runs' result.call_results", _case, in_pieces=True)
     found = fields.get("eval_results") if with_metrics else None
     return CallPage(page, {} if found is None else metrics_of(found, "the runs' result.eval_results"))
 
@@ -398,7 +403,7 @@ def ended_reasons(reply: Reply, number: int) -> Page[tuple[str, str]]:
         fields = Fields(row, where)
         return fields.text("id"), fields.optional_text("ended_reason") or ""
 
-    return page_of(reply.json(), number, "the execution", read)
+    return page_of(reply.json(), number, "the execution", read, in_pieces=True)
 
 
 def evaluation_names(run_test: Mapping[str, Any]) -> set[str] | None:
@@ -507,7 +512,8 @@ def _shares(config: Fields) -> Iterator[tuple[str, float]]:
 
 def _choice(key: str) -> str:
     """The name of a choice; the product writes the list that an evaluation gave as text: ``"['No']"``."""
-    if key.startswith("["):
+    # The parser of Python takes hundreds of bytes of memory for each of these.
+    if key.startswith("[") and len(key) <= limits.NAME:
         try:
             words = ast.literal_eval(key)
         except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import (
     ApiError,
     ConfigurationError,
@@ -45,7 +46,7 @@ from airflow_provider_testruns.platforms.omilia_replies import (
     without_git_token,
 )
 from airflow_provider_testruns.platforms.platform import Memory, Platform, Start, own_words
-from airflow_provider_testruns.platforms.reading import Fields, newest_first
+from airflow_provider_testruns.platforms.reading import Fields, each, newest_first
 
 T = TypeVar("T")
 
@@ -143,12 +144,8 @@ class OmiliaPlatform(Platform):
     def list_project_runs(self, project_id: str) -> Call[list[Run]]:
         """*Get Project Runs*: ``GET /api/projects/{project_id}/runs/``. All of them, in one reply."""
         where = _path("/api/projects/{project_id}/runs/", project_id=project_id)
-        return _call(
-            f"list the runs of project {project_id}",
-            "GET",
-            where,
-            lambda reply: [self._run(row, Kind.RUN, project_id) for row in many(reply)],
-        )
+        read = partial(self._runs, Kind.RUN, project_id, None)
+        return _call(f"list the runs of project {project_id}", "GET", where, read)
 
     def list_project_generations(self, project_id: str) -> Call[list[dict[str, Any]]]:
         """*Get Project Generated Test Cases*: ``GET /api/projects/{project_id}/generations/``. All, in one reply."""
@@ -448,8 +445,7 @@ class OmiliaPlatform(Platform):
         :param project_id: the project.
         :param kind: ``run`` or ``generation``.
         """
-        runs = yield from ask(self._list(_kind(kind), project_id))
-        found = [run for run in runs if since is None or run.started_at is None or run.started_at >= since]
+        found = yield from ask(self._list(_kind(kind), project_id, since))
         return sorted(found, key=lambda run: newest_first(run.started_at), reverse=True)
 
     def cancel_run(  # type: ignore[override]  # a platform's own ids, in place of any
@@ -493,7 +489,12 @@ class OmiliaPlatform(Platform):
         if run.kind is Kind.GENERATION:
             return RunReport(run)
         stats = yield from _if_there(self.get_run_stats(run.run_id).reading(lambda reply: counts_of(reply, run.run_id)))
-        rows = yield from _if_there(self.list_run_test_cases(run.run_id).reading(many))
+        rows = yield from _if_there(
+            self.list_run_test_cases(run.run_id).reading(
+                # Row by row: of a run of 100,000 cases, the rows take ten times the memory of what is kept of them.
+                lambda reply: [case_of(row) for row in each(bare_rows(reply), "data")]
+            )
+        )
         if stats is None and rows is not None:
             stats = Counts()
         report = RunReport(run, stats, _cases(rows or [], run.run_id, stats))
@@ -564,12 +565,25 @@ class OmiliaPlatform(Platform):
                 runs.append(run)
         return runs
 
-    def _list(self, kind: Kind, project_id: str) -> Call[list[Run]]:
-        if kind is Kind.RUN:
-            return self.list_project_runs(project_id)
-        return self.list_project_generations(project_id).reading(
-            lambda reply: [self._run(row, kind, project_id) for row in many(reply)]
+    def _list(self, kind: Kind, project_id: str, since: datetime | None = None) -> Call[list[Run]]:
+        """The call for the runs, or the generations, of a project that began at or after a time."""
+        call: Call[Any] = (
+            self.list_project_runs(project_id) if kind is Kind.RUN else self.list_project_generations(project_id)
         )
+        return call.reading(partial(self._runs, kind, project_id, since))
+
+    def _runs(self, kind: Kind, project_id: str, since: datetime | None, reply: Reply) -> list[Run]:
+        runs: list[Run] = []
+        for row in each(bare_rows(reply), "data"):
+            run = self._run(row, kind, project_id)
+            if since is not None and run.started_at is not None and run.started_at < since:
+                continue
+            if len(runs) >= limits.RUNS:
+                raise InvalidReplyError(
+                    f"data has more than {limits.RUNS:,} runs, which are too many to be read at once"
+                )
+            runs.append(run)
+        return runs
 
     def _latest(self, reply: Reply, project_id: str) -> tuple[bool, Run | None]:
         project = one(reply, project_id, "id")
@@ -636,12 +650,12 @@ def _generation(reply: Reply, generation_id: str, project_id: str) -> Fields:
     )
 
 
-def _cases(rows: list[Fields], run_id: str, stats: Counts | None) -> tuple[CaseResult, ...]:
+def _cases(read: list[tuple[CaseResult, bool]], run_id: str, stats: Counts | None) -> tuple[CaseResult, ...]:
     """The test cases, of which some may have a status that the provider does not know.
 
+    :param read: each with whether its status is known.
     :param stats: the run's statistics, which say what those are where they leave only one possibility.
     """
-    read = [case_of(row) for row in rows]
     unknown = sum(not known for _, known in read)
     if not unknown:
         return tuple(case for case, _ in read)

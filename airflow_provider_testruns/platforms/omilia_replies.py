@@ -15,6 +15,7 @@ from typing import Any
 
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Progress, Run, RunState, Verdict
+from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.platform import settled
 from airflow_provider_testruns.platforms.reading import Fields, objects
@@ -99,12 +100,12 @@ def one(reply: Reply, wanted: str | None = None, id_field: str = "runId") -> Fie
     )
 
 
-def bare_rows(reply: Reply) -> list[Any]:
+def bare_rows(reply: Reply) -> list[Any] | Rows:
     """What stands in the list of a reply, unchecked; a single object may stand without a list around it."""
     data = payload(reply)
     if isinstance(data, Mapping):
         return [data]
-    if not isinstance(data, list):
+    if not isinstance(data, list | Rows):
         raise InvalidReplyError("data should be a list")
     return data
 

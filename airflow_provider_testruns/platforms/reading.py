@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import utc
+from airflow_provider_testruns.parsing import Rows
 
 #: The most that anything is counted to: beyond it somebody means something else.
 _MOST = 10**15
@@ -135,9 +136,19 @@ def objects(value: Any, where: str) -> list[Fields]:
 
     :raises InvalidReplyError: when it is anything else.
     """
-    if not isinstance(value, list):
+    if isinstance(value, Rows):
+        raise InvalidReplyError(f"{where} is too large to be read whole: a list of {len(value):,} objects")
+    return list(each(value, where))
+
+
+def each(value: Any, where: str) -> Iterator[Fields]:
+    """The objects of a list, one after the other: of a list that is read in pieces only one of them is in memory.
+
+    :raises InvalidReplyError: when it is anything else.
+    """
+    if not isinstance(value, list | Rows):
         raise InvalidReplyError(f"{where} should be a list, and is {_kind(value)}")
-    return [Fields(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    return (Fields(item, f"{where}[{index}]") for index, item in enumerate(value))
 
 
 def moment(value: Any, where: str) -> datetime:
