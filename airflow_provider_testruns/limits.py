@@ -68,7 +68,7 @@ STEP_BYTES: Final = 512 * MB
 STEP_POLL_SECONDS: Final = 120.0
 STEP_SECONDS: Final = 1800.0
 #: Pages of one list.
-PAGES: Final = 1_000
+PAGES: Final = 2_500
 #: Rows of one list, all pages together; 100,000 test cases are well within.
 ROWS: Final = 250_000
 #: Runs of one list that are kept. More than 20,000 began neither since a start nor since the oldest that is waited for.

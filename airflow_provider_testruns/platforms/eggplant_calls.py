@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, no_value, path
 from airflow_provider_testruns.platforms.eggplant_arguments import checked_limit
@@ -25,7 +26,7 @@ CONFIG_RESULTS = "/api/v2/test_config_results"
 #: Rows of a page. No document names a limit; a server that gives fewer is followed.
 PAGE = 100
 _LOG_PAGE = 1000
-#: The most rows that a list is followed to, whatever its total says.
+#: The most rows that are asked for by a limit, and that the list of runs is followed back to.
 MOST_ROWS = 100_000
 
 
@@ -116,7 +117,7 @@ class EggplantCalls:
         :param test_result_id: the id of one of :meth:`list_test_results`.
         :param limit: at most so many lines; ``None`` for all.
         """
-        most = MOST_ROWS if limit is None else checked_limit(limit)
+        most = None if limit is None else checked_limit(limit)
         rows = yield from pages(partial(log_call, test_result_id), most, size=_LOG_PAGE)
         return [dict(row.raw) for row in rows]
 
@@ -186,12 +187,16 @@ class EggplantCalls:
         """Rows of GET /ai/runs, newest first: page by page from the end of the list until ``enough`` of them, which is
         asked with the rows in the order of the list."""
         offset, rows = yield from self._last_runs_page()
+        pages, cost = 0, 0
         while rows and offset and not enough(rows) and len(rows) < MOST_ROWS:
             start = max(0, offset - self._runs_page_size)
             page = yield from ask(_runs_call(offset - start, start))
             if not page.rows:
                 break
             rows, offset = page.rows[: offset - start] + rows, start
+            pages, cost = pages + 1, cost + page.cost
+            if pages >= limits.PAGES or cost > limits.RAW_ROWS:
+                raise InvalidReplyError(f"the list of runs is too large to be read: {len(rows):,} rows were")
         return rows[::-1]
 
     def _last_runs_page(self) -> Steps[tuple[int, list[Fields]]]:
@@ -217,16 +222,33 @@ class EggplantCalls:
         return offset, page.rows
 
 
-def pages(page: Callable[[int, int], Call[Any]], most: int, size: int = PAGE) -> Steps[list[Fields]]:
-    """All rows of a list, page by page, up to ``most``."""
-    rows: list[Fields] = []
-    while True:
-        got: Page | None = yield from ask(page(min(size, most - len(rows)), len(rows)))
+def pages(page: Callable[[int, int], Call[Any]], most: int | None, size: int = PAGE) -> Steps[list[Any]]:
+    """The rows of a list, page by page.
+
+    :param page: the call for a page, by how many rows it may have and how many come before it; gives a :class:`Page`.
+    :param most: so many of them; ``None`` for all.
+    :param size: how many are asked for at once.
+    :raises InvalidReplyError: when there are more than can be read. A part of a list must not pass for all of it.
+    """
+    rows: list[Any] = []
+    enough = limits.ROWS if most is None else most
+    total, cost = 0, 0
+    for _ in range(limits.PAGES):
+        got: Page | None = yield from ask(page(min(size, enough - len(rows)), len(rows)))
         if got is None:
             return rows
         rows += got.rows
-        if not got.rows or len(rows) >= min(got.total, most):
-            return rows[:most]
+        if not got.rows or len(rows) >= min(got.total, enough):
+            if most is None and got.rows and len(rows) < got.total:
+                total = got.total
+                break
+            return rows[:enough]
+        total, cost = got.total, cost + got.cost
+        if cost > limits.RAW_ROWS:
+            break
+    raise InvalidReplyError(
+        f"the list is too large to be read: {len(rows):,} rows were, and it has {total:,} by its own count"
+    )
 
 
 def log_call(result_id: str, limit: int, offset: int) -> Call[Page]:
@@ -262,7 +284,7 @@ def _unpaged(what: str, base: str) -> Steps[list[Fields]]:
         read = partial(page_of, where="the reply", counted=False)
         return Call(what, "GET", base, read, query=query, error_text=error_text)
 
-    return (yield from pages(page, MOST_ROWS))
+    return (yield from pages(page, None))
 
 
 def _runs_call(limit: int, offset: int) -> Call[Page]:

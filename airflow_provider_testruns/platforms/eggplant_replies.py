@@ -138,10 +138,12 @@ class Page:
 
     :param rows: its objects.
     :param total: how many there are on all pages.
+    :param cost: about how much memory it takes, in bytes.
     """
 
     rows: list[Fields]
     total: int
+    cost: int = 0
 
 
 def page_of(reply: Reply, where: str, *, counted: bool = True) -> Page:
@@ -153,12 +155,12 @@ def page_of(reply: Reply, where: str, *, counted: bool = True) -> Page:
     value = reply.json()
     if isinstance(value, list):
         rows = objects(value, where)
-        return Page(rows, len(rows))
+        return Page(rows, len(rows), reply.cost)
     fields = Fields(value, where)
     if fields.get("items") is None:
         raise InvalidReplyError(f"{where}: field 'items' is missing")
     rows = fields.children("items")
-    return Page(rows, fields.integer("total_count", default=None if counted else len(rows)))
+    return Page(rows, fields.integer("total_count", default=None if counted else len(rows)), reply.cost)
 
 
 def optional_page(reply: Reply, where: str) -> Page | None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Generic, TypeVar
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, pause
 from airflow_provider_testruns.platforms.eggplant_calls import (
     CONFIG_RESULTS,
-    MOST_ROWS,
     PAGE,
     RESULTS,
     log_call,
     pages,
 )
-from airflow_provider_testruns.platforms.eggplant_replies import Page, case_of, error_of, error_text, optional_page
+from airflow_provider_testruns.platforms.eggplant_replies import case_of, error_of, error_text, optional_page
 from airflow_provider_testruns.platforms.reading import Fields
 
 #: What a server answers where a call, or one of its filters, is missing.
@@ -32,6 +32,21 @@ _UNSETTLED = (2, 2.0)
 _PART_OUTCOMES: Mapping[Verdict | None, Outcome] = {Verdict.PASSED: Outcome.PASSED, Verdict.FAILED: Outcome.FAILED}
 
 _Results = list[tuple[str, CaseResult]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Made(Generic[T]):
+    """What is kept of a page.
+
+    :param rows: of each of its rows.
+    :param total: how many there are on all pages.
+    :param cost: is not counted: what is kept is little.
+    """
+
+    rows: list[T]
+    total: int
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +90,8 @@ def kept_of(run: Run) -> Steps[Kept]:
     config_result_id = None
     if run.kind is Kind.TEST_CONFIGURATION:
         config_result_id = yield from _configuration_result_id(run)
-    rows = yield from _result_rows(run, config_result_id)
-    return Kept(config_result_id, tuple(row.text("id") for row in rows))
+    ids = yield from _result_rows(run, config_result_id, lambda row: row.text("id"))
+    return Kept(config_result_id, tuple(ids))
 
 
 def _report_of_model(run: Run) -> RunReport:
@@ -100,8 +115,7 @@ def _results_of(run: Run) -> Steps[_Results]:
         config_result_id = yield from _configuration_result_id(run)
     again, gap = _UNSETTLED
     while True:
-        rows = yield from _result_rows(run, config_result_id)
-        results = [(row.text("id"), case_of(row)) for row in rows]
+        results = yield from _result_rows(run, config_result_id, lambda row: (row.text("id"), case_of(row)))
         settled = [(result_id, case) for result_id, case in results if case is not None]
         if len(settled) == len(results):
             return (yield from _explained(settled))
@@ -112,7 +126,7 @@ def _results_of(run: Run) -> Steps[_Results]:
         yield from pause(gap)
 
 
-def _result_rows(run: Run, config_result_id: str | None) -> Steps[list[Fields]]:
+def _result_rows(run: Run, config_result_id: str | None, make: Callable[[Fields], T]) -> Steps[list[T]]:
     if config_result_id is not None:
         filters = {"test_config_result_id": config_result_id}
         mine = partial(_carries, "test_config_result_id", config_result_id, True)
@@ -123,7 +137,7 @@ def _result_rows(run: Run, config_result_id: str | None) -> Steps[list[Fields]]:
         # that say whose they are can be taken.
         filters = {"execution_id": run.run_id}
         mine = partial(_carries, "execution_id", run.run_id, False)
-    return (yield from _optional_rows(f"get the results of run {run.run_id}", RESULTS, filters, mine))
+    return (yield from _optional_rows(f"get the results of run {run.run_id}", RESULTS, filters, mine, make))
 
 
 def _configuration_result_id(run: Run) -> Steps[str | None]:
@@ -132,7 +146,7 @@ def _configuration_result_id(run: Run) -> Steps[str | None]:
         return known or None
     filters = {"test_config_id": run.context["test_config_id"]}
     what = f"get the result of test configuration run {run.run_id}"
-    rows = yield from _optional_rows(what, CONFIG_RESULTS, filters, lambda row: True, most=PAGE)
+    rows = yield from _optional_rows(what, CONFIG_RESULTS, filters, lambda row: True, lambda row: row, most=PAGE)
     return next((row.text("id") for row in rows if _carries("task_instance_id", run.run_id, False, row)), None)
 
 
@@ -168,23 +182,30 @@ def _last_lines(test_result_id: str) -> Steps[list[Fields]]:
 
 
 def _optional_rows(
-    what: str, base: str, filters: Mapping[str, str], mine: Callable[[Fields], bool], most: int = MOST_ROWS
-) -> Steps[list[Fields]]:
+    what: str,
+    base: str,
+    filters: Mapping[str, str],
+    mine: Callable[[Fields], bool],
+    make: Callable[[Fields], T],
+    most: int | None = None,
+) -> Steps[list[T]]:
     """The rows of a list that not every server has; none where it is missing, or has rows that are not ``mine``.
 
+    :param make: what is kept of a row.
+    :param most: so many of them; ``None`` for all.
     :raises ApiError: also when it breaks off: what is not seen of a list that is there may be what failed.
     """
     there = False
 
-    def read(reply: Reply) -> Page | None:
+    def read(reply: Reply) -> _Made[T] | None:
         nonlocal there
         page = optional_page(reply, "the reply")
         if page is None or not all(mine(row) for row in page.rows):
             return None
         there = there or bool(page.rows)
-        return page
+        return _Made([make(row) for row in page.rows], page.total)
 
-    def page(limit: int, offset: int) -> Call[Page | None]:
+    def page(limit: int, offset: int) -> Call[_Made[T] | None]:
         query: dict[str, str | int | None] = {**filters, "limit": limit, "offset": offset}
         return Call(what, "GET", base, read, query=query, error_text=error_text)
 

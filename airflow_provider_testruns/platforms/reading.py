@@ -158,6 +158,8 @@ def moment(value: Any, where: str) -> datetime:
     """
     if not isinstance(value, str):
         raise InvalidReplyError(f"{where} should be a time, and is {_kind(value)}")
+    if len(value) > 60:
+        raise InvalidReplyError(f"{where} is not a time: {value[:60]!r}")
     text = _SHORT_OFFSET.sub(r"\g<1>:00", value.strip()) if ":" in value else value.strip()
     try:
         return utc(datetime.fromisoformat(text))

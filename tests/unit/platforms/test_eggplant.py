@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -1317,3 +1318,69 @@ def test_what_is_no_json_is_an_invalid_reply_to_each_step() -> None:
             Same().run(_STEPS[name](platform()))
             taken.append(name)
     assert taken == []
+
+
+# --- lists that are too large -----------------------------------------------------------------------------------------
+
+
+def _results_page(offset: int, count: int, total: int) -> dict[str, Any]:
+    rows = [result(result_id=f"tr-{offset + index}") for index in range(count)]
+    return {"items": rows, "total_count": total}
+
+
+def _results_key(offset: int, limit: int = 100) -> str:
+    return f"GET /api/v2/test_results?execution_id={RUN}&limit={limit}&offset={offset}"
+
+
+def test_results_that_are_too_many_to_be_read_are_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first rows of a longer list would pass for all of it."""
+    monkeypatch.setattr(limits, "ROWS", 150)
+    wire = Wire(
+        {
+            PROGRESS: row(status="Passed", endtime=at(9)),
+            _results_key(0): _results_page(0, 100, 200),
+            _results_key(100, 50): _results_page(100, 50, 200),
+        }
+    )
+    run = wire.run(platform().get_run(RUN))
+    with pytest.raises(InvalidReplyError, match="too large to be read: 150 rows were, and it has 200"):
+        wire.run(platform().get_report(run))
+
+
+def test_pages_of_one_row_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PAGES", 5)
+    wire = Wire(
+        {
+            PROGRESS: row(status="Passed", endtime=at(9)),
+            **{_results_key(offset): _results_page(offset, 1, 10**15) for offset in range(5)},
+        }
+    )
+    run = wire.run(platform().get_run(RUN))
+    with pytest.raises(InvalidReplyError, match="too large to be read: 5 rows were, and it has 1,000,000,000,000,000"):
+        wire.run(platform().get_report(run))
+
+
+def test_rows_that_are_kept_as_they_come_have_an_end_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RAW_ROWS", 100_000)
+    rows = [{"id": index, "text": "x" * 1000} for index in range(100)]
+    key = "GET /api/v2/test_results?limit=100&offset={}"
+    wire = Wire({key.format(n * 100): {"items": rows, "total_count": 1000} for n in range(10)})
+    with pytest.raises(InvalidReplyError, match="too large to be read: 100 rows were"):
+        wire.run(platform().list_test_results(limit=1000))
+    # What is kept of a result is little.
+    wire = Wire(
+        {
+            PROGRESS: row(status="Passed", endtime=at(9)),
+            **{_results_key(n * 100): _results_page(n * 100, 100, 1000) for n in range(10)},
+        }
+    )
+    report = wire.run(platform().get_report(wire.run(platform().get_run(RUN))))
+    assert report.counts == Counts(passed=1000)
+
+
+def test_the_list_of_runs_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PAGES", 3)
+    run = {"id": 1, "status": "PASSED", "modelname": "M"}
+    wire = Paged({"GET /ai/runs": lambda request: reply({"items": [run], "total_count": 10**15})})
+    with pytest.raises(InvalidReplyError, match="too large to be read"):
+        wire.run(platform().find_runs(None))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
@@ -656,11 +659,41 @@ def test_a_list_as_the_contract_has_it():
     assert wire.run(CURRENT.list_scenarios(RUN_TEST)) == named(ONE, TWO)
 
 
-def test_a_list_without_an_end():
+def test_a_list_without_an_end(monkeypatch):
+    monkeypatch.setattr(limits, "PAGES", 20)
     wire = Wire()
-    wire.answers = {scenarios_key(n): listed(named(ONE), n, 10**9) for n in range(1, 1001)}
-    with pytest.raises(InvalidReplyError, match="no end"):
+    wire.answers = {scenarios_key(n): listed(named(ONE), n, 10**9) for n in range(1, 21)}
+    with pytest.raises(InvalidReplyError, match="no end: 20 pages were read"):
         wire.run(CURRENT.list_scenarios(RUN_TEST))
+
+
+def test_a_list_of_more_rows_than_can_be_meant(monkeypatch):
+    monkeypatch.setattr(limits, "ROWS", 3)
+    pages = [named(*(str(UUID(int=10 * n + k)) for k in range(2))) for n in range(2)]
+    wire = Wire({scenarios_key(n): listed(rows, n, 10**9) for n, rows in enumerate(pages, 1)})
+    with pytest.raises(InvalidReplyError, match="too large to be read: 4 rows after 2 pages"):
+        wire.run(CURRENT.list_scenarios(RUN_TEST))
+
+
+def test_rows_that_are_kept_as_they_come_have_an_end_in_memory(monkeypatch):
+    monkeypatch.setattr(limits, "RAW_ROWS", 100_000)
+    large = [{**row, "text": "x" * 60_000} for row in named(ONE)]
+    wire = Wire({scenarios_key(n): listed(large, n, 10**9) for n in (1, 2)})
+    with pytest.raises(InvalidReplyError, match="too large to be read: 1 rows after 2 pages"):
+        wire.run(CURRENT.list_scenarios(RUN_TEST))
+
+
+def test_a_choice_with_a_long_name_is_not_parsed():
+    key = "[" + "'No', " * 1_000_000 + "]"
+    tracemalloc.start()
+    try:
+        assert replies._choice(key) == key
+        assert replies._choice("[" * 400) == "[" * 400
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    assert replies._choice("['No', 'Yes']") == "No, Yes"
 
 
 def test_list_group_reads_what_is_wanted():
