@@ -177,6 +177,7 @@ class CaseResult:
     :param duration: seconds, ``None`` when the platform does not say.
     :param message: why it did not pass, in one text; empty when it did.
     :param suite: the suite, scenario or model that it belongs to; empty when the platform does not say.
+    :param earlier: the tries of the same case before the one that counts, where the platform ran it again.
     """
 
     name: str
@@ -184,6 +185,12 @@ class CaseResult:
     duration: float | None = None
     message: str = ""
     suite: str = ""
+    earlier: tuple[CaseResult, ...] = ()
+
+    @property
+    def passed_after_rerun(self) -> bool:
+        """Whether it passed, and not at its first try."""
+        return self.outcome is Outcome.PASSED and any(one.outcome is not Outcome.PASSED for one in self.earlier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +304,7 @@ class RunReport:
     :param metrics: evaluation figures by name; of an evaluation that chooses, each choice's share as ``name=choice``.
     :param unseen: why the evaluation figures could not be seen; ``None`` when ``metrics`` has all there are.
     :param disagreement: how counters and list contradict each other, a sentence; empty when they don't.
+    :param commit: the Git commit that was tested, where the platform shows it; empty where it does not.
     """
 
     run: Run
@@ -305,6 +313,7 @@ class RunReport:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     unseen: ApiError | None = None
     disagreement: str = ""
+    commit: str = ""
 
     def __post_init__(self) -> None:
         """Reconcile the counters with the list."""
@@ -353,6 +362,8 @@ class Gates:
         ``?``, ``[…]``), of a case (``refund_*``) or of suite and case (``smoke/refund_*``), upper and lower case told
         apart. Where such a case did not pass, it counts neither as passed nor as failed. A case that the platform
         counts and does not list can't be forgiven.
+    :param fail_on_rerun: whether a case that passed only when the platform ran it again fails the run, unless
+        ``allowed_failures`` names it; otherwise it has passed, and a note lists it.
     """
 
     min_pass_rate: float | None = None
@@ -360,6 +371,7 @@ class Gates:
     eval_thresholds: Mapping[str, float] = field(default_factory=dict)
     max_failures: int | None = None
     allowed_failures: tuple[str, ...] = ()
+    fail_on_rerun: bool = False
 
     def __post_init__(self) -> None:
         """Check them.
@@ -412,9 +424,11 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
     :raises ApiError: when the verdict depends on evaluations that could not be seen.
     """
     judgement = _assess(report, gates or Gates())
-    if not report.disagreement:
-        return judgement
-    return replace(judgement, notes=(report.disagreement, *judgement.notes))
+    notes = [report.disagreement] if report.disagreement else []
+    if again := tuple(case for case in report.cases if case.passed_after_rerun):
+        tries = [f"{_ways(case)[-1]} (after {len(case.earlier) + 1} tries)" for case in again]
+        notes.append(f"Passed after a re-run: {_some(tries)}.")
+    return replace(judgement, notes=(*notes, *judgement.notes)) if notes else judgement
 
 
 def _assess(report: RunReport, gates: Gates) -> Judgement:
@@ -455,6 +469,8 @@ def _assess(report: RunReport, gates: Gates) -> Judgement:
         reasons.append(f"{len(forgiven)} that did not pass are allowed to and not counted.")
     if reasons and gates.allowed_failures and (unlisted := _unlisted(report)):
         reasons.append(f"allowed_failures can't be checked for {unlisted} that the platform counts and does not list.")
+    if gates.fail_on_rerun and (again := _passed_after_rerun(report, gates)):
+        reasons.append(f"{len(again)} passed only after a re-run (fail_on_rerun=True): {_named(again)}.")
     reasons += _missed_evaluations(report, gates, failed=bool(reasons))
     return Judgement(Verdict.FAILED if reasons else Verdict.PASSED, tuple(reasons), notes, forgiven)
 
@@ -513,6 +529,15 @@ def _forgive(report: RunReport, gates: Gates) -> tuple[Counts, tuple[CaseResult,
         if unused:
             notes.append(f"allowed_failures has what no case of the run is named: {_some([repr(n) for n in unused])}.")
     return left, forgiven, tuple(notes)
+
+
+def _passed_after_rerun(report: RunReport, gates: Gates) -> tuple[CaseResult, ...]:
+    """The cases that needed more than one try, but for those that may fail."""
+    again = tuple(case for case in report.cases if case.passed_after_rerun)
+    if not gates.allowed_failures:
+        return again
+    allowed = _matcher(gates.allowed_failures)
+    return tuple(case for case in again if not allowed(case))
 
 
 def _unlisted(report: RunReport) -> int:

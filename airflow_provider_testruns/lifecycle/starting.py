@@ -533,7 +533,7 @@ class Starter:
                     return obtained
                 unknown += 1
                 refused = e.status is not None and 400 <= e.status < 500
-                if refused or unknown >= MAX_UNKNOWN:
+                if refused or unknown >= MAX_UNKNOWN or not start.start_after_lookup:
                     self._forget(before)
                     raise
                 continue

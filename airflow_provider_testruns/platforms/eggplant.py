@@ -22,6 +22,7 @@ from airflow_provider_testruns.exceptions import (
     PermissionDeniedError,
 )
 from airflow_provider_testruns.model import Kind, Run, RunReport, RunState
+from airflow_provider_testruns.platforms import eggplant_configurations as configurations
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, no_value, path
 from airflow_provider_testruns.platforms.eggplant_arguments import (
     AGENT,
@@ -34,6 +35,7 @@ from airflow_provider_testruns.platforms.eggplant_arguments import (
     required_id,
 )
 from airflow_provider_testruns.platforms.eggplant_calls import (
+    CONFIG_RESULTS,
     MOST_ROWS,
     PAGE,
     EggplantCalls,
@@ -42,6 +44,7 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     error_text,
     execution_id_of,
     is_run,
+    is_web_page,
     list_of,
     number_of,
     page_of,
@@ -70,6 +73,8 @@ _ENDPOINT_NAMES = {
 }
 #: An endpoint that this release does not have, or that does not know the run.
 _MOVES_ON = (404, 405)
+#: What a run remembers of the time before its start, until it is found.
+_BASELINE = ("known_results", "known_since", "submitted_at", "after_number", "run_type")
 #: How far back GET /ai/runs is searched for an execution.
 _POLLED_RUNS = 300
 
@@ -177,7 +182,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                     f"test_config_id goes alone, and {', '.join(others)} was given too: a test configuration says"
                     " itself what it runs."
                 )
-            return self._configuration_start(test_config_id)
+            return (yield from self._configuration_start(test_config_id))
         if not body.keys() & {"model_id", "rerun_id", "script"}:
             raise ConfigurationError(
                 "At least one of model_id, rerun_id and script must be given"
@@ -229,20 +234,27 @@ class EggplantPlatform(EggplantCalls, Platform):
             warnings=tuple(warnings),
         )
 
-    def _configuration_start(self, test_config_id: str) -> Start:
+    def _configuration_start(self, test_config_id: str) -> Steps[Start]:
         what = f"test configuration {test_config_id}"
+        context = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
+        results = yield from configurations.results_of(test_config_id)
+        known = {} if results is None else configurations.baseline(results)
+        cannot_list = None if known else "the server does not list the results of its test configurations."
+        context |= known
         return Start(
             what,
             Call(
                 f"start {what}",
                 "POST",
                 path(_TASK_INSTANCES + "/{test_config_id}", test_config_id=test_config_id),
-                partial(self._read_configuration_start, test_config_id),
+                partial(self._read_configuration_start, context),
                 repeatable=False,
                 error_text=error_text,
             ),
-            context={"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id},
-            cannot_list="DAI has no documented list of the runs of a test configuration by what starts them.",
+            context=context,
+            cannot_list=cannot_list,
+            # A result may be listed only at its end, and DAI refuses a second run of a test configuration.
+            start_after_lookup=False,
         )
 
     @staticmethod
@@ -263,9 +275,9 @@ class EggplantPlatform(EggplantCalls, Platform):
         # "started" is ours: the reply has no status, and the first poll's word is the first that counts.
         return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", context=context))
 
-    def _read_configuration_start(self, test_config_id: str, reply: Reply) -> Run:
+    def _read_configuration_start(self, context: Mapping[str, str], reply: Reply) -> Run:
         run_id = Fields(reply.json(), "the reply").text("task_instance_id")
-        context = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
+        context = {**context, **configurations.submitted_at(reply)}
         run = Run(self.name, run_id, RunState.QUEUED, "started", Kind.TEST_CONFIGURATION, context=context)
         return self._linked(run)
 
@@ -328,9 +340,13 @@ class EggplantPlatform(EggplantCalls, Platform):
         and such a run can't be aborted.
 
         :param since: the platform's clock; ``None`` for all.
-        :param context: ``model_name`` or ``model_id``, and ``type`` (``model`` or ``testcase``).
+        :param context: ``model_name`` or ``model_id``, and ``type`` (``model`` or ``testcase``); or
+            ``test_config_id``, for the runs of a test configuration, which come from its results.
         :raises ConfigurationError: when the name of the model ``model_id`` can't be had.
         """
+        if context.get("test_config_id"):
+            found = yield from self._runs_of_configuration(context["test_config_id"], context)
+            return [run for run in found if since is None or run.started_at is None or run.started_at >= since]
         name = context.get("model_name")
         if name is None and context.get("model_id"):
             name, why = yield from self._name_of_model(context["model_id"])
@@ -639,7 +655,31 @@ class EggplantPlatform(EggplantCalls, Platform):
         return None if run is None else self._linked(run)
 
     def _configuration_run(self, run_id: str, context: Mapping[str, str]) -> Steps[Run]:
-        def read(reply: Reply) -> Run:
+        """A run of a test configuration: by its task where the server shows it, else by its result.
+
+        :raises NotFoundError: when neither is shown, with the answers.
+        """
+        task, answers = yield from self._configuration_task(run_id, context)
+        if task is not None and (task.known_state or not context.get("test_config_id")):
+            return task
+        result = yield from self._configuration_result(run_id, context)
+        if result is not None and (task is None or result.final):
+            return result
+        if task is not None:
+            return task
+        answers += f"; GET {CONFIG_RESULTS}: no new result"
+        raise NotFoundError(
+            f"{self.title} at {self._base_url} does not show run {run_id} of a test configuration. {answers}. A result"
+            " may be listed only when the run has ended.",
+            status=404,
+        )
+
+    def _configuration_task(self, run_id: str, context: Mapping[str, str]) -> Steps[tuple[Run | None, str]]:
+        """A run of a test configuration by its task, or why there is none."""
+
+        def read(reply: Reply) -> Run | None:
+            if is_web_page(reply):
+                return None
             fields = Fields(reply.json(), "the reply")
             known = dict(context)
             for name in ("test_config_id", "test_config_result_id"):
@@ -648,8 +688,55 @@ class EggplantPlatform(EggplantCalls, Platform):
                     known[name] = shown
             return self._linked(run_of(fields, run_id, known, Kind.TEST_CONFIGURATION))
 
-        run: Run = yield from ask(self._task_call(run_id, read))
-        return run
+        if context.get("result_only"):
+            # Found after a lost start: its task was never known.
+            return None, "its task is not known"
+        what = "GET /ai/testconfigtasks/{id}"
+        try:
+            run = yield from ask(self._task_call(run_id, read))
+        except (NotFoundError, InvalidRequestError) as e:
+            if e.status not in _MOVES_ON:
+                raise
+            return None, f"{what}: HTTP {e.status}"
+        return run, f"{what}: a web page"
+
+    def _configuration_result(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+        """A run of a test configuration by its result; ``None`` while none is its own."""
+        test_config_id = context.get("test_config_id")
+        row: Fields | None = None
+        known = context.get("test_config_result_id")
+        if known:
+            try:
+                row = Fields((yield from self.get_test_configuration_result(known)), "the result")
+            except (NotFoundError, InvalidRequestError) as e:
+                if e.status not in _MOVES_ON:
+                    raise
+        if row is None and test_config_id:
+            rows = yield from configurations.results_of(test_config_id)
+            row = configurations.result_of(known or run_id, rows or [], context)
+        return None if row is None else self._run_of_result(row, run_id, context)
+
+    def _run_of_result(self, row: Fields, run_id: str, context: Mapping[str, str]) -> Run:
+        ids = {name: value for name, value in context.items() if name not in _BASELINE}
+        ids["test_config_result_id"] = row.text("id")
+        return self._linked(run_of(row, run_id, ids, Kind.TEST_CONFIGURATION))
+
+    def _runs_of_configuration(self, test_config_id: str, context: Mapping[str, str]) -> Steps[list[Run]]:
+        """The runs of a test configuration, by their results; only those since a start, where it is known which."""
+        rows = yield from configurations.results_of(test_config_id)
+        if rows is None:
+            raise NotFoundError(
+                f"{self.title} at {self._base_url} does not list the results of test configurations"
+                f" (GET {CONFIG_RESULTS}).",
+                status=404,
+            )
+        new = configurations.new_results(rows, context)
+        ids = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
+        runs = []
+        for row in rows if new is None else new:
+            task = row.optional_text("task_instance_id")
+            runs.append(self._run_of_result(row, task or row.text("id"), ids if task else ids | {"result_only": "yes"}))
+        return sorted(runs, key=lambda run: newest_first(run.started_at), reverse=True)
 
     def _runs_together(self, context: Mapping[str, str]) -> Steps[Run]:
         """The runs of a model as one, in one progress call; where there is no such call, from the list of runs.
@@ -792,7 +879,10 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :param run: as :meth:`get_run` gave it.
         """
-        return report_of(run)
+        report = yield from report_of(run)
+        # What was only needed to find it is of no interest any more.
+        ids = {name: value for name, value in report.run.context.items() if name not in _BASELINE}
+        return replace(report, run=replace(report.run, context=ids))
 
     def list_kept(self, run: Run) -> Steps[Kept]:
         """What the server keeps of a final run that files can be made of; see :func:`.eggplant_report.kept_of`.

@@ -20,6 +20,7 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
 )
 from airflow_provider_testruns.platforms.reading import Fields
 
+RUNS = "/ai/runs"
 RESULTS = "/api/v2/test_results"
 CONFIG_RESULTS = "/api/v2/test_config_results"
 
@@ -290,7 +291,7 @@ def _unpaged(what: str, base: str) -> Steps[list[Fields]]:
 def _runs_call(limit: int, offset: int) -> Call[Page]:
     read = partial(page_of, where="the reply")
     query = {"limit": limit, "offset": offset}
-    return Call("list runs", "GET", "/ai/runs", read, query=query, error_text=error_text)
+    return Call("list runs", "GET", RUNS, read, query=query, error_text=error_text)
 
 
 def _read_xml(reply: Reply) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from airflow_provider_testruns.exceptions import InvalidReplyError
@@ -31,6 +32,11 @@ _END_FIELDS = ("endtime", "finished_at", "ended_at")
 _MOST_WORDS = 10
 #: The words for what was run: those of "Check Run Progress Method", and those that public clients saw in GET /ai/runs.
 _TYPES = {"test case": "testcase", "directed": "testcase", "exploratory": "model"}
+#: What makes a line of a log the reason of a failure, whatever its severity.
+_FAILURE_TYPE = re.compile("error|exception|fail", re.IGNORECASE)
+_FAILURE_WORDS = re.compile("fail|error|exception|not found|unable", re.IGNORECASE)
+#: How many characters of a line are searched for them.
+_MOST_SEARCHED = 4000
 _REASON_FIELDS = ("error_message", "error_reason", "failure_reason", "error", "reason", "message")
 
 
@@ -165,9 +171,12 @@ def page_of(reply: Reply, where: str, *, counted: bool = True) -> Page:
 
 def optional_page(reply: Reply, where: str) -> Page | None:
     """As :func:`page_of`; ``None`` for a web page, which is what servers without the call may answer."""
-    if reply.headers.get("content-type", "").lower().startswith("text/html"):
-        return None
-    return page_of(reply, where)
+    return None if is_web_page(reply) else page_of(reply, where)
+
+
+def is_web_page(reply: Reply) -> bool:
+    """Whether a response is a page for people, which some servers answer with where they have no such call."""
+    return reply.headers.get("content-type", "").lower().startswith("text/html")
 
 
 def payload(reply: Reply) -> dict[str, Any]:
@@ -310,6 +319,11 @@ def together(model_name: str, runs: list[Run], context: Mapping[str, str], url: 
     )
 
 
+def start_of(fields: Fields) -> datetime | None:
+    """When a run or a test began."""
+    return fields.moment(*_START_FIELDS)
+
+
 def case_of(fields: Fields) -> CaseResult | None:
     """One test result of a run that is over; ``None`` while the server has not settled it.
 
@@ -333,7 +347,7 @@ def case_of(fields: Fields) -> CaseResult | None:
     if started is not None and finished is not None:
         duration = (finished - started).total_seconds()
     model_name = fields.optional_text("model_name") or ""
-    name = fields.optional_text("test_case_name") or fields.optional_text("name") or model_name
+    name = fields.optional_text("test_case_name", "testcase") or fields.optional_text("name") or model_name
     return CaseResult(
         name or fields.text("id"),
         outcome,
@@ -344,12 +358,41 @@ def case_of(fields: Fields) -> CaseResult | None:
 
 
 def error_of(lines: list[Fields]) -> str:
-    """The last error of a log; empty when there is none."""
-    for line in reversed(lines):
-        severity, message = line.get("severity"), line.get("message")
-        if isinstance(severity, str) and severity.casefold() in ("error", "critical") and isinstance(message, str):
-            return message.strip()
-    return ""
+    """The line of a log that says best why a test failed; empty when there is none.
+
+    The last of severity error or critical; else the last that sounds like a failure, by its type or its words: real
+    failures often have the severity of ordinary lines; else the last of all.
+    """
+    at = failure_at([line.raw for line in lines])
+    return "" if at is None else _message(lines[at].raw)
+
+
+def failure_at(lines: Sequence[Mapping[str, Any]]) -> int | None:
+    """Where in a log the line stands that :func:`error_of` finds; ``None`` in a log without a message.
+
+    :param lines: of the log, in order.
+    """
+    for is_it in (_is_error, _sounds_like_failure, _message):
+        for at in range(len(lines) - 1, -1, -1):
+            if _message(lines[at]) and is_it(lines[at]):
+                return at
+    return None
+
+
+def _message(line: Mapping[str, Any]) -> str:
+    message = line.get("message")
+    return message.strip() if isinstance(message, str) else ""
+
+
+def _is_error(line: Mapping[str, Any]) -> bool:
+    severity = line.get("severity")
+    return isinstance(severity, str) and severity.casefold() in ("error", "critical", "fatal")
+
+
+def _sounds_like_failure(line: Mapping[str, Any]) -> bool:
+    kind = line.get("message_type")
+    by_type = isinstance(kind, str) and _FAILURE_TYPE.search(kind[:_MOST_SEARCHED]) is not None
+    return by_type or _FAILURE_WORDS.search(_message(line)[:_MOST_SEARCHED]) is not None
 
 
 def error_text(body: Any) -> str:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Generic, TypeVar
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Run, RunReport, Verdict
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, pause
-from airflow_provider_testruns.platforms.eggplant_calls import (
-    CONFIG_RESULTS,
-    PAGE,
-    RESULTS,
-    log_call,
-    pages,
+from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
+from airflow_provider_testruns.platforms.eggplant_calls import PAGE, RESULTS, RUNS, log_call, pages
+from airflow_provider_testruns.platforms.eggplant_configurations import LACKING, result_of, results_of
+from airflow_provider_testruns.platforms.eggplant_replies import (
+    Page,
+    case_of,
+    error_of,
+    error_text,
+    is_web_page,
+    optional_page,
+    start_of,
 )
-from airflow_provider_testruns.platforms.eggplant_replies import case_of, error_of, error_text, optional_page
 from airflow_provider_testruns.platforms.reading import Fields
 
-#: What a server answers where a call, or one of its filters, is missing.
-_LACKING = (400, 403, 404, 405, 422, 501)
+T = TypeVar("T")
+
 #: Of how many tests that did not pass the log is read for the reason.
 _EXPLAINED = 20
 #: How often, and after how many seconds, results that are not settled yet are read again.
@@ -30,9 +35,6 @@ _UNSETTLED = (2, 2.0)
 #: What a run of a model is among the runs of the model. One that was cancelled did not pass: it may not look like a
 #: test that did not have to run.
 _PART_OUTCOMES: Mapping[Verdict | None, Outcome] = {Verdict.PASSED: Outcome.PASSED, Verdict.FAILED: Outcome.FAILED}
-
-_Results = list[tuple[str, CaseResult]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,27 @@ class _Made(Generic[T]):
     rows: list[T]
     total: int
     cost: int = 0
+
+
+#: What names the commit that was tested, in the log of a suite that DAI has from Git.
+_COMMIT = re.compile(r"Using Git commit SHA: '([0-9a-f]{40})'")
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """The result of one test.
+
+    :param id: of the result, or the number of the run in GET /ai/runs that it is.
+    :param case: what it means.
+    :param at: when it began.
+    """
+
+    id: str
+    case: CaseResult
+    at: datetime | None = None
+
+
+_Results = list[_Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +98,9 @@ def report_of(run: Run) -> Steps[RunReport]:
         return _report_of_model(run)
     results = yield from _results_of(run)
     if results:
-        cases = tuple(case for _, case in results)
-        return RunReport(run, Counts.of(cases), cases)
+        results, commit = yield from _explained(results)
+        cases = tuple(result.case for result in _last_tries(run, results))
+        return RunReport(run, Counts.of(cases), cases, commit=commit)
     if run.ending is Verdict.PASSED:
         return RunReport(run, Counts(passed=1))
     return RunReport(run, Counts(failed=1) if run.ending is Verdict.FAILED else None)
@@ -115,70 +139,182 @@ def _results_of(run: Run) -> Steps[_Results]:
         config_result_id = yield from _configuration_result_id(run)
     again, gap = _UNSETTLED
     while True:
-        results = yield from _result_rows(run, config_result_id, lambda row: (row.text("id"), case_of(row)))
-        settled = [(result_id, case) for result_id, case in results if case is not None]
+        results = yield from _result_rows(run, config_result_id, _result)
+        settled = [result for result in results if result is not None]
         if len(settled) == len(results):
-            return (yield from _explained(settled))
+            return settled
         if not again:
             # The run counts by its own status then, unless that would hide a test that did not pass.
-            return settled if any(case.outcome is not Outcome.PASSED for _, case in settled) else []
+            return settled if any(one.case.outcome is not Outcome.PASSED for one in settled) else []
         again -= 1
         yield from pause(gap)
 
 
+def _result(row: Fields) -> _Result | None:
+    """A row of a list of results; ``None`` while the server has not settled it."""
+    case = case_of(row)
+    return None if case is None else _Result(row.text("id"), case, start_of(row))
+
+
+def _last_tries(run: Run, results: _Results) -> _Results:
+    """The results that count: where the platform passes a run in which a test was run again, the last try of each.
+
+    DAI counts a test configuration as passed when each test has passed in the end (7.5 and later).
+    """
+    if run.kind is not Kind.TEST_CONFIGURATION or run.ending is not Verdict.PASSED:
+        return results
+    tries: dict[tuple[str, str], _Results] = {}
+    for result in results:
+        tries.setdefault((result.case.suite, result.case.name), []).append(result)
+    return [_last_try(of_one) for of_one in tries.values()]
+
+
+def _last_try(tries: _Results) -> _Result:
+    """One test's last try, with those before it."""
+    if len(tries) == 1:
+        return tries[0]
+    if any(one.at is None for one in tries) or len({one.at for one in tries}) < len(tries):
+        # Which was the last can't be told. The platform passes the run, so a try that passed was.
+        ordered = sorted(tries, key=lambda one: one.case.outcome is Outcome.PASSED)
+    else:
+        ordered = sorted(tries, key=lambda one: one.at or datetime.min)
+    *earlier, last = ordered
+    return replace(last, case=replace(last.case, earlier=tuple(one.case for one in earlier)))
+
+
 def _result_rows(run: Run, config_result_id: str | None, make: Callable[[Fields], T]) -> Steps[list[T]]:
+    what = f"get the results of run {run.run_id}"
     if config_result_id is not None:
         filters = {"test_config_result_id": config_result_id}
         mine = partial(_carries, "test_config_result_id", config_result_id, True)
-    elif run.kind is Kind.TEST_CONFIGURATION:
+        rows = yield from _optional_rows(what, RESULTS, filters, mine, make)
+        return rows or (yield from _children(run, make))
+    if run.kind is Kind.TEST_CONFIGURATION:
+        return (yield from _children(run, make))
+    number = run_number_of(run)
+    if number is not None:
+        # Public clients have found that a run's number is the id of its result.
+        return (yield from _numbered_result(number, make))
+    # No public document names this filter. A server that does not know it gives everybody's results: only those that
+    # say whose they are can be taken.
+    filters = {"execution_id": run.run_id}
+    mine = partial(_carries, "execution_id", run.run_id, False)
+    return (yield from _optional_rows(what, RESULTS, filters, mine, make))
+
+
+def run_number_of(run: Run) -> str | None:
+    """The number of a run in GET /ai/runs, where it is known."""
+    if run.kind is not Kind.RUN:
+        return None
+    number = run.context.get("run_number") or run.run_id
+    return number if number.isascii() and number.isdecimal() else None
+
+
+def _numbered_result(number: str, make: Callable[[Fields], T]) -> Steps[list[T]]:
+    def read(reply: Reply) -> list[T]:
+        if is_web_page(reply):
+            return []
+        row = Fields(reply.json(), "the response")
+        return [make(row)] if _carries("id", number, False, row) else []
+
+    target = path(RESULTS + "/{number}", number=number)
+    return (yield from _where_there(ask(Call(f"get the result of run {number}", "GET", target, read)), []))
+
+
+def _children(run: Run, make: Callable[[Fields], T]) -> Steps[list[T]]:
+    """The runs that a test configuration has started, from GET /ai/runs; none where they can't be told from others.
+
+    The filter is one of public clients. A server that ignores it lists all runs: the list is taken only where the rows
+    name the task, or where it is shorter than the whole.
+    """
+    if run.context.get("result_only"):
         return []
-    else:
-        # No public document names this filter. A server that does not know it gives everybody's results: only those
-        # that say whose they are can be taken.
-        filters = {"execution_id": run.run_id}
-        mine = partial(_carries, "execution_id", run.run_id, False)
-    return (yield from _optional_rows(f"get the results of run {run.run_id}", RESULTS, filters, mine, make))
+    filters = {"task_instance_id": run.run_id}
+    what = f"list the runs of test configuration run {run.run_id}"
+    mine = partial(_carries, "task_instance_id", run.run_id, True)
+
+    def named(row: Fields) -> tuple[bool, T]:
+        return _carries("task_instance_id", run.run_id, False, row), make(row)
+
+    found = yield from _optional_rows(what, RUNS, filters, mine, named)
+    rows = [row for _, row in found]
+    if all(names_task for names_task, _ in found):
+        return rows
+    call = Call("list runs", "GET", RUNS, partial(optional_page, where="the response"), query={"limit": 1})
+    whole: Page | None = yield from _where_there(ask(call), None)
+    return rows if whole is not None and len(rows) < whole.total else []
+
+
+def _where_there(steps: Steps[T], otherwise: T) -> Steps[T]:
+    """What not every server has."""
+    try:
+        return (yield from steps)
+    except ApiError as e:
+        if e.status not in LACKING or isinstance(e, InvalidReplyError):
+            raise
+        return otherwise
 
 
 def _configuration_result_id(run: Run) -> Steps[str | None]:
     known = run.context.get("test_config_result_id")
     if known or not run.context.get("test_config_id"):
         return known or None
-    filters = {"test_config_id": run.context["test_config_id"]}
-    what = f"get the result of test configuration run {run.run_id}"
-    rows = yield from _optional_rows(what, CONFIG_RESULTS, filters, lambda row: True, lambda row: row, most=PAGE)
-    return next((row.text("id") for row in rows if _carries("task_instance_id", run.run_id, False, row)), None)
+    rows = yield from results_of(run.context["test_config_id"])
+    try:
+        row = result_of(run.run_id, rows or [], run.context)
+    except InvalidReplyError:
+        # The run has ended by its own word; only its tests can't be told from those of others.
+        return None
+    return None if row is None else row.text("id")
 
 
 def _carries(name: str, wanted: str, without: bool, row: Fields) -> bool:
-    """Whether a field of a row is an id; ``without`` where the row has no such field."""
+    """Whether a field of a row is an id, also as a number; ``without`` where the row has no such field."""
     shown = row.get(name)
     if shown is None:
         return without
-    return isinstance(shown, str) and shown.casefold() == wanted.casefold()
+    return isinstance(shown, str | int) and not isinstance(shown, bool) and str(shown).casefold() == wanted.casefold()
 
 
-def _explained(results: _Results) -> Steps[_Results]:
-    """The same, with the reason of what did not pass, from its log, where the result has none."""
+def _explained(results: _Results) -> Steps[tuple[_Results, str]]:
+    """The same, with the reason of what did not pass, from its log, where the result has none; and the Git commit that
+    was tested, where a log names it.
+
+    Both are for reading only: no trouble with a log costs the report, and what is wrong with one will be with the next.
+    """
     out = list(results)
     not_passed = (Outcome.FAILED, Outcome.UNAVAILABLE)
-    silent = [at for at, (_, case) in enumerate(out) if case.outcome in not_passed and not case.message]
-    for at in silent[:_EXPLAINED]:
-        result_id, case = out[at]
-        try:
-            lines = yield from _last_lines(result_id)
-        except ApiError:
-            # Reasons are for reading only: what is wrong with one log will be with the next.
-            break
-        out[at] = (result_id, replace(case, message=error_of(lines)))
-    return out
+    silent = [at for at, one in enumerate(out) if one.case.outcome in not_passed and not one.case.message]
+    commit = ""
+    try:
+        if not silent and out:
+            page = yield from ask(log_call(out[0].id, PAGE, 0))
+            commit = _commit_in(page.rows)
+        for at in silent[:_EXPLAINED]:
+            first, last = yield from _ends_of_log(out[at].id)
+            commit = commit or _commit_in(first)
+            out[at] = replace(out[at], case=replace(out[at].case, message=error_of(last)))
+    except ApiError:
+        return out, commit
+    return out, commit
 
 
-def _last_lines(test_result_id: str) -> Steps[list[Fields]]:
+def _ends_of_log(test_result_id: str) -> Steps[tuple[list[Fields], list[Fields]]]:
+    """The first lines of a log, and the last."""
     page = yield from ask(log_call(test_result_id, PAGE, 0))
+    first = page.rows
     if page.total > len(page.rows):
         page = yield from ask(log_call(test_result_id, PAGE, max(0, page.total - PAGE)))
-    return page.rows
+    return first, page.rows
+
+
+def _commit_in(lines: list[Fields]) -> str:
+    for line in lines:
+        message = line.get("message")
+        found = _COMMIT.search(message) if isinstance(message, str) else None
+        if found:
+            return found[1]
+    return ""
 
 
 def _optional_rows(
@@ -187,12 +323,10 @@ def _optional_rows(
     filters: Mapping[str, str],
     mine: Callable[[Fields], bool],
     make: Callable[[Fields], T],
-    most: int | None = None,
 ) -> Steps[list[T]]:
     """The rows of a list that not every server has; none where it is missing, or has rows that are not ``mine``.
 
     :param make: what is kept of a row.
-    :param most: so many of them; ``None`` for all.
     :raises ApiError: also when it breaks off: what is not seen of a list that is there may be what failed.
     """
     there = False
@@ -210,8 +344,8 @@ def _optional_rows(
         return Call(what, "GET", base, read, query=query, error_text=error_text)
 
     try:
-        return (yield from pages(page, most))
+        return (yield from pages(page, None))
     except ApiError as e:
-        if there or e.status not in _LACKING or isinstance(e, InvalidReplyError):
+        if there or e.status not in LACKING or isinstance(e, InvalidReplyError):
             raise
         return []

@@ -27,6 +27,7 @@ class Start:
     :param not_compared: arguments of this start that no listing shows, so that no look-up can compare them.
     :param cannot_list: why runs like it can't be listed; ``None`` when they can.
     :param warnings: what the user should know before it is sent.
+    :param start_after_lookup: whether the start may be sent again in the same try when a look-up shows no run of it.
     :param already: the run that is there already, when nothing has to be started; ``call`` then only reads it.
     """
 
@@ -37,6 +38,7 @@ class Start:
     not_compared: tuple[str, ...] = ()
     cannot_list: str | None = None
     warnings: tuple[str, ...] = ()
+    start_after_lookup: bool = True
     already: Run | None = None
 
 

@@ -1,17 +1,34 @@
 """Eggplant DAI's releases as public clients have met them: each test names its row of what was learned from them.
 
-The rows: E1 runs that only GET /ai/runs shows; E2 status words that are not in the table; E3 liveness and verdict.
+The rows: E1 runs that only GET /ai/runs shows; E2 status words that are not in the table; E3 liveness and verdict; E4
+test configurations; E5 tests that the platform ran again; E9 reasons, screenshots and commits.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from airflow_provider_testruns.exceptions import InvalidReplyError, NotFoundError
-from airflow_provider_testruns.model import Outcome, Run, RunState, Verdict, judge
+from airflow_provider_testruns.model import (
+    Counts,
+    Gates,
+    Kind,
+    Outcome,
+    Run,
+    RunReport,
+    RunState,
+    Verdict,
+    assess,
+    judge,
+)
+from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.eggplant import EggplantPlatform
+from airflow_provider_testruns.platforms.eggplant_replies import error_of
+from airflow_provider_testruns.platforms.reading import Fields
+from airflow_provider_testruns.transport.effects import Request
 from tests.unit.platforms.steps import BASE_URL, Wire, reply
 from tests.unit.platforms.test_eggplant import MODEL, PROGRESS, RUN, START, Paged, at, row, run_list
 
@@ -218,3 +235,219 @@ def test_e3_runstatus_says_whether_a_run_continues_and_the_other_words_how_it_en
     item = {"id": RUN, "modelname": "BBCSport", **fields}
     run = Wire({PROGRESS: item}).run(platform().get_run(RUN))
     assert (run.state, run.ending) == (state, ending)
+
+
+# --- E4: test configurations ---------------------------------------------------------------------------------------
+
+TASK = "GET /ai/testconfigtasks/t-1"
+RUN_CONFIG = "POST /task_scheduler_service/api/v1/task_instances/c-1"
+CONFIG_RESULTS = "GET /api/v2/test_config_results"
+RESULTS = "GET /api/v2/test_results"
+SUBMITTED = "Thu, 31 May 2018 17:10:00 GMT"
+
+
+def paged(rows: list[dict[str, Any]], *filters: str) -> Any:
+    """A list of API v2 as a server pages it, with the filters that it knows."""
+
+    def answer(request: Request) -> Reply:
+        query = {key: value[0] for key, value in parse_qs(urlsplit(request.url).query).items()}
+        found = [row for row in rows if all(str(row.get(name)) == query[name] for name in filters if name in query)]
+        offset = int(query.get("offset", 0))
+        return reply({"items": found[offset : offset + int(query["limit"])], "total_count": len(found)})
+
+    return answer
+
+
+def configuration(rows: list[dict[str, Any]], **answers: Any) -> tuple[Run, EggplantPlatform, Paged]:
+    """Start a test configuration on a server whose list of results is ``rows`` and may grow afterwards."""
+    dai = platform()
+    wire = Paged({RUN_CONFIG: reply({"task_instance_id": "t-1"}, 201, date=SUBMITTED), CONFIG_RESULTS: paged(rows)})
+    wire.answers |= answers
+    start = wire.run(dai.prepare_start(test_config_id="c-1"))
+    assert start.cannot_list is None
+    return wire.ask(start.call), dai, wire
+
+
+def config_result(result_id: str, status: str = "PASSED", minute: int | None = 1) -> dict[str, Any]:
+    return {"id": result_id, "status": status, "start_time": None if minute is None else at(minute)}
+
+
+@pytest.mark.parametrize("task", [reply({}, 404), reply({}, 405), reply(b"<html>")])
+@pytest.mark.parametrize("before", [0, 1, 150])
+def test_e4_where_no_call_shows_the_task_the_one_new_result_is_the_runs(task: Any, before: int) -> None:
+    rows = [config_result(f"old-{at}") for at in range(before)]
+    run, dai, wire = configuration(rows, **{TASK: task})
+    with pytest.raises(NotFoundError, match="no new result"):
+        wire.run(dai.get_run(run.run_id, **run.context))
+    # The order of the list is not documented.
+    rows.insert(0, config_result("new", "RUNNING"))
+    seen = wire.run(dai.get_run(run.run_id, **run.context))
+    assert (seen.run_id, seen.state, seen.context["test_config_result_id"]) == ("t-1", RunState.RUNNING, "new")
+    rows[0]["status"] = "FAILED"
+    wire.answers[f"{CONFIG_RESULTS}/new"] = rows[0]
+    wire.requests.clear()
+    ended = wire.run(dai.get_run(seen.run_id, **seen.context))
+    assert (ended.run_id, ended.ending) == ("t-1", Verdict.FAILED)
+    assert wire.asked == [TASK, f"{CONFIG_RESULTS}/new"]
+
+
+def test_e4_of_two_new_results_the_one_that_began_with_the_start_is_taken() -> None:
+    rows = [config_result("old")]
+    run, dai, wire = configuration(rows)
+    rows += [config_result("late", minute=30), config_result("ours", minute=10)]
+    assert wire.run(dai.get_run(run.run_id, **run.context)).context["test_config_result_id"] == "ours"
+
+
+@pytest.mark.parametrize("minute", [None, 10])
+def test_e4_two_new_results_that_could_both_be_it_are_named_and_none_is_taken(minute: int | None) -> None:
+    rows = [config_result("old")]
+    run, dai, wire = configuration(rows)
+    rows += [config_result("r-1", minute=minute), config_result("r-2", minute=minute)]
+    with pytest.raises(InvalidReplyError, match="r-1, r-2"):
+        wire.run(dai.get_run(run.run_id, **run.context))
+
+
+def test_e4_results_of_other_configurations_are_not_ours_where_the_filter_is_ignored() -> None:
+    rows = [config_result("old") | {"test_config_id": "c-1"}]
+    run, dai, wire = configuration(rows)
+    rows.append(config_result("other") | {"test_config_id": "c-2"})
+    with pytest.raises(NotFoundError):
+        wire.run(dai.get_run(run.run_id, **run.context))
+
+
+def test_e4_thousands_of_results_are_remembered_in_little_room() -> None:
+    rows = [config_result(f"old-{at}", minute=at % 50) for at in range(3000)]
+    run, dai, wire = configuration(rows)
+    assert sum(map(len, run.context.values())) < 4000
+    rows.insert(5, config_result("new", minute=55))
+    assert wire.run(dai.get_run(run.run_id, **run.context)).context["test_config_result_id"] == "new"
+
+
+def test_e4_a_lost_start_is_looked_up_among_the_new_results_and_not_sent_again_in_the_same_try() -> None:
+    rows = [config_result("old")]
+    dai, wire = platform(), Paged({CONFIG_RESULTS: paged(rows)})
+    start = wire.run(dai.prepare_start(test_config_id="c-1"))
+    assert not start.start_after_lookup
+    assert wire.run(dai.newest_run(start)) is None
+    assert wire.run(dai.find_runs(None, **start.context)) == []
+    rows.append(config_result("new", "RUNNING"))
+    (found,) = wire.run(dai.find_runs(None, **start.context))
+    assert (found.run_id, found.kind) == ("new", Kind.TEST_CONFIGURATION)
+    wire.answers[f"{CONFIG_RESULTS}/new"] = config_result("new", "PASSED")
+    ended = wire.run(dai.get_run(found.run_id, **found.context))
+    assert (ended.run_id, ended.ending) == ("new", Verdict.PASSED)
+
+
+def test_e4_a_server_without_results_is_waited_for_by_its_task_and_cannot_be_looked_up() -> None:
+    dai, wire = platform(), Wire({RUN_CONFIG: reply({"task_instance_id": "t-1"}, 201), TASK: {"runstatus": "RUNNING"}})
+    start = wire.run(dai.prepare_start(test_config_id="c-1"))
+    assert start.cannot_list
+    run = wire.ask(start.call)
+    assert wire.run(dai.get_run(run.run_id, **run.context)).state is RunState.RUNNING
+
+
+@pytest.mark.parametrize("wanted", ["cr-1", "7"])
+def test_e4_children_carry_the_results_id_as_a_number_too(wanted: str) -> None:
+    shown: Any = int(wanted) if wanted.isdecimal() else wanted.upper()
+    tested = [{"id": 5, "name": "Pay", "status": "FAILED", "error": "no", "test_config_result_id": shown}]
+    dai, wire = platform(), Paged({RESULTS: paged(tested), TASK: {"runstatus": "FAILED"}})
+    context = {"kind": "test_configuration", "test_config_id": "c-1", "test_config_result_id": wanted}
+    report = wire.run(dai.get_report(wire.run(dai.get_run("t-1", **context))))
+    assert [(case.name, case.outcome) for case in report.cases] == [("Pay", Outcome.FAILED)]
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_e4_children_of_older_servers_come_from_the_list_of_runs_unless_it_lists_everything(filtered: bool) -> None:
+    rows = [
+        numbered(8, "FAILED", testcase="Return", task_instance_id=None) | {"of": "t-1"},
+        numbered(9, "PASSED", testcase="Pay") | {"of": "t-2"},
+    ]
+
+    def runs(request: Request) -> Reply:
+        query = {key: value[0] for key, value in parse_qs(urlsplit(request.url).query).items()}
+        found = [row for row in rows if not filtered or query.get("task_instance_id") in (None, row["of"])]
+        return reply({"items": found[: int(query["limit"])], "total_count": len(found)})
+
+    dai, wire = platform(), Paged({RUNS: runs, TASK: {"runstatus": "FAILED"}})
+    run = wire.run(dai.get_run("t-1", kind="test_configuration", test_config_id="c-1"))
+    report = wire.run(dai.get_report(run))
+    assert [case.name for case in report.cases] == (["Return"] if filtered else [])
+    assert judge(report) is Verdict.FAILED
+
+
+# --- E5: passed after a re-run ---------------------------------------------------------------------------------------
+
+
+def tried(*tries: tuple[str, str, int | None], status: str = "PASSED") -> RunReport:
+    """The report of a configuration whose tests were tried so: name, status, minute of the start."""
+    tested = [
+        {
+            "id": f"r-{n}",
+            "name": name,
+            "model_name": "Shop",
+            "status": word,
+            "error": "no" if word == "FAILED" else None,
+        }
+        | {"start_time": None if minute is None else at(minute)}
+        for n, (name, word, minute) in enumerate(tries)
+    ]
+    dai, wire = platform(), Paged({RESULTS: paged(tested), TASK: {"runstatus": status}})
+    context = {"kind": "test_configuration", "test_config_id": "c-1", "test_config_result_id": "cr-1"}
+    report: RunReport = wire.run(dai.get_report(wire.run(dai.get_run("t-1", **context))))
+    return report
+
+
+@pytest.mark.parametrize("minutes", [(1, 2), (None, None), (5, 5)])
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_e5_what_passed_after_a_rerun_has_passed_with_a_note(minutes: Any, newest_first: bool) -> None:
+    tries = [("Pay", "FAILED", minutes[0]), ("Pay", "PASSED", minutes[1])]
+    report = tried(*(tries[::-1] if newest_first else tries), ("Return", "PASSED", 3))
+    assert report.counts == Counts(passed=2)
+    judgement = assess(report)
+    assert judgement.verdict is Verdict.PASSED
+    assert judgement.notes == ("Passed after a re-run: Shop/Pay (after 2 tries).",)
+    strict = assess(report, Gates(fail_on_rerun=True))
+    assert (strict.verdict, "Shop/Pay" in strict.reasons[0]) == (Verdict.FAILED, True)
+    assert judge(report, Gates(fail_on_rerun=True, allowed_failures=("Pay",))) is Verdict.PASSED
+
+
+def test_e5_the_last_try_counts_and_a_failed_configuration_is_not_helped_by_a_try_that_passed() -> None:
+    assert tried(("Pay", "PASSED", 1), ("Pay", "FAILED", 2)).counts == Counts(failed=1)
+    assert tried(("Pay", "FAILED", 1), ("Pay", "PASSED", 2), status="FAILED").counts == Counts(passed=1, failed=1)
+
+
+# --- E9: results, reasons, commits -----------------------------------------------------------------------------------
+
+
+def test_e9_the_result_of_a_numbered_run_is_asked_for_by_its_number() -> None:
+    result = {"id": 2000, "name": "Pay", "status": "FAILED", "test_case_name": "tc"}
+    lines = [
+        {"message": "Using Git commit SHA: '" + "a1" * 20 + "'", "severity": "INFORMATIONAL"},
+        {"message": "Image 'cart' not found", "severity": "INFORMATIONAL", "message_type": "imagefound"},
+        {"message": "Test ended", "severity": "INFORMATIONAL"},
+    ]
+    rows: list[dict[str, Any]] = []
+    run, dai, wire = started(rows)
+    rows.append(numbered(2000, "FAILED", endtime=at(9)))
+    wire.answers[f"{RESULTS}/2000"] = result
+    wire.answers[f"{RESULTS}/2000/logs"] = {"items": lines, "total_count": 3}
+    report = wire.run(dai.get_report(wire.run(dai.get_run(run.run_id, **run.context))))
+    assert [(case.name, case.message) for case in report.cases] == [("tc", "Image 'cart' not found")]
+    assert report.commit == "a1" * 20
+    assert not report.run.context.keys() & {"after_number", "run_type"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([("INFO", None, "a"), ("ERROR", None, "b"), ("INFO", None, "not found")], "b"),
+        ([("INFO", None, "a"), ("INFO", "ScriptException", "b"), ("INFO", None, "c")], "b"),
+        ([("INFO", None, "Unable to log in"), ("INFO", None, "c")], "Unable to log in"),
+        ([("INFO", None, "a"), ("INFO", None, "c"), ("INFO", None, "")], "c"),
+        ([(None, 5, None)], ""),
+        ([], ""),
+    ],
+)
+def test_e9_the_reason_is_the_last_line_that_says_best_why(lines: list[tuple[Any, Any, Any]], reason: str) -> None:
+    log = [{"severity": severity, "message_type": kind, "message": message} for severity, kind, message in lines]
+    assert error_of([Fields(line, "line") for line in log]) == reason
