@@ -28,17 +28,28 @@ from airflow_provider_testruns.platforms.eggplant_arguments import (
     AGENT,
     ASSET,
     SUT,
+    check_assets,
+    check_names,
     checked_limit,
     optional_integer,
+    optional_json,
     optional_object,
     optional_text,
     required_id,
+    untested,
 )
 from airflow_provider_testruns.platforms.eggplant_calls import (
     CONFIG_RESULTS,
     MOST_ROWS,
     PAGE,
     EggplantCalls,
+)
+from airflow_provider_testruns.platforms.eggplant_names import (
+    agent_named,
+    configuration_named,
+    model_named,
+    number_of_model,
+    test_case_named,
 )
 from airflow_provider_testruns.platforms.eggplant_replies import (
     error_text,
@@ -148,6 +159,11 @@ class EggplantPlatform(EggplantCalls, Platform):
         sut: Mapping[str, Any] | None = None,
         model_name: str | None = None,
         test_config_id: str | None = None,
+        test_case_name: str | None = None,
+        agent_name: str | None = None,
+        require_assets: bool = False,
+        test_config_name: str | None = None,
+        task_instance_body: Mapping[str, Any] | None = None,
     ) -> Steps[Start]:
         """Make a start ready (POST /execution_service/api/v1/executions, "Start Model Execution", DAI 7.1).
 
@@ -158,10 +174,17 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param agent: ``agent_id``, ``is_hosted_agent``.
         :param asset: ``asset_version_id``, ``asset_path``.
         :param sut: ``sut_id``, ``criteria`` (a list of texts).
-        :param model_name: the model's name; not sent, needed to look for a lost start where the server has no list
-            of models.
-        :param test_config_id: start this test configuration instead; goes with none of the others.
-        :raises ConfigurationError: for arguments that can't be right, naming them.
+        :param model_name: the model's name, instead of its UUID. Beside ``model_id`` it saves the look-up of the name,
+            by which the server lists runs.
+        :param test_config_id: start this test configuration instead; goes with none of those before.
+        :param test_case_name: the test case's name, instead of its number.
+        :param agent_name: the agent's name, instead of ``agent_id`` in ``agent``.
+        :param require_assets: whether the start of a model without an agent or without an asset, which runs no
+            snippet, is refused instead of warned of.
+        :param test_config_name: the test configuration's name, instead of its id.
+        :param task_instance_body: the body of the start of a test configuration, sent as it is.
+        :raises ConfigurationError: for arguments that can't be right, naming them, and for names of which the server
+            lists none or several.
         """
         given = {
             "model_id": optional_text("model_id", model_id),
@@ -172,31 +195,45 @@ class EggplantPlatform(EggplantCalls, Platform):
             "asset": optional_object("asset", asset, ASSET),
             "sut": optional_object("sut", sut, SUT),
         }
-        body = {name: value for name, value in given.items() if value is not None}
-        model_name = optional_text("model_name", model_name)
+        body: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        names = {
+            "model_name": optional_text("model_name", model_name),
+            "test_case_name": optional_text("test_case_name", test_case_name),
+            "agent_name": optional_text("agent_name", agent_name),
+        }
         test_config_id = optional_text("test_config_id", test_config_id)
-        if test_config_id is not None:
-            others = [*body, *(["model_name"] if model_name else [])]
+        test_config_name = optional_text("test_config_name", test_config_name)
+        if test_config_id is not None or test_config_name is not None:
+            others = [*body, *(name for name, value in names.items() if value)]
             if others:
                 raise ConfigurationError(
-                    f"test_config_id goes alone, and {', '.join(others)} was given too: a test configuration says"
-                    " itself what it runs."
+                    f"{'test_config_name' if test_config_id is None else 'test_config_id'} goes alone, and"
+                    f" {', '.join(others)} was given too: a test configuration says itself what it runs."
                 )
-            return (yield from self._configuration_start(test_config_id))
-        if not body.keys() & {"model_id", "rerun_id", "script"}:
-            raise ConfigurationError(
-                "At least one of model_id, rerun_id and script must be given"
-                f" (given: {', '.join(body) or 'none of the arguments'})."
+            return (
+                yield from self._configuration_start(
+                    test_config_id, test_config_name, optional_json("task_instance_body", task_instance_body)
+                )
             )
-        return (yield from self._execution_start(body, model_name))
+        if task_instance_body is not None:
+            raise ConfigurationError("task_instance_body goes with test_config_id or test_config_name only.")
+        check_names(body, names)
+        check_assets(body, names["agent_name"], require_assets)
+        if "model_id" not in body and names["model_name"] and not body.keys() & {"rerun_id", "script"}:
+            body["model_id"], listed_as = yield from model_named(self, names["model_name"])
+            self._learn(body["model_id"], names["model_name"])
+        elif names["test_case_name"]:
+            listed_as = yield from number_of_model(self, body["model_id"])
+        if names["test_case_name"]:
+            body["test_case_id"] = yield from test_case_named(listed_as, names["test_case_name"])
+        if names["agent_name"]:
+            body["agent"] = {**body.get("agent", {}), "agent_id": (yield from agent_named(self, names["agent_name"]))}
+        return (yield from self._execution_start(body, names["model_name"], names["test_case_name"]))
 
-    def _execution_start(self, body: Mapping[str, Any], model_name: str | None) -> Steps[Start]:
-        warnings = []
-        if "model_id" in body and "test_case_id" in body and "agent" not in body:
-            warnings.append(
-                "No agent is given: with model_id and test_case_id alone, DAI only generates a path through the model,"
-                " runs no Eggplant Functional script and tests nothing. Give agent (and asset) to test."
-            )
+    def _execution_start(
+        self, body: Mapping[str, Any], model_name: str | None, test_case_name: str | None
+    ) -> Steps[Start]:
+        warnings = untested(body)
         context: dict[str, str] = {"model_id": body["model_id"]} if "model_id" in body else {}
         cannot_list = None
         if "script" in body:
@@ -207,6 +244,8 @@ class EggplantPlatform(EggplantCalls, Platform):
             cannot_list = "a rerun does not say its model, and DAI lists runs by model. Give model_name to make it so."
         if model_name is not None:
             context["model_name"] = model_name
+        if test_case_name is not None:
+            context["test_case_name"] = test_case_name
         if self._pinned in ("", "runs"):
             yield from self._note_highest_number()
         started_with = {}
@@ -234,8 +273,14 @@ class EggplantPlatform(EggplantCalls, Platform):
             warnings=tuple(warnings),
         )
 
-    def _configuration_start(self, test_config_id: str) -> Steps[Start]:
-        what = f"test configuration {test_config_id}"
+    def _configuration_start(
+        self, test_config_id: str | None, name: str | None, body: Mapping[str, Any] | None
+    ) -> Steps[Start]:
+        if test_config_id is None:
+            test_config_id = yield from configuration_named(name or "")
+        elif name is not None:
+            raise ConfigurationError("Only one of test_config_id and test_config_name may be given.")
+        what = f"test configuration {name or test_config_id}"
         context = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
         results = yield from configurations.results_of(test_config_id)
         known = {} if results is None else configurations.baseline(results)
@@ -248,6 +293,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                 "POST",
                 path(_TASK_INSTANCES + "/{test_config_id}", test_config_id=test_config_id),
                 partial(self._read_configuration_start, context),
+                json=body,
                 repeatable=False,
                 error_text=error_text,
             ),
@@ -287,7 +333,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         give = "Give model_name to make it so."
         if wanted not in self._model_names:
             try:
-                models = yield from self._models()
+                models = yield from self.models()
             except (NotFoundError, PermissionDeniedError, InvalidRequestError, InvalidReplyError) as e:
                 said = "a reply that can't be read" if isinstance(e, InvalidReplyError) else f"HTTP {e.status}"
                 why = f"runs are listed by the model's name, and the server gives no list of models ({said}). {give}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,6 +82,22 @@ def optional_object(name: str, value: Any, known: Mapping[str, type]) -> dict[st
     return checked
 
 
+def optional_json(name: str, value: Any) -> dict[str, Any] | None:
+    """A dict that can be sent as JSON, or ``None``.
+
+    :raises ConfigurationError: when it is anything else.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigurationError(f"{name} must be a dict, got {value!r}.")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ConfigurationError(f"{name} must be a dict that can be sent as JSON: {e}.") from e
+    return dict(value)
+
+
 def checked_limit(limit: Any) -> int:
     """A whole number from 1 on.
 
@@ -89,3 +106,61 @@ def checked_limit(limit: Any) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ConfigurationError(f"limit must be a whole number from 1 on, got {limit!r}.")
     return limit
+
+
+def check_names(body: Mapping[str, Any], names: Mapping[str, str | None]) -> None:
+    """Check that each name goes with the rest of a start.
+
+    :raises ConfigurationError: when one does not.
+    """
+    model = "model_id" in body or names["model_name"]
+    if not body.keys() & {"model_id", "rerun_id", "script"} and not model:
+        raise ConfigurationError(
+            "At least one of model_id, rerun_id and script must be given; model_name serves instead of model_id"
+            f" (given: {', '.join([*body, *(name for name, value in names.items() if value)]) or 'none'})."
+        )
+    if names["test_case_name"] and not (model and not body.keys() & {"rerun_id", "script"}):
+        raise ConfigurationError(
+            "test_case_name needs the model that it is a test case of: give model_id or model_name."
+        )
+    if names["test_case_name"] and "test_case_id" in body:
+        raise ConfigurationError("Only one of test_case_id and test_case_name may be given.")
+    if names["agent_name"] and body.get("agent", {}).get("agent_id") is not None:
+        raise ConfigurationError("Only one of agent_name and agent['agent_id'] may be given.")
+
+
+def check_assets(body: Mapping[str, Any], agent_name: str | None, required: bool) -> None:
+    """Refuse the start of a model that runs no snippet, where that is asked for.
+
+    :raises ConfigurationError: when it runs none.
+    """
+    agent = body.get("agent") or ({"agent_name": agent_name} if agent_name else {})
+    missing = untested({"model_id": "", **body, "agent": agent})
+    if required and missing and not body.keys() & {"rerun_id", "script"}:
+        raise ConfigurationError(f"{' '.join(missing)} require_assets=True refuses such a start.")
+
+
+def untested(body: Mapping[str, Any]) -> list[str]:
+    """Why the start of a model runs no snippet ("Start Model Execution", DAI 7.1); empty when it does.
+
+    :param body: of the start.
+    """
+    if "model_id" not in body or body.keys() & {"rerun_id", "script"}:
+        return []
+    reasons = []
+    if not _filled(body.get("agent")):
+        reasons.append(
+            "No agent is given: DAI then connects to no Eggplant Functional suite, only generates a path through the"
+            " model and tests nothing. Give agent or agent_name."
+        )
+    if not _filled(body.get("asset")):
+        reasons.append(
+            "No asset is given: DAI then runs the model without snippets, which tests nothing. Give asset, such as"
+            ' {"asset_path": …}.'
+        )
+    return reasons
+
+
+def _filled(value: Any) -> bool:
+    """Whether one of an object's fields has a value."""
+    return isinstance(value, Mapping) and any(item not in (None, "") for item in value.values())

@@ -68,7 +68,7 @@ class EggplantCalls:
 
     def list_models(self) -> Steps[list[dict[str, Any]]]:
         """The models that the connection's client may see (GET /ai/models, public clients), as the API has them."""
-        models = yield from self._models()
+        models = yield from self.models()
         return [dict(model.raw) for model in models]
 
     def list_agents(self) -> Steps[list[dict[str, Any]]]:
@@ -77,15 +77,8 @@ class EggplantCalls:
         "Eggplant DAI Model Execution Endpoints" lists them with POST /ai/agents. On the servers that public clients
         talk to GET lists them and a POST makes a new one: GET comes first, and POST only where GET is not allowed.
         """
-        try:
-            rows = yield from _unpaged("list the agents", "/ai/agents")
-        except InvalidRequestError as e:
-            if e.status != 405:
-                raise
-            read = partial(page_of, where="the reply", counted=False)
-            call = Call("list the agents", "POST", "/ai/agents", read, repeatable=False, error_text=error_text)
-            rows = (yield from ask(call)).rows
-        return [dict(row.raw) for row in rows]
+        agents = yield from self.agents()
+        return [dict(agent.raw) for agent in agents]
 
     def get_test_configuration_task(self, task_instance_id: str) -> Steps[dict[str, Any]]:
         """One run of a test configuration (GET /ai/testconfigtasks/{id}, public clients), as the API has it.
@@ -177,8 +170,21 @@ class EggplantCalls:
         headers = {"Accept": "application/xml, */*"}
         return (yield from ask(Call(what, "GET", target, _read_xml, error_text=error_text, headers=headers)))
 
-    def _models(self) -> Steps[list[Fields]]:
-        return (yield from _unpaged("list the models", "/ai/models"))
+    def models(self) -> Steps[list[Fields]]:
+        """As :meth:`list_models`, to be read by field."""
+        return (yield from unpaged("list the models", "/ai/models"))
+
+    def agents(self) -> Steps[list[Fields]]:
+        """As :meth:`list_agents`, to be read by field."""
+        try:
+            rows = yield from unpaged("list the agents", "/ai/agents")
+        except InvalidRequestError as e:
+            if e.status != 405:
+                raise
+            read = partial(page_of, where="the reply", counted=False)
+            call = Call("list the agents", "POST", "/ai/agents", read, repeatable=False, error_text=error_text)
+            rows = (yield from ask(call)).rows
+        return rows
 
     def _task_call(self, task_instance_id: str, read: Callable[[Reply], Any]) -> Call[Any]:
         target = path("/ai/testconfigtasks/{task_instance_id}", task_instance_id=task_instance_id)
@@ -277,8 +283,8 @@ def _listed(what: str, base: str, limit: int, filters: Mapping[str, str | int]) 
     return [dict(row.raw) for row in rows]
 
 
-def _unpaged(what: str, base: str) -> Steps[list[Fields]]:
-    """A list that some servers give whole and others in pages."""
+def unpaged(what: str, base: str) -> Steps[list[Fields]]:
+    """All rows of a list that some servers give whole and others in pages."""
 
     def page(limit: int, offset: int) -> Call[Page]:
         query = {"limit": limit, "offset": offset} if offset else {}

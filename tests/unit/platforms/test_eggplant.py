@@ -169,7 +169,7 @@ def test_one_of_model_rerun_and_script_is_enough(arguments: dict[str, Any]) -> N
     assert wire.asked == ["GET /ai/runs?limit=100&offset=0", START]
 
 
-@pytest.mark.parametrize("arguments", [{}, {"test_case_id": 1}, {"agent": {"agent_id": "1"}, "model_name": "x"}])
+@pytest.mark.parametrize("arguments", [{}, {"test_case_id": 1}, {"agent": {"agent_id": "1"}}])
 def test_model_id_required_yes_or_one_of_three_the_second_holds(arguments: dict[str, Any]) -> None:
     wire = Wire()
     with pytest.raises(ConfigurationError, match="At least one of model_id, rerun_id and script"):
@@ -227,18 +227,27 @@ def test_null_inside_an_object_is_sent_as_given() -> None:
 @pytest.mark.parametrize(
     ("arguments", "warned"),
     [
-        ({"model_id": MODEL, "test_case_id": 1}, True),
-        ({"model_id": MODEL, "test_case_id": 1, "agent": {"agent_id": "1"}}, False),
-        ({"model_id": MODEL}, False),
-        ({"script": "s"}, False),
+        ({"model_id": MODEL, "test_case_id": 1}, ["No agent", "No asset"]),
+        ({"model_id": MODEL, "test_case_id": 1, "agent": {"agent_id": "1"}}, ["No asset"]),
+        ({"model_id": MODEL, "agent": {"agent_id": ""}, "asset": {"asset_path": "/s"}}, ["No agent"]),
+        ({"model_id": MODEL, "asset": {}}, ["No agent", "No asset"]),
+        ({"model_id": MODEL, "agent": {"agent_id": "1"}, "asset": {"asset_path": "/s"}}, []),
+        ({"script": "s"}, []),
+        ({"rerun_id": 5}, []),
     ],
 )
-def test_model_and_test_case_alone_only_generate_a_path_so_a_missing_agent_is_warned_of(
-    arguments: dict[str, Any], warned: bool
+def test_e6_the_start_of_a_model_that_runs_no_snippet_is_warned_of_and_can_be_refused(
+    arguments: dict[str, Any], warned: list[str]
 ) -> None:
     start = prepared(Wire({"GET /ai/models": MODELS}), **arguments)
-    assert bool(start.warnings) is warned
-    assert not warned or "only generates a path" in start.warnings[0]
+    assert [warning[:8] for warning in start.warnings] == warned
+    wire = Wire({"GET /ai/models": MODELS})
+    if not warned:
+        assert prepared(wire, require_assets=True, **arguments).warnings == ()
+        return
+    with pytest.raises(ConfigurationError, match="require_assets=True"):
+        prepared(wire, require_assets=True, **arguments)
+    assert wire.requests == []
 
 
 def test_rerun_id_a_test_case_id_in_words_stays_an_opaque_integer() -> None:

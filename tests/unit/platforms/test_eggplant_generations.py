@@ -1,7 +1,7 @@
 """Eggplant DAI's releases as public clients have met them: each test names its row of what was learned from them.
 
 The rows: E1 runs that only GET /ai/runs shows; E2 status words that are not in the table; E3 liveness and verdict; E4
-test configurations; E5 tests that the platform ran again; E9 reasons, screenshots and commits.
+test configurations; E5 tests that the platform ran again; E10 names for ids; E9 reasons, screenshots and commits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from airflow_provider_testruns.exceptions import InvalidReplyError, NotFoundError
+from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError, NotFoundError
 from airflow_provider_testruns.model import (
     Counts,
     Gates,
@@ -451,3 +451,99 @@ def test_e9_the_result_of_a_numbered_run_is_asked_for_by_its_number() -> None:
 def test_e9_the_reason_is_the_last_line_that_says_best_why(lines: list[tuple[Any, Any, Any]], reason: str) -> None:
     log = [{"severity": severity, "message_type": kind, "message": message} for severity, kind, message in lines]
     assert error_of([Fields(line, "line") for line in log]) == reason
+
+
+# --- E10: names for ids ----------------------------------------------------------------------------------------------
+
+MODEL_ROWS = [
+    {"id": 4, "name": "BBCSport", "modeluuid": MODEL},
+    {"id": 5, "name": "Twice", "modeluuid": "uuid-5"},
+    {"id": 6, "name": "Twice", "modeluuid": "uuid-6"},
+]
+CASES = [{"id": 12, "testcaseName": "Pay"}, {"id": 13, "testcaseName": "Both"}, {"id": 14, "testcaseName": "Both"}]
+NAMED = {
+    "GET /ai/models": MODEL_ROWS,
+    "GET /ai/models/4/testcases": CASES,
+    "GET /ai/agents": [{"id": 9, "name": "Agent A"}, {"id": 10, "name": "Agent B"}, {"id": 11, "name": "Agent B"}],
+    "GET /test_config_service/api/v1/test_configurations": {
+        "items": [{"id": "c-1", "name": "Nightly"}, {"id": "c-2", "name": "Other"}, {"id": "c-3", "name": "Other"}],
+        "total_count": 3,
+    },
+}
+
+
+def test_e10_a_start_by_names() -> None:
+    wire = Wire(NAMED | {START: {"execution_id": RUN}})
+    arguments = {"model_name": "BBCSport", "test_case_name": "Pay", "agent_name": "Agent A"}
+    start = wire.run(
+        platform().prepare_start(**arguments, agent={"is_hosted_agent": True}, asset={"asset_path": "/suites/shop"})
+    )
+    wire.ask(start.call)
+    assert wire.body() == {
+        "execution_type": "executing",
+        "model_id": MODEL,
+        "test_case_id": 12,
+        "agent": {"agent_id": "9", "is_hosted_agent": True},
+        "asset": {"asset_path": "/suites/shop"},
+    }
+    assert start.started_with == {"model_name": "BBCSport", "type": "testcase"}
+
+
+def test_e10_the_test_case_of_a_model_that_is_given_by_its_id() -> None:
+    start = Wire(NAMED).run(platform().prepare_start(model_id=MODEL.upper(), test_case_name="Pay"))
+    assert start.call.json["test_case_id"] == 12
+
+
+def test_e10_a_configuration_by_name_with_a_body_that_is_passed_through() -> None:
+    wire = Wire(NAMED | {RUN_CONFIG: reply({"task_instance_id": "t-1"}, 201)})
+    body = {"parameters": {"browser": "firefox"}}
+    start = wire.run(platform().prepare_start(test_config_name="Nightly", task_instance_body=body))
+    assert wire.ask(start.call).context["test_config_id"] == "c-1"
+    assert wire.body() == body
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"model_name": "Shop"}, "'Shop' is not there. The server lists: 'BBCSport', 'Twice', 'Twice'"),
+        ({"model_name": "Twice"}, "names 2 of them .uuid-5, uuid-6.. Give model_id"),
+        ({"model_name": "BBCSport", "test_case_name": "Return"}, "test_case_name 'Return' is not there"),
+        ({"model_name": "BBCSport", "test_case_name": "Both"}, "names 2 of them .13, 14."),
+        ({"model_id": MODEL, "agent_name": "Agent B"}, "agent_name 'Agent B' names 2 of them .10, 11."),
+        ({"model_id": MODEL, "agent_name": "?"}, "agent_name '.' is not there"),
+        ({"test_config_name": "Other"}, "test_config_name 'Other' names 2 of them .c-2, c-3."),
+        ({"test_config_name": "Weekly"}, "test_config_name 'Weekly' is not there"),
+    ],
+)
+def test_e10_a_name_of_none_or_of_several_is_an_error_that_lists_them(arguments: dict[str, Any], said: str) -> None:
+    wire = Wire(dict(NAMED))
+    with pytest.raises(ConfigurationError, match=said):
+        wire.run(platform().prepare_start(**arguments))
+    assert not any(asked.startswith("POST") for asked in wire.asked)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"test_case_name": "Pay"}, "At least one of model_id"),
+        ({"rerun_id": 3, "test_case_name": "Pay"}, "give model_id or model_name"),
+        ({"model_id": MODEL, "test_case_id": 1, "test_case_name": "Pay"}, "Only one of test_case_id"),
+        ({"model_id": MODEL, "agent": {"agent_id": "1"}, "agent_name": "A"}, "Only one of agent_name"),
+        ({"test_config_id": "c-1", "agent_name": "A"}, "goes alone"),
+        ({"test_config_id": "c-1", "test_config_name": "A"}, "Only one of test_config_id"),
+        ({"model_id": MODEL, "task_instance_body": {}}, "task_instance_body goes with"),
+        ({"test_config_id": "c-1", "task_instance_body": {"a": float("nan")}}, "sent as JSON"),
+        ({"test_config_id": "c-1", "task_instance_body": "a"}, "must be a dict"),
+        ({"model_name": ""}, "model_name must be"),
+    ],
+)
+def test_e10_names_that_do_not_go_together_are_refused_before_any_request(arguments: dict[str, Any], said: str) -> None:
+    wire = Wire(dict(NAMED))
+    with pytest.raises(ConfigurationError, match=said):
+        wire.run(platform().prepare_start(**arguments))
+    assert wire.requests == []
+
+
+def test_e10_a_server_without_the_list_says_which_id_to_give() -> None:
+    with pytest.raises(ConfigurationError, match=r"HTTP 404.* Give model_id instead"):
+        Wire().run(platform().prepare_start(model_name="BBCSport"))
