@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
-from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.hooks.connection import Settings, check_extra
 from airflow_provider_testruns.model import Run, RunReport
 from airflow_provider_testruns.platforms.call import Steps, ask
 from airflow_provider_testruns.platforms.platform import Platform
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.files import Place
     from airflow_provider_testruns.transport.blocking import BlockingClient
     from airflow_provider_testruns.transport.nonblocking import AsyncClient
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Platform)
@@ -76,6 +79,8 @@ class PlatformHook(BaseHook, Generic[P]):
         """
         if self._settings is None:
             conn = self.get_connection(self.conn_id)
+            # First: Airflow logs extras that are not JSON as an error of its own, and goes on without them.
+            check_extra(conn)
             self._settings = Settings.read(conn, conn.extra_dejson, default_host=self.default_host)
         return self._settings
 
@@ -105,10 +110,13 @@ class PlatformHook(BaseHook, Generic[P]):
 
         settings = self.settings
         session = _session(self, settings, timeout)
+        settings.check_tls()
         if not in_signal_handler:
             for secret in session.auth.known.for_airflow():
                 mask_secret(secret)
-        return BlockingClient(session, verify=settings.verify)
+            for warning in settings.warnings():
+                self.log.warning(warning)
+        return BlockingClient(session, tls=settings.tls)
 
     @classmethod
     async def open_async(cls, conn_id: str) -> tuple[P, AsyncClient]:
@@ -239,13 +247,17 @@ class StoredConnection(Generic[P]):
         hook = self._hook
         # Importing aiohttp takes some 0.3 s, and a CA bundle is looked up on the disk: not in the event loop.
         transport = await asyncio.to_thread(import_module, "airflow_provider_testruns.transport.nonblocking")
+        check_extra(self._conn)
         extra = await get_async_extra_dejson(self._conn)
         settings = await asyncio.to_thread(Settings.read, self._conn, extra, default_host=hook.default_host)
+        await asyncio.to_thread(settings.check_tls)
         session = _session(hook, settings)
         mask = _async_mask()
         for secret in session.auth.known.for_airflow():
             await mask(secret)
-        return hook.make_platform(settings), transport.AsyncClient(session, verify=settings.verify)
+        for warning in settings.warnings():
+            log.warning(warning)
+        return hook.make_platform(settings), transport.AsyncClient(session, tls=settings.tls)
 
 
 def _session(

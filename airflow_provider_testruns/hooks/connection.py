@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
+import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.transport.tls import Tls, TlsFileError
 
 _DEFAULT_TIMEOUT = 30.0
+#: A scheme that lost a character: "https:/host", "https//host", "http:host".
+_NEARLY_A_SCHEME = re.compile(r"https?[:;/\\]", re.IGNORECASE)
+#: A host that is written out: a name or an address, with or without a port.
+_HOST = re.compile(r"(\[[0-9a-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:\d{1,5})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,8 @@ class Settings:
     :param extra: the extras.
     :param verify: whether certificates are checked, or the path of a CA bundle.
     :param timeout: seconds for one request.
+    :param cert: the path of a client certificate, empty for none.
+    :param key: the path of its private key, empty when ``cert`` holds it.
     """
 
     conn_id: str
@@ -34,9 +44,11 @@ class Settings:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     verify: bool | str = True
     timeout: float = _DEFAULT_TIMEOUT
+    cert: str = ""
+    key: str = ""
 
     @classmethod
-    def read(cls, conn: Any, extra: Mapping[str, Any], *, default_host: str = "") -> Settings:
+    def read(cls, conn: Any, extra: Mapping[str, Any] | None, *, default_host: str = "") -> Settings:
         """Read and check what every platform's connection has.
 
         :param conn: the Airflow connection.
@@ -45,6 +57,8 @@ class Settings:
         :raises ConfigurationError: naming the field, what was given, and what to do.
         """
         conn_id = str(conn.conn_id)
+        check_extra(conn)
+        extra = extra or {}
         settings = cls(
             conn_id=conn_id,
             base_url=_base_url(conn, default_host),
@@ -53,20 +67,48 @@ class Settings:
             extra=extra,
             verify=_verify(conn_id, extra.get("verify")),
             timeout=_timeout(conn_id, extra.get("timeout")),
+            cert=_text(conn_id, "cert", extra.get("cert")),
+            key=_text(conn_id, "key", extra.get("key")),
         )
         return settings
 
+    @property
+    def tls(self) -> Tls:
+        """What is trusted and shown over TLS."""
+        return Tls(self.verify, self.cert, self.key)
+
+    def check_tls(self) -> None:
+        """Read the CA bundle and the client certificate, before any request.
+
+        :raises ConfigurationError: naming the field whose file can't be used.
+        """
+        try:
+            self.tls.context()
+        except TlsFileError as e:
+            raise self.problem(e.field, e.problem) from e
+
+    def warnings(self) -> Iterator[str]:
+        """What is allowed and should be known."""
+        if self.verify is False:
+            yield (
+                f"Connection {self.conn_id!r}: verify is false, so the server's certificate is not checked: whoever is"
+                " in between can read and change everything, credentials included. Name a CA bundle instead."
+            )
+        for name, url in (("host", self.base_url), ("auth_url", self.text("auth_url"))):
+            parts = urlsplit(url)
+            if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+                yield (
+                    f"Connection {self.conn_id!r}: {name} is http://, so the credentials are sent to"
+                    f" {parts.hostname} in clear. Use https://."
+                )
+
     def text(self, name: str, default: str = "") -> str:
-        """An extra that is a text; ``default`` when it is not filled in.
+        """An extra that is a text; ``default`` when it is not filled in. A number, or true or false, is the text that
+        it was in a connection's URI.
 
         :raises ConfigurationError: when it is anything else.
         """
-        value = self.extra.get(name)
-        if value is None or value == "":
-            return default
-        if not isinstance(value, str):
-            raise self.problem(name, f"must be a text, got {type(value).__name__}.")
-        return _clean(self.conn_id, name, value) or default
+        return _text(self.conn_id, name, self.extra.get(name)) or default
 
     def choice(self, name: str, allowed: Iterable[str], default: str = "") -> str:
         """An extra that is one of some words; ``default`` when it is not filled in.
@@ -88,9 +130,11 @@ class Settings:
         return _checked_url(self.conn_id, name, value).rstrip("/") if value else ""
 
     def template(self, name: str, allowed: Iterable[str]) -> str:
-        """An extra that is a text with ``{names}`` to fill in; empty when it is not filled in.
+        """An extra that is an http or https URL with ``{names}`` to fill in; empty when it is not filled in.
 
-        :raises ConfigurationError: when it holds a name that is not known.
+        Its host is ``{base_url}``'s or a fixed one, whatever is filled in.
+
+        :raises ConfigurationError: when it holds a name that is not known, or could lead elsewhere.
         """
         value = self.text(name)
         known = tuple(allowed)
@@ -102,6 +146,13 @@ class Settings:
         except (KeyError, ValueError) as e:
             names = ", ".join(f"{{{item}}}" for item in known)
             raise self.problem(name, f"may hold {names} and nothing else in braces, got {value!r}.") from e
+        if value and not _leads_to_a_fixed_host(value):
+            base = "{base_url}, or " if "base_url" in known else ""
+            raise self.problem(
+                name,
+                f"must begin with {base}http:// or https:// and a host that is written out, without a user, a blank or"
+                f" a backslash; then a slash and the rest. Got {_without_secrets(value)!r}.",
+            )
         return value
 
     def required(self, value: str, name: str, hint: str) -> str:
@@ -118,6 +169,31 @@ class Settings:
         return ConfigurationError(f"Connection {self.conn_id!r}: {name} {what}")
 
 
+def check_extra(conn: Any) -> None:
+    """Check that a connection's extras are a JSON object, or nothing. Airflow itself takes anything else too, or
+    passes over it with a line in the log.
+
+    :param conn: the Airflow connection.
+    :raises ConfigurationError: when they are not.
+    """
+    raw = getattr(conn, "extra", None)
+    if not isinstance(raw, str) or not raw.strip():
+        return
+    try:
+        kind = type(json.loads(raw))
+    except (ValueError, RecursionError):
+        # Not what they are: there may be a secret in them.
+        what = "not JSON"
+    else:
+        if kind in (dict, type(None)):
+            return
+        what = "a " + {str: "text", list: "list", bool: "true or false"}.get(kind, "number")
+    raise ConfigurationError(
+        f"Connection {str(conn.conn_id)!r}: extra must be a JSON object such as"
+        f' {{"verify": true}}, or empty; it is {what}.'
+    )
+
+
 def _base_url(conn: Any, default_host: str) -> str:
     conn_id = str(conn.conn_id)
     host = (conn.host or "").strip()
@@ -131,6 +207,8 @@ def _base_url(conn: Any, default_host: str) -> str:
             )
         host, schema, port = default_host, "", None
     if "://" not in host:
+        if _NEARLY_A_SCHEME.match(host):
+            raise _no_url(conn_id, "host", host)
         # The form of connection URIs: the scheme in the schema field, as Airflow's HTTP connections have it.
         is_scheme = schema.lower() in ("http", "https")
         host = f"{schema.lower() if is_scheme else 'https'}://{host}"
@@ -144,23 +222,25 @@ def _base_url(conn: Any, default_host: str) -> str:
         if not 0 < port < 65536:
             raise ConfigurationError(f"Connection {conn_id!r}: port must be 1 to 65535, got {port!r}.")
         netloc = f"{netloc}:{port}"
-    path = "/".join(part for part in (parts.path.strip("/"), schema) if part)
+    if any(character in "?#\\" or character.isspace() for character in schema):
+        raise ConfigurationError(
+            f"Connection {conn_id!r}: schema must be empty, http, https, or the path of the address; got"
+            f" {_without_secrets(schema)!r}."
+        )
+    path = "/".join(part for part in (parts.path.strip("/"), _clean(conn_id, "schema", schema)) if part)
     return f"{parts.scheme}://{netloc}" + (f"/{path}" if path else "")
 
 
 def _checked_url(conn_id: str, name: str, value: str) -> str:
-    value = _clean(conn_id, name, value)
+    value = _with_brackets(_clean(conn_id, name, value))
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    usable = parts.scheme in ("http", "https") and parts.hostname and not any(c.isspace() for c in value)
-    if not usable or port == 0:
-        raise ConfigurationError(
-            f"Connection {conn_id!r}: {name} must be an http or https address such as https://dai.example.com:8000,"
-            f" got {_without_secrets(value)!r}."
-        )
+    usable = parts.scheme in ("http", "https") and _HOST.fullmatch(parts.netloc.rpartition("@")[2])
+    if not usable or port == 0 or "\\" in value or any(c.isspace() for c in value):
+        raise _no_url(conn_id, name, value)
     if parts.username or parts.password:
         raise ConfigurationError(
             f"Connection {conn_id!r}: {name} must not hold a user or password; the fields login and password do."
@@ -171,6 +251,51 @@ def _checked_url(conn_id: str, name: str, value: str) -> str:
             f" {_without_secrets(value)!r} before it."
         )
     return value
+
+
+def _no_url(conn_id: str, name: str, value: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Connection {conn_id!r}: {name} must be an http or https address such as https://dai.example.com:8000,"
+        f" got {_without_secrets(value)!r}."
+    )
+
+
+def _with_brackets(url: str) -> str:
+    """A URL whose host is an IPv6 address as a connection's URI leaves it: without the brackets."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    try:
+        ipaddress.IPv6Address(authority)
+    except ValueError:
+        return url
+    return f"{scheme}{separator}[{authority}]{slash}{path}"
+
+
+def _leads_to_a_fixed_host(template: str) -> bool:
+    rest = template.removeprefix("{base_url}")
+    if rest != template:
+        # Anything else right after it would be a part of the host, or make a user of it.
+        return rest[:1] in ("", "/", "?", "#") and not any(c == "\\" or c.isspace() for c in rest)
+    try:
+        parts = urlsplit(template)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and port != 0
+        and _HOST.fullmatch(parts.netloc) is not None
+        and not any(c == "\\" or c.isspace() for c in template)
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _without_secrets(value: str) -> str:
@@ -188,15 +313,28 @@ def _clean(conn_id: str, name: str, value: Any) -> str:
     return text
 
 
+def _text(conn_id: str, name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        value = str(value).lower()
+    elif isinstance(value, int | float):
+        value = str(value)
+    elif value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"Connection {conn_id!r}: {name} must be a text, got {type(value).__name__}.")
+    return _clean(conn_id, name, value)
+
+
 def _verify(conn_id: str, value: Any) -> bool | str:
     if value is None or value == "":
         return True
     if isinstance(value, bool):
         return value
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
     if isinstance(value, str):
         word = value.strip()
-        if word.lower() in ("true", "false"):
-            return word.lower() == "true"
+        # 1 and 0 are what connection URIs often have.
+        if word.lower() in ("true", "false", "1", "0"):
+            return word.lower() in ("true", "1")
         if os.path.exists(word):
             return word
         raise ConfigurationError(

@@ -82,8 +82,6 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         :raises ConfigurationError: when ``run_url_template`` can't be right.
         """
         template = settings.template("run_url_template", ("base_url", "run_id", "project_id"))
-        if template and not template.startswith(("{base_url}", "https://", "http://")):
-            raise settings.problem("run_url_template", f"must begin with https:// or {{base_url}}, got {template!r}.")
         return OmiliaPlatform(settings.base_url, template)
 
     @classmethod

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import (
@@ -378,7 +378,9 @@ class FutureAGIPlatform(Platform):
 
     def run_url(self, run_test_id: str | None, execution_id: str) -> str:
         """The page of an execution in the web app; empty when its run test is not known."""
-        return f"{self.app_url}/dashboard/simulate/test/{run_test_id}/{execution_id}" if run_test_id else ""
+        if not run_test_id:
+            return ""
+        return f"{self.app_url}/dashboard/simulate/test/{quote(run_test_id, safe='')}/{quote(execution_id, safe='')}"
 
     # The endpoints that only read
 

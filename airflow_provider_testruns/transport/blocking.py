@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import secrets
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,8 +25,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
+    InvalidChunkLength,
     LocationValueError,
-    MaxRetryError,
     NameResolutionError,
     NewConnectionError,
     ReadTimeoutError,
@@ -33,7 +35,9 @@ from urllib3.exceptions import ProxyError as Urllib3ProxyError
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, Upload
-from airflow_provider_testruns.redaction import ClientSecrets, redact
+from airflow_provider_testruns.redaction import ClientSecrets
+from airflow_provider_testruns.transport import failures
+from airflow_provider_testruns.transport.decoding import ACCEPTED, Decoder
 from airflow_provider_testruns.transport.effects import (
     MAX_REPLY,
     Flow,
@@ -44,11 +48,16 @@ from airflow_provider_testruns.transport.effects import (
 )
 from airflow_provider_testruns.transport.policy import Session
 from airflow_provider_testruns.transport.progress import Progress
-from airflow_provider_testruns.transport.proxies import proxy_secrets
+from airflow_provider_testruns.transport.proxies import proxy_for, proxy_secrets
+from airflow_provider_testruns.transport.tls import Tls
 
 T = TypeVar("T")
 
 _CHUNK = 64 * 1024
+#: How many responses of 1xx may come before the one that counts.
+_MAX_INTERIM = 1000
+#: What http.client says of a proxy that opens no tunnel.
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b")
 _BEFORE_SENDING = (NewConnectionError, NameResolutionError, Urllib3ProxyError)
 
 
@@ -73,21 +82,22 @@ class BlockingClient:
     """Carries a session's flows with requests, one at a time.
 
     :param session: the connection's way to its platform.
-    :param verify: as in requests: whether certificates are checked, or the path of a CA bundle.
+    :param tls: what is trusted and shown over TLS.
     :param sleep: waits for so many seconds; for tests.
+    :raises TlsFileError: when a file of ``tls`` can't be used.
     """
 
     def __init__(
         self,
         session: Session,
         *,
-        verify: bool | str = True,
+        tls: Tls | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.session = session
-        self._verify = verify
+        self._tls = (tls or Tls()).context()
         self._sleep = sleep
-        self._http = _new_http()
+        self._http = _new_http(self._tls)
         self._proxies = ClientSecrets(proxy_secrets())
         # Re-entrant: a signal handler may run a flow of its own in the middle of a renewal.
         self._renewal = RLock()
@@ -139,7 +149,8 @@ class BlockingClient:
             flow.close()
 
     def _send(self, request: Request) -> Reply:
-        http = _new_http() if request.fresh else self._http
+        proxy = proxy_for(request.url)
+        client = _new_http(self._tls) if request.fresh else self._http
         moves_a_file = request.upload is not None or request.save_to is not None
         exchange = _Exchange(None if moves_a_file else time.monotonic() + request.timeout)
         before = _EXCHANGE.set(exchange)
@@ -154,14 +165,14 @@ class BlockingClient:
         # into the chain of our own error, which Airflow logs as a traceback.
         error: WireError
         try:
-            with http.request(
+            with client.request(
                 request.method,
                 request.url,
                 headers=headers,
                 data=data,
                 auth=_as_it_is,
                 timeout=(min(10.0, request.timeout), request.timeout),
-                verify=self._verify,
+                proxies={} if proxy is None else {urlsplit(request.url).scheme: proxy.whole_url},
                 allow_redirects=False,
                 stream=True,
             ) as response:
@@ -169,18 +180,15 @@ class BlockingClient:
                 return Reply(
                     response.status_code, {key.lower(): value for key, value in response.headers.items()}, body
                 )
-        except requests.RequestException as e:
-            error = _wire_error(e, exchange.connecting)
-        except LocationValueError as e:
-            error = WireError(f"the address is not usable ({_short(redact(str(e)))})", sent=False)
-        except HTTPError as e:
-            error = WireError(f"the connection broke ({type(e).__name__})", sent=True)
+        except (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError) as e:
+            tls = request.url.startswith("https:")
+            error = _wire_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)
         finally:
             _EXCHANGE.reset(before)
             if upload is not None:
                 upload.close()
             if request.fresh:
-                http.close()
+                client.close()
         try:
             raise error
         finally:
@@ -188,23 +196,30 @@ class BlockingClient:
             del error
 
     def _receive(self, response: requests.Response, request: Request) -> bytes:
+        decoder = Decoder(response.headers.get("Content-Encoding", ""))
         if request.save_to is not None and 200 <= response.status_code < 300:
             length = response.headers.get("Content-Length", "")
-            whole = int(length) if length.isdecimal() and "Content-Encoding" not in response.headers else None
+            whole = int(length) if length.isdecimal() and decoder.plain else None
             progress = Progress(f"Received of {request.method} {urlsplit(request.url).path}", whole)
             with request.save_to.open("wb") as file:
-                for chunk in response.iter_content(_CHUNK):
+                for chunk in _unpacked(response, decoder):
                     file.write(chunk)
                     progress.add(len(chunk))
             return b""
         parts: list[bytes] = []
         size = 0
-        for chunk in response.iter_content(_CHUNK):
+        for chunk in _unpacked(response, decoder):
             size += len(chunk)
             if size > MAX_REPLY:
                 raise ReplyTooLargeError
             parts.append(chunk)
         return b"".join(parts)
+
+
+def _unpacked(response: requests.Response, decoder: Decoder) -> Iterator[bytes]:
+    for chunk in response.raw.stream(_CHUNK, decode_content=False):
+        yield from decoder.feed(chunk)
+    yield from decoder.finish()
 
 
 class _UntilDeadline(io.RawIOBase):
@@ -230,6 +245,29 @@ class _UntilDeadline(io.RawIOBase):
         super().close()
 
 
+class _Head:
+    """Keeps the lines of a response's head. http.client takes much that is no HTTP, and aiohttp does not.
+
+    :param raw: what they are read from.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.lines: list[bytes] = []
+        self._begun = False
+
+    def readline(self, limit: int = -1) -> bytes:
+        line: bytes = self.raw.readline(limit)
+        while not self._begun and line in (b"\r\n", b"\n"):
+            line = self.raw.readline(limit)
+        self._begun = True
+        self.lines.append(line)
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+
 class _Response(http.client.HTTPResponse):
     """A reply that is read, from its first line on, within the deadline."""
 
@@ -238,6 +276,28 @@ class _Response(http.client.HTTPResponse):
         deadline = _EXCHANGE.get().deadline
         if deadline is not None:
             self.fp: Any = io.BufferedReader(_UntilDeadline(self.fp.detach(), sock, deadline))
+
+    def begin(self) -> None:
+        head = _Head(self.fp)
+        self.fp = head
+        try:
+            super().begin()
+        finally:
+            if self.fp is head:
+                self.fp = head.raw
+        failures.check_head(head.lines)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # http.client passes over 100 only; 102, 103 and whatever else may come before the response are none either.
+        for _ in range(_MAX_INTERIM):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == 101:
+                # A proxy's answer to CONNECT is read without begin().
+                if isinstance(self.fp, _Head):
+                    self.fp.lines.clear()
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("no end of interim responses")
 
 
 @contextmanager
@@ -279,17 +339,30 @@ class _TLSPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Connects with the connections above."""
+    """Connects with the connections above, and with the TLS context that both clients have.
+
+    :param tls: that context. requests would read the CA bundle again for each connection.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        manager = super().proxy_manager_for(proxy, **kwargs, proxy_ssl_context=self._tls)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
         return manager
+
+    def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
+        host, _ = super().build_connection_pool_key_attributes(*args, **kwargs)
+        return host, {"ssl_context": self._tls} if host["scheme"] == "https" else {}
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the connection as it is: the context has all that it is about."""
 
 
 class _MultipartFile:
@@ -349,11 +422,14 @@ class _Http(requests.Session):
         return None
 
 
-def _new_http() -> requests.Session:
+def _new_http(tls: ssl.SSLContext) -> requests.Session:
     http = _Http()
-    http.mount("http://", _Adapter())
-    http.mount("https://", _Adapter())
+    # The environment's proxies and CA bundle are read by us, for both clients alike; its .netrc by nobody.
+    http.trust_env = False
+    http.mount("http://", _Adapter(tls))
+    http.mount("https://", _Adapter(tls))
     http.headers["User-Agent"] = f"airflow-provider-testruns/{__version__}"
+    http.headers["Accept-Encoding"] = ACCEPTED
     return http
 
 
@@ -362,24 +438,21 @@ def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
     return prepared
 
 
-def _wire_error(error: requests.RequestException, connecting: bool) -> WireError:
-    cause = error.args[0] if error.args else None
-    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
-    text = redact(str(reason or error))
-    if isinstance(error, requests.exceptions.SSLError):
-        certificate = connecting and ("CERTIFICATE_VERIFY_FAILED" in text or "match" in text)
-        return WireError(f"TLS failed: {text}", sent=not connecting, certificate=certificate)
-    if isinstance(error, requests.exceptions.Timeout) or isinstance(reason, ReadTimeoutError):
-        if connecting:
-            return WireError("no connection within the time allowed", sent=False)
-        return WireError("no complete reply within the time allowed", sent=True)
-    if connecting or isinstance(reason, _BEFORE_SENDING):
-        return WireError(f"no connection ({_short(text)})", sent=False)
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-        return WireError(f"the address is not usable ({_short(text)})", sent=False)
-    return WireError(f"the connection was lost ({_short(text)})", sent=True)
-
-
-def _short(text: str) -> str:
-    """The part of a urllib3 message that says what happened, without the object's repr before it."""
-    return text.rsplit(": ", 1)[-1].strip("()'\" ")[:200]
+def _wire_error(error: Exception, connecting: bool, *, tls: bool, proxy: bool) -> WireError:
+    found = tuple(failures.chain(error))
+    if any(isinstance(each, LocationValueError | requests.exceptions.InvalidURL | UnicodeError) for each in found):
+        return failures.unusable_url()
+    not_sent = connecting or any(isinstance(each, _BEFORE_SENDING) for each in found)
+    if not_sent and proxy:
+        for each in found:
+            if (answer := _TUNNEL.match(str(each))) is not None:
+                return failures.proxy_refused(int(answer[1]))
+            if isinstance(each, http.client.HTTPException):
+                return failures.proxy_refused(None)
+    if any(isinstance(each, TimeoutError | ReadTimeoutError) or type(each) is ConnectTimeoutError for each in found):
+        return failures.connect_timeout() if not_sent else failures.reply_timeout()
+    if not_sent:
+        return failures.no_connection(error, tls=tls, proxy=proxy)
+    # urllib3 says of a connection that ends where a chunk should begin that the length is none.
+    no_chunk = any(isinstance(each, InvalidChunkLength) and each.length != b"" for each in found)
+    return failures.not_http() if no_chunk or failures.is_malformed(error) else failures.lost(error)

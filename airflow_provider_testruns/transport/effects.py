@@ -75,17 +75,22 @@ class WireError(Exception):
 
     :param message: what happened, for people; secrets in it are masked.
     :param sent: whether any of the request may have been read by the other side.
-    :param certificate: whether the other side's certificate was not accepted.
+    :param about: what it is about, beside the network: ``verify`` for the other side's certificate, ``cert`` for ours,
+        ``proxy`` for the proxy of the environment.
     """
 
-    def __init__(self, message: str, *, sent: bool, certificate: bool = False) -> None:
+    def __init__(self, message: str, *, sent: bool, about: str = "") -> None:
         super().__init__(redact(message))
         self.sent = sent
-        self.certificate = certificate
+        self.about = about
 
 
 class ReplyTooLargeError(Exception):
     """The reply is longer than :data:`MAX_REPLY`."""
+
+
+class EncodingError(Exception):
+    """The response is compressed in a way that can't be undone."""
 
 
 Effect = Request | Renew | Sleep

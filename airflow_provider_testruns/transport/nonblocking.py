@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import certifi
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps
 from airflow_provider_testruns.redaction import ClientSecrets
+from airflow_provider_testruns.transport import failures
+from airflow_provider_testruns.transport.decoding import ACCEPTED, Decoder
 from airflow_provider_testruns.transport.effects import (
     MAX_REPLY,
     Flow,
@@ -24,7 +25,8 @@ from airflow_provider_testruns.transport.effects import (
     WireError,
 )
 from airflow_provider_testruns.transport.policy import Session, Tally
-from airflow_provider_testruns.transport.proxies import proxy_secrets
+from airflow_provider_testruns.transport.proxies import Proxy, proxy_for, proxy_secrets
+from airflow_provider_testruns.transport.tls import Tls
 
 T = TypeVar("T")
 
@@ -32,24 +34,37 @@ T = TypeVar("T")
 MAX_CONNECTIONS = 8
 
 
+@dataclass(slots=True)
+class _Exchange:
+    """How far a request is.
+
+    :param connecting: whether a connection is being made: then nothing of the request has been sent.
+    """
+
+    connecting: bool = False
+
+
+_EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange", default=_Exchange())  # noqa: B039  # never read
+
+
 class AsyncClient:
     """Carries a session's flows with aiohttp, many at a time over a few connections. Belongs to one event loop.
 
     :param session: the connection's way to its platform.
-    :param verify: as in requests: whether certificates are checked, or the path of a CA bundle.
+    :param tls: what is trusted and shown over TLS.
     """
 
     def __init__(
         self,
         session: Session,
         *,
-        verify: bool | str = True,
+        tls: Tls | None = None,
     ) -> None:
         self.session = session
-        self._verify = verify
+        self._tls = tls or Tls()
         self._http: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | None = None
-        self._proxies: dict[tuple[str, str], str | None] = {}
+        self._proxies: dict[tuple[str, str], Proxy | None] = {}
         self._proxy_secrets = ClientSecrets(proxy_secrets())
         self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self._opening = asyncio.Lock()
@@ -112,6 +127,9 @@ class AsyncClient:
         # Waiting for one of the few connections must not count, so the time is not left to aiohttp.
         async with self._connections:
             http = self._http or await self._open()
+            exchange = _Exchange()
+            before = _EXCHANGE.set(exchange)
+            proxy: Proxy | None = None
             try:
                 async with asyncio.timeout(request.timeout):
                     proxy = await self._proxy_for(request.url)
@@ -119,53 +137,57 @@ class AsyncClient:
                         return await self._exchange(http, request, proxy)
                     async with self._new_http() as own:
                         return await self._exchange(own, request, proxy)
-            except aiohttp.ClientConnectorCertificateError as e:
-                error = WireError(f"TLS failed: {e.certificate_error}", sent=False, certificate=True)
-            except aiohttp.ClientConnectorError as e:
-                error = WireError(f"no connection ({_reason(e.os_error)})", sent=False)
-            except aiohttp.ConnectionTimeoutError:
-                error = WireError("no connection within the time allowed", sent=False)
-            except TimeoutError:
-                error = WireError("no complete reply within the time allowed", sent=True)
-            except (aiohttp.InvalidURL, UnicodeError) as e:
-                error = WireError(f"the address is not usable ({e})", sent=False)
-            except (aiohttp.ClientError, OSError) as e:
-                error = WireError(f"the connection was lost ({str(e) or type(e).__name__})", sent=True)
+            except (aiohttp.ClientError, OSError, ValueError) as e:
+                tls = request.url.startswith("https:")
+                error = _wire_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)
+            finally:
+                _EXCHANGE.reset(before)
         try:
             raise error
         finally:
             # Else the error and this frame keep each other alive.
             del error
 
-    async def _exchange(self, http: aiohttp.ClientSession, request: Request, proxy: str | None) -> Reply:
+    async def _exchange(self, http: aiohttp.ClientSession, request: Request, proxy: Proxy | None) -> Reply:
         connect = min(10.0, request.timeout * 0.9)
+        headers = request.headers
+        to_proxy: Mapping[str, str] | None = None
+        if proxy is not None and (authorization := proxy.authorization) is not None:
+            to_proxy = {"Proxy-Authorization": authorization}
+            if request.url.startswith("http:"):
+                # There is no tunnel to ask for: the proxy reads the request itself.
+                headers, to_proxy = {**headers, **to_proxy}, None
         async with http.request(
             request.method,
             request.url,
-            headers=request.headers,
+            headers=headers,
             data=request.body,
-            proxy=proxy,
+            proxy=None if proxy is None else proxy.url,
+            proxy_headers=to_proxy,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
         ) as response:
             body = await self._receive(response)
-            return Reply(response.status, {key.lower(): value for key, value in response.headers.items()}, body)
+            return Reply(response.status, _headers(response), body)
 
     async def _receive(self, response: aiohttp.ClientResponse) -> bytes:
         length = response.content_length
-        if length is not None and length > MAX_REPLY:
-            response.close()
-            raise ReplyTooLargeError
-        if length is not None and "Content-Encoding" not in response.headers:
+        decoder = Decoder(response.headers.get("Content-Encoding", ""))
+        if decoder.plain and length is not None:
+            if length > MAX_REPLY:
+                response.close()
+                raise ReplyTooLargeError
             return await response.read()
         parts: list[bytes] = []
         size = 0
         async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > MAX_REPLY:
-                response.close()
-                raise ReplyTooLargeError
-            parts.append(chunk)
+            for piece in decoder.feed(chunk):
+                size += len(piece)
+                if size > MAX_REPLY:
+                    response.close()
+                    raise ReplyTooLargeError
+                parts.append(piece)
+        parts += decoder.finish()
         return b"".join(parts)
 
     async def _open(self) -> aiohttp.ClientSession:
@@ -173,50 +195,64 @@ class AsyncClient:
             if self._http is None:
                 if self._context is None:
                     # Reading a CA bundle takes tens of milliseconds: not in the event loop.
-                    self._context = await asyncio.to_thread(_ssl_context, self._verify)
+                    self._context = await asyncio.to_thread(self._tls.context)
                 self._http = self._new_http()
                 self._proxy_secrets.hold()
             return self._http
 
     def _new_http(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=self._context or True, ttl_dns_cache=60),
+            connector=_Connector(limit=MAX_CONNECTIONS, ssl=self._context or True, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"airflow-provider-testruns/{__version__}"},
+            headers={"User-Agent": f"airflow-provider-testruns/{__version__}", "Accept-Encoding": ACCEPTED},
+            auto_decompress=False,
+            max_line_size=failures.MAX_LINE,
+            max_field_size=failures.MAX_LINE,
         )
 
-    async def _proxy_for(self, url: str) -> str | None:
+    async def _proxy_for(self, url: str) -> Proxy | None:
         """The proxy of the environment, which can differ between the platform and its token endpoint."""
         scheme, _, rest = url.partition("://")
         origin = (scheme, rest.partition("/")[0])
         if origin not in self._proxies:
-            self._proxies[origin] = await asyncio.to_thread(_proxy_for, url)
+            self._proxies[origin] = await asyncio.to_thread(proxy_for, url)
         return self._proxies[origin]
 
 
-def _reason(error: OSError) -> str:
-    # asyncio puts words of its own in the place of "Connection refused"; name resolution has negative numbers.
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)
+class _Connector(aiohttp.TCPConnector):
+    """Notes while a connection is being made; of a proxy's tunnel aiohttp's errors don't tell it."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        exchange = _EXCHANGE.get()
+        exchange.connecting = True
+        connection = await super().connect(*args, **kwargs)
+        exchange.connecting = False
+        return connection
 
 
-def _ssl_context(verify: bool | str) -> ssl.SSLContext:
-    if verify is False:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    if verify is True:
-        verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
-    if os.path.isdir(verify):
-        return ssl.create_default_context(capath=verify)
-    return ssl.create_default_context(cafile=verify)
+def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """The headers as requests gives them: a name that is there several times has all its values."""
+    raw = response.raw_headers
+    version = response.version
+    if len(raw) > failures.MAX_HEADERS or version is None or version.major != 1:
+        raise failures.not_http()
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
 
 
-def _proxy_for(url: str) -> str | None:
-    """The proxy of the environment for a host. Not aiohttp's ``trust_env``: that reads .netrc for each request."""
-    parts = urlsplit(url)
-    if parts.hostname is None or proxy_bypass(parts.hostname):
-        return None
-    return getproxies().get(parts.scheme)
+def _wire_error(error: Exception, connecting: bool, *, tls: bool, proxy: bool) -> WireError:
+    if isinstance(error, aiohttp.InvalidURL | UnicodeError):
+        return failures.unusable_url()
+    if connecting and proxy:
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return failures.proxy_refused(error.status)
+        if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError):
+            return failures.proxy_refused(None)
+    if isinstance(error, TimeoutError):
+        return failures.connect_timeout() if connecting else failures.reply_timeout()
+    if connecting:
+        return failures.no_connection(error, tls=tls, proxy=proxy)
+    return failures.not_http() if isinstance(error, aiohttp.ClientResponseError) else failures.lost(error)

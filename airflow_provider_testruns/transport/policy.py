@@ -32,6 +32,7 @@ from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.auth import Auth
 from airflow_provider_testruns.transport.effects import (
     MAX_REPLY,
+    EncodingError,
     Flow,
     Renew,
     ReplyTooLargeError,
@@ -60,6 +61,16 @@ _NEXT_STEP: dict[type[ApiError], str] = {
     InvalidRequestError: "Check the arguments of the task against what the platform says.",
     RateLimitedError: "Ask less often (a longer poll_interval), or raise the platform's limit.",
     ServerError: "The platform or a gateway before it has a problem; see its own logs or status page.",
+}
+
+_HINTS = {
+    "verify": "Check the connection's extra 'verify': true, or the path of a CA bundle that the server's certificate is"
+    " signed by.",
+    "cert": "Check the connection's extras 'cert' and 'key': a client certificate that the server accepts.",
+    "proxy": "Check the environment variables http_proxy, https_proxy, all_proxy and no_proxy, here and wherever else"
+    " Airflow runs.",
+    "sent": "Check the network and the platform; the extra 'timeout' sets how long one request may take.",
+    "not sent": "Check the connection's host and port, and that the platform is reachable from here.",
 }
 
 
@@ -160,6 +171,8 @@ class Session:
                 raise self._wire_error(e, call.what, request) from e
             except ReplyTooLargeError as e:
                 raise self._unreadable(call, request, f"the reply is larger than {MAX_REPLY} bytes") from e
+            except EncodingError as e:
+                raise self._unreadable(call, request, str(e)) from e
             self._note_date(reply)
             if tally is not None:
                 tally.requests += 1
@@ -225,6 +238,8 @@ class Session:
             raise self._wire_error(e, what, request) from e
         except ReplyTooLargeError as e:
             raise InvalidReplyError(f"The token endpoint {request.url} sent more than {MAX_REPLY} bytes.") from e
+        except EncodingError as e:
+            raise InvalidReplyError(f"The response of the token endpoint {request.url} can't be read: {e}.") from e
         if 200 <= reply.status < 300:
             return reply.body
         if 300 <= reply.status < 400:
@@ -319,7 +334,7 @@ class Session:
             kind = ServerError
         else:
             kind = InvalidRequestError
-        next_step = _NEXT_STEP[kind].format(fields=self.auth_fields)
+        next_step = _HINTS["proxy"] if status == 407 else _NEXT_STEP[kind].format(fields=self.auth_fields)
         return kind(
             f"{self._head(what, request)}: HTTP {status}: {self._answer(reply, error_text, secrets)} {next_step}",
             status=status,
@@ -366,15 +381,7 @@ class Session:
         )
 
     def _wire_error(self, error: WireError, what: str, request: Request) -> ApiError:
-        if error.certificate:
-            hint = (
-                "Check the connection's extra 'verify': true, or the path of a CA bundle that the server's"
-                " certificate is signed by."
-            )
-        elif error.sent:
-            hint = "Check the network and the platform; the extra 'timeout' sets how long one request may take."
-        else:
-            hint = "Check the connection's host and port, and that the platform is reachable from here."
+        hint = _HINTS.get(error.about) or _HINTS["sent" if error.sent else "not sent"]
         return TransportError(f"{self._head(what, request)}: {self.mask(str(error))}. {hint}", sent=error.sent)
 
     def _note_date(self, reply: Reply) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.transport.tls import Tls
 from tests.unit.strategies import json_values
 
 pytestmark = pytest.mark.unit
@@ -68,6 +69,35 @@ def test_secrets_are_not_in_the_repr():
     assert "canary" not in repr(_read(password="canary-1", extra='{"secret_key": "canary-2"}'))
 
 
+# The extras as a whole
+
+
+@pytest.mark.parametrize(
+    "extra", ['""', "[]", "5", "true", '"canary"', '["canary"]', "1e999", "-1", '[{"a": "canary"}]']
+)
+def test_extras_that_are_no_object(extra):
+    conn = Connection(conn_id="con", conn_type="eggplant", host=_HOST, extra=extra)
+    with pytest.raises(
+        ConfigurationError, match=r"^Connection 'con': extra must be a JSON object.* it is a "
+    ) as caught:
+        Settings.read(conn, conn.extra_dejson)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", ["{canary", "verify=canary", "{'verify': 'canary'}", "[" * 100_000])
+def test_extras_that_are_no_json(extra):
+    conn = Connection(conn_id="con", conn_type="eggplant", host=_HOST, extra=extra)
+    with pytest.raises(ConfigurationError, match=r"^Connection 'con': extra must be .* it is not JSON") as caught:
+        Settings.read(conn, {})
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [None, "", "  ", "null", "{}"])
+def test_extras_that_are_empty(extra):
+    conn = Connection(conn_id="con", conn_type="eggplant", host=_HOST, extra=extra)
+    assert Settings.read(conn, json.loads((extra or "").strip() or "{}")).extra == {}
+
+
 # The address
 
 
@@ -105,6 +135,11 @@ def test_forms_of_the_address(fields, base_url):
 @pytest.mark.parametrize(
     ("uri", "base_url"),
     [
+        ("eggplant://id:s%40c@[::1]:8000/https", "https://[::1]:8000"),
+        ("eggplant://id:s%40c@[2001:db8::1]/http", "http://[2001:db8::1]"),
+        ("eggplant://https://id:s%40c@[::1]:8000/base", "https://[::1]:8000/base"),
+        ("eggplant://id:s%40c@%5B%3A%3A1%5D:8000/https", "https://[::1]:8000"),
+        ("eggplant://id:s%40c@https%3A%2F%2F%5B%3A%3A1%5D%3A8000%2Fbase", "https://[::1]:8000/base"),
         ("eggplant://id:s%40c@dai.example.com:8000/https", "https://dai.example.com:8000"),
         ("eggplant://id:s%40c@dai.example.com/http", "http://dai.example.com"),
         ("eggplant://id:s%40c@dai.example.com", "https://dai.example.com"),
@@ -157,6 +192,23 @@ def test_an_address_must_be_there():
         "ftp://id:canary-pass@h",
         "ftp://h?key=canary-key",
         "ftp://h#canary",
+        "https:/h",
+        "https//h",
+        "https:h",
+        "http:h:8000/base",
+        "http:/id:canary-pass@h",
+        "https;//h",
+        "https:\\\\h",
+        "https:///h",
+        "https://https://h",
+        "://h",
+        "//h",
+        "https://h;x",
+        "https://{h}",
+        "https://h\\@x",
+        "[::1",
+        "[::1]x",
+        "javascript:alert(1)",
         "id:canary-pass@h:port",
     ],
 )
@@ -210,7 +262,19 @@ def test_other_alphabets_are_welcome():
 
 @pytest.mark.parametrize(
     ("value", "verify"),
-    [(None, True), ("", True), (True, True), (False, False), ("true", True), (" False ", False), ("TRUE", True)],
+    [
+        (None, True),
+        ("", True),
+        (True, True),
+        (False, False),
+        ("true", True),
+        (" False ", False),
+        ("TRUE", True),
+        (1, True),
+        (0, False),
+        ("1", True),
+        ("0", False),
+    ],
 )
 def test_verify(value, verify):
     assert _with(verify=value).verify is verify
@@ -229,7 +293,7 @@ def test_a_ca_bundle_must_be_there(tmp_path):
     assert "none.pem" in said
 
 
-@pytest.mark.parametrize("value", [0, 1, 2.5, [], {}, ["x"]])
+@pytest.mark.parametrize("value", [2, 2.5, -1, [], {}, ["x"]])
 def test_what_verify_cannot_be(value):
     said = _problem(extra=json.dumps({"verify": value}))
     assert said == f"verify must be true, false or the path of a CA bundle, got {value!r}."
@@ -257,7 +321,12 @@ def test_texts(value, found):
     assert _read().text("realm", "d") == "d"
 
 
-@pytest.mark.parametrize("value", [5, True, ["canary"], {"a": "canary"}])
+@pytest.mark.parametrize(("value", "found"), [(2026, "2026"), (True, "true"), (False, "false"), (1.5, "1.5")])
+def test_numbers_are_the_texts_that_they_were_in_a_uri(value, found):
+    assert _with(realm=value).text("realm", "d") == found
+
+
+@pytest.mark.parametrize("value", [["canary"], {"a": "canary"}])
 def test_what_is_no_text(value):
     with pytest.raises(ConfigurationError) as caught:
         _with(secret_key=value).text("secret_key")
@@ -294,12 +363,67 @@ def test_urls():
 
 
 @pytest.mark.parametrize(
-    "template", ["", "https://h/{run_id}", "{base_url}/x/{run_id}?p={project_id}", "https://h/fixed", "{{x}}{run_id}"]
+    "template",
+    [
+        "",
+        "https://h/{run_id}",
+        "{base_url}/x/{run_id}?p={project_id}",
+        "https://h/fixed",
+        "{base_url}",
+        "{base_url}#{run_id}",
+        "http://[::1]:8000/{{x}}/{run_id}",
+    ],
 )
 def test_templates(template):
     assert (
         _with(run_url_template=template).template("run_url_template", ["base_url", "run_id", "project_id"]) == template
     )
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "javascript:alert(1)//{run_id}",
+        "JavaScript:alert(1)",
+        "data:text/html,{run_id}",
+        "//evil.example/{run_id}",
+        "/runs/{run_id}",
+        "runs/{run_id}",
+        "{base_url}@evil.example/{run_id}",
+        "{base_url}.evil.example/{run_id}",
+        "{base_url}:{run_id}",
+        "{base_url}{run_id}",
+        "{base_url}\\@evil.example",
+        "{run_id}",
+        "https://{run_id}/x",
+        "https://h.{run_id}/x",
+        "https://h:{run_id}/x",
+        "https://h{base_url}/x",
+        "https://id:canary@h/{run_id}",
+        "https://h@{run_id}/x",
+        "https:\\\\evil\\{run_id}",
+        "https:/h/{run_id}",
+        "https:///{run_id}",
+        "https://h:0/{run_id}",
+        "https://h h/{run_id}",
+        "https://h/a b",
+        "ftp://h/{run_id}",
+        "{{base_url}}/{run_id}",
+    ],
+)
+def test_a_template_leads_to_the_base_url_or_a_fixed_host(template):
+    with pytest.raises(ConfigurationError, match=r"^Connection 'con': run_url_template must begin with") as caught:
+        _with(run_url_template=template).template("run_url_template", ("base_url", "run_id"))
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", "//evil", "{base_url}@evil", "https://{base_url}/x", "https:/h"]
+)
+@pytest.mark.parametrize("name", ["app_url", "auth_url"])
+def test_other_addresses_are_whole_http_urls(name, url):
+    with pytest.raises(ConfigurationError, match=rf"^Connection 'con': {name} must"):
+        _with(**{name: url}).url(name)
 
 
 @pytest.mark.parametrize(
@@ -357,3 +481,45 @@ def test_any_extras_are_settings_or_a_configuration_error(extra):
     else:
         said = "Connection 'con': fine"
     assert said.startswith("Connection 'con': ")
+
+
+# TLS, and what is in clear
+
+
+def test_the_client_certificate_is_read():
+    settings = _with(cert="/c.pem", key=" /k.pem ", verify=False)
+    assert settings.tls == Tls(False, "/c.pem", "/k.pem")
+    assert _read().tls == Tls(True, "", "")
+
+
+def test_a_file_that_cannot_be_used_is_named_with_its_field(tmp_path):
+    (tmp_path / "empty.pem").touch()
+    for extra, field in [
+        ({"verify": str(tmp_path / "empty.pem")}, "verify"),
+        ({"cert": str(tmp_path / "none.pem")}, "cert"),
+        ({"key": str(tmp_path / "none.pem")}, "key"),
+    ]:
+        with pytest.raises(ConfigurationError, match=rf"^Connection 'con': {field} "):
+            _with(**extra).check_tls()
+
+
+@pytest.mark.parametrize(
+    ("host", "extra", "said"),
+    [
+        ("https://h", {}, []),
+        ("https://h", {"verify": False}, ["verify is false"]),
+        ("http://h", {}, ["host is http://"]),
+        ("http://localhost:8000", {}, []),
+        ("http://127.0.0.9", {}, []),
+        ("http://[::1]", {}, []),
+        ("http://10.0.0.1", {}, ["host is http://"]),
+        ("http://localhost.example.com", {}, ["host is http://"]),
+        ("https://h", {"auth_url": "http://sso/token"}, ["auth_url is http://"]),
+        ("http://h", {"auth_url": "http://sso/token", "verify": "0"}, ["verify is false", "host is", "auth_url is"]),
+    ],
+)
+def test_warnings(host, extra, said):
+    warnings = list(_read(host=host, extra=json.dumps(extra)).warnings())
+    assert len(warnings) == len(said)
+    for warning, part in zip(warnings, said, strict=True):
+        assert warning.startswith(f"Connection 'con': {part}")

@@ -295,7 +295,7 @@ def test_a_reply_without_end():
     [
         (WireError("no connection (refused)", sent=False), "Check the connection's host and port"),
         (WireError("no complete reply", sent=True), "the extra 'timeout' sets how long one request may take"),
-        (WireError("TLS failed", sent=False, certificate=True), "Check the connection's extra 'verify'"),
+        (WireError("TLS failed", sent=False, about="verify"), "Check the connection's extra 'verify'"),
     ],
     ids=["refused", "lost", "certificate"],
 )

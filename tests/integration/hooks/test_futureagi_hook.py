@@ -243,7 +243,7 @@ def test_the_connection_is_tested(sandbox, monkeypatch):
         ({"password": "two words"}, "password"),
         ({"password": "schlüssel"}, "password"),
         ({"extra": {"secret_key": "two words"}}, "secret_key"),
-        ({"extra": {"secret_key": 5}}, "secret_key"),
+        ({"extra": {"secret_key": ["5"]}}, "secret_key"),
         ({"extra": {"app_url": "not an address"}}, "app_url"),
     ],
 )

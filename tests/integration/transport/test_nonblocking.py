@@ -18,6 +18,7 @@ from blockbuster import BlockingError, blockbuster_ctx
 from airflow_provider_testruns.exceptions import ApiError
 from airflow_provider_testruns.platforms.call import Sleep, Upload, ask
 from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS, AsyncClient
+from airflow_provider_testruns.transport.tls import Tls
 from tests.integration.transport.wires import (
     API,
     SMOKE,
@@ -159,7 +160,7 @@ def test_what_is_cancelled_leaves_nothing(sandbox, moment):
     async def main() -> None:
         with RawServer(talk) as server:
             url = server.url if moment != "connecting" else server.url.replace("http:", "https:")
-            async with AsyncClient(session(url, timeout=30), verify=moment != "connecting") as client:
+            async with AsyncClient(session(url, timeout=30), tls=Tls(verify=moment != "connecting")) as client:
                 count = 3 * MAX_CONNECTIONS if moment == "in line" else 1
                 tasks = [asyncio.create_task(client.run(steps())) for _ in range(count)]
                 await asyncio.sleep(0 if moment == "opening" else 0.2)

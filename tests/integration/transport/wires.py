@@ -18,6 +18,7 @@ from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
 from airflow_provider_testruns.transport.policy import Session
+from airflow_provider_testruns.transport.tls import Tls
 
 T = TypeVar("T")
 
@@ -30,10 +31,10 @@ _KEPT = 1024 * 1024
 class Blocking:
     """Carries calls with requests, as a worker does."""
 
-    def __init__(self, session: Session, verify: bool | str = True) -> None:
+    def __init__(self, session: Session, verify: bool | str = True, **tls: str) -> None:
         from airflow_provider_testruns.transport.blocking import BlockingClient
 
-        self._client = BlockingClient(session, verify=verify)
+        self._client = BlockingClient(session, tls=Tls(verify, **tls))
 
     def run(self, steps: Steps[T], until: float | None = None) -> T:
         return self._client.run(steps, until)
@@ -48,11 +49,11 @@ class Blocking:
 class Nonblocking:
     """Carries calls with aiohttp, as the triggerer does; in an event loop that lasts as long as this."""
 
-    def __init__(self, session: Session, verify: bool | str = True) -> None:
+    def __init__(self, session: Session, verify: bool | str = True, **tls: str) -> None:
         from airflow_provider_testruns.transport.nonblocking import AsyncClient
 
         async def open_client() -> AsyncClient:
-            return AsyncClient(session, verify=verify)
+            return AsyncClient(session, tls=Tls(verify, **tls))
 
         self._closed = False
         self._runner = asyncio.Runner()
