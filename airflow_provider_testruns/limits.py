@@ -90,6 +90,8 @@ HEADER: Final = 500
 ANSWER: Final = 500
 #: The message of an error, and a line of a log.
 LINE: Final = 4_000
+#: One entry of a log: a table of results has many lines.
+LOG: Final = 64 * KB
 #: Why a case failed, in the JUnit file and in memory; XCom and logs have less.
 MESSAGE: Final = 4_000
 #: A link.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
+from airflow_provider_testruns.emission import GuardedLog
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 from airflow_provider_testruns.hooks.connection import Settings, check_extra
 from airflow_provider_testruns.model import Run, RunReport
@@ -39,7 +40,7 @@ PATIENCE = 20.0
 _DIGEST_KEY = os.urandom(32)
 
 
-class PlatformHook(BaseHook, Generic[P]):
+class PlatformHook(GuardedLog, BaseHook, Generic[P]):
     """A connection to one platform.
 
     :param conn_id: the Airflow connection.

@@ -8,7 +8,6 @@ when an exception ends the writing, so nothing is ever streamed into one.
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import re
 import secrets
@@ -20,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
 from airflow_provider_testruns.transport.progress import Progress
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     #: Where a file is, or is to be.
     Place: TypeAlias = str | os.PathLike[str] | ObjectStoragePath
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: The one time that entries of our archives have: equal folders make equal archives. ZIP knows none before it.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)

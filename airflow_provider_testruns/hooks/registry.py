@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from airflow_provider_testruns.emission import GuardedLog
+
 if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.base import PlatformHook
 
@@ -25,7 +27,7 @@ def hook_class(platform: str) -> type[PlatformHook[Any]]:
     return cast("type[PlatformHook[Any]]", getattr(import_module(module), name))
 
 
-class ConnectedTask:
+class ConnectedTask(GuardedLog):
     """The part of an operator or sensor that knows its platform and its connection."""
 
     #: The platform, as :func:`hook_class` knows it.

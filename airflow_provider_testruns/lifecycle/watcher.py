@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +21,7 @@ from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_testruns.cleaning import clean
+from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
@@ -38,7 +38,7 @@ from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.policy import Tally
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: What a request costs this process beside reading its reply, in bytes of a reply that cost as much to read. A request
 #: over TLS takes about half a millisecond, in which some 40 kB of JSON are read.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_testruns.arguments import seconds
+from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink
 from airflow_provider_testruns.operators.results import JudgingTask
@@ -123,6 +124,7 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         """What of the run's log is in the task's log, for a trigger that goes on with it; ``None`` for not at all."""
         return None
 
+    @tidy_errors
     def execute(self, context: Context) -> dict[str, Any]:
         """Obtain a run, wait for it, judge it."""
         from airflow_provider_testruns.operators.execution import execute
@@ -130,6 +132,7 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         with self._errors_in_junit(context):
             return execute(self, context)
 
+    @tidy_errors
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Go on after the triggerer's wait.
 

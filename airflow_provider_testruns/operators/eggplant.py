@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.arguments import seconds
+from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import NotFoundError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
@@ -159,6 +160,7 @@ class EggplantAbortExecutionOperator(PlatformOperator):
         self.poll_interval = seconds("poll_interval", poll_interval)
         self.eggplant_conn_id = eggplant_conn_id
 
+    @tidy_errors
     def execute(self, context: Context) -> dict[str, Any]:
         """Abort the execution and wait until it is over.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.arguments import number, seconds
+from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
@@ -224,6 +225,7 @@ class FutureAGICancelTestExecutionOperator(PlatformOperator):
         self.timeout = seconds("timeout", timeout)
         self.futureagi_conn_id = futureagi_conn_id
 
+    @tidy_errors
     def execute(self, context: Context) -> dict[str, Any]:
         """Stop the execution, unless it is over.
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_testruns.arguments import seconds
+from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import ApiError, InvalidRequestError, NotFoundError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
@@ -81,6 +82,7 @@ class OmiliaCreateRunOperator(StartRunOperator):
             "description": self.description,
         }
 
+    @tidy_errors
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Go on after the triggerer's wait, and with the run's log where the triggerer has left off."""
         if self.stream_logs and isinstance(event, dict):
@@ -238,6 +240,7 @@ class OmiliaRevokeRunOperator(_OmiliaOperator):
         self.timeout = seconds("timeout", timeout)
         self.poll_interval = seconds("poll_interval", poll_interval)
 
+    @tidy_errors
     def execute(self, context: Context) -> dict[str, Any]:
         """Revoke the run and wait until it is over.
 
@@ -299,6 +302,7 @@ class _ProjectOperator(_OmiliaOperator):
     def _send(self, hook: OmiliaHook, git_token: str | None) -> dict[str, Any]:
         """Send the request."""
 
+    @tidy_errors
     def execute(self, context: Context) -> dict[str, Any]:
         """Send the project.
 
@@ -353,6 +357,7 @@ class OmiliaCreateProjectOperator(_ProjectOperator):
     ) -> None:
         super().__init__(name=name, group=group, url=url, git_token=git_token, git_provider=git_provider, **kwargs)
 
+    @tidy_errors
     def execute(self, context: Context) -> dict[str, Any]:
         """Create the project, and push its id as ``project_id``.
 
@@ -417,6 +422,7 @@ class OmiliaDeleteProjectOperator(_OmiliaOperator):
         super().__init__(**kwargs)
         self.project_id = project_id
 
+    @tidy_errors
     def execute(self, context: Context) -> None:
         """Delete the project.
 
@@ -473,6 +479,7 @@ class OmiliaUploadTestSuitesOperator(_OmiliaOperator):
         self.path = path
         self.field = field
 
+    @tidy_errors
     def execute(self, context: Context) -> None:
         """Upload the file or folder."""
         self._connect().upload_test_suites(self.project_id, self.path, self.field)
@@ -494,6 +501,7 @@ class _DownloadOperator(_OmiliaOperator):
     def _fetch(self, hook: OmiliaHook) -> str:
         """Write the file and say where it is."""
 
+    @tidy_errors
     def execute(self, context: Context) -> str:
         """Write the file.
 

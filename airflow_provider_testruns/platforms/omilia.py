@@ -9,7 +9,6 @@ have the same life; a generation has no call of its own to look at it, and is fo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
     ApiError,
     ConfigurationError,
@@ -50,7 +50,7 @@ from airflow_provider_testruns.platforms.reading import Fields, each, newest_fir
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _GIT_PROVIDERS = ("gitlab", "github")
 _KINDS = {Kind.RUN.value: Kind.RUN, Kind.GENERATION.value: Kind.GENERATION}

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import RunEndedError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.results import JudgingTask
@@ -80,6 +81,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         :raises ConfigurationError: for arguments that can't be right.
         """
 
+    @tidy_errors
     def execute(self, context: Context) -> Any:
         """Wait for the run and judge it."""
         with self._errors_in_junit(context):
@@ -98,6 +100,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
             defer_until_final(self, wait, platform=self.platform_name, conn_id=self.conn_id, cancel_on_kill=False)
         return self._conclude(context, end)
 
+    @tidy_errors
     def poke(self, context: Context) -> PokeReturnValue:
         """One look at the run.
 
@@ -115,6 +118,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
             raise end.error
         return PokeReturnValue(end is not None, end)
 
+    @tidy_errors
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after the triggerer's wait.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
-log = logging.getLogger(__name__)
+from airflow_provider_testruns.emission import get_logger
+
+log = get_logger(__name__)
 
 _MB = 1_000_000
 #: What is smaller, and takes less than :data:`EVERY` seconds, goes without a word.

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_testruns.emission import GuardedLog
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
@@ -32,7 +34,7 @@ SURELY_DEFERRED = 60.0
 _at_work: set[asyncio.Task[None]] = set()
 
 
-class RunTrigger(BaseTrigger):
+class RunTrigger(GuardedLog, BaseTrigger):
     """Waits until a run is final, without a worker.
 
     Its arguments are stored in clear in the metadata database: they are ids and times, and the id of the connection.
