@@ -201,7 +201,7 @@ def lines(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     structlog.configure(
         processors=[
             structlog.processors.CallsiteParameterAdder(
-                [structlog.processors.CallsiteParameter.FILENAME], additional_ignores=["airflow.sdk._shared.logging"]
+                [structlog.processors.CallsiteParameter.FILENAME], additional_ignores=["airflow."]
             ),
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(default=str),
