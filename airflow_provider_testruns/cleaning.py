@@ -6,6 +6,10 @@ that looks like Airflow's own.
 
 What a string *decides* (a status, a pattern that matches a name) is decided by the string as it came; what is shown and
 stored is the clean one. So cleaning changes no verdict. Where strings must stay different, :func:`distinct` sees to it.
+
+What comes in passes :func:`clean`; what goes out to events, records, XComs, assets, lineage and files passes
+:func:`outgoing_json` or :func:`outgoing_text`, which mask secrets, too (logs and tracebacks: :mod:`.emission`). Secrets
+are masked before anything is taken out or cut: half of one can't be found any more.
 """
 
 from __future__ import annotations
@@ -13,12 +17,13 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from hashlib import blake2b
 from typing import Any
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.redaction import redact
 
 #: Stands for what was cut off.
 CUT = " […]"
@@ -65,16 +70,26 @@ def clean(text: str, limit: int | None = limits.LINE, *, lines: bool = False) ->
     if text.isprintable() and (limit is None or len(text) <= limit):
         return text
     cut = False
-    if limit is not None and len(text) > 8 * limit + 64:
-        # What is cut off is not worth a look.
-        text, cut = text[: 8 * limit + 64], True
+    if limit is not None and len(text) > limit:
+        # Far behind the limit nothing is worth a look.
+        keep = 8 * limit + 64
+        cut = len(text) > keep
+        text = redact(text, keep=keep)
     if not text.isprintable():
-        text = _COMMANDS.sub("", text)
-        text = _BREAKS.sub("\n", text) if lines else _BREAKS_AND_TABS.sub(" ", text)
-        text = _OUT.sub("", _LOST.sub(LOST, text))
+        scrubbed = _scrubbed(text, lines)
+        if scrubbed != text:
+            # Secrets are masked as they came, and once more as they are now: one may have been written with something
+            # between its characters.
+            text = redact(_scrubbed(redact(text), lines))
     if limit is not None and (cut or len(text) > limit):
         text = text[: max(0, limit - len(CUT))].rstrip() + CUT[:limit]
     return text
+
+
+def _scrubbed(text: str, lines: bool) -> str:
+    text = _COMMANDS.sub("", text)
+    text = _BREAKS.sub("\n", text) if lines else _BREAKS_AND_TABS.sub(" ", text)
+    return _OUT.sub("", _LOST.sub(LOST, text))
 
 
 def distinct(text: str, limit: int = limits.NAME) -> str:
@@ -93,6 +108,11 @@ def distinct(text: str, limit: int = limits.NAME) -> str:
     return clean(given, max(0, limit - len(tag))) + tag
 
 
+def is_clean(text: str, limit: int | None = limits.NAME) -> bool:
+    """Whether :func:`clean` would leave a string as it is."""
+    return clean(text, limit) == text
+
+
 def is_id(value: object) -> bool:
     """Whether a value is an id as platforms give them: safe in paths, file names and templates."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None and value not in (".", "..")
@@ -102,7 +122,7 @@ def clean_json(
     value: Any,
     limit: int | None = limits.MESSAGE,
     *,
-    before: Callable[[str], str] | None = None,
+    mask: bool = False,
     exact: Collection[str] = (),
     most: int | None = None,
 ) -> Any:
@@ -113,23 +133,23 @@ def clean_json(
 
     :param value: the data; it is not changed.
     :param limit: the most characters of a string.
-    :param before: what is done to each string before it is cleaned and cut.
-    :param exact: keys whose values ``before`` is not applied to.
+    :param mask: whether secrets are masked in every string.
+    :param exact: keys whose values are ids, in which nothing is masked: others must find them as they are.
     :param most: the most values in all; what is beyond is left out, with ``[…]`` in its place.
     """
     left = [math.inf if most is None else most]
 
-    def text(found: str, change: bool) -> str:
-        return clean(before(found) if change and before is not None else found, limit, lines=True)
+    def text(found: str, masked: bool) -> str:
+        return clean(redact(found) if masked else found, limit, lines=True)
 
-    def walk(found: Any, depth: int, change: bool) -> Any:
+    def walk(found: Any, depth: int, masked: bool) -> Any:
         left[0] -= 1
         if found is None or found is True or found is False:
             return found
         if isinstance(found, enum.Enum):
             found = found.value
         if isinstance(found, str):
-            return text(found, change)
+            return text(found, masked)
         if isinstance(found, int):
             return int(found) if _INTEGERS[0] <= found <= _INTEGERS[1] else clean(_spelled(found), limit)
         if isinstance(found, float):
@@ -143,8 +163,8 @@ def clean_json(
                     out[CUT.strip()] = None
                     break
                 name = key if isinstance(key, str) else _spelled(key)
-                shown = distinct(before(name) if change and before is not None else name)
-                out[shown] = walk(item, depth - 1, change and name not in exact)
+                shown = distinct(redact(name) if masked else name)
+                out[shown] = walk(item, depth - 1, masked and name not in exact)
             return out
         if isinstance(found, list | tuple | set | frozenset):
             if depth <= 0:
@@ -154,13 +174,33 @@ def clean_json(
                 if left[0] <= 0:
                     items.append(CUT.strip())
                     break
-                items.append(walk(item, depth - 1, change))
+                items.append(walk(item, depth - 1, masked))
             return items
         if isinstance(found, date):
             return found.isoformat()
         return found
 
-    return walk(value, limits.DEPTH, True)
+    return walk(value, limits.DEPTH, mask)
+
+
+#: Keys under which events, records and XComs have ids.
+_IDS = frozenset({"run_id", "context"})
+
+
+def outgoing_json(value: Any, *, exact: Collection[str] = _IDS) -> Any:
+    """The gate for data that leaves: secrets masked, then cleaned, then cut, keys included; see :func:`clean_json`.
+
+    :param value: what is going to be stored or sent.
+    :param exact: keys whose values are ids, in which nothing is masked.
+    """
+    return clean_json(value, mask=True, exact=exact, most=limits.OUTGOING)
+
+
+def outgoing_text(text: str, limit: int | None = limits.LINE, *, lines: bool = False) -> str:
+    """The gate for one string that leaves, as :func:`outgoing_json`; arguments as of :func:`clean`."""
+    if text.__class__ is not str:
+        text = _spelled(text)
+    return clean(redact(text), limit, lines=lines)
 
 
 def _spelled(value: object) -> str:

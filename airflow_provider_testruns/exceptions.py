@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean
+
 
 class ConfigurationError(AirflowException, ValueError):
     """An argument, or a field of the connection, can't be right. Nothing was sent."""
@@ -53,7 +56,8 @@ class StartAbandonedError(AirflowException):
 class ApiError(AirflowException):
     """The platform could not be asked, or did not answer as its documents say.
 
-    :param message: which connection and call, what was answered, what to do next.
+    :param message: which connection and call, what was answered, what to do next. It is cleaned here, whoever made it:
+        what a platform answers is in it, and it goes to logs, events and reports.
     :param status: the HTTP status, when there was a reply.
     :param retry_after: seconds that the platform asked to wait, when it did.
     """
@@ -64,7 +68,7 @@ class ApiError(AirflowException):
     did_nothing: bool = False
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
-        super().__init__(message)
+        super().__init__(clean(message, limits.LINE))
         self.status = status
         self.retry_after = retry_after
 

@@ -94,7 +94,11 @@ LINE: Final = 4_000
 LOG: Final = 64 * KB
 #: Why a case failed, in the JUnit file and in memory; XCom and logs have less.
 MESSAGE: Final = 4_000
+#: One piece of a run's own log, of several lines.
+LOG_TEXT: Final = 64 * KB
 #: A link.
 URL: Final = 2_000
+#: Values in an event, a record or an XCom: what is beyond is left out and says so.
+OUTGOING: Final = 100_000
 #: An event, a record or an XCom as JSON: what is longer loses its details and says so.
 STORED: Final = 256 * KB

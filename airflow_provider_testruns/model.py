@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.arguments import count, fraction, names
+from airflow_provider_testruns.cleaning import clean, distinct
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 
 #: The most cases that a counter can mean: beyond it somebody means something else.
@@ -172,12 +174,17 @@ class Run:
 class CaseResult:
     """How one test case (a call, a scenario) ended.
 
+    Its strings are cleaned here, whoever made it. Different names stay different by that (see :func:`.distinct`), and
+    what ``allowed_failures`` is compared with are the names as they came: so cleaning changes no verdict.
+
     :param name: its name on the platform.
     :param outcome: how it ended.
     :param duration: seconds, ``None`` when the platform does not say.
     :param message: why it did not pass, in one text; empty when it did.
     :param suite: the suite, scenario or model that it belongs to; empty when the platform does not say.
     :param earlier: the tries of the same case before the one that counts, where the platform ran it again.
+    :param as_it_came: suite and name as the platform spells them, where they are not clean; for comparing only, never
+        to be shown or stored.
     """
 
     name: str
@@ -186,6 +193,18 @@ class CaseResult:
     message: str = ""
     suite: str = ""
     earlier: tuple[CaseResult, ...] = ()
+    as_it_came: tuple[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Clean what the platform says."""
+        suite, name = distinct(self.suite), distinct(self.name)
+        if (suite, name) != (self.suite, self.name):
+            if self.as_it_came is None:
+                object.__setattr__(self, "as_it_came", (self.suite, self.name))
+            object.__setattr__(self, "suite", suite)
+            object.__setattr__(self, "name", name)
+        if self.message:
+            object.__setattr__(self, "message", clean(self.message, limits.MESSAGE, lines=True))
 
     @property
     def passed_after_rerun(self) -> bool:
@@ -316,7 +335,9 @@ class RunReport:
     commit: str = ""
 
     def __post_init__(self) -> None:
-        """Reconcile the counters with the list."""
+        """Reconcile the counters with the list, and clean the names of metrics."""
+        if any(metric_name(name) != name for name in self.metrics):
+            object.__setattr__(self, "metrics", {metric_name(name): metric for name, metric in self.metrics.items()})
         counts, disagreement = reconcile(self.counts, self.cases)
         object.__setattr__(self, "counts", counts)
         if disagreement:
@@ -520,7 +541,7 @@ def _forgive(report: RunReport, gates: Gates) -> tuple[Counts, tuple[CaseResult,
     if passed := tuple(case for case in known if case.outcome is Outcome.PASSED):
         notes.append(f"Allowed to fail, and passed: {_named(passed)}. allowed_failures may be out of date.")
     if len(report.cases) >= counts.total:
-        there = {way for case in known for way in _ways(case)}
+        there = {way for case in known for way in (*_ways(case), *_shown(case))}
         unused = [
             name
             for name in gates.allowed_failures
@@ -552,16 +573,28 @@ def _matcher(allowed: tuple[str, ...]) -> Callable[[CaseResult], bool]:
     exact = frozenset(allowed)
     patterns = re.compile("|".join(fnmatch.translate(name) for name in allowed))
 
-    return lambda case: any(way in exact or patterns.match(way) is not None for way in _ways(case))
+    def matches(case: CaseResult) -> bool:
+        if any(way in exact or patterns.match(way) is not None for way in _ways(case)):
+            return True
+        # Whoever copies a name out of a report means that case: the hash in it stands for no other.
+        return case.as_it_came is not None and any(way in exact for way in _shown(case))
+
+    return matches
 
 
 def _ways(case: CaseResult) -> tuple[str, ...]:
-    """What a case can be called."""
+    """What a case can be called, as the platform spells it."""
+    suite, name = case.as_it_came or (case.suite, case.name)
+    return (name, f"{suite}/{name}") if suite else (name,)
+
+
+def _shown(case: CaseResult) -> tuple[str, ...]:
+    """What a case is called in logs and reports."""
     return (case.name, f"{case.suite}/{case.name}") if case.suite else (case.name,)
 
 
 def _named(cases: tuple[CaseResult, ...]) -> str:
-    return _some([_ways(case)[-1] for case in cases])
+    return _some([_shown(case)[-1] for case in cases])
 
 
 def _some(names: list[str], most: int = 10) -> str:
@@ -583,7 +616,7 @@ def _missed_evaluations(report: RunReport, gates: Gates, *, failed: bool = False
     figures = {name: _figure(report, name) for name in gates.eval_thresholds}
     unknown = [name for name, metric in figures.items() if metric is None]
     if unknown:
-        known = ", ".join(repr(name) for name in sorted(report.metrics)) or "none"
+        known = _some([repr(name) for name in sorted(report.metrics)], 20) or "none"
         raise ConfigurationError(
             f"eval_thresholds names {', '.join(repr(name) for name in unknown)}, of which the report of run"
             f" {report.run.run_id} has no figure. It has: {known}."
@@ -602,8 +635,17 @@ def _missed_evaluations(report: RunReport, gates: Gates, *, failed: bool = False
     return tuple(reasons)
 
 
+def metric_name(name: str) -> str:
+    """The name of a metric as it is shown. Its parts are cleaned each for itself: ``a=b`` is what becomes of ``a``, an
+    equals sign, and what becomes of ``b``."""
+    if len(name) > 8 * limits.NAME:
+        return distinct(name)
+    return "=".join(distinct(part) for part in name.split("="))
+
+
 def _figure(report: RunReport, name: str) -> Metric | None:
     """The figure that a gate is about, ``None`` when there is none of that name."""
+    name = metric_name(name)
     found = report.metrics.get(name)
     if found is not None or "=" not in name:
         return found

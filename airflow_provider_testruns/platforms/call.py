@@ -8,16 +8,22 @@ the triggerer alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits, parsing
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
 
 T = TypeVar("T")
+
+
+def clean_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The headers of a response by their lower-case names, with clean values."""
+    return {clean(name, limits.NAME).lower(): clean(value, limits.HEADER_LINE) for name, value in headers}
 
 
 @dataclass(frozen=True, slots=True)

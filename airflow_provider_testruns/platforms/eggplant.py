@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
+from airflow_provider_testruns.cleaning import is_clean, is_id
 from airflow_provider_testruns.exceptions import (
     ConfigurationError,
     InvalidReplyError,
@@ -313,7 +314,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         return f"test case {body['test_case_id']} of {model}" if "test_case_id" in body else f"a run of {model}"
 
     def _read_start(self, context: Mapping[str, str], run_type: str, reply: Reply) -> Run:
-        run_id = Fields(reply.json(), "the reply").text("execution_id")
+        run_id = Fields(reply.json(), "the reply").identifier("execution_id")
         context = dict(context)
         if self._highest_number is not None:
             # For servers where only GET /ai/runs shows the run, under a number of its own.
@@ -322,7 +323,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", context=context))
 
     def _read_configuration_start(self, context: Mapping[str, str], reply: Reply) -> Run:
-        run_id = Fields(reply.json(), "the reply").text("task_instance_id")
+        run_id = Fields(reply.json(), "the reply").identifier("task_instance_id")
         context = {**context, **configurations.submitted_at(reply)}
         run = Run(self.name, run_id, RunState.QUEUED, "started", Kind.TEST_CONFIGURATION, context=context)
         return self._linked(run)
@@ -345,6 +346,9 @@ class EggplantPlatform(EggplantCalls, Platform):
         found = self._model_names.get(wanted)
         if found is None:
             return None, f"runs are listed by the model's name, and no model in the list is {model_id}. {give}"
+        if not is_clean(found):
+            why = f"runs are listed by the model's name, and that of {model_id} has control characters or is too long."
+            return None, f"{why} Rename the model."
         return found, None
 
     def _learn(self, model_id: str, name: str) -> None:
@@ -529,13 +533,13 @@ class EggplantPlatform(EggplantCalls, Platform):
             return (most is not None and len(of_model(rows)) >= most) or _begun_before(rows[0], since)
 
         rows = yield from self._runs_backwards(enough)
-        found = [run_of(row, execution_id_of(row) or row.text("id"), {}) for row in of_model(rows)]
+        found = [run_of(row, execution_id_of(row) or row.identifier("id"), {}) for row in of_model(rows)]
         found.sort(key=lambda run: newest_first(run.started_at), reverse=True)
         return [self._linked(run) for run in found[:most]]
 
     def _all_runs(self, since: datetime | None) -> Steps[list[Run]]:
         rows = yield from self._runs_backwards(lambda rows: _begun_before(rows[0], since))
-        return [run_of(row, execution_id_of(row) or row.text("id"), {}) for row in rows]
+        return [run_of(row, execution_id_of(row) or row.identifier("id"), {}) for row in rows]
 
     # --- polling --------------------------------------------------------------------------------------------------
 
@@ -729,7 +733,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             fields = Fields(reply.json(), "the reply")
             known = dict(context)
             for name in ("test_config_id", "test_config_result_id"):
-                shown = fields.optional_text(name)
+                shown = fields.optional_identifier(name)
                 if shown:
                     known[name] = shown
             return self._linked(run_of(fields, run_id, known, Kind.TEST_CONFIGURATION))
@@ -764,7 +768,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def _run_of_result(self, row: Fields, run_id: str, context: Mapping[str, str]) -> Run:
         ids = {name: value for name, value in context.items() if name not in _BASELINE}
-        ids["test_config_result_id"] = row.text("id")
+        ids["test_config_result_id"] = row.identifier("id")
         return self._linked(run_of(row, run_id, ids, Kind.TEST_CONFIGURATION))
 
     def _runs_of_configuration(self, test_config_id: str, context: Mapping[str, str]) -> Steps[list[Run]]:
@@ -780,8 +784,9 @@ class EggplantPlatform(EggplantCalls, Platform):
         ids = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
         runs = []
         for row in rows if new is None else new:
-            task = row.optional_text("task_instance_id")
-            runs.append(self._run_of_result(row, task or row.text("id"), ids if task else ids | {"result_only": "yes"}))
+            task = row.optional_identifier("task_instance_id")
+            result_id = task or row.identifier("id")
+            runs.append(self._run_of_result(row, result_id, ids if task else ids | {"result_only": "yes"}))
         return sorted(runs, key=lambda run: newest_first(run.started_at), reverse=True)
 
     def _runs_together(self, context: Mapping[str, str]) -> Steps[Run]:
@@ -833,7 +838,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def _read_progress_list(self, reply: Reply) -> list[Run]:
         rows = rows_of(reply.json(), "the reply")
-        return [self._linked(run_of(row, row.text("id"), {})) for row in rows]
+        return [self._linked(run_of(row, row.identifier("id"), {})) for row in rows]
 
     # --- stopping -------------------------------------------------------------------------------------------------
 
@@ -909,7 +914,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             if len(rows) != 1:
                 return None
             shown = rows[0].get("execution_status_id", "id")
-            return shown if isinstance(shown, str) and shown.casefold() != run_id.casefold() else None
+            return shown if is_id(shown) and shown.casefold() != run_id.casefold() else None
 
         try:
             return (yield from ask(self._progress_call(f"get the progress of run {run_id}", {"id": run_id}, read)))

@@ -118,7 +118,7 @@ def result_of(task_instance_id: str, rows: list[Fields], ids: Mapping[str, str])
         near = [row for row in new if _is_near(row, datetime.fromisoformat(ids["submitted_at"]))]
         new = near if len(near) == 1 else new
     if len(new) > 1:
-        shown = ", ".join(row.text("id") for row in new[:10])
+        shown = ", ".join(row.identifier("id") for row in new[:10])
         raise InvalidReplyError(
             f"{len(new)} results of the test configuration have come since task instance {task_instance_id} was"
             f" started, and it can't be told which is its own: {shown}"
@@ -144,4 +144,4 @@ def _is_near(row: Fields, moment: datetime) -> bool:
 
 
 def _digest(row: Fields) -> str:
-    return sha256(row.text("id").casefold().encode("utf-8", "replace")).hexdigest()[:_DIGEST]
+    return sha256(row.identifier("id").casefold().encode("utf-8", "replace")).hexdigest()[:_DIGEST]

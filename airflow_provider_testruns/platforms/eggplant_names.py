@@ -23,8 +23,8 @@ def model_named(calls: EggplantCalls, name: str) -> Steps[tuple[str, str]]:
     """
     rows = yield from _listed("model_name", "model_id", calls.models())
     row = _one("model_name", name, rows, ("name",), ("modeluuid",), "model_id")
-    uuid = row.text("modeluuid")
-    return uuid, row.optional_text("id") or uuid
+    uuid = row.identifier("modeluuid")
+    return uuid, row.optional_identifier("id") or uuid
 
 
 def number_of_model(calls: EggplantCalls, model_id: str) -> Steps[str]:
@@ -33,7 +33,7 @@ def number_of_model(calls: EggplantCalls, model_id: str) -> Steps[str]:
     for row in rows:
         uuid = row.get("modeluuid")
         if isinstance(uuid, str) and uuid.casefold() == model_id.casefold():
-            return row.optional_text("id") or model_id
+            return row.optional_identifier("id") or model_id
     return model_id
 
 
@@ -55,7 +55,7 @@ def agent_named(calls: EggplantCalls, name: str) -> Steps[str]:
     :raises ConfigurationError: when no agent, or more than one, has this name.
     """
     rows = yield from _listed("agent_name", "agent['agent_id']", calls.agents())
-    return _one("agent_name", name, rows, ("name",), ("id",), "agent['agent_id']").text("id")
+    return _one("agent_name", name, rows, ("name",), ("id",), "agent['agent_id']").identifier("id")
 
 
 def configuration_named(name: str) -> Steps[str]:
@@ -66,7 +66,7 @@ def configuration_named(name: str) -> Steps[str]:
     steps = unpaged("list the test configurations", TEST_CONFIGURATIONS)
     rows = yield from _listed("test_config_name", "test_config_id", steps)
     ids = ("id", "test_config_id", "uuid")
-    return _one("test_config_name", name, rows, ("name", "test_config_name"), ids, "test_config_id").text(*ids)
+    return _one("test_config_name", name, rows, ("name", "test_config_name"), ids, "test_config_id").identifier(*ids)
 
 
 def _listed(argument: str, instead: str, steps: Steps[list[Fields]]) -> Steps[list[Fields]]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean, distinct, is_clean
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Kind, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Reply
@@ -197,7 +199,7 @@ def is_run(fields: Fields, run_id: str) -> bool:
 
 def execution_id_of(fields: Fields) -> str | None:
     """The id of the execution that an item of ``/ai/runs`` is, where it carries one."""
-    return fields.optional_text(*_ID_FIELDS[1:])
+    return fields.optional_identifier(*_ID_FIELDS[1:])
 
 
 def number_of(fields: Fields) -> int | None:
@@ -229,20 +231,24 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
     """
     started, finished = fields.moment(*_START_FIELDS), fields.moment(*_END_FIELDS)
     raw, word = _status_of(fields, ended=finished is not None)
-    model_name = fields.optional_text("modelname")
-    model_id = fields.optional_text("model_id", "modeluuid")
+    model_name = fields.verbatim("modelname")
+    model_id = fields.optional_identifier("model_id", "modeluuid")
     run_type = type_of(fields)
     known = dict(context)
     if model_id:
         known.setdefault("model_id", model_id)
-    if model_name:
+    if model_name and is_clean(model_name):
+        # Runs are listed by it, so a clean form of it would be of no use.
         known["model_name"] = model_name
-    shown = {"model_name": model_name, "type": run_type}
+    shown = {
+        "model_name": distinct(model_name) if model_name else None,
+        "type": distinct(run_type) if run_type else None,
+    }
     run = Run(
         "eggplant",
         run_id,
         word.state,
-        raw,
+        clean(raw, limits.STATUS),
         kind,
         ending=word.ending,
         started_at=started,
@@ -263,8 +269,8 @@ def _status_of(fields: Fields, *, ended: bool) -> tuple[str, Status]:
 
     :raises InvalidReplyError: when there is no status.
     """
-    liveness = fields.optional_text(_LIVENESS_FIELD)
-    verdict = fields.optional_text(*_VERDICT_FIELDS)
+    liveness = fields.verbatim(_LIVENESS_FIELD)
+    verdict = fields.verbatim(*_VERDICT_FIELDS)
     if liveness and verdict:
         # As a word for liveness, "stopped" does not say that somebody stopped it.
         status = _ENDED if _folded(liveness) == "stopped" else word_of(liveness, ended=ended)
@@ -280,7 +286,7 @@ def _status_of(fields: Fields, *, ended: bool) -> tuple[str, Status]:
             # A run that was cancelled or broke has not tested all that it should have.
             return liveness, status
         return verdict, outcome
-    raw = fields.text(*_STATUS_FIELDS)
+    raw = fields.required(*_STATUS_FIELDS)
     return raw, word_of(raw, ended=ended)
 
 
@@ -306,7 +312,7 @@ def together(model_name: str, runs: list[Run], context: Mapping[str, str], url: 
         "eggplant",
         model_name,
         RunState.FINISHED if final else RunState.RUNNING,
-        ", ".join(f"{count} {word}" for word, count in words),
+        clean(", ".join(f"{count} {word}" for word, count in words), limits.LINE),
         Kind.MODEL,
         started_at=min(starts, default=None),
         finished_at=max(ends, default=None) if final else None,
@@ -329,7 +335,7 @@ def case_of(fields: Fields) -> CaseResult | None:
 
     :raises InvalidReplyError: when a field is missing or of a wrong type.
     """
-    raw = fields.text(*_STATUS_FIELDS)
+    raw = fields.required(*_STATUS_FIELDS)
     word = word_of(raw, ended=True)
     unknown = ""
     if _folded(raw) in _NOT_RUN:
@@ -340,16 +346,16 @@ def case_of(fields: Fields) -> CaseResult | None:
         return None
     else:
         outcome = Outcome.UNAVAILABLE
-        unknown = f"Status {raw!r} does not say how the test ended."
+        unknown = f"Status {clean(raw, limits.STATUS)!r} does not say how the test ended."
     started, finished = fields.moment(*_START_FIELDS), fields.moment(*_END_FIELDS)
     # The times say more than `duration`, whose unit no document gives.
     duration = fields.optional_number("duration")
     if started is not None and finished is not None:
         duration = (finished - started).total_seconds()
-    model_name = fields.optional_text("model_name") or ""
-    name = fields.optional_text("test_case_name", "testcase") or fields.optional_text("name") or model_name
+    model_name = fields.verbatim("model_name") or ""
+    name = fields.verbatim("test_case_name", "testcase") or fields.verbatim("name") or model_name
     return CaseResult(
-        name or fields.text("id"),
+        name or fields.required("id"),
         outcome,
         duration=None if duration is None else max(0.0, duration),
         message=_reason(fields) or unknown if outcome in (Outcome.FAILED, Outcome.UNAVAILABLE) else "",
@@ -381,7 +387,7 @@ def failure_at(lines: Sequence[Mapping[str, Any]]) -> int | None:
 
 def _message(line: Mapping[str, Any]) -> str:
     message = line.get("message")
-    return message.strip() if isinstance(message, str) else ""
+    return clean(message.strip(), limits.MESSAGE, lines=True) if isinstance(message, str) else ""
 
 
 def _is_error(line: Mapping[str, Any]) -> bool:
@@ -422,5 +428,5 @@ def _reason(fields: Fields) -> str:
     for name in _REASON_FIELDS:
         found = fields.get(name)
         if isinstance(found, str) and found.strip():
-            return found.strip()
+            return clean(found.strip(), limits.MESSAGE, lines=True)
     return ""

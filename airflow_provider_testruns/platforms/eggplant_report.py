@@ -114,7 +114,7 @@ def kept_of(run: Run) -> Steps[Kept]:
     config_result_id = None
     if run.kind is Kind.TEST_CONFIGURATION:
         config_result_id = yield from _configuration_result_id(run)
-    ids = yield from _result_rows(run, config_result_id, lambda row: row.text("id"))
+    ids = yield from _result_rows(run, config_result_id, lambda row: row.identifier("id"))
     return Kept(config_result_id, tuple(ids))
 
 
@@ -153,7 +153,7 @@ def _results_of(run: Run) -> Steps[_Results]:
 def _result(row: Fields) -> _Result | None:
     """A row of a list of results; ``None`` while the server has not settled it."""
     case = case_of(row)
-    return None if case is None else _Result(row.text("id"), case, start_of(row))
+    return None if case is None else _Result(row.identifier("id"), case, start_of(row))
 
 
 def _last_tries(run: Run, results: _Results) -> _Results:
@@ -265,7 +265,7 @@ def _configuration_result_id(run: Run) -> Steps[str | None]:
     except InvalidReplyError:
         # The run has ended by its own word; only its tests can't be told from those of others.
         return None
-    return None if row is None else row.text("id")
+    return None if row is None else row.identifier("id")
 
 
 def _carries(name: str, wanted: str, without: bool, row: Fields) -> bool:

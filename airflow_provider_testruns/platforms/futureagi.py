@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import (
     ApiError,
     ConfigurationError,
@@ -372,7 +373,7 @@ class FutureAGIPlatform(Platform):
         health = yield from self.health()
         page = yield from ask(self._run_tests_call(1, 1))
         version = health.get("version")
-        release = f", version {version}" if isinstance(version, str) and version else ""
+        release = f", version {clean(version, limits.NAME)}" if isinstance(version, str) and version else ""
         seen = "run tests can be listed" if page.rows else "there are no run tests yet"
         return f"Connected to Future AGI at {self.base_url}{release}, in the {self.dialect} dialect; {seen}."
 
@@ -406,7 +407,7 @@ class FutureAGIPlatform(Platform):
 
         def read(reply: Reply) -> str:
             result = replies.result_object(reply, "the run test's name")
-            return Fields(result, "the run test's name.result").text("run_test_id")
+            return Fields(result, "the run test's name.result").identifier("run_test_id")
 
         at = path("/simulate/run-tests/get-id-by-name/{run_test_name}/", run_test_name=_name(name))
         return (yield from ask(self._get(f"get the id of run test {name!r}", at, read)))
@@ -426,7 +427,7 @@ class FutureAGIPlatform(Platform):
             return self._get(
                 f"list the scenarios of run test {run_test_id}",
                 at,
-                lambda reply: replies.page_of(reply.json(), number, "the scenarios", replies.with_text("id")),
+                lambda reply: replies.page_of(reply.json(), number, "the scenarios", replies.with_id("id")),
                 page=number,
                 limit=_PAGE,
             )
@@ -653,7 +654,7 @@ class FutureAGIPlatform(Platform):
         return self._get(
             "list the run tests",
             "/simulate/run-tests/",
-            lambda reply: replies.page_of(reply.json(), number, "the run tests", replies.with_text("id")),
+            lambda reply: replies.page_of(reply.json(), number, "the run tests", replies.with_id("id")),
             page=number,
             limit=limit,
         )
@@ -778,7 +779,7 @@ class FutureAGIPlatform(Platform):
         if unknown:
             raise ConfigurationError(
                 f"eval_thresholds names {', '.join(repr(name) for name in unknown)}, and run test {run_test_id} has no"
-                f" such evaluation. It has: {', '.join(repr(name) for name in sorted(known)) or 'none'}."
+                f" such evaluation. It has: {_named(sorted(known)) or 'none'}."
             )
 
     def _error_reason(self, run: Run, run_test_id: str) -> Steps[str]:
@@ -796,7 +797,9 @@ class FutureAGIPlatform(Platform):
                 found.append((str(row.get("name") or ""), row["id"]))
         ids = [run_test_id for known, run_test_id in found if known == name]
         if len(ids) == 1:
-            return _uuid(ids[0], "the id of the run test")
+            if not replies.UUID.fullmatch(ids[0]):
+                raise InvalidReplyError(f"The id of run test {name!r} should be a UUID, and is {ids[0]!r}.")
+            return str(ids[0].lower())
         if ids:
             raise ConfigurationError(
                 f"run_test_name {name!r} is the name of {len(ids)} run tests ({', '.join(ids[:10])}). Give one's"
@@ -822,7 +825,9 @@ class FutureAGIPlatform(Platform):
         attached = {row["id"].lower(): str(row.get("name") or "") for row in rows}
         unknown = [scenario_id for scenario_id in asked if scenario_id not in attached]
         if unknown:
-            there = ", ".join(f"{scenario_id} ({name})" for scenario_id, name in list(attached.items())[:20])
+            there = ", ".join(
+                f"{scenario_id} ({clean(name, limits.NAME)})" for scenario_id, name in list(attached.items())[:20]
+            )
             more = f" and {len(attached) - 20} more" if len(attached) > 20 else ""
             raise ConfigurationError(
                 f"{argument} has {len(unknown)} that are no scenarios of run test {run_test_id}:"
@@ -961,11 +966,17 @@ def _name(value: Any) -> str:
     return value
 
 
+def _named(names: Sequence[str], most: int = 20) -> str:
+    """Names that the platform gives, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(clean(name, limits.NAME)) for name in names[:most]) + more
+
+
 def _near(name: str, found: Sequence[tuple[str, str]]) -> str:
     from difflib import get_close_matches
 
     by_folded = {known.strip().casefold(): known for known, _ in found}
     near = [by_folded[match] for match in get_close_matches(name.strip().casefold(), by_folded, 5, 0.5)]
     if near:
-        return f"Near ones: {', '.join(repr(item) for item in near)}. Upper and lower case and spaces count."
+        return f"Near ones: {_named(near)}. Upper and lower case and spaces count."
     return f"There are {len(found)} run tests, none of them with a name like it."

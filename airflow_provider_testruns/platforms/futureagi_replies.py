@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean, is_id
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.parsing import Rows
@@ -187,13 +188,13 @@ def result_rows(reply: Reply, where: str) -> list[dict[str, Any]]:
     return [dict(row.raw) for row in objects(unwrapped(reply, where), f"{where}.result")]
 
 
-def with_text(field: str) -> Callable[[Any, str], dict[str, Any]]:
-    """A reader of rows under the API's own names, in which ``field`` must be a text: lists are told apart by it."""
+def with_id(field: str) -> Callable[[Any, str], dict[str, Any]]:
+    """A reader of rows under the API's own names, in which ``field`` must be an id: lists are told apart by it."""
 
     def read(row: Any, where: str) -> dict[str, Any]:
         raw = Fields(row, where).raw
-        if not isinstance(raw.get(field), str) or not raw[field]:
-            raise InvalidReplyError(f"{where}: field {field!r} should be a text")
+        if not is_id(raw.get(field)):
+            raise InvalidReplyError(f"{where}: field {field!r} should be an id")
         return dict(raw)
 
     return read
@@ -232,7 +233,7 @@ def started(reply: Reply, run_test_id: str, url: RunUrl) -> Run:
         platform=PLATFORM,
         run_id=execution_id,
         state=RunState.QUEUED,
-        raw_state=fields.optional_text("status") or "started",
+        raw_state=fields.optional_text("status", limit=limits.STATUS) or "started",
         url=url(run_test_id, execution_id),
         context={"run_test_id": run_test_id},
     )
@@ -244,7 +245,7 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
     if (found := _id(fields, "execution_id")) != execution_id:
         raise InvalidReplyError(f"the metrics' result: field 'execution_id' is {found}, which was not asked for")
     counts, failures_counted = _counts(fields)
-    raw = fields.text("status")
+    raw = fields.required("status")
     state, ending, known = _state(raw)
     # A rerun keeps the end time of the run before: only a final status, or one that is unknown, goes with it.
     finished_at = fields.moment("completed_at") if state is RunState.FINISHED or not known else None
@@ -252,7 +253,7 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
         platform=PLATFORM,
         run_id=execution_id,
         state=state,
-        raw_state=raw,
+        raw_state=clean(raw, limits.STATUS),
         ending=ending,
         started_at=fields.moment("started_at"),
         finished_at=finished_at,
@@ -333,13 +334,13 @@ def _began_before(started_at: datetime | None, oldest: datetime | None) -> bool:
 
 def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
     execution_id = _id(fields, "id")
-    raw = fields.text("status")
+    raw = fields.required("status")
     state, ending, known = _state(raw)
     return Run(
         platform=PLATFORM,
         run_id=execution_id,
         state=state,
-        raw_state=raw,
+        raw_state=clean(raw, limits.STATUS),
         ending=ending,
         started_at=fields.moment("start_time"),
         progress=_progress(fields.integer("calls_attempted", default=0), fields.integer("calls", default=0)),
@@ -361,27 +362,27 @@ def call_page(reply: Reply, number: int, *, with_metrics: bool) -> CallPage:
 def call_rows(reply: Reply, number: int) -> Page[dict[str, Any]]:
     """A page of an execution's calls under the API's own names."""
     fields = Fields(unwrapped(reply, "the runs"), "the runs' result")
-    return page_of(fields.get("call_results"), number, "the runs' result.call_results", with_text("call_execution_id"))
+    return page_of(fields.get("call_results"), number, "the runs' result.call_results", with_id("call_execution_id"))
 
 
 def _case(row: Any, where: str) -> CaseResult:
     fields = Fields(row, where)
-    status = fields.text("status")
+    status = fields.required("status")
     outcome = _OUTCOMES.get(status.casefold(), Outcome.NOT_RUN)
     seconds = fields.optional_number("duration_seconds")
     message = ""
     if outcome is not Outcome.PASSED:
-        said = [fields.optional_text("ended_reason"), *_troubles(fields)]
+        said = [fields.verbatim("ended_reason"), *_troubles(fields)]
         message = "; ".join(text for text in said if text)
     if outcome is Outcome.NOT_RUN and not message:
-        message = f"The call is {status}."
+        message = f"The call is {clean(status, limits.STATUS)}."
     return CaseResult(
         # Several calls of an execution play the same scenario: its name alone would not tell them apart.
-        name=fields.text("call_execution_id"),
+        name=fields.identifier("call_execution_id"),
         outcome=outcome,
         duration=None if seconds is None else max(0.0, seconds),
         message=message,
-        suite=fields.optional_text("scenario_name") or "",
+        suite=fields.verbatim("scenario_name") or "",
     )
 
 
@@ -390,7 +391,7 @@ def _troubles(fields: Fields) -> Iterator[str]:
     # A list by the documents, an object by evaluation id from the product.
     values = list(outputs.values()) if isinstance(outputs, Mapping) else outputs if outputs is not None else []
     for output in objects(values, f"{fields.where}.eval_outputs"):
-        reason = output.optional_text("reason")
+        reason = output.verbatim("reason")
         verdict = output.get("output")
         if reason and (verdict is None or verdict in ("Failed", "Fail", False)):
             yield f"{output.optional_text('name') or 'evaluation'}: {reason}"
@@ -401,7 +402,7 @@ def ended_reasons(reply: Reply, number: int) -> Page[tuple[str, str]]:
 
     def read(row: Any, where: str) -> tuple[str, str]:
         fields = Fields(row, where)
-        return fields.text("id"), fields.optional_text("ended_reason") or ""
+        return fields.required("id"), fields.verbatim("ended_reason") or ""
 
     return page_of(reply.json(), number, "the execution", read, in_pieces=True)
 
@@ -467,7 +468,7 @@ def metrics_of(value: Any, where: str) -> dict[str, Metric]:
         total = _percentage(template, "total_pass_rate", "total_avg")
         for config in configured:
             scored = config.integer("total_cells")
-            name = config.text("name")
+            name = config.required("name")
             if scored == 0:
                 add(name, Metric(None, 0))
                 continue
@@ -482,8 +483,8 @@ def metrics_of(value: Any, where: str) -> dict[str, Metric]:
     for template in templates:
         total = _percentage(template, "total_pass_rate", "total_avg")
         scored = sum(config.integer("total_cells") for config in template.children("result"))
-        if total is not None and scored and template.text("name") not in found:
-            found[template.text("name")] = Metric(total, scored)
+        if total is not None and scored and template.required("name") not in found:
+            found[template.required("name")] = Metric(total, scored)
     return found
 
 
@@ -496,7 +497,7 @@ def _rate(config: Fields, template: Fields) -> float | None:
 
 
 def _is_choices(template: Fields) -> bool:
-    kind = template.optional_text("output_type")
+    kind = template.verbatim("output_type")
     return kind.casefold() == "choices" if kind else template.get("total_choices_avg") is not None
 
 
@@ -538,7 +539,7 @@ def _state(raw: str) -> tuple[RunState, Verdict | None, bool]:
 
 
 def _id(fields: Fields, name: str) -> str:
-    text = fields.text(name)
+    text = fields.required(name)
     if not UUID.fullmatch(text):
         raise InvalidReplyError(f"{fields.where}: field {name!r} should be a UUID, and is {text[:60]!r}")
     return text.lower()

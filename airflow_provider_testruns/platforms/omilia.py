@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import is_id
 from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
     ApiError,
@@ -341,11 +342,11 @@ class OmiliaPlatform(Platform):
         projects = [project_id]
         if not project_id:
             listed = yield from ask(self.list_projects())
-            projects = [str(project["id"]) for project in listed[:_MOST_PROJECTS] if project.get("id")]
+            projects = [project["id"] for project in listed[:_MOST_PROJECTS] if is_id(project.get("id"))]
         for project in projects:
             rows = yield from _if_there(self.list_project_generations(project).reading(many))
             for row in rows or []:
-                if same_id(row.optional_text("runId"), run_id):
+                if same_id(row.verbatim("runId"), run_id):
                     return self._with_artifact(row, kind, project)
         return None
 
@@ -638,7 +639,7 @@ def _generation(reply: Reply, generation_id: str, project_id: str) -> Fields:
     for index, item in enumerate(rows):
         try:
             row = Fields(item, f"data[{index}]")
-            if same_id(row.optional_text("runId"), generation_id):
+            if same_id(row.verbatim("runId"), generation_id):
                 return row
         except InvalidReplyError as e:
             unreadable = unreadable or e

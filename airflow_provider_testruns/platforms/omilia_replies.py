@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean, distinct
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.parsing import Rows
@@ -93,7 +95,7 @@ def one(reply: Reply, wanted: str | None = None, id_field: str = "runId") -> Fie
         return rows[0]
     if wanted is not None:
         for row in rows:
-            if same_id(row.optional_text(id_field), wanted):
+            if same_id(row.verbatim(id_field), wanted):
                 return row
     raise InvalidReplyError(
         f"data should be one object, and is a list of {len(rows)}" + (f" without {wanted!r}" if wanted else "")
@@ -130,14 +132,6 @@ def has(row: Fields, name: str) -> bool:
     return name in row.raw or row.get(name) is not None
 
 
-def identifier(row: Fields, name: str) -> str:
-    """An id, which will be part of paths and of lines in the log."""
-    found = row.text(name)
-    if not found.isprintable() or not found.strip():
-        raise InvalidReplyError(f"{row.where}: field {name!r} is no id: {found[:60]!r}")
-    return found
-
-
 def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: str = "") -> Run:
     """A run or a generation: the models *Run* and *Generated Test Case* of the API page.
 
@@ -146,13 +140,13 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
     :param url: gives the page for people from the run's id and the project's.
     :param project_id: the project, should the object not name it.
     """
-    run_id = identifier(row, "runId")
-    raw = row.text("status")
+    run_id = row.identifier("runId")
+    raw = row.required("status")
     state = _STATES.get(raw.strip().casefold())
     # ``createdAt`` in the samples, ``createAt`` in the table. There is no other start time.
     started_at = row.moment("createdAt", "createAt")
     if row.get("projectId") is not None:
-        project_id = identifier(row, "projectId")
+        project_id = row.identifier("projectId")
     context = {"project_id": project_id} if project_id else {}
     if kind is Kind.GENERATION:
         context["kind"] = kind.value
@@ -161,7 +155,7 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
             platform="omilia",
             run_id=run_id,
             state=state[0] if state else RunState.RUNNING,
-            raw_state=raw,
+            raw_state=clean(raw, limits.STATUS),
             kind=kind,
             ending=state[1] if state else None,
             started_at=started_at,
@@ -248,7 +242,8 @@ def _progress(row: Fields) -> Progress | None:
 
 def _shown(row: Fields, name: str) -> str | bool | None:
     if name != "overwrite":
-        return row.optional_text(name)
+        found = row.verbatim(name)
+        return found if found is None else distinct(found, limits.MESSAGE)
     # A boolean in the samples and a string in the table.
     found = row.get(name)
     if isinstance(found, str) and found.strip().casefold() in ("true", "false"):
@@ -266,7 +261,7 @@ def counts_of(reply: Reply, run_id: str) -> Counts | None:
     data = Fields(reply.json(), "the reply").get("data")
     rows = [Fields(data, "data")] if isinstance(data, Mapping) else objects(data if data is not None else [], "data")
     for row in rows:
-        whose = row.optional_text("runId")
+        whose = row.verbatim("runId")
         if same_id(whose, run_id) or (whose is None and len(rows) == 1):
             return Counts(row.integer("pass"), row.integer("fail"), row.integer("unavailable"))
     return None
@@ -277,8 +272,8 @@ def case_of(row: Fields) -> tuple[CaseResult, bool]:
 
     :return: the case, and whether its status is a word that the provider knows.
     """
-    name = row.text("testCaseName", "testCaseId", "dialogId")
-    raw = row.optional_text("status") or ""
+    name = row.required("testCaseName", "testCaseId", "dialogId")
+    raw = row.verbatim("status") or ""
     outcome = _OUTCOMES.get(raw.strip().casefold())
     milliseconds = row.optional_number("executionTime")
     return (
@@ -336,12 +331,12 @@ def log_of(reply: Reply) -> list[tuple[str, str]]:
         if item is None:
             open_sections.pop()
             continue
-        text = item.optional_text("text")
+        text = item.verbatim("text")
         if text is not None:
-            lines.append((section, _USER_OF_URL.sub(r"\1***@", text)))
+            lines.append((section, clean(_USER_OF_URL.sub(r"\1***@", text), limits.LOG_TEXT, lines=True)))
         content = item.get("content")
         if content is not None:
-            name = item.optional_text("sectionName") or section
+            name = item.optional_text("sectionName", limit=limits.NAME) or section
             open_sections.append((name, iter(_items(content, "content"))))
     return lines
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean, is_id
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import utc
 from airflow_provider_testruns.parsing import Rows
@@ -54,25 +56,51 @@ class Fields:
                 return found
         return None
 
-    def text(self, *names: str) -> str:
-        """A text that must be there and not be empty; a number is taken as its digits."""
-        found = self.optional_text(*names)
+    def text(self, *names: str, limit: int = limits.LINE) -> str:
+        """A clean string of one line that must be there and not be empty; a number is taken as its digits.
+
+        :param names: of the field.
+        :param limit: the most characters.
+        """
+        found = self.optional_text(*names, limit=limit)
         if not found:
             raise InvalidReplyError(f"{self.where}: field {names[0]!r} is missing or empty")
         return found
 
-    def optional_text(self, *names: str) -> str | None:
-        """A text, or ``None`` when it is not there."""
+    def optional_text(self, *names: str, limit: int = limits.LINE) -> str | None:
+        """As :meth:`text`, or ``None`` when it is not there."""
+        found = self.verbatim(*names)
+        return found if found is None else clean(found, limit)
+
+    def verbatim(self, *names: str) -> str | None:
+        """A string as it came, ``None`` when it is not there: to decide by, never to show or to store."""
         found = self.get(*names)
-        if found is None:
-            return None
-        if isinstance(found, str):
-            if not found.isascii() and not _whole(found):
-                raise InvalidReplyError(f"{self.where}: field {names[0]!r} holds half a character")
+        if found is None or isinstance(found, str):
             return found
         if isinstance(found, int | float) and not isinstance(found, bool):
             return str(found)
         raise InvalidReplyError(f"{self.where}: field {names[0]!r} should be a text, and is {_kind(found)}")
+
+    def required(self, *names: str) -> str:
+        """As :meth:`verbatim`, for a field that must be there and not be empty."""
+        found = self.verbatim(*names)
+        if not found:
+            raise InvalidReplyError(f"{self.where}: field {names[0]!r} is missing or empty")
+        return found
+
+    def identifier(self, *names: str) -> str:
+        """An id, which will be part of paths, file names, templates and of lines in the log; see :func:`.is_id`."""
+        found = self.required(*names)
+        if not is_id(found):
+            raise InvalidReplyError(
+                f"{self.where}: field {names[0]!r} should be an id (letters, digits and . _ : -, at most"
+                f" {limits.ID} of them), and is {found[:60]!r}"
+            )
+        return found
+
+    def optional_identifier(self, *names: str) -> str | None:
+        """As :meth:`identifier`; ``None`` when the field is not there or empty."""
+        return self.identifier(*names) if self.verbatim(*names) else None
 
     def integer(self, *names: str, default: int | None = None) -> int:
         """A whole number not below zero; ``default`` when it is not there, which without one is an error."""
@@ -170,11 +198,6 @@ def moment(value: Any, where: str) -> datetime:
 def newest_first(started_at: datetime | None) -> datetime:
     """A sort key for runs by their start; those that have not started count as the newest."""
     return started_at or datetime.max.replace(tzinfo=UTC)
-
-
-def _whole(text: str) -> bool:
-    # JSON can spell half of a surrogate pair, which no address and hardly a log takes.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _fold(key: Any) -> str:

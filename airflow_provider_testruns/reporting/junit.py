@@ -18,11 +18,11 @@ without a case that did (a gate that was missed, no test at all, cases that the 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns.cleaning import outgoing_text
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.hooks.files import save
 from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict, utc
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_testruns.hooks.files import Place
 
-#: What XML 1.0 can't hold, in whatever form: most control characters, halves of surrogate pairs, two non-characters.
-_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 #: More seconds than any case takes; what a platform says beyond is no time.
 _MOST_SECONDS = 1e9
 
@@ -234,10 +232,5 @@ def _seconds(value: float | None) -> float | None:
 
 
 def _clean(text: str) -> str:
-    """A text as XML can hold it: what it can't is written out, as ``\\x1b``."""
-    return _NO_XML.sub(_written_out, text)
-
-
-def _written_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    """A string as it may leave, which XML can hold, too."""
+    return outgoing_text(text, None, lines=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Protocol
 from urllib.parse import urlencode
 
 from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, InvalidReplyError
+from airflow_provider_testruns.parsing import parse
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport.effects import Flow, Request
 
@@ -189,7 +189,7 @@ class OAuthToken:
         body = yield from check(request, self.fields)
         token = ""
         try:
-            reply = json.loads(body)
+            reply = parse(body)
             token = _usable(reply["access_token"])
             lasts = _seconds(reply.get("expires_in"), 60.0)
             refresh_lasts = _seconds(reply.get("refresh_expires_in"), 0.0)

@@ -34,7 +34,7 @@ from urllib3.exceptions import (
 from urllib3.exceptions import ProxyError as Urllib3ProxyError
 
 from airflow_provider_testruns import __version__
-from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, Upload
+from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, Upload, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport import failures
 from airflow_provider_testruns.transport.decoding import ACCEPTED, Decoder
@@ -177,9 +177,7 @@ class BlockingClient:
                 stream=True,
             ) as response:
                 body = self._receive(response, request)
-                return Reply(
-                    response.status_code, {key.lower(): value for key, value in response.headers.items()}, body
-                )
+                return Reply(response.status_code, clean_headers(response.headers.items()), body)
         except (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError) as e:
             tls = request.url.startswith("https:")
             error = _wire_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from airflow_provider_testruns import __version__
-from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps
+from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport import failures
 from airflow_provider_testruns.transport.decoding import ACCEPTED, Decoder
@@ -168,7 +168,7 @@ class AsyncClient:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
         ) as response:
             body = await self._receive(response)
-            return Reply(response.status, _headers(response), body)
+            return Reply(response.status, clean_headers(_headers(response).items()), body)
 
     async def _receive(self, response: aiohttp.ClientResponse) -> bytes:
         length = response.content_length

@@ -16,6 +16,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
@@ -45,7 +47,6 @@ T = TypeVar("T")
 
 #: The longest that a Retry-After is obeyed, in seconds: nobody meant a day.
 MAX_RETRY_AFTER = 300.0
-_MAX_ANSWER = 500
 #: How much of an answer that is not JSON is looked at, in bytes: taking the tags out of more takes its time.
 _MAX_READ = 4_000
 #: The shortest token that is masked in the errors of its own connection.
@@ -359,9 +360,7 @@ class Session:
                 found = [body.get(key) for key in ("detail", "message", "error_description", "error", "errors")]
                 text = "; ".join(dict.fromkeys(str(item) for item in found if item))
             text = text or str(body)
-        text = " ".join(self.mask(text, secrets).split())
-        if len(text) > _MAX_ANSWER:
-            text = text[:_MAX_ANSWER] + " […]"
+        text = clean(" ".join(self.mask(text, secrets).split()), limits.ANSWER)
         if not text:
             return "an empty reply."
         return text if text.endswith((".", "!", "?")) else text + "."

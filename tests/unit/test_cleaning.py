@@ -10,7 +10,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.cleaning import CUT, LOST, clean, clean_json, distinct, is_id
+from airflow_provider_testruns.cleaning import (
+    CUT,
+    LOST,
+    clean,
+    clean_json,
+    distinct,
+    is_id,
+    outgoing_json,
+    outgoing_text,
+)
+from airflow_provider_testruns.redaction import ClientSecrets
 
 pytestmark = pytest.mark.unit
 
@@ -93,6 +103,7 @@ def test_what_is_no_string_is_spelled_out_and_nothing_is_raised(value):
 def test_what_was_cut_says_so():
     assert clean("x" * 101, 100) == "x" * 96 + CUT
     assert clean("x" * 100, 100) == "x" * 100
+    assert clean("x" * 100 + "\x01", 100) == "x" * 100
     # Also where taking things out has made it short enough, after most of it was left unread.
     assert clean("\x01" * 100_000 + "x", 100).endswith(CUT)
 
@@ -195,15 +206,25 @@ def test_data_is_bounded_and_says_what_is_left_out():
     }
 
 
-def test_what_is_done_before_sees_the_whole_string_and_leaves_ids_alone():
-    secret = "canary-of-a-token"
-    found = clean_json(
-        {"said": "x" * (limits.MESSAGE - 6) + secret, secret: 1, "run_id": secret, "context": {"project_id": secret}},
-        before=lambda text: text.replace(secret, "***"),
-        exact=("run_id", "context"),
-    )
-    assert found == {
-        "said": "x" * (limits.MESSAGE - 6) + "***",
+@pytest.fixture
+def secret():
+    known = ClientSecrets(["canary-of-a-password"])
+    known.hold()
+    yield "canary-of-a-password"
+    known.release()
+
+
+def test_secrets_are_masked_before_anything_is_cut_or_taken_out(secret):
+    assert outgoing_text(f"said {secret}.") == "said ***."
+    # Across the cut, and with something between its characters that is taken out.
+    assert clean("x" * 90 + secret * 20, 100).startswith("x" * 90 + "***")
+    assert clean("canary\x01-of-a-\x1b[0mpassword") == "***"
+    assert outgoing_json(["x" * (limits.MESSAGE - 6) + secret])[0] == "x" * (limits.MESSAGE - 6) + "***"
+
+
+def test_what_leaves_has_no_secrets_but_ids_stay_as_they_are(secret):
+    assert outgoing_json({"said": [secret], secret: 1, "run_id": secret, "context": {"project_id": secret}}) == {
+        "said": ["***"],
         "***": 1,
         "run_id": secret,
         "context": {"project_id": secret},

@@ -226,7 +226,7 @@ def test_a_call_finds_its_platforms_own_words():
 
 @pytest.mark.parametrize("body", [b"x" * 3000, json.dumps({"detail": "x" * 3000}).encode(), b"<p>" + b"x" * 3000])
 def test_an_answer_is_cut_at_500_characters(body):
-    assert f"HTTP 500: {'x' * 500} […]. The platform" in str(_failure(_get(), reply(status=500, body=body)))
+    assert f"HTTP 500: {'x' * 496} […]. The platform" in str(_failure(_get(), reply(status=500, body=body)))
     assert f"HTTP 500: {'y' * 500}. The platform" in str(_failure(_get(), reply(status=500, body=b"y" * 500)))
 
 

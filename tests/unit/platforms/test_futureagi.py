@@ -1448,7 +1448,7 @@ PARSERS: dict[str, tuple[Any, Any]] = {
     "object": (lambda r: replies.result_object(r, "x"), metrics_reply()),
     "whole": (lambda r: replies.whole(r, "x"), {"a": 1}),
     "transcripts": (replies.transcripts, {"calls": [{}]}),
-    "page": (lambda r: replies.page_of(r.json(), 1, "x", replies.with_text("id")), listed(named(ONE))),
+    "page": (lambda r: replies.page_of(r.json(), 1, "x", replies.with_id("id")), listed(named(ONE))),
     "refusal": (replies.nothing_was_started, {"type": "validation_error", "details": {"a": ["b"]}, "detail": "x"}),
     "words": (lambda r: replies.error_words(r.json()), {"type": "rate_limit", "details": {"a": ["b"]}, "detail": "x"}),
 }

@@ -1371,8 +1371,8 @@ def test_the_template():
     made = OmiliaHook.make_platform(
         connection({"run_url_template": "{base_url}/#/p/{project_id}/r/{run_id}"}, host="https://x.example.com/ts/")
     )
-    run = Wire({GET_RUN: data(run_json("a b"))}).run(made.get_run(RUN))
-    assert run.url == f"https://x.example.com/ts/#/p/{PROJECT}/r/a%20b"
+    run = Wire({GET_RUN: data(run_json("a:b"))}).run(made.get_run(RUN))
+    assert run.url == f"https://x.example.com/ts/#/p/{PROJECT}/r/a%3Ab"
 
 
 @pytest.mark.parametrize("template", ["javascript:alert(1)//{run_id}", "/runs/{run_id}", "{base_url}/{model_id}"])
