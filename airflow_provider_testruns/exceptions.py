@@ -37,6 +37,11 @@ class RunTimeoutError(AirflowException):
     """The run was not final when the task's ``timeout`` (or ``execution_timeout``) was over."""
 
 
+class TriggerFailedError(AirflowException):
+    """The trigger that waited for the run has failed, again and again. The run may still be running: the next try waits
+    for it."""
+
+
 class ReportNotWrittenError(AirflowException):
     """The run passed, and the file that was to tell of it (``junit_path``) could not be written."""
 

@@ -20,8 +20,10 @@ from typing import Any, Protocol
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
+    InvalidReplyError,
     InvalidRequestError,
     NotFoundError,
+    RunTimeoutError,
     StartAbandonedError,
     StartOutcomeUnknownError,
     StartSupersededError,
@@ -45,6 +47,8 @@ START_PATIENCE = 300.0
 STOP_WITHIN = 5.0
 #: How many starts of unknown outcome, each shown by a look-up to have done nothing, one try may send.
 MAX_UNKNOWN = 3
+#: What may pass by itself where nothing was started for certain, but seldom does: tried again for :data:`.GRACE`.
+_MAY_PASS = (AuthenticationError, InvalidReplyError)
 
 
 class Phase(enum.StrEnum):
@@ -106,6 +110,8 @@ class Record:
     :param run: the run, from ``started`` on.
     :param seen: whether the platform has shown the run in a poll.
     :param verdict: of a judged run.
+    :param deadline: when the wait of the try that wrote this is over; seconds since 1970, ``None`` when not known.
+    :param trigger_failures: how often the trigger of that wait has failed.
     """
 
     epoch: Epoch
@@ -120,6 +126,8 @@ class Record:
     run: Run | None = None
     seen: bool = False
     verdict: Verdict | None = None
+    deadline: float | None = None
+    trigger_failures: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; :meth:`from_json` reads it back."""
@@ -137,6 +145,8 @@ class Record:
             "run": self.run.to_dict() if self.run else None,
             "seen": self.seen,
             "verdict": self.verdict.value if self.verdict else None,
+            **({} if self.deadline is None else {"deadline": self.deadline}),
+            **({} if self.trigger_failures == 0 else {"trigger_failures": self.trigger_failures}),
         }
 
     @classmethod
@@ -160,6 +170,8 @@ class Record:
                 run=Run.from_dict(data["run"]) if data.get("run") else None,
                 seen=bool(data.get("seen")),
                 verdict=Verdict(data["verdict"]) if data.get("verdict") else None,
+                deadline=float(data["deadline"]) if data.get("deadline") is not None else None,
+                trigger_failures=int(data.get("trigger_failures") or 0),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
             raise StartOutcomeUnknownError(
@@ -213,6 +225,8 @@ class Starter:
     :param instead: what follows on a run that was judged as failed, instead of a new start: a start of another kind,
         or a sentence that says why there is none. ``None`` for always a new start.
     :param clock_offset: gives the platform's clock minus ours in seconds, ``None`` while not known.
+    :param deadline: when the task's time is over (seconds since 1970): nothing is started from then on. ``None`` for
+        no such time.
     :param clock: wall-clock seconds; for tests.
     """
 
@@ -228,6 +242,7 @@ class Starter:
         cancel_older: bool = True,
         instead: Callable[[Run], Steps[Start | str]] | None = None,
         clock_offset: Callable[[], float | None] = lambda: None,
+        deadline: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.platform = platform
@@ -239,6 +254,9 @@ class Starter:
         self._cancel_older = cancel_older
         self.instead = instead
         self._clock_offset = clock_offset
+        self.deadline = deadline
+        #: How often the trigger of this try's wait has failed.
+        self.trigger_failures = 0
         self._clock = clock
         #: The record as it should be kept; what is known even if it could not be.
         self.record: Record | None = None
@@ -247,6 +265,11 @@ class Starter:
         #: Set from outside when the task is killed: nothing is started from then on, and what was is cancelled.
         self.stopped = False
         self._unkept = False
+
+    @property
+    def has_store(self) -> bool:
+        """Whether the record outlives this process."""
+        return self._store is not None
 
     def obtain(self, arguments: Mapping[str, Any]) -> Steps[Obtained]:
         """Get the run that the task is to wait for, by starting, adopting or attaching again.
@@ -300,6 +323,22 @@ class Starter:
         """
         if self._unkept:
             self._keep_if_possible()
+
+    def stored_wait(self) -> tuple[float | None, int]:
+        """What the record has of the wait that was handed to a trigger: its deadline, and how often that has failed;
+        for a process that has to hand it over again."""
+        record = self._read()
+        if record is None or not record.epoch.same_as(self._epoch):
+            return None, 0
+        return record.deadline, record.trigger_failures
+
+    def keep_wait(self) -> None:
+        """Note the deadline of the wait and the failures of its trigger, if the record has others."""
+        record = self.record
+        if record is None or (record.deadline, record.trigger_failures) == (self.deadline, self.trigger_failures):
+            return
+        self.record = replace(record, deadline=self.deadline, trigger_failures=self.trigger_failures)
+        self._keep_if_possible()
 
     def restore(self, run: Run) -> bool:
         """Pick up the record in a new process, after a wait elsewhere.
@@ -459,7 +498,7 @@ class Starter:
 
     def _start(self, arguments: Mapping[str, Any], fingerprint: str) -> Steps[Obtained]:
         start = yield from patiently(
-            self.platform.prepare_start(**arguments), PATIENCE, clock=self._clock, log=self._log.warning
+            self.platform.prepare_start(**arguments), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
         )
         return (yield from self._send(start, fingerprint))
 
@@ -469,7 +508,7 @@ class Starter:
         """Follow a failed run with something else than a new start; ``None`` when that can't be."""
         self._log.info("Run %s of an earlier try ended as %s.", run.run_id, record.verdict)
         try:
-            start = yield from patiently(instead(run), PATIENCE, clock=self._clock, log=self._log.warning)
+            start = yield from patiently(instead(run), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning)
             if isinstance(start, Start):
                 return (yield from self._send(start, fingerprint, before=record))
             why = start
@@ -488,8 +527,10 @@ class Starter:
         if start.already is not None:
             return self._stand_by(start, start.already, fingerprint)
         give_up_at = self._clock() + START_PATIENCE
+        bears_until: float | None = None
         failures = unknown = 0
         while True:
+            self._check_time(start, unknown, before)
             mark = yield from self._mark(start)
             record = Record(
                 self._epoch,
@@ -501,8 +542,11 @@ class Starter:
                 start.context,
                 start.started_with,
                 start.cannot_list,
+                deadline=self.deadline,
+                trigger_failures=self.trigger_failures,
             )
             self._check_stopped(start)
+            self._check_time(start, unknown, before)
             self.record = record
             # A start that nobody would know of must not be sent: this may raise.
             self._keep(record)
@@ -521,7 +565,12 @@ class Starter:
                 if e.did_nothing:
                     wait = max(back_off(failures), e.retry_after or 0.0)
                     failures += 1
-                    if e.transient and self._clock() + wait <= give_up_at:
+                    until = give_up_at if e.transient else 0.0
+                    if isinstance(e, _MAY_PASS):
+                        until = bears_until = bears_until or self._clock() + GRACE
+                    if self.deadline is not None:
+                        until = min(until, self.deadline)
+                    if self._clock() + wait <= until:
                         self._log.warning("%s Nothing was started; trying again in %.0f s.", e, wait)
                         yield from pause(wait)
                         continue
@@ -543,6 +592,26 @@ class Starter:
             self._started(run)
             return Obtained(run, "started")
 
+    def _check_time(self, start: Start, unknown: int, before: Record | None) -> None:
+        """Start nothing that there is no time to wait for.
+
+        :param unknown: how many starts were sent without an answer, and shown by look-ups to have done nothing.
+        :param before: the record to go back to.
+        """
+        if self.deadline is None or self._clock() < self.deadline:
+            return
+        known = "No start was sent."
+        if unknown:
+            sent = (
+                "A start was sent and got no answer" if unknown == 1 else f"{unknown} starts were sent without answer"
+            )
+            known = f"{sent}, and the platform's list shows no run of it: nothing was started."
+            self._forget(before)
+        raise RunTimeoutError(
+            f"The time of this task was over before {start.what} could be started. {known} A longer timeout leaves time"
+            " to look for a lost start; the next try starts a run."
+        )
+
     def _check_stopped(self, start: Start) -> None:
         if self.stopped:
             raise StartAbandonedError(f"The task was killed before {start.what} was started.")
@@ -562,6 +631,8 @@ class Starter:
             start.cannot_list,
             run,
             seen=True,
+            deadline=self.deadline,
+            trigger_failures=self.trigger_failures,
         )
         self._keep_if_possible()
         return Obtained(run, "already", seen=True)
@@ -572,7 +643,7 @@ class Starter:
         if start.cannot_list is None:
             try:
                 newest = yield from patiently(
-                    self.platform.newest_run(start), PATIENCE, clock=self._clock, log=self._log.warning
+                    self.platform.newest_run(start), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
                 )
                 known = True
             except AuthenticationError:

@@ -25,7 +25,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import Run, RunReport
 from airflow_provider_testruns.platforms.call import Steps, pause
 from airflow_provider_testruns.platforms.platform import Platform
-from airflow_provider_testruns.transport.policy import patiently
+from airflow_provider_testruns.transport.policy import back_off, patiently
 
 #: How long a run may be not there, the credentials not accepted or the replies unreadable, without a break, before
 #: the wait ends with an error; seconds.
@@ -41,6 +41,9 @@ WAKE_WITHIN = 0.5
 _WARN_AGAIN = 3600.0
 #: How far a poll may stray from its interval, as a fraction, so that polls of many runs do not march in step.
 JITTER = 0.1
+
+#: A longest interval below this is not obeyed; seconds.
+SHORTEST_MAX_INTERVAL = 1.0
 
 _WITH_GRACE = (NotFoundError, AuthenticationError, InvalidReplyError)
 
@@ -182,7 +185,9 @@ class Wait:
         if self.slows_from is None:
             return self.poll_interval
         interval = self.poll_interval + max(0.0, self.clock() - self.slows_from)
-        return interval if self.max_interval is None else max(self.poll_interval, min(interval, self.max_interval))
+        if self.max_interval is None:
+            return interval
+        return min(interval, max(self.max_interval, min(self.poll_interval, SHORTEST_MAX_INTERVAL)))
 
     def pause(self) -> float:
         """Seconds until the next look: the poll interval give or take, never beyond the deadline.
@@ -238,13 +243,16 @@ def wait_for(
     :param platform: the run's platform.
     :param wait: the run and the rules; kept up to date while it goes on.
     :param each_round: called after each look.
-    :param stopped: whether the run was stopped meanwhile, by a signal handler say, so that it is looked at soon.
+    :param stopped: whether the run was to be cancelled meanwhile, by a signal handler say: it is then looked at soon,
+        and cancelled again until it is final.
     """
     while True:
         end = yield from look_once(platform, wait)
         each_round()
         if end is not None:
             return end
+        if stopped is not None and stopped():
+            return (yield from _until_stopped(platform, wait, each_round))
         left = wait.pause()
         if stopped is None:
             yield from pause(left)
@@ -254,6 +262,32 @@ def wait_for(
             left -= WAKE_WITHIN
             if stopped():
                 break
+
+
+def _until_stopped(platform: Platform, wait: Wait, each_round: Callable[[], None]) -> Steps[WaitEnd]:
+    """The rest of a wait whose run was to be cancelled by a signal handler, which has only seconds for it: cancel it
+    again, less and less often, until that is confirmed or the process is gone."""
+    failures = 0
+    cancels = True
+    while True:
+        gap = back_off(failures) if cancels else jittered(wait.interval)
+        now = wait.clock()
+        yield from pause(max(0.0, min(max(gap, wait.not_before - now), wait.deadline - now)))
+        failures += 1
+        if cancels:
+            try:
+                yield from platform.cancel_run(wait.run.run_id, **wait.run.context)
+            except ApiError as e:
+                cancels = e.transient or isinstance(e, _WITH_GRACE)
+                wait.log.warning(
+                    "Run %s could not be cancelled%s. %s", wait.run.run_id, "; trying again" if cancels else "", e
+                )
+            else:
+                wait.log.info("Asked the platform again to cancel run %s.", wait.run.run_id)
+        end = yield from look_once(platform, wait)
+        each_round()
+        if end is not None:
+            return end
 
 
 def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:

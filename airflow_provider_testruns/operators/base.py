@@ -13,7 +13,7 @@ from airflow_provider_testruns.arguments import seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink
-from airflow_provider_testruns.operators.results import JudgingTask
+from airflow_provider_testruns.operators.results import TRIGGER_FAILED, JudgingTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -128,7 +128,9 @@ class StartRunOperator(JudgingTask, PlatformOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Obtain a run, wait for it, judge it."""
         from airflow_provider_testruns.operators.execution import execute
+        from airflow_provider_testruns.operators.overtime import time_left
 
+        self._time_left = time_left(self)
         with self._errors_in_junit(context):
             return execute(self, context)
 
@@ -142,6 +144,19 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         from airflow_provider_testruns.operators.execution import resume
 
         return resume(self, context, event)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral; also after a trigger that has failed, which Airflow would only fail the task for."""
+        from airflow_provider_testruns.operators.overtime import time_left
+
+        self._time_left = time_left(self)
+        if next_method != TRIGGER_FAILED:
+            return super().resume_execution(next_method, next_kwargs, context)
+        from airflow_provider_testruns.operators.execution import resume_failed
+
+        told = next_kwargs or {}
+        with self._errors_in_junit(context):
+            return resume_failed(self, context, str(told.get("error", "Unknown")), told.get("traceback") or ())
 
     def on_kill(self) -> None:
         """Cancel the run when the task is stopped from outside."""

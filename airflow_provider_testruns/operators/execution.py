@@ -6,11 +6,19 @@ Loaded when a task is executed, not when its DAG file is read.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
-from airflow_provider_testruns.exceptions import ApiError, NotFoundError, RunTimeoutError, StartSupersededError
+from airflow_provider_testruns.exceptions import (
+    ApiError,
+    NotFoundError,
+    RunTimeoutError,
+    StartSupersededError,
+    TriggerFailedError,
+)
 from airflow_provider_testruns.lifecycle.starting import Starter
 from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, fetch_report, look_once, wait_for
@@ -30,6 +38,10 @@ if TYPE_CHECKING:
 
 #: What a worker that is being stopped has before it is killed, with something to spare; seconds.
 KILL_WITHIN = 3.5
+#: How often a wait is handed to a new trigger after one that has failed.
+MAX_TRIGGER_FAILURES = 3
+#: The XCom with what is needed to do that, where there is no record.
+WAIT_KEY = "test_run_wait"
 #: What a task is set to when somebody ends it. A task that was cleared has a fresh try that looks after its run.
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -41,14 +53,18 @@ def execute(task: StartRunOperator, context: Context) -> dict[str, Any]:
     :param context: the task's.
     :return: what the task returns.
     """
-    from airflow_provider_testruns.reporting.xcom import run_to_event
-
     # Raises for what can't be right, before a run is paid for.
     task._check_results()
     hook = _ready_hook(task)
-    deadline = _deadline(task, context)
     starter = task._starter = task._new_starter(context, hook)
+    starter.deadline = _deadline(task, context)
     task.log.info("Using connection %r: %s", task.conn_id, hook.settings.base_url)
+    return _obtain(task, context, hook, starter)
+
+
+def _obtain(task: StartRunOperator, context: Context, hook: PlatformHook[Any], starter: Starter) -> dict[str, Any]:
+    from airflow_provider_testruns.reporting.xcom import run_to_event
+
     try:
         obtained = hook.client.run(starter.obtain(task.start_arguments()))
     except StartSupersededError:
@@ -61,10 +77,22 @@ def execute(task: StartRunOperator, context: Context) -> dict[str, Any]:
         return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value}
     if obtained.seen and run.final:
         return task._conclude(context, hook, WaitEnd(WaitStatus.FINISHED, run))
-    wait = Wait(run, deadline, task.poll_interval, task.log, seen=obtained.seen)
+    return _follow(task, context, hook, run, seen=obtained.seen)
+
+
+def _follow(
+    task: StartRunOperator, context: Context, hook: PlatformHook[Any], run: Run, *, seen: bool
+) -> dict[str, Any]:
+    """Wait for a run, here or in the triggerer, and judge it."""
+    starter = task._starter
+    assert starter is not None
+    assert starter.deadline is not None
+    wait = Wait(run, starter.deadline, task.poll_interval, task.log, seen=seen)
     try:
         end = _wait(task, context, hook, wait)
     except AirflowTaskTimeout:
+        # The cancel has a time limit of its own.
+        hook.client.time_left = lambda: inf
         _give_up(task, hook, wait.run)
         # What Airflow asks on_kill for after this has been done, or is not wanted.
         task._released = True
@@ -74,8 +102,9 @@ def execute(task: StartRunOperator, context: Context) -> dict[str, Any]:
 
 def _wait(task: StartRunOperator, context: Context, hook: PlatformHook[Any], wait: Wait) -> WaitEnd:
     """Wait in place; or hand the wait over to the triggerer, and not return, unless it is over at the first look."""
-    if not task.deferrable:
-        starter = task._starter
+    starter = task._starter
+    # A run that is to be cancelled is not handed over, but cancelled until that is confirmed or this process is gone.
+    if not task.deferrable or (starter is not None and starter.stopped):
         steps = wait_for(
             hook.platform,
             wait,
@@ -91,7 +120,10 @@ def _wait(task: StartRunOperator, context: Context, hook: PlatformHook[Any], wai
         return end
     from airflow_provider_testruns.triggers.run import defer_until_final
 
+    if starter is not None and starter.trigger_failures > MAX_TRIGGER_FAILURES:
+        raise _trigger_failed(task, context, hook, wait.run)
     _make_sure_it_is_wanted(task, context, hook, wait.run)
+    _keep_wait(task, context, wait)
     defer_until_final(
         task,
         wait,
@@ -124,6 +156,89 @@ def resume(task: StartRunOperator, context: Context, event: dict[str, Any] | Non
             task._run = None
             return execute(task, context)
         return task._conclude(context, hook, end)
+
+
+def resume_failed(task: StartRunOperator, context: Context, reason: str, traceback: Sequence[str]) -> dict[str, Any]:
+    """Go on after a trigger that has failed, for whatever reason: the run is running all the same.
+
+    Airflow does not come back to ``execute_complete`` then. The wait is handed to a new trigger, up to
+    :data:`MAX_TRIGGER_FAILURES` times, with the deadline that it had.
+
+    :param task: the operator.
+    :param context: the task's.
+    :param reason: what Airflow says of it.
+    :param traceback: of the trigger.
+    """
+    from airflow_provider_testruns.cleaning import clean
+    from airflow_provider_testruns.redaction import redact
+
+    said = "".join(str(line) for line in traceback).strip()
+    task.log.error("The trigger has failed (%s). %s", reason, clean(redact(said), lines=True))
+    task._check_results()
+    hook = _ready_hook(task)
+    starter = task._starter = task._new_starter(context, hook)
+    latest = _deadline(task, context)
+    if starter.has_store:
+        deadline, failures = starter.stored_wait()
+        run = None
+    else:
+        run, deadline, failures = _kept_wait(context)
+    # What is stored can be written by people: it can't make a wait longer.
+    starter.deadline = latest if deadline is None else min(deadline, latest)
+    starter.trigger_failures = failures + 1
+    if starter.has_store:
+        # The record says which run it is, and what is to be done if that was not noted.
+        return _obtain(task, context, hook, starter)
+    if run is None:
+        raise TriggerFailedError(
+            "The trigger has failed, and this version of Airflow has nothing that says which run it waited for: see"
+            " the XCom run_id. The run may go on. Check it on the platform."
+        )
+    task._run = run
+    return _follow(task, context, hook, run, seen=False)
+
+
+def _keep_wait(task: StartRunOperator, context: Context, wait: Wait) -> None:
+    """Keep what is needed to go on should the trigger fail: in the record, or where there is none in an XCom, which
+    Airflow keeps while a task is deferred."""
+    starter = task._starter
+    assert starter is not None
+    if starter.has_store:
+        starter.keep_wait()
+        return
+    value = {"run": wait.run.to_dict(), "deadline": wait.deadline, "trigger_failures": starter.trigger_failures}
+    context["ti"].xcom_push(key=WAIT_KEY, value=value)
+
+
+def _kept_wait(context: Context) -> tuple[Run | None, float | None, int]:
+    """What :func:`_keep_wait` has put into an XCom."""
+    from airflow_provider_testruns.model import Run
+
+    ti = context["ti"]
+    value = ti.xcom_pull(task_ids=ti.task_id, key=WAIT_KEY, map_indexes=ti.map_index)
+    try:
+        deadline = float(value["deadline"])
+        return Run.from_dict(value["run"]), deadline if isfinite(deadline) else None, int(value["trigger_failures"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None, None, 0
+
+
+def _trigger_failed(task: StartRunOperator, context: Context, hook: PlatformHook[Any], run: Run) -> TriggerFailedError:
+    ti = context["ti"]
+    times = MAX_TRIGGER_FAILURES + 1
+    said = f"The trigger that waited for run {run.run_id} has failed {times} times: see the log for why."
+    if int(ti.try_number or 0) <= int(ti.max_tries or 0):
+        said += f" The run is {run.raw_state} and goes on; the next try waits for it."
+    elif task.cancel_on_timeout:
+        run = _give_up(
+            task, hook, run, "nobody waits for it any more: the trigger has failed, and this was the last try"
+        )
+        said += f" It has now ended as {run.raw_state}." if run.final else " It may go on: see the log."
+    else:
+        said += " It goes on (cancel_on_timeout=False)."
+    if run.url:
+        said += f" The run: {run.url}"
+    return TriggerFailedError(said)
 
 
 def killed(task: StartRunOperator, hook: PlatformHook[Any], starter: Starter) -> None:
@@ -190,6 +305,7 @@ def _ready_hook(task: StartRunOperator) -> PlatformHook[Any]:
     """The hook, with all that on_kill needs of it read and imported."""
     hook = task.make_hook()
     _ = hook.client, hook.platform
+    hook.client.time_left = task._time_left
     task._hook = hook
     return hook
 
@@ -357,14 +473,14 @@ def _timed_out(task: StartRunOperator, hook: PlatformHook[Any], end: WaitEnd) ->
     return RunTimeoutError(said)
 
 
-def _give_up(task: StartRunOperator, hook: PlatformHook[Any], run: Run) -> Run:
+def _give_up(task: StartRunOperator, hook: PlatformHook[Any], run: Run, why: str = "its time is over") -> Run:
     """What becomes of the run of a task that has no time left.
 
     :return: the run as it was seen last.
     """
     if not task.cancel_on_timeout:
         return run
-    run = _stop(task, hook.client, hook, run, "its time is over")
+    run = _stop(task, hook.client, hook, run, why)
     if run.ending is Verdict.CANCELLED and task._starter is not None:
         # So that the next try starts a new run instead of judging this one. A run that ended by itself just then is
         # judged by the next try.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +25,10 @@ else:
     _Task = ConnectedTask
 
 
+#: What Airflow resumes a task with whose trigger has failed, in place of the name of a method.
+TRIGGER_FAILED = "__fail__"
+
+
 class JudgingTask(_Task):
     """The part of an operator or sensor that judges a run and hands on what came out.
 
@@ -39,6 +44,9 @@ class JudgingTask(_Task):
     allowed_failures: Sequence[str] | str | None
     junit_path: str | None
 
+    #: The seconds that are left of ``execution_timeout``, see :func:`.time_left`; set when this process begins to
+    #: execute the task.
+    _time_left: Callable[[], float] = staticmethod(lambda: math.inf)
     #: What the run was judged by and to be, for what Airflow asks after the task's own code is done.
     _judged: tuple[RunReport, Judgement] | None = None
     #: The report as soon as it is known, judged or not.

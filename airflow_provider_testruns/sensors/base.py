@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseOperator,
     BaseSensorOperator,
     PokeReturnValue,
@@ -20,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import RunEndedError
 from airflow_provider_testruns.links.run import RunLink, announce
-from airflow_provider_testruns.operators.results import JudgingTask
+from airflow_provider_testruns.operators.results import TRIGGER_FAILED, JudgingTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -84,6 +85,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     @tidy_errors
     def execute(self, context: Context) -> Any:
         """Wait for the run and judge it."""
+        self._begin()
         with self._errors_in_junit(context):
             return self._execute(context)
 
@@ -133,20 +135,46 @@ class RunSensor(JudgingTask, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's operators do. Its sensors would skip on any error with ``soft_fail``; see :meth:`_conclude`."""
+        self._begin()
         try:
+            if next_method == TRIGGER_FAILED:
+                # execute_complete, which sees to the JUnit file, is not called then.
+                with self._errors_in_junit(context):
+                    return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
             return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
         except AirflowSkipException:
             raise
         except Exception as e:
-            if self.never_fail:
+            if type(e).__name__ == "TaskDeferralTimeout":  # its module differs between Airflow versions
+                raise self._skip_or(AirflowSensorTimeout(*e.args)) from e
+            # To be asked again later is no failure.
+            if self.never_fail and not hasattr(e, "reschedule_date"):
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from e
             raise
+
+    def _begin(self) -> None:
+        from airflow_provider_testruns.operators.overtime import time_left
+
+        # In the mode reschedule Airflow's limit is for one poke, which has limits of its own.
+        if self.deferrable or not self.reschedule:
+            self._time_left = time_left(self)
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        """As Airflow's, but not beyond the end of ``execution_timeout``, should its alarm be lost."""
+        interval = float(super()._get_next_poke_interval(*args, **kwargs))
+        try:
+            return min(interval, self._time_left())
+        except AirflowTaskTimeout:
+            # The poke that comes now raises it, where Airflow looks at soft_fail and never_fail.
+            return 0.0
 
     def _watch(self, deadline: float) -> Wait:
         from airflow_provider_testruns.lifecycle.waiting import Wait
 
-        run = self.watched_run()
-        self._wait = Wait(run, deadline, self.poke_interval, self.log)
+        self._wait = Wait(self.watched_run(), deadline, self.poke_interval, self.log)
+        if self.exponential_backoff and self.deferrable:
+            self._wait.slows_from = time.time()
+            self._wait.max_interval = self.max_wait.total_seconds() if self.max_wait else None
         self.log.info("Using connection %r: %s", self.conn_id, self._hook.settings.base_url)
         return self._wait
 
@@ -164,6 +192,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     def _hook(self) -> PlatformHook[Any]:
         if self._open_hook is None:
             self._open_hook = self.make_hook()
+            self._open_hook.client.time_left = self._time_left
         return self._open_hook
 
     def _deadline(self, context: Context) -> float:

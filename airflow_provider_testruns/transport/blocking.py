@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import math
 import re
 import secrets
 import socket
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
 from typing import IO, Any, TypeVar
@@ -97,6 +98,8 @@ class BlockingClient:
         self.session = session
         self._tls = (tls or Tls()).context()
         self._sleep = sleep
+        #: The seconds that are left for all that this client does; asked before each step, and may raise instead.
+        self.time_left: Callable[[], float] = lambda: math.inf
         self._http = _new_http(self._tls)
         self._proxies = ClientSecrets(proxy_secrets())
         # Re-entrant: a signal handler may run a flow of its own in the middle of a renewal.
@@ -135,11 +138,12 @@ class BlockingClient:
                     return result
                 value, error = None, None
                 try:
+                    left = self.time_left()
                     match effect:
                         case Request():
-                            value = self._send(effect)
+                            value = self._send(effect if effect.timeout <= left else replace(effect, timeout=left))
                         case Sleep(seconds):
-                            self._sleep(seconds)
+                            self._sleep(min(seconds, left))
                         case Renew(_, stale):
                             with self._renewal:
                                 self._drive(self.session.renewing(stale))
@@ -201,6 +205,7 @@ class BlockingClient:
             progress = Progress(f"Received of {request.method} {urlsplit(request.url).path}", whole)
             with request.save_to.open("wb") as file:
                 for chunk in _unpacked(response, decoder):
+                    self.time_left()
                     file.write(chunk)
                     progress.add(len(chunk))
             return b""

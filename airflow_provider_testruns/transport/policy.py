@@ -451,7 +451,7 @@ def _passing(call: Call[Any], error: ApiError) -> bool:
 def _may_pass(call: Call[Any], error: ApiError) -> bool:
     if isinstance(error, AuthenticationError):
         return call.repeatable or error.did_nothing
-    return isinstance(error, InvalidReplyError) and call.repeatable
+    return isinstance(error, InvalidReplyError) and (call.repeatable or error.did_nothing)
 
 
 def back_off(failures: int, most: float = 30.0) -> float:

@@ -19,6 +19,7 @@ from airflow_provider_testruns.exceptions import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
+    RunTimeoutError,
     ServerError,
     StartAbandonedError,
     StartOutcomeUnknownError,
@@ -746,10 +747,113 @@ def test_a_newest_run_that_has_not_begun_is_known_by_its_id():
 
 def test_credentials_that_are_not_accepted_end_the_try_before_anything_is_written():
     world = World()
-    world.platform.faults["newest"] = [Fault(AuthenticationError("no."))]
+    world.platform.faults["newest"] = [Fault(AuthenticationError("no."))] * 100
     with pytest.raises(AuthenticationError):
         world.obtain()
     assert world.kept.text is None
+    assert world.clock.past <= GRACE + 5
+
+
+_MAY_PASS = [AuthenticationError("who?"), InvalidReplyError("what?")]
+
+
+@pytest.mark.parametrize("action", ["prepare", "newest", "start"])
+@pytest.mark.parametrize("error", _MAY_PASS, ids=lambda error: type(error).__name__)
+def test_a_moment_of_refused_credentials_or_odd_replies_costs_no_try_where_nothing_was_started(action, error):
+    world = World()
+    world.platform.faults[action] = [_nothing(error)] * 4
+    assert world.obtain().how == "started"
+    assert world.ids == ["run-1"]
+    assert world.platform.count("list") == 0
+    assert world.clock.past < GRACE
+
+
+@pytest.mark.parametrize("error", _MAY_PASS, ids=lambda error: type(error).__name__)
+def test_a_start_that_goes_on_being_refused_fails_after_the_grace_and_leaves_no_record(error):
+    world = World()
+    world.platform.faults["start"] = [_nothing(error)] * 100
+    with pytest.raises(type(error)):
+        world.obtain()
+    assert world.clock.past <= GRACE + 5
+    assert world.platform.count("start") > 3
+    assert world.kept.text is None
+    assert world.ids == []
+
+
+# A task whose time is over
+
+
+def test_a_start_is_not_sent_again_after_the_end_of_the_tasks_time():
+    world = World()
+    world.platform.faults["start"] = [lost(done=False, takes=WINDOW)]
+    deadline = world.clock() + WINDOW + LISTING_LAG - 10
+    with pytest.raises(RunTimeoutError, match="sent and got no answer, and the platform's list shows no run of it"):
+        world.obtain(deadline=deadline)
+    assert world.platform.count("start") == 1
+    assert world.ids == []
+    # What the look-up showed is certain, so the next try need not look again.
+    assert world.kept.text is None
+
+
+def test_a_lost_start_is_found_after_the_end_of_the_tasks_time_too():
+    world = World()
+    world.platform.listing_lag = WINDOW
+    world.platform.faults["start"] = [lost(done=True, takes=1.0)]
+    obtained = world.obtain(deadline=world.clock() + 5.0)
+    assert (obtained.how, obtained.run.run_id) == ("adopted", "run-1")
+
+
+@pytest.mark.parametrize("left", [-1.0, 0.0])
+def test_a_task_whose_time_is_over_before_its_start_asks_for_nothing_more(left):
+    world = World()
+    with pytest.raises(RunTimeoutError, match="No start was sent"):
+        world.obtain(deadline=world.clock() + left)
+    assert world.platform.count("start") == world.platform.count("newest") == 0
+    assert world.kept.text is None
+
+
+def test_time_that_the_mark_has_taken_counts():
+    world = World()
+    world.platform.faults["newest"] = [Fault(ServerError("busy."), takes=20.0)]
+    with pytest.raises(RunTimeoutError, match="No start was sent"):
+        world.obtain(deadline=world.clock() + 10.0)
+    assert world.platform.count("start") == 0
+
+
+def test_a_start_that_did_nothing_is_not_tried_again_beyond_the_tasks_time():
+    world = World()
+    world.platform.faults["start"] = [Fault(RateLimitedError("slow.", retry_after=30.0))] * 5
+    for fault in world.platform.faults["start"]:
+        fault.error.did_nothing = True
+    with pytest.raises(RateLimitedError):
+        world.obtain(deadline=world.clock() + 20.0)
+    assert world.platform.count("start") == 1
+
+
+# The wait that is handed to a trigger
+
+
+def test_the_record_keeps_the_deadline_without_a_write_of_its_own():
+    world = World()
+    world.obtain(deadline=world.clock() + 900.0)
+    writes = list(world.kept.phases)
+    world.starter.keep_wait()
+    assert world.kept.phases == writes
+    assert world.new_try().stored_wait() == (world.starter.deadline or BEGIN + 900.0, 0)
+
+
+def test_a_later_try_has_a_deadline_of_its_own_and_failures_are_counted():
+    world = World()
+    world.obtain(deadline=world.clock() + 900.0)
+    world.obtain(deadline=world.clock() + 1800.0)
+    world.starter.keep_wait()
+    assert world.new_try().stored_wait()[0] == pytest.approx(BEGIN + 1800.0, abs=5)
+    starter = world.new_try(deadline=BEGIN + 1800.0)
+    starter.trigger_failures = 2
+    drive(world.platform, starter.obtain(ARGUMENTS))
+    starter.keep_wait()
+    assert world.new_try().stored_wait() == (BEGIN + 1800.0, 2)
+    assert world.new_try(epoch=replace(EPOCH, max_tries=9)).stored_wait() == (None, 0)
 
 
 # What a look-up takes for ours
@@ -1052,7 +1156,7 @@ def test_trying_again_has_an_end_and_leaves_no_record():
     assert world.kept.text is None
 
 
-@pytest.mark.parametrize("kind", [InvalidRequestError, PermissionDeniedError, NotFoundError, AuthenticationError])
+@pytest.mark.parametrize("kind", [InvalidRequestError, PermissionDeniedError, NotFoundError])
 def test_a_refused_start_is_raised_at_once_and_leaves_no_record(kind):
     world = World()
     world.platform.faults["start"] = [_nothing(kind("No."))]

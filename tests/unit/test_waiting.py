@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -240,6 +241,39 @@ def test_a_run_that_was_stopped_meanwhile_is_looked_at_soon():
     end = drive(world.platform, wait_for(world.platform, world.wait, stopped=stopped))
     assert end.status is WaitStatus.FINISHED
     assert 7.0 <= world.clock.past <= 8.0
+
+
+def test_a_run_whose_cancel_failed_is_cancelled_again_less_and_less_often_until_it_is_over():
+    """It was looked at every second, and never cancelled again."""
+    world = World(timeout=10_000.0)
+    world.platform.add("r-1")
+    world.platform.stops_after = 5.0
+    world.platform.faults["cancel"] = [Fault(ServerError("busy."))] * 6
+    end = drive(world.platform, wait_for(world.platform, world.wait, stopped=lambda: True))
+    assert (end.status, end.run.ending) == (WaitStatus.FINISHED, Verdict.CANCELLED)
+    cancels = world.platform.count("cancel")
+    assert 7 <= cancels <= 9
+    assert world.platform.count("get") == cancels + 1
+    # 1, 2, 4 … 30 s: in the first 30 s there are five looks, not 53.
+    assert all(later >= earlier for earlier, later in itertools.pairwise(world.platform.sleeps[:4]))
+    assert sum(world.platform.sleeps[:5]) >= 30.0
+    assert len([line for line in world.told if "could not be cancelled; trying again" in line]) == 6
+
+
+def test_a_run_that_cannot_be_cancelled_at_all_is_waited_for_as_before():
+    world = World(timeout=600.0)
+    world.platform.add("r-1")
+    world.platform.faults["cancel"] = [Fault(InvalidRequestError("there is no such call."))] * 9
+    end = drive(world.platform, wait_for(world.platform, world.wait, stopped=lambda: True))
+    assert end.status is WaitStatus.TIMEOUT
+    assert world.platform.count("cancel") == 1
+    assert world.platform.count("get") <= 64
+
+
+def test_a_cancel_that_is_tried_again_obeys_a_request_to_wait():
+    world = World(_RUNNING, RateLimitedError("slow.", retry_after=50.0), _DONE)
+    drive(world.platform, wait_for(world.platform, world.wait, stopped=lambda: True))
+    assert world.platform.sleeps[1] == pytest.approx(50.0, abs=1)
 
 
 def test_a_wait_that_may_be_stopped_keeps_its_interval():
@@ -485,11 +519,12 @@ def test_an_interval_that_doubles_is_bounded_and_reaches_no_deadline():
     assert 1000.0 <= world.clock.past < 1001.0
 
 
-def test_a_longest_interval_below_the_first_one_changes_nothing():
+@pytest.mark.parametrize(("longest", "interval"), [(4.0, 4.0), (0.001, 1.0)])
+def test_a_longest_interval_below_the_first_one_holds_but_for_a_flood(longest, interval):
     world = World(_RUNNING)
-    world.wait.slows_from, world.wait.max_interval = BEGIN, 1.0
+    world.wait.slows_from, world.wait.max_interval = BEGIN, longest
     world.clock.now += 500.0
-    assert world.wait.interval == 10.0
+    assert world.wait.interval == interval
 
 
 def test_a_request_to_wait_is_a_time_that_another_process_can_keep():
