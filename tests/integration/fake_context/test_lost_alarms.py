@@ -81,7 +81,7 @@ def test_a_wait_in_place_ends_and_its_run_is_cancelled_when_the_alarm_is_lost(co
 
 @pytest.mark.parametrize("phase", ["start", "report"])
 def test_a_start_and_a_report_end_too(control, phase):
-    control.fault("status", operation="omilia.get_project" if phase == "start" else "omilia.get_run_stat*", status=503)
+    control.fault("status", operation="omilia.get_project" if phase == "start" else "omilia.run_*", status=503)
     if phase == "report":
         control.configure(run_seconds=0)
     with pytest.raises(AirflowTaskTimeout):
