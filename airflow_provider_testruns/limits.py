@@ -25,10 +25,10 @@ POLL_BODY: Final = 8 * MB
 PAGE_BODY: Final = 64 * MB
 #: JSON values of a poll's response, counted before it is parsed: each costs up to 100 bytes of memory.
 POLL_NODES: Final = 500_000
-#: JSON values of a page that are parsed at once. Longer lists are parsed in pieces of rows.
-PAGE_NODES: Final = 500_000
 #: JSON values of a whole page that is read in pieces.
 ALL_NODES: Final = 8_000_000
+#: A longer response is read in a thread of its own, so that the triggerer's event loop goes on, one at a time.
+READ_HERE: Final = 256 * KB
 #: How deep the JSON of a response may be nested. Honest ones have less than 10 levels.
 DEPTH: Final = 100
 #: Digits of a number in JSON. Reading a long one takes time with the square of its length.
@@ -64,7 +64,7 @@ RETIRED_CHARACTERS: Final = 512 * KB
 #: Bytes of all responses that a step reads in the triggerer, and on a worker.
 STEP_POLL_BYTES: Final = 32 * MB
 STEP_BYTES: Final = 512 * MB
-#: Seconds for all the calls of a step in the triggerer, and on a worker; waiting for a Retry-After is not counted.
+#: Seconds for all the calls of a step in the triggerer, and on a worker; pauses and files are not counted.
 STEP_POLL_SECONDS: Final = 120.0
 STEP_SECONDS: Final = 1800.0
 #: Pages of one list.

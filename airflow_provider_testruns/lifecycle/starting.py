@@ -443,7 +443,7 @@ class Starter:
                 return None
             if gap == 1.0:
                 self._log.info("This task was cleared while it started a run: looking for that, to cancel it.")
-            yield from pause(min(gap, left))
+            yield from pause(min(gap, left), new_step=True)
             gap = min(5.0, gap * 1.5)
 
     def _resume(self, record: Record, fingerprint: str) -> Steps[Obtained | None]:
@@ -477,7 +477,7 @@ class Starter:
                     return None
                 left = record.intent_at + record.window + GRACE - self._clock()
                 if left > 0:
-                    yield from pause(min(5.0, left))
+                    yield from pause(min(5.0, left), new_step=True)
                     continue
                 raise StartOutcomeUnknownError(
                     f"Run {run.run_id} was started by an earlier try, and the platform has never shown it. Nothing"
@@ -572,7 +572,7 @@ class Starter:
                         until = min(until, self.deadline)
                     if self._clock() + wait <= until:
                         self._log.warning("%s Nothing was started; trying again in %.0f s.", e, wait)
-                        yield from pause(wait)
+                        yield from pause(wait, new_step=True)
                         continue
                     self._forget(before)
                     raise
@@ -697,7 +697,7 @@ class Starter:
             if left <= 0:
                 self._log.info("The platform shows no run of that start: nothing was started.")
                 return None
-            yield from pause(min(gap, left))
+            yield from pause(min(gap, left), new_step=True)
             gap = min(5.0, gap * 1.5)
 
     def _take(self, run: Run, cause: ApiError | None, not_compared: tuple[str, ...]) -> Obtained:

@@ -64,5 +64,5 @@ def stop(
                 f" {trouble}" if trouble else "",
             )
             return run
-        yield from pause(gap)
+        yield from pause(gap, new_step=True)
         gap = min(5.0, gap * 1.6)

@@ -255,10 +255,10 @@ def wait_for(
             return (yield from _until_stopped(platform, wait, each_round))
         left = wait.pause()
         if stopped is None:
-            yield from pause(left)
+            yield from pause(left, new_step=True)
             continue
         while left > 0:
-            yield from pause(min(WAKE_WITHIN, left))
+            yield from pause(min(WAKE_WITHIN, left), new_step=True)
             left -= WAKE_WITHIN
             if stopped():
                 break

@@ -69,9 +69,12 @@ class Sleep:
     """Wait before going on.
 
     :param seconds: how long.
+    :param new_step: whether what comes after is a step of its own, with an allowance of its own of bytes and seconds:
+        the next poll of a wait, the next lookup for a run. Not another try of the same call, nor the next page.
     """
 
     seconds: float
+    new_step: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +150,9 @@ def ask(call: Call[T]) -> Steps[T]:
     return result
 
 
-def pause(seconds: float) -> Steps[None]:
-    """The step of waiting."""
-    yield Sleep(seconds)
+def pause(seconds: float, *, new_step: bool = False) -> Steps[None]:
+    """The step of waiting; see :class:`Sleep`."""
+    yield Sleep(seconds, new_step)
 
 
 def path(template: str, **ids: str | int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlencode
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, InvalidReplyError
 from airflow_provider_testruns.parsing import parse
 from airflow_provider_testruns.redaction import ClientSecrets
@@ -183,6 +184,7 @@ class OAuthToken:
             {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
             self.timeout,
             urlencode(form).encode(),
+            most=limits.TOKEN_BODY,
         )
         self._renewed_at = asked_at
         self._in_vain += 1
@@ -208,7 +210,8 @@ class OAuthToken:
         self._token = token
         self._number += 1
         refresh = reply.get("refresh_token")
-        if self.can_refresh and isinstance(refresh, str) and refresh:
+        # One that is too long is not used: the grant itself is as good.
+        if self.can_refresh and isinstance(refresh, str) and 0 < len(refresh) <= limits.TOKEN:
             self.known.renewed("refresh", refresh)
             self._refresh = refresh
             self._refresh_until = asked_at + refresh_lasts - 5.0
@@ -221,8 +224,8 @@ class OAuthToken:
 
 
 def _usable(token: object) -> str:
-    """The token, if a header can hold it (RFC 6750: no blanks)."""
-    if not isinstance(token, str) or not token.isprintable() or not token.isascii() or " " in token:
+    """The token, if a header can hold it (RFC 6750: no blanks), and servers take a header of that length."""
+    if not isinstance(token, str) or len(token) > limits.TOKEN or not token.isprintable() or not token.isascii() or " " in token:
         raise TypeError("access_token is not a token")
     return token
 

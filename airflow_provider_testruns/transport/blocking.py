@@ -42,6 +42,7 @@ from airflow_provider_testruns.transport.decoding import ACCEPTED, Decoder
 from airflow_provider_testruns.transport.effects import (
     MAX_REPLY,
     Flow,
+    Read,
     Renew,
     ReplyTooLargeError,
     Request,
@@ -144,6 +145,8 @@ class BlockingClient:
                             value = self._send(effect if effect.timeout <= left else replace(effect, timeout=left))
                         case Sleep(seconds):
                             self._sleep(min(seconds, left))
+                        case Read():
+                            value = effect()
                         case Renew(_, stale):
                             with self._renewal:
                                 self._drive(self.session.renewing(stale))

@@ -6,11 +6,13 @@ aiohttp in the triggerer) moves the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import gc
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Upload
 from airflow_provider_testruns.redaction import redact
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.transport.auth import Auth
 
 T = TypeVar("T")
-
-#: The most that a reply may hold in memory, in bytes. The largest honest one is a list of some 100 000 cases.
-MAX_REPLY = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,8 @@ class Request:
     :param save_to: a local file that takes the body of a 2xx reply.
     :param fresh: send it over a connection of its own: a kept one may be dead, and then it can't be told
         whether the request arrived.
+    :param most: the longest body of a 2xx reply that is read, in bytes.
+    :param most_file: the same of one that goes to a file.
     """
 
     method: str
@@ -46,6 +47,8 @@ class Request:
     upload: Upload | None = None
     save_to: Path | None = None
     fresh: bool = False
+    most: int = limits.PAGE_BODY
+    most_file: int = limits.FILE_SIZE
 
     def with_headers(self, more: Mapping[str, str]) -> Request:
         """The same request, with more headers."""
@@ -59,6 +62,8 @@ class Request:
             self.upload,
             self.save_to,
             self.fresh,
+            self.most,
+            self.most_file,
         )
 
 
@@ -86,14 +91,39 @@ class WireError(Exception):
 
 
 class ReplyTooLargeError(Exception):
-    """The reply is longer than :data:`MAX_REPLY`."""
+    """The body of a reply is longer than it may be."""
 
 
 class EncodingError(Exception):
     """The response is compressed in a way that can't be undone."""
 
 
-Effect = Request | Renew | Sleep
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Make the result of a reply that is long: in the triggerer, while the event loop goes on.
+
+    :param read: makes it, from ``reply``. What it raises, the flow gets.
+    """
+
+    read: Callable[[Reply], Any]
+    reply: Reply
+
+    def __call__(self) -> Any:
+        """Read it without collecting garbage meanwhile.
+
+        Hundreds of rows are thousands of objects that are gone in a moment. Looking for garbage among them, and from
+        time to time in the whole process, takes as long as all the rest.
+        """
+        if not gc.isenabled():
+            return self.read(self.reply)
+        gc.disable()
+        try:
+            return self.read(self.reply)
+        finally:
+            gc.enable()
+
+
+Effect = Request | Renew | Sleep | Read
 Flow = Generator[Effect, Any, T]
 
 

@@ -19,12 +19,13 @@ from airflow_provider_testruns.transport.decoding import ACCEPTED, Decoder
 from airflow_provider_testruns.transport.effects import (
     MAX_REPLY,
     Flow,
+    Read,
     Renew,
     ReplyTooLargeError,
     Request,
     WireError,
 )
-from airflow_provider_testruns.transport.policy import Session, Tally
+from airflow_provider_testruns.transport.policy import Allowance, Session, Tally
 from airflow_provider_testruns.transport.proxies import Proxy, proxy_for, proxy_secrets
 from airflow_provider_testruns.transport.tls import Tls
 
@@ -69,6 +70,7 @@ class AsyncClient:
         self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self._opening = asyncio.Lock()
         self._renewal = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     async def run(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> T:
         """Carry steps to their end.
@@ -78,7 +80,7 @@ class AsyncClient:
         :param tally: counts what it costs.
         :raises ApiError: as the steps do.
         """
-        return await self._drive(self.session.carry(steps, until, tally))
+        return await self._drive(self.session.carry(steps, until, tally, Allowance.in_the_triggerer()))
 
     async def close(self) -> None:
         """Close the connections. The client can be used again; it opens new ones."""
@@ -110,6 +112,11 @@ class AsyncClient:
                         value = await self._send(effect)
                     elif isinstance(effect, Sleep):
                         await asyncio.sleep(effect.seconds)
+                    elif isinstance(effect, Read):
+                        # Parsing holds up the loop even so, but for no longer than what is counted before allows; the
+                        # rest takes turns with it. One at a time: each takes its memory.
+                        async with self._reading:
+                            value = await asyncio.to_thread(effect)
                     elif isinstance(effect, Renew):
                         async with self._renewal:
                             await self._drive(self.session.renewing(effect.stale))

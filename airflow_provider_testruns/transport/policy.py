@@ -5,7 +5,6 @@ Written once, free of I/O; :mod:`.blocking` and :mod:`.nonblocking` drive it.
 
 from __future__ import annotations
 
-import gc
 import json
 import random
 import re
@@ -29,13 +28,14 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
+from airflow_provider_testruns.parsing import UnreadableError
 from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.auth import Auth
 from airflow_provider_testruns.transport.effects import (
-    MAX_REPLY,
     EncodingError,
     Flow,
+    Read,
     Renew,
     ReplyTooLargeError,
     Request,
@@ -87,6 +87,44 @@ class Tally:
     bytes: int = 0
 
 
+@dataclass(slots=True)
+class _Spent:
+    """What a step has cost so far.
+
+    :param bytes: of its responses.
+    :param seconds: of its calls.
+    """
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Allowance:
+    """What a step may cost, which is one call or many: the pages of a list, the calls of a report.
+
+    :param body: the longest response, in bytes.
+    :param nodes: the most JSON values of one.
+    :param bytes: how long all of its responses may be together.
+    :param seconds: how long all of its calls may take together.
+    """
+
+    body: int
+    nodes: int
+    bytes: int
+    seconds: float
+
+    @classmethod
+    def on_a_worker(cls) -> Allowance:
+        """That of a worker, which has a process of its own."""
+        return cls(limits.PAGE_BODY, limits.ALL_NODES, limits.STEP_BYTES, limits.STEP_SECONDS)
+
+    @classmethod
+    def in_the_triggerer(cls) -> Allowance:
+        """That of the triggerer, which everybody shares."""
+        return cls(limits.POLL_BODY, limits.POLL_NODES, limits.STEP_POLL_BYTES, limits.STEP_POLL_SECONDS)
+
+
 @dataclass
 class Session:
     """A connection's way to its platform: address, authentication and what is learnt on the way.
@@ -97,6 +135,7 @@ class Session:
     :param auth_fields: the connection's fields that hold the credentials, for messages.
     :param timeout: seconds for one request, from the connection to the last byte.
     :param clock: wall-clock seconds; for tests.
+    :param max_file_size: the largest file that is downloaded, in bytes.
     """
 
     conn_id: str
@@ -105,6 +144,7 @@ class Session:
     auth_fields: str = "login and password"
     timeout: float = 30.0
     clock: Callable[[], float] = time.time
+    max_file_size: int = limits.FILE_SIZE
     #: The last reply's ``Date``, and when it came.
     _dated: tuple[str, float] | None = field(default=None, init=False, repr=False)
     _renewing: bool = field(default=False, init=False, repr=False)
@@ -121,13 +161,22 @@ class Session:
         except (ValueError, TypeError, OverflowError):
             return None
 
-    def carry(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> Flow[T]:
+    def carry(
+        self,
+        steps: Steps[T],
+        until: float | None = None,
+        tally: Tally | None = None,
+        allowance: Allowance | None = None,
+    ) -> Flow[T]:
         """Turn a platform's steps into a flow of requests.
 
         :param steps: what to do.
         :param until: no request may last much beyond this time (seconds of ``clock``).
         :param tally: counts what it costs.
+        :param allowance: what each step may cost; that of a worker if it is not given.
         """
+        allowance = allowance or Allowance.on_a_worker()
+        spent = _Spent()
         self.auth.known.hold()
         value: Any = None
         error: ApiError | None = None
@@ -141,23 +190,67 @@ class Session:
                 value, error = None, None
                 if isinstance(step, Sleep):
                     yield step
+                    if step.new_step:
+                        spent = _Spent()
                     continue
                 try:
-                    value = yield from self.exchange(step, until, tally)
+                    self._check_allowance(step, allowance, spent)
+                    began = self.clock()
+                    try:
+                        value = yield from self.exchange(step, until, tally, allowance, spent)
+                    finally:
+                        if step.save_to is None and step.upload is None:
+                            spent.seconds += max(0.0, self.clock() - began)
                 except ApiError as e:
                     error = e
         finally:
             steps.close()
 
-    def exchange(self, call: Call[T], until: float | None = None, tally: Tally | None = None) -> Flow[T]:
+    def _check_allowance(self, call: Call[Any], allowance: Allowance, spent: _Spent) -> None:
+        """Refuse to send one more call of a step that has cost enough.
+
+        :raises ApiError: which says that nothing was sent.
+        """
+        head = f"Connection {self.conn_id!r} did not {call.what} any more: the calls before it, of the same step,"
+        error: ApiError
+        if spent.bytes >= allowance.bytes:
+            error = InvalidReplyError(
+                f"{head} had responses of {spent.bytes / limits.MB:.0f} MB, and {allowance.bytes / limits.MB:.0f} MB is"
+                " the most that is read. What the platform sends is larger than can be meant."
+            )
+        elif spent.seconds >= allowance.seconds:
+            error = TransportError(
+                f"{head} took {spent.seconds:.0f} s, and {allowance.seconds:.0f} s is the longest that is waited for."
+                " Check the network and the platform.",
+                sent=False,
+            )
+        else:
+            return
+        error.did_nothing = True
+        raise error
+
+    def exchange(
+        self,
+        call: Call[T],
+        until: float | None = None,
+        tally: Tally | None = None,
+        allowance: Allowance | None = None,
+        spent: _Spent | None = None,
+    ) -> Flow[T]:
         """Send one call and read its reply; a token that was not accepted is renewed once.
 
+        :param call: the call.
+        :param until: it may not last much beyond this time (seconds of ``clock``).
+        :param tally: counts what it costs.
+        :param allowance: what it may cost; that of a worker if it is not given.
+        :param spent: what its step has cost so far; kept up to date.
         :raises ApiError: one of its children, by what was answered.
         """
+        allowance = allowance or Allowance.on_a_worker()
         renewed = False
         redirects = 0
         began = self.clock()
-        request = self._request(call, until)
+        request = self._request(call, until, allowance.body)
         while True:
             headers = self.auth.headers()
             if headers is None:
@@ -171,13 +264,15 @@ class Session:
             except WireError as e:
                 raise self._wire_error(e, call.what, request) from e
             except ReplyTooLargeError as e:
-                raise self._unreadable(call, request, f"the reply is larger than {MAX_REPLY} bytes") from e
+                raise self._too_large(call, request) from e
             except EncodingError as e:
                 raise self._unreadable(call, request, str(e)) from e
             self._note_date(reply)
             if tally is not None:
                 tally.requests += 1
                 tally.bytes += len(reply.body)
+            if spent is not None:
+                spent.bytes += len(reply.body)
             # Another flow may have renewed it while this request was on its way, or be about to.
             elsewhere = self._renewing or self.auth.current != used
             if reply.status == 401 and not renewed and (elsewhere or self.auth.may_renew()):
@@ -193,9 +288,15 @@ class Session:
                 error.did_nothing = call.did_nothing(reply)
                 raise error
             self.auth.accepted()
+            if len(reply.body) > reply.nodes:
+                # A shorter one can't have more of them.
+                reply = replace(reply, nodes=allowance.nodes)
             try:
-                return call.read(reply) if len(reply.body) < _LONG else _uncollected(call.read, reply)
-            except InvalidReplyError as e:
+                if len(reply.body) > limits.READ_HERE:
+                    result: T = yield Read(call.read, reply)
+                    return result
+                return call.read(reply) if len(reply.body) < _LONG else Read(call.read, reply)()
+            except (InvalidReplyError, UnreadableError) as e:
                 raise self._unreadable(call, request, str(e), reply.status) from e
 
     def _renew(self, stale: int | None) -> Flow[None]:
@@ -238,7 +339,10 @@ class Session:
         except WireError as e:
             raise self._wire_error(e, what, request) from e
         except ReplyTooLargeError as e:
-            raise InvalidReplyError(f"The token endpoint {request.url} sent more than {MAX_REPLY} bytes.") from e
+            raise InvalidReplyError(
+                f"Connection {self.conn_id!r}: the token endpoint {request.url} sent more than"
+                f" {limits.TOKEN_BODY // limits.KB} KB, which is no token. Check auth_url and realm of the connection."
+            ) from e
         except EncodingError as e:
             raise InvalidReplyError(f"The response of the token endpoint {request.url} can't be read: {e}.") from e
         if 200 <= reply.status < 300:
@@ -265,7 +369,7 @@ class Session:
             )
         raise self.error_for(reply, what, request, None)
 
-    def _request(self, call: Call[Any], until: float | None) -> Request:
+    def _request(self, call: Call[Any], until: float | None, most: int) -> Request:
         query = {key: str(value) for key, value in call.query.items() if value is not None}
         url = self.base_url + call.path + ("?" + urlencode(query) if query else "")
         headers = {"Accept": "application/json", **call.headers}
@@ -288,6 +392,8 @@ class Session:
             call.upload,
             call.save_to,
             fresh=not call.repeatable,
+            most=most,
+            most_file=self.max_file_size,
         )
 
     def _follow(self, call: Call[Any], request: Request, reply: Reply, redirects: int) -> Request:
@@ -361,6 +467,8 @@ class Session:
                 text = "; ".join(dict.fromkeys(str(item) for item in found if item))
             text = text or str(body)
         text = clean(" ".join(self.mask(text, secrets).split()), limits.ANSWER)
+        if reply.cut:
+            text += f" [of more than {limits.ERROR_BODY // limits.KB} KB, which are not read]"
         if not text:
             return "an empty reply."
         return text if text.endswith((".", "!", "?")) else text + "."
@@ -370,6 +478,17 @@ class Session:
         too: what it says here are its own words, not everybody's log."""
         own = (secret for secret in self.auth.secrets() if len(secret) >= _SHORT_TOKEN)
         return redact(text, (*own, *self.auth.known.fixed, *more), keep)
+
+    def _too_large(self, call: Call[Any], request: Request) -> ApiError:
+        if call.save_to is not None:
+            return InvalidReplyError(
+                f"{self._head(call.what, request)}: the file is larger than {request.most_file:,} bytes. The extra"
+                " 'max_file_size' of the connection sets how large a file may be."
+            )
+        return InvalidReplyError(
+            f"{self._head(call.what, request)}: the reply is larger than {request.most:,} bytes, which is the most that"
+            " is read of one."
+        )
 
     def _unreadable(self, call: Call[Any], request: Request, why: str, status: int | None = None) -> ApiError:
         return InvalidReplyError(
@@ -475,21 +594,6 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     if seconds != seconds:
         return None
     return min(MAX_RETRY_AFTER, max(0.0, seconds))
-
-
-def _uncollected(read: Callable[[Reply], T], reply: Reply) -> T:
-    """Read a reply without garbage collections.
-
-    Hundreds of rows are thousands of objects that are gone in a moment. Looking for garbage among them, and from time
-    to time in the whole process, takes as long as all the rest.
-    """
-    if not gc.isenabled():
-        return read(reply)
-    gc.disable()
-    try:
-        return read(reply)
-    finally:
-        gc.enable()
 
 
 def _origin(url: str) -> str:

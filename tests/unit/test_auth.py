@@ -296,7 +296,7 @@ def test_any_reply_of_a_token_endpoint_is_a_token_or_an_api_error(body):
         (reply(status=302, location="http://[bad"), InvalidReplyError, "auth_url"),
         (reply(status=500), ServerError, "HTTP 500"),
         (WireError("no connection (refused)", sent=False), TransportError, "host and port"),
-        (ReplyTooLargeError(), InvalidReplyError, "bytes"),
+        (ReplyTooLargeError(), InvalidReplyError, "more than 256 KB"),
     ],
     ids=["400", "401", "404", "redirect", "bad-redirect", "500", "refused", "too-large"],
 )

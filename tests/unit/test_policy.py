@@ -287,7 +287,7 @@ def test_an_unreadable_reply_names_what_is_wrong():
 def test_a_reply_without_end():
     error = _failure(_get(), ReplyTooLargeError())
     assert type(error) is InvalidReplyError
-    assert "larger than 67108864 bytes" in str(error)
+    assert "larger than 67,108,864 bytes" in str(error)
 
 
 @pytest.mark.parametrize(

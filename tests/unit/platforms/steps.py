@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, ask
 from airflow_provider_testruns.transport.auth import FixedHeaders
-from airflow_provider_testruns.transport.effects import Request, WireError
+from airflow_provider_testruns.transport.effects import Read, Request, WireError
 from airflow_provider_testruns.transport.policy import Session
 from tests.unit.replies import reply
 
@@ -60,7 +60,12 @@ class Wire:
                 result: T = stop.value
                 return result
             value, error = None, None
-            if isinstance(effect, Sleep):
+            if isinstance(effect, Read):
+                try:
+                    value = effect()
+                except Exception as e:
+                    error = e
+            elif isinstance(effect, Sleep):
                 self.sleeps.append(effect.seconds)
             elif isinstance(effect, Request):
                 self.requests.append(effect)
