@@ -225,7 +225,13 @@ class OAuthToken:
 
 def _usable(token: object) -> str:
     """The token, if a header can hold it (RFC 6750: no blanks), and servers take a header of that length."""
-    if not isinstance(token, str) or len(token) > limits.TOKEN or not token.isprintable() or not token.isascii() or " " in token:
+    if (
+        not isinstance(token, str)
+        or len(token) > limits.TOKEN
+        or not token.isprintable()
+        or not token.isascii()
+        or " " in token
+    ):
         raise TypeError("access_token is not a token")
     return token
 

@@ -38,18 +38,17 @@ from airflow_provider_testruns import __version__
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, Upload, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport import failures
-from airflow_provider_testruns.transport.decoding import ACCEPTED, Decoder
+from airflow_provider_testruns.transport.body import Body
+from airflow_provider_testruns.transport.decoding import ACCEPTED
 from airflow_provider_testruns.transport.effects import (
-    MAX_REPLY,
     Flow,
     Read,
     Renew,
-    ReplyTooLargeError,
     Request,
     WireError,
 )
 from airflow_provider_testruns.transport.policy import Session
-from airflow_provider_testruns.transport.progress import Progress
+from airflow_provider_testruns.transport.progress import Pace, Progress
 from airflow_provider_testruns.transport.proxies import proxy_for, proxy_secrets
 from airflow_provider_testruns.transport.tls import Tls
 
@@ -67,13 +66,38 @@ _BEFORE_SENDING = (NewConnectionError, NameResolutionError, Urllib3ProxyError)
 class _Exchange:
     """What the connections below need to know of the request that they serve, and the other way round.
 
-    :param deadline: when it must be over; ``None`` for one that moves a file, which takes as long as it takes, as long
-        as something moves.
+    :param timeout: seconds for what is no file.
+    :param deadline: when it must be over; ``None`` while a file moves, which takes as long as it takes, as long as it
+        moves fast enough.
+    :param pace: of the file that moves.
     :param connecting: whether a connection is being made: then nothing of the request has been sent.
     """
 
+    timeout: float = 0.0
     deadline: float | None = None
+    pace: Pace | None = None
     connecting: bool = False
+
+    def set_deadline(self) -> None:
+        """From now on it is no file."""
+        self.deadline, self.pace = time.monotonic() + self.timeout, None
+
+    def set_pace(self) -> Pace:
+        """From now on it is a file."""
+        self.deadline, self.pace = None, Pace()
+        return self.pace
+
+    def time_left(self) -> float:
+        """Seconds for the next read.
+
+        :raises TimeoutError: when there is none.
+        """
+        if self.deadline is None:
+            return self.timeout
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
 
 
 #: Of this thread, and the innermost: a signal handler may send a request in the middle of another.
@@ -158,15 +182,16 @@ class BlockingClient:
     def _send(self, request: Request) -> Reply:
         proxy = proxy_for(request.url)
         client = _new_http(self._tls) if request.fresh else self._http
-        moves_a_file = request.upload is not None or request.save_to is not None
-        exchange = _Exchange(None if moves_a_file else time.monotonic() + request.timeout)
+        exchange = _Exchange(request.timeout)
+        exchange.set_deadline()
         before = _EXCHANGE.set(exchange)
         self._proxies.hold()
         headers = dict(request.headers)
         data: Any = request.body
         upload = None
         if request.upload is not None:
-            data = upload = _MultipartFile(request.upload, f"Sent of {request.method} {urlsplit(request.url).path}")
+            what = f"Sent of {request.method} {urlsplit(request.url).path}"
+            data = upload = _MultipartFile(request.upload, what, exchange.set_pace)
             headers["Content-Type"] = upload.content_type
         # What the library raises holds the request, with its headers, and maybe a proxy's password: it does not get
         # into the chain of our own error, which Airflow logs as a traceback.
@@ -183,8 +208,7 @@ class BlockingClient:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = self._receive(response, request)
-                return Reply(response.status_code, clean_headers(response.headers.items()), body)
+                return self._receive(response, request, exchange)
         except (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError) as e:
             tls = request.url.startswith("https:")
             error = _wire_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)
@@ -200,51 +224,44 @@ class BlockingClient:
             # Else the error and this frame keep each other alive.
             del error
 
-    def _receive(self, response: requests.Response, request: Request) -> bytes:
-        decoder = Decoder(response.headers.get("Content-Encoding", ""))
-        if request.save_to is not None and 200 <= response.status_code < 300:
-            length = response.headers.get("Content-Length", "")
-            whole = int(length) if length.isdecimal() and decoder.plain else None
-            progress = Progress(f"Received of {request.method} {urlsplit(request.url).path}", whole)
-            with request.save_to.open("wb") as file:
-                for chunk in _unpacked(response, decoder):
-                    self.time_left()
-                    file.write(chunk)
-                    progress.add(len(chunk))
-            return b""
-        parts: list[bytes] = []
-        size = 0
-        for chunk in _unpacked(response, decoder):
-            size += len(chunk)
-            if size > MAX_REPLY:
-                raise ReplyTooLargeError
-            parts.append(chunk)
-        return b"".join(parts)
+    def _receive(self, response: requests.Response, request: Request, exchange: _Exchange) -> Reply:
+        headers = clean_headers(response.headers.items())
+        if request.save_to is None or not 200 <= response.status_code < 300:
+            body = Body(request, response.status_code, headers)
+            for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                # What has been received already is read without a look at the time.
+                exchange.time_left()
+                if not body.add(chunk):
+                    break
+            return body.reply()
+        with request.save_to.open("wb") as file:
+            body = Body(request, response.status_code, headers, file)
+            progress = Progress(f"Received of {request.method} {urlsplit(request.url).path}", body.length)
+            exchange.set_pace()
+            for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                self.time_left()
+                body.add(chunk)
+                progress.add(len(chunk))
+            return body.reply()
 
 
-def _unpacked(response: requests.Response, decoder: Decoder) -> Iterator[bytes]:
-    for chunk in response.raw.stream(_CHUNK, decode_content=False):
-        yield from decoder.feed(chunk)
-    yield from decoder.finish()
+class _InTime(io.RawIOBase):
+    """Reads from a socket as long as there is time. The time-outs of requests begin anew with every byte that comes."""
 
-
-class _UntilDeadline(io.RawIOBase):
-    """Reads from a socket until a deadline. The time-outs of requests begin anew with every byte that comes."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, exchange: _Exchange) -> None:
         self._raw = raw
         self._sock = sock
-        self._deadline = deadline
+        self._exchange = exchange
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
+        self._sock.settimeout(self._exchange.time_left())
+        size = self._raw.readinto(buffer)
+        if self._exchange.pace is not None:
+            self._exchange.pace.add(size or 0)
+        return size
 
     def close(self) -> None:
         self._raw.close()
@@ -279,9 +296,11 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        deadline = _EXCHANGE.get().deadline
-        if deadline is not None:
-            self.fp: Any = io.BufferedReader(_UntilDeadline(self.fp.detach(), sock, deadline))
+        exchange = _EXCHANGE.get()
+        if exchange.pace is not None:
+            # The file has been sent.
+            exchange.set_deadline()
+        self.fp: Any = io.BufferedReader(_InTime(self.fp.detach(), sock, exchange))
 
     def begin(self) -> None:
         head = _Head(self.fp)
@@ -372,9 +391,14 @@ class _Adapter(HTTPAdapter):
 
 
 class _MultipartFile:
-    """A multipart form with one file, read from the disk while it is sent."""
+    """A multipart form with one file, read from the disk while it is sent.
 
-    def __init__(self, upload: Upload, what: str) -> None:
+    :param upload: the file.
+    :param what: the transfer in words.
+    :param begin: called when the first bytes are sent; gives what sees to it that it does not take for ever.
+    """
+
+    def __init__(self, upload: Upload, what: str, begin: Callable[[], Pace]) -> None:
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
         name = upload.path.name.replace('"', "_").replace("\r", "_").replace("\n", "_")
@@ -384,6 +408,7 @@ class _MultipartFile:
         )
         self._size, self._file = _open(upload.path)
         self._progress = Progress(what, self._size)
+        self._begin = begin
         self._parts = [head.encode(), None, f"\r\n--{boundary}--\r\n".encode()]
         self._length = self._size + sum(len(part) for part in self._parts if part is not None)
         self._chunks = self._read()
@@ -393,13 +418,16 @@ class _MultipartFile:
         return self._length
 
     def _read(self) -> Iterator[bytes]:
+        # The connection is there.
+        pace = self._begin()
         for part in self._parts:
             if part is not None:
                 yield part
             else:
                 while chunk := self._file.read(_CHUNK):
-                    self._progress.add(len(chunk))
                     yield chunk
+                    self._progress.add(len(chunk))
+                    pace.add(len(chunk))
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, as http.client asks for them."""

@@ -11,6 +11,10 @@ from airflow_provider_testruns.transport.effects import EncodingError
 ACCEPTED = "gzip, deflate"
 #: How much is unpacked at once, in bytes: a small response can unpack into one of any size.
 _PIECE = 256 * 1024
+#: Of how many members a gzip file may consist. Each takes its time, also without anything in it.
+_MEMBERS = 1_000
+#: By so many bytes it is known what "deflate" means.
+_KNOWN_BY = 1024
 
 
 class Decoder:
@@ -29,6 +33,7 @@ class Decoder:
             )
         self._name = names[0] if names else ""
         self._stream = None if not names else self._new_stream()
+        self._members = 1
         self._begun = False
         self._given = False
         # What came before there was anything to give: it may have to be read in another way.
@@ -53,6 +58,9 @@ class Decoder:
                 # A gzip file may consist of several; what else follows the end is no part of it.
                 if self._name == "deflate" or not data.startswith(b"\x1f"):
                     return
+                self._members += 1
+                if self._members > _MEMBERS:
+                    raise EncodingError(f"its compression ({self._name}) has more than {_MEMBERS:,} members")
                 self._stream = self._new_stream()
             try:
                 piece = self._stream.decompress(data, _PIECE)
@@ -65,8 +73,9 @@ class Decoder:
                 data = self._head + data
                 continue
             self._begun = True
-            if not piece and not self._given:
+            if not piece and not self._given and self._name == "deflate":
                 self._head += data
+                self._given = len(self._head) > _KNOWN_BY
             data = self._stream.unconsumed_tail or self._stream.unused_data
             if piece:
                 self._given = True

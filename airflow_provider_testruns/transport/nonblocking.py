@@ -15,13 +15,12 @@ from airflow_provider_testruns import __version__
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport import failures
-from airflow_provider_testruns.transport.decoding import ACCEPTED, Decoder
+from airflow_provider_testruns.transport.body import Body
+from airflow_provider_testruns.transport.decoding import ACCEPTED
 from airflow_provider_testruns.transport.effects import (
-    MAX_REPLY,
     Flow,
     Read,
     Renew,
-    ReplyTooLargeError,
     Request,
     WireError,
 )
@@ -156,6 +155,7 @@ class AsyncClient:
             del error
 
     async def _exchange(self, http: aiohttp.ClientSession, request: Request, proxy: Proxy | None) -> Reply:
+        deadline = asyncio.get_running_loop().time() + request.timeout
         connect = min(10.0, request.timeout * 0.9)
         headers = request.headers
         to_proxy: Mapping[str, str] | None = None
@@ -174,28 +174,14 @@ class AsyncClient:
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
         ) as response:
-            body = await self._receive(response)
-            return Reply(response.status, clean_headers(_headers(response).items()), body)
-
-    async def _receive(self, response: aiohttp.ClientResponse) -> bytes:
-        length = response.content_length
-        decoder = Decoder(response.headers.get("Content-Encoding", ""))
-        if decoder.plain and length is not None:
-            if length > MAX_REPLY:
-                response.close()
-                raise ReplyTooLargeError
-            return await response.read()
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
-            for piece in decoder.feed(chunk):
-                size += len(piece)
-                if size > MAX_REPLY:
-                    response.close()
-                    raise ReplyTooLargeError
-                parts.append(piece)
-        parts += decoder.finish()
-        return b"".join(parts)
+            body = Body(request, response.status, clean_headers(_headers(response).items()))
+            async for chunk in response.content.iter_any():
+                # As long as something is there already, nothing else gets a turn, nor does the time-out.
+                if asyncio.get_running_loop().time() > deadline:
+                    raise TimeoutError
+                if not body.add(chunk):
+                    break
+            return body.reply()
 
     async def _open(self) -> aiohttp.ClientSession:
         async with self._opening:

@@ -373,6 +373,8 @@ class Session:
         query = {key: str(value) for key, value in call.query.items() if value is not None}
         url = self.base_url + call.path + ("?" + urlencode(query) if query else "")
         headers = {"Accept": "application/json", **call.headers}
+        if call.save_to is not None:
+            headers["Accept-Encoding"] = "identity"
         body = None
         if call.json is not None:
             headers["Content-Type"] = "application/json"

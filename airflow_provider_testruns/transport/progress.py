@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.emission import get_logger
+from airflow_provider_testruns.transport.effects import WireError
 
 log = get_logger(__name__)
 
@@ -42,3 +44,33 @@ class Progress:
         self._told, self._told_at = self._done, now
         of = f" of {self._total / _MB:.1f}" if self._total else ""
         log.info("%s: %.1f%s MB", self._what, self._done / _MB, of)
+
+
+class Pace:
+    """Sees to it that a file does not move too slowly: less than a number of bytes in a time, whatever the time-out of
+    a single read says.
+
+    :param clock: seconds; for tests.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._bytes = 0
+        self._since = clock()
+
+    def add(self, size: int) -> None:
+        """So many more bytes have moved.
+
+        :raises WireError: when they were too few in the time that has passed.
+        """
+        self._bytes += size
+        now = self._clock()
+        if now - self._since < limits.RATE_WINDOW:
+            return
+        if self._bytes < limits.RATE_BYTES:
+            raise WireError(
+                f"the file moves too slowly: {self._bytes:,} bytes in {now - self._since:.0f} s, and"
+                f" {limits.RATE_BYTES:,} in {limits.RATE_WINDOW:.0f} s is the least",
+                sent=True,
+            )
+        self._bytes, self._since = 0, now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
 import time
 import tracemalloc
@@ -197,17 +196,6 @@ def test_half_a_file_is_an_error(sandbox, tmp_path, kind):
     sandbox.control.fault(kind, operation="omilia.run_artifacts", when="after")
     with BlockingClient(to_sandbox(sandbox)) as client, pytest.raises(TransportError):
         client.run(ask(API.download_run_artifact(run_id, tmp_path / "artifact.zip")))
-
-
-def test_a_packed_file_is_kept_whole(tmp_path):
-    """The server packs on the way, as the Accept-Encoding of requests invites it to: the file is what was packed."""
-    body = gzip.compress(b"the file")
-    with (
-        RawServer(answering(lambda seen: (200, body, {"Content-Encoding": "gzip"}))) as server,
-        BlockingClient(session(server.url)) as client,
-    ):
-        client.run(ask(_download(tmp_path / "file")))
-    assert (tmp_path / "file").read_bytes() == b"the file"
 
 
 def test_steps_can_wait_and_are_closed_when_they_fail(sandbox):
