@@ -12,6 +12,17 @@ _VERIFY = {
     " true.",
     "schema": {"type": ["string", "null"], "default": "true"},
 }
+_CERT = {
+    "label": "Client certificate",
+    "description": "The path of a client certificate (PEM) on the workers, the triggerer and the API server, where the"
+    " server asks for one. It may hold its private key, too.",
+    "schema": {"type": ["string", "null"]},
+}
+_KEY = {
+    "label": "Client certificate's key",
+    "description": "The path of its private key (PEM, not encrypted), when the certificate's file does not hold it.",
+    "schema": {"type": ["string", "null"]},
+}
 _TIMEOUT = {
     "label": "Timeout (seconds)",
     "description": "How long one request may take, from 1 to 600 seconds. Default: 30.",
@@ -92,6 +103,8 @@ def get_provider_info() -> dict[str, Any]:
                         " below the DAI address.",
                     },
                     "verify": _VERIFY,
+                    "cert": _CERT,
+                    "key": _KEY,
                     "timeout": _TIMEOUT,
                     "poll_endpoint": _text(
                         "Poll endpoint",
@@ -134,6 +147,8 @@ def get_provider_info() -> dict[str, Any]:
                         format="url",
                     ),
                     "verify": _VERIFY,
+                    "cert": _CERT,
+                    "key": _KEY,
                     "timeout": _TIMEOUT,
                 },
             },
@@ -175,6 +190,8 @@ def get_provider_info() -> dict[str, Any]:
                     ),
                     "auth_url": _AUTH_URL,
                     "verify": _VERIFY,
+                    "cert": _CERT,
+                    "key": _KEY,
                     "timeout": _TIMEOUT,
                     "run_url_template": _text(
                         "Link to a run",

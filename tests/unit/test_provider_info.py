@@ -30,9 +30,9 @@ _PLATFORMS = ["eggplant", "futureagi", "omilia"]
 _TYPES = {each["connection-type"]: each for each in get_provider_info()["connection-types"]}
 #: DESIGN's table of connections, as far as extras go.
 _EXTRAS = {
-    "eggplant": {"realm", "auth_url", "verify", "timeout", "poll_endpoint", "run_url_template"},
-    "futureagi": {"secret_key", "app_url", "verify", "timeout"},
-    "omilia": {"personal_access_token", "grant_type", "realm", "auth_url", "verify", "timeout", "run_url_template"},
+    "eggplant": {"realm", "auth_url", "verify", "cert", "key", "timeout", "poll_endpoint", "run_url_template"},
+    "futureagi": {"secret_key", "app_url", "verify", "cert", "key", "timeout"},
+    "omilia": {"personal_access_token", "grant_type", "realm", "auth_url", "verify", "cert", "key", "timeout", "run_url_template"},
 }
 _SECRET = {"secret_key", "personal_access_token"}
 
@@ -129,7 +129,7 @@ def test_forms_have_the_fields_that_are_read(platform):
     assert set(_TYPES[platform]["conn-fields"]) == _EXTRAS[platform]
     source = (_ROOT / f"airflow_provider_testruns/hooks/{platform}.py").read_text()
     read = set(re.findall(r"settings\.(?:text|url|choice|template)\(\s*\"(\w+)\"", source))
-    assert read == _EXTRAS[platform] - {"verify", "timeout"}
+    assert read == _EXTRAS[platform] - {"verify", "cert", "key", "timeout"}
 
 
 @pytest.mark.parametrize("platform", _PLATFORMS)
