@@ -9,16 +9,51 @@ from typing import Any
 
 from airflow_provider_testruns.exceptions import ConfigurationError
 
+#: The shortest time between two looks at a run, in seconds: what is asked for more often is a mistake, which the
+#: platform and everybody else in the triggerer would pay for.
+MIN_INTERVAL = 0.1
+#: The longest time that an argument can be, in seconds: ten years. Dates beyond the year 9999 can't be written.
+_LONGEST = 10 * 365 * 86_400.0
 
-def seconds(name: str, value: float | timedelta) -> float:
+
+def seconds(name: str, value: Any, *, least: float | None = None) -> float:
     """An argument that is a time: seconds or a timedelta, more than none.
 
+    :param name: the argument.
+    :param value: what was given.
+    :param least: the shortest that it can be; without, anything above 0.
     :raises ConfigurationError: when it is not.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
-        raise ConfigurationError(f"{name} must be a number of seconds greater than 0, or a timedelta; got {value!r}.")
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not (number > 0 if least is None else least <= number) or number > _LONGEST:
+        bound = "greater than 0" if least is None else f"of at least {least:g}"
+        raise ConfigurationError(
+            f"{name} must be a number of seconds {bound} (and at most {_LONGEST:.0f}), or a timedelta; got"
+            f" {shown(value)}."
+        )
     return float(number)
+
+
+def interval(name: str, value: Any) -> float:
+    """An argument that is the time between two looks at a run: at least :data:`MIN_INTERVAL` seconds.
+
+    :raises ConfigurationError: when it is not.
+    """
+    return seconds(name, value, least=MIN_INTERVAL)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """An argument that is true or false, after its template was rendered, which may have made a text of it.
+
+    :raises ConfigurationError: when it is neither, nor the text ``true`` or ``false`` in any case.
+    """
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word not in ("true", "false"):
+        raise ConfigurationError(f"{name} must be True or False, or the text 'true' or 'false'; got {shown(value)}.")
+    return word == "true"
 
 
 def fraction(name: str, value: Any) -> None:
@@ -27,7 +62,7 @@ def fraction(name: str, value: Any) -> None:
     :raises ConfigurationError: when it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConfigurationError(f"{name} must be a fraction from 0 to 1 (0.95 is 95 %); got {value!r}.")
+        raise ConfigurationError(f"{name} must be a fraction from 0 to 1 (0.95 is 95 %); got {shown(value)}.")
 
 
 def count(name: str, value: Any) -> None:
@@ -36,7 +71,7 @@ def count(name: str, value: Any) -> None:
     :raises ConfigurationError: when it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError(f"{name} must be a whole number, 0 or more; got {value!r}.")
+        raise ConfigurationError(f"{name} must be a whole number, 0 or more; got {shown(value)}.")
 
 
 def names(argument: str, value: Any) -> tuple[str, ...]:

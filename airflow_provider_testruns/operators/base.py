@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_testruns.arguments import seconds
+from airflow_provider_testruns.arguments import interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink
@@ -36,10 +36,13 @@ class PlatformOperator(ConnectedTask, BaseOperator):
 class StartRunOperator(JudgingTask, PlatformOperator):
     """Starts a run, waits for it and judges it.
 
+    Every argument that is true or false is templated; the texts ``true`` and ``false``, in any case, are read as such,
+    and all others are refused before anything is started.
+
     :param wait_for_completion: wait until the run is final and judge it. Without, the task ends when the run is
         started and returns ``{run_id, run_url, state}``.
     :param deferrable: wait in the triggerer, without a worker. Default: Airflow's ``operators.default_deferrable``.
-    :param poll_interval: seconds (or a timedelta) between two looks at the run.
+    :param poll_interval: seconds (or a timedelta) between two looks at the run, at least 0.1.
     :param timeout: seconds (or a timedelta) for the whole wait of a try, deferred or not; ``execution_timeout`` counts
         too, whichever is over first.
     :param cancel_on_kill: cancel the run when the task is killed, cleared or marked in the UI.
@@ -96,7 +99,7 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = interval("poll_interval", poll_interval)
         self.timeout = seconds("timeout", timeout)
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
@@ -143,12 +146,14 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         """
         from airflow_provider_testruns.operators.execution import resume
 
+        self.read_booleans()
         return resume(self, context, event)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; also after a trigger that has failed, which Airflow would only fail the task for."""
         from airflow_provider_testruns.operators.overtime import time_left
 
+        self.read_booleans()
         self._time_left = time_left(self)
         if next_method != TRIGGER_FAILED:
             return super().resume_execution(next_method, next_kwargs, context)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.arguments import seconds
+from airflow_provider_testruns.arguments import interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import NotFoundError
 from airflow_provider_testruns.links.run import RunLink, announce
@@ -135,7 +135,7 @@ class EggplantAbortExecutionOperator(PlatformOperator):
 
     :param execution_id: the execution, as the start gave it.
     :param timeout: seconds (or a timedelta) until it must be over; then the task fails with :class:`.RunTimeoutError`.
-    :param poll_interval: seconds (or a timedelta) between two looks at it.
+    :param poll_interval: seconds (or a timedelta) between two looks at it, at least 0.1.
     :param eggplant_conn_id: the Airflow connection.
     """
 
@@ -157,7 +157,7 @@ class EggplantAbortExecutionOperator(PlatformOperator):
         super().__init__(**kwargs)
         self.execution_id = execution_id
         self.timeout = seconds("timeout", timeout)
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = interval("poll_interval", poll_interval)
         self.eggplant_conn_id = eggplant_conn_id
 
     @tidy_errors

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_testruns.arguments import seconds
+from airflow_provider_testruns.arguments import interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import ApiError, InvalidRequestError, NotFoundError
 from airflow_provider_testruns.links.run import RunLink, announce
@@ -85,6 +85,7 @@ class OmiliaCreateRunOperator(StartRunOperator):
     @tidy_errors
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Go on after the triggerer's wait, and with the run's log where the triggerer has left off."""
+        self.read_booleans()
         if self.stream_logs and isinstance(event, dict):
             self._run_log = self._new_run_log(str(event.get("log_told") or ""))
         return super().execute_complete(context, event)
@@ -220,7 +221,7 @@ class OmiliaRevokeRunOperator(_OmiliaOperator):
 
     :param run_id: the run.
     :param timeout: seconds (or a timedelta) until it must be over; then the task fails with :class:`.RunTimeoutError`.
-    :param poll_interval: seconds (or a timedelta) between two looks at it.
+    :param poll_interval: seconds (or a timedelta) between two looks at it, at least 0.1.
     :param omilia_conn_id: the Airflow connection.
     """
 
@@ -238,7 +239,7 @@ class OmiliaRevokeRunOperator(_OmiliaOperator):
         super().__init__(**kwargs)
         self.run_id = run_id
         self.timeout = seconds("timeout", timeout)
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        self.poll_interval = interval("poll_interval", poll_interval)
 
     @tidy_errors
     def execute(self, context: Context) -> dict[str, Any]:

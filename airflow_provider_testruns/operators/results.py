@@ -94,6 +94,7 @@ class JudgingTask(_Task):
 
     def _check_results(self) -> None:
         """Check the rendered arguments, before a run is paid for or waited for."""
+        self.read_booleans()
         self.gates()
         if self.junit_path is not None:
             from airflow_provider_testruns.reporting.junit import check_place

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_testruns.arguments import boolean
 from airflow_provider_testruns.exceptions import ConfigurationError
 
 #: The fields of the objects of a start, and their types ("Start Model Execution", DAI 7.1).
@@ -13,7 +14,7 @@ AGENT = {"agent_id": str, "is_hosted_agent": bool}
 ASSET = {"asset_version_id": str, "asset_path": str}
 SUT = {"sut_id": str, "criteria": list}
 
-_TYPE_NAMES = {str: "a text", bool: "true or false", list: "a list of texts"}
+_TYPE_NAMES: dict[type, str] = {str: "a text", list: "a list of texts"}
 
 
 def optional_text(name: str, value: Any) -> str | None:
@@ -73,6 +74,9 @@ def optional_object(name: str, value: Any, known: Mapping[str, type]) -> dict[st
         if key.endswith("_id") and isinstance(item, int) and not isinstance(item, bool):
             # What Airflow's native rendering makes of an id such as "1".
             checked[key] = str(item)
+            continue
+        if known[key] is bool:
+            checked[key] = boolean(f"{name}[{key!r}]", item)
             continue
         right = isinstance(item, known[key])
         if isinstance(item, list):

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_testruns.arguments import boolean, interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import RunEndedError
 from airflow_provider_testruns.links.run import RunLink, announce
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.base import PlatformHook
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
     from airflow_provider_testruns.model import Judgement, Run, RunReport
+
+
+#: Arguments of Airflow's sensors that are true or false.
+_AIRFLOWS_OWN = ("soft_fail", "never_fail", "silent_fail", "exponential_backoff")
 
 
 class RunSensor(JudgingTask, BaseSensorOperator):
@@ -44,7 +49,9 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     :param allowed_failures: cases that are known to fail.
     :param junit_path: a file for the report as JUnit XML. That it can't be written is an error in any case, too.
 
-    ``timeout`` and ``poke_interval`` are Airflow's own.
+    ``timeout`` and ``poke_interval`` are Airflow's own; ``poke_interval`` is at least 0.1 s. Every argument that is
+    true or false is templated; the texts ``true`` and ``false``, in any case, are read as such, and all others are
+    refused.
     """
 
     operator_extra_links = (RunLink(),)
@@ -62,7 +69,20 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         junit_path: str | None = None,
         **kwargs: Any,
     ) -> None:
+        # Airflow takes any text for true.
+        for name in _AIRFLOWS_OWN:
+            if isinstance(kwargs.get(name), str):
+                kwargs[name] = boolean(name, kwargs[name])
+        if "poke_interval" in kwargs:
+            kwargs["poke_interval"] = interval("poke_interval", kwargs["poke_interval"])
+        if "timeout" in kwargs:
+            kwargs["timeout"] = seconds("timeout", kwargs["timeout"], least=0.0)
         super().__init__(**kwargs)
+        # Those of default_args are known only now.
+        for name in _AIRFLOWS_OWN:
+            setattr(self, name, boolean(name, getattr(self, name, False)))
+        self.poke_interval = interval("poke_interval", self.poke_interval)
+        self.timeout = seconds("timeout", self.timeout, least=0.0)
         self.deferrable = deferrable
         self.min_pass_rate = min_pass_rate
         self.max_failures = max_failures
@@ -128,6 +148,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         """
         from airflow_provider_testruns.lifecycle.waiting import WaitEnd
 
+        self.read_booleans()
         end = WaitEnd.from_event(event)
         self._ended = end.run
         with self._errors_in_junit(context):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_testruns.arguments import MIN_INTERVAL
 from airflow_provider_testruns.emission import GuardedLog
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
     :param conn_id: the Airflow connection.
     :param run: the run as it was seen last, as :meth:`.Run.to_dict` gives it.
     :param deadline: when the wait is over; seconds since 1970, so that a restart does not move it.
-    :param poll_interval: seconds between two looks.
+    :param poll_interval: seconds between two looks; less than 0.1 is 0.1.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task (Airflow 3.3 and later).
     :param log_told: what of the run's log is in the task's log, as :attr:`.RunLog.told` gives it; the trigger goes on
         with it. ``None`` for a run whose log is not followed.
@@ -75,7 +76,8 @@ class RunTrigger(GuardedLog, BaseTrigger):
         self.conn_id = conn_id
         self.test_run = run
         self.deadline = deadline
-        self.poll_interval = poll_interval
+        # What an older version stored must not send thousands of requests either.
+        self.poll_interval = max(MIN_INTERVAL, poll_interval)
         self.cancel_on_kill = cancel_on_kill
         self.log_told = log_told
         self.not_before = not_before

@@ -35,7 +35,7 @@ GIVEN = {
     "path": "/tmp/x",
 }
 #: Chosen by who writes the DAG, not by its data; and the token, which is rendered in another way.
-NOT_TEMPLATED = {"field", "stream_logs", "timeout", "poll_interval", "git_token"}
+NOT_TEMPLATED = {"field", "timeout", "poll_interval", "git_token"}
 
 
 def arguments_of(task: type[BaseOperator]) -> dict[str, inspect.Parameter]:

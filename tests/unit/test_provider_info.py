@@ -32,7 +32,17 @@ _TYPES = {each["connection-type"]: each for each in get_provider_info()["connect
 _EXTRAS = {
     "eggplant": {"realm", "auth_url", "verify", "cert", "key", "timeout", "poll_endpoint", "run_url_template"},
     "futureagi": {"secret_key", "app_url", "verify", "cert", "key", "timeout"},
-    "omilia": {"personal_access_token", "grant_type", "realm", "auth_url", "verify", "cert", "key", "timeout", "run_url_template"},
+    "omilia": {
+        "personal_access_token",
+        "grant_type",
+        "realm",
+        "auth_url",
+        "verify",
+        "cert",
+        "key",
+        "timeout",
+        "run_url_template",
+    },
 }
 _SECRET = {"secret_key", "personal_access_token"}
 

@@ -515,7 +515,7 @@ def unknown_argument() -> None:
     ("build", "said"),
     [
         (bad_pass_rate, "ConfigurationError: min_pass_rate must be a fraction from 0 to 1 (0.95 is 95 %); got 95."),
-        (bad_poll_interval, "ConfigurationError: poll_interval must be a number of seconds greater than 0"),
+        (bad_poll_interval, "ConfigurationError: poll_interval must be a number of seconds of at least 0.1"),
         (bad_timeout, "ConfigurationError: timeout must be a number of seconds greater than 0"),
         (unknown_argument, "polling_interval"),
     ],
