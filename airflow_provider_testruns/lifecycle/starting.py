@@ -14,12 +14,14 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
 
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     InvalidReplyError,
     InvalidRequestError,
     NotFoundError,
@@ -30,10 +32,12 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.lifecycle.waiting import GRACE, fetch_report
-from airflow_provider_testruns.model import Run, Verdict, judge
+from airflow_provider_testruns.model import Kind, Run, Verdict, judge
 from airflow_provider_testruns.platforms.call import Steps, ask, pause
-from airflow_provider_testruns.platforms.platform import Platform, Start
+from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, Start
 from airflow_provider_testruns.transport.policy import back_off, patiently
+
+T = TypeVar("T")
 
 #: How long a platform may take to show a run in its list after the start's own deadline; seconds.
 LISTING_LAG = 60.0
@@ -49,6 +53,18 @@ STOP_WITHIN = 5.0
 MAX_UNKNOWN = 3
 #: What may pass by itself where nothing was started for certain, but seldom does: tried again for :data:`.GRACE`.
 _MAY_PASS = (AuthenticationError, InvalidReplyError)
+
+
+#: Times that a record can hold, in seconds since 1970; the year 3000 is late enough.
+_EARLIEST, _LATEST = -62_135_596_800.0, 32_503_680_000.0
+#: The longest time for a start, and the furthest that a clock can be off, that a record can hold; seconds.
+_LONGEST_WINDOW, _MOST_OFFSET = 7 * 86_400.0, 10 * 366 * 86_400.0
+#: How far workers' clocks may be apart, so that a record is not from the future; seconds.
+_WORKERS_APART = 3_600.0
+_REMOVE = (
+    "Check the platform; when no run of this task is running there, remove the key test_run from the task's state store"
+    " (or set durable=False for one run), and the next try starts a new one."
+)
 
 
 class Phase(enum.StrEnum):
@@ -153,32 +169,61 @@ class Record:
     def from_json(cls, data: Any) -> Record:
         """Read what :meth:`to_json` wrote.
 
+        The state store can be written by people, so that nothing in it is believed: neither its types nor its times.
+
         :raises StartOutcomeUnknownError: when it is anything else: a record that can't be read may stand for a
-            run that is going.
+            run that is running.
         """
         try:
+            mark = Mark(**data["mark"])
+            context, started_with = data.get("context") or {}, data.get("started_with") or {}
+            _check(mark.run_id is None or isinstance(mark.run_id, str), "mark")
+            _check(isinstance(started_with, dict) and isinstance(data["fingerprint"], str), "started_with")
+            _check(_is_texts(context), "context")
+            _check(data.get("cannot_list") is None or isinstance(data["cannot_list"], str), "cannot_list")
+            run = Run.from_dict(data["run"]) if data.get("run") else None
+            _check(run is None or (isinstance(run.run_id, str) and _is_texts(run.context)), "run")
             return cls(
                 epoch=Epoch(*(int(part) for part in data["epoch"])),
                 phase=Phase(data["phase"]),
-                intent_at=float(data["intent_at"]),
-                window=float(data["window"]),
-                mark=Mark(**data["mark"]),
+                intent_at=_seconds(data["intent_at"], "intent_at", 0.0, _LATEST),
+                window=_seconds(data["window"], "window", 0.0, _LONGEST_WINDOW),
+                mark=Mark(
+                    mark.run_id,
+                    None if mark.at is None else _seconds(mark.at, "mark.at", _EARLIEST, _LATEST),
+                    None if mark.offset is None else _seconds(mark.offset, "mark.offset", -_MOST_OFFSET, _MOST_OFFSET),
+                ),
                 fingerprint=data["fingerprint"],
-                context=data.get("context") or {},
-                started_with=data.get("started_with") or {},
+                context=context,
+                started_with=started_with,
                 cannot_list=data.get("cannot_list"),
-                run=Run.from_dict(data["run"]) if data.get("run") else None,
+                run=run,
                 seen=bool(data.get("seen")),
                 verdict=Verdict(data["verdict"]) if data.get("verdict") else None,
-                deadline=float(data["deadline"]) if data.get("deadline") is not None else None,
-                trigger_failures=int(data.get("trigger_failures") or 0),
+                deadline=None
+                if data.get("deadline") is None
+                else _seconds(data["deadline"], "deadline", _EARLIEST, _LATEST),
+                trigger_failures=int(_seconds(data.get("trigger_failures") or 0, "trigger_failures", 0, 1e6)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as e:
             raise StartOutcomeUnknownError(
-                f"The record of this task's start can't be read ({type(e).__name__}: {e}), and may stand for a run"
-                " that is going. Nothing is started. Check the platform, then remove the key from the task's state"
-                " store, or set durable=False for one run."
+                f"The record of this task's start can't be read ({type(e).__name__}: {clean(str(e), 200)}), and may"
+                f" stand for a run that is running. Nothing is started. {_REMOVE}"
             ) from e
+
+
+def _check(right: bool, what: str) -> None:
+    if not right:
+        raise ValueError(f"{what} can't be right")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+
+
+def _seconds(value: Any, what: str, least: float, most: float) -> float:
+    _check(isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most, what)
+    return float(value)
 
 
 class RecordStore(Protocol):
@@ -227,7 +272,13 @@ class Starter:
     :param clock_offset: gives the platform's clock minus ours in seconds, ``None`` while not known.
     :param deadline: when the task's time is over (seconds since 1970): nothing is started from then on. ``None`` for
         no such time.
+    :param not_before: the earliest time, by Airflow's clock (seconds since 1970), at which a run of this task can have
+        begun: when its DAG run was created; ``None`` when not known.
     :param clock: wall-clock seconds; for tests.
+
+    What is stored between tries is not believed, as who may write a task's state may not be allowed to use its
+    connection. A run that it names is only judged, waited for or cancelled after the platform has shown it as one of
+    this task's: of its project, model or run test, with its arguments, and begun when it can have been.
     """
 
     def __init__(
@@ -243,6 +294,7 @@ class Starter:
         instead: Callable[[Run], Steps[Start | str]] | None = None,
         clock_offset: Callable[[], float | None] = lambda: None,
         deadline: float | None = None,
+        not_before: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.platform = platform
@@ -253,12 +305,15 @@ class Starter:
         self._adopt = adopt
         self._cancel_older = cancel_older
         self.instead = instead
-        self._clock_offset = clock_offset
         self.deadline = deadline
         #: How often the trigger of this try's wait has failed.
         self.trigger_failures = 0
+        self._read_offset = clock_offset
+        self._not_before = not_before
+        self._identity: Identity | None = None
         self._clock = clock
-        #: The record as it should be kept; what is known even if it could not be.
+        #: The record as it should be kept; what is known even if it could not be. One that was read is here only after
+        #: the platform has shown its run.
         self.record: Record | None = None
         #: The run from before the task was cleared, while it is being cancelled.
         self.older: Run | None = None
@@ -292,17 +347,132 @@ class Starter:
         record = self._read()
         fingerprint = _fingerprint(arguments)
         if record is not None and not record.epoch.same_as(self._epoch):
-            yield from self._leave(record)
+            if record.phase is not Phase.JUDGED and self._cancel_older:
+                yield from self._identify(arguments, record)
+                yield from self._leave(record)
             record = None
         if record is not None:
+            yield from self._identify(arguments, record)
             if record.fingerprint != fingerprint:
                 self._log.warning(
-                    "The arguments of this task differ from those its run was started with; the run stands."
+                    "The arguments of this task differ from those its run was started with. Its run is used as long as"
+                    " the platform shows none of them as different."
                 )
             obtained = yield from self._resume(record, fingerprint)
             if obtained is not None:
                 return obtained
         return (yield from self._start(arguments, fingerprint))
+
+    def _identify(self, arguments: Mapping[str, Any], record: Record) -> Steps[None]:
+        """Find out what a run of this task must show, from the task itself."""
+        identity = yield from patiently(
+            self.platform.identity(**arguments), PATIENCE, clock=self._clock, log=self._log.warning
+        )
+        self._identity = identity if identity is not None else Identity(record.context, record.started_with)
+
+    def confirm(self, run: Run, arguments: Mapping[str, Any]) -> Steps[tuple[Run, bool]]:
+        """A run that something other than the record names, which people can write, too.
+
+        :param run: as it was stored.
+        :param arguments: of :meth:`Platform.prepare_start`.
+        :return: as the platform shows it, and whether it does: what is not there can't be somebody else's.
+        :raises StartOutcomeUnknownError: when it is not one of this task's.
+        """
+        record = Record(self._epoch, Phase.STARTED, self._clock(), self._window, Mark(), "", run.context, run=run)
+        yield from self._identify(arguments, record)
+        try:
+            return self._ours((yield from self._poll(run, log=self._log.warning)), record), True
+        except NotFoundError:
+            assert self._identity is not None
+            return replace(run, url="", context=self._identity.context), False
+
+    def doubt(self, run: Run, record: Record) -> str:
+        """Why a run is not taken for this task's; empty when it may be.
+
+        :param run: as the platform shows it, not as it was stored.
+        :param record: that names it, or by which it was found.
+        """
+        identity = self._identity
+        if identity is None:
+            return ""
+        if identity.run_id is not None:
+            return "" if _same_id(run.run_id, identity.run_id) else f"this task's is {identity.run_id}"
+        if run.run_id == record.mark.run_id and self.instead is None:
+            return "it was there before this task's start was sent"
+        if run.context is NOT_LISTED:
+            where = ", ".join(f"{name} {value}" for name, value in identity.context.items() if name != "kind")
+            return f"the platform does not list it among those of {where}"
+        if run.kind.value != identity.context.get("kind", Kind.RUN.value):
+            return f"it is a {run.kind.value}"
+        for name, value in identity.context.items():
+            shown = run.context.get(name)
+            if shown and not (_same_id(shown, value) if name.endswith("_id") else shown == value):
+                return f"its {name} is {clean(shown, 100)!r}, and this task's is {value!r}"
+        for name, given in identity.started_with.items():
+            if name in run.started_with and not _same(run.started_with[name], given):
+                return f"its {name} is {clean(str(run.started_with[name]), 100)!r}, and this task's is {given!r}"
+        return "" if run.started_at is None else self._began_wrongly(run.started_at, record)
+
+    def _began_wrongly(self, started_at: datetime, record: Record) -> str:
+        """Why a run with this start can't be this task's; empty when it can. All by the platform's clock."""
+        began, said = started_at.timestamp(), f"it began at {started_at.isoformat(timespec='seconds')}"
+        earliest = self._earliest()
+        if earliest is not None and began < earliest:
+            return f"{said}, before this DAG run was created"
+        mark = record.mark
+        if mark.run_id is not None and mark.at is not None and began < mark.at and self.instead is None:
+            return f"{said}, before this task's start was sent"
+        latest, now = self._latest(record)
+        if latest < began <= now and not self.platform.begins_late:
+            return f"{said}, after this task's start was sent"
+        return ""
+
+    def _earliest(self) -> float | None:
+        if self._not_before is None:
+            return None
+        offset = self._clock_offset()
+        # Dates have whole seconds.
+        return self._not_before - CLOCK_ALLOWANCE if offset is None else self._not_before + offset - 5.0
+
+    def _latest(self, record: Record) -> tuple[float, float]:
+        """Until when a start may have become a run, and the time now, by the platform's clock."""
+        offset, allowance = record.mark.offset, 2.0
+        if offset is None:
+            offset, allowance = 0.0, CLOCK_ALLOWANCE
+        return (
+            record.intent_at + offset + allowance + record.window + LISTING_LAG,
+            self._clock() + offset + allowance,
+        )
+
+    def _clock_offset(self) -> float | None:
+        offset = self._read_offset()
+        return offset if offset is not None and abs(offset) <= _MOST_OFFSET else None
+
+    def _ours(self, run: Run, record: Record) -> Run:
+        """A run that the platform has shown, with what else is known of this task's runs.
+
+        :raises StartOutcomeUnknownError: when it is not one of this task's.
+        """
+        why = self.doubt(run, record)
+        if why:
+            raise StartOutcomeUnknownError(
+                f"The record of this task's start names run {clean(run.run_id, 200)}, and the platform does not show it"
+                f" as a run of this task: {why}. It is neither judged nor waited for nor cancelled, and nothing is"
+                f" started. {_REMOVE}"
+            )
+        known = self._identity.context if self._identity is not None else {}
+        return replace(run, context={**known, **run.context})
+
+    def _poll(self, run: Run, *, log: Callable[..., None] | None = None) -> Steps[Run]:
+        """A run that a record names, as the platform shows it.
+
+        :raises NotFoundError: when it does not.
+        """
+        assert self._identity is not None
+        earliest = self._earliest()
+        since = None if earliest is None else datetime.fromtimestamp(earliest, UTC)
+        steps = self.platform.get_stored_run(run.run_id, self._identity, run.context, since)
+        return (yield from patiently(_of_record(steps), PATIENCE, grace=GRACE, clock=self._clock, log=log))
 
     def saw(self, run: Run) -> None:
         """Note that the platform has shown the run; kept with the record, so that a later 404 is understood."""
@@ -361,21 +531,15 @@ class Starter:
         """One look for the run of a start whose reply never came: all runs that it could be."""
         since = None if record.mark.at is None else datetime.fromtimestamp(record.mark.at, UTC)
         runs = yield from self.platform.find_runs(since, **record.context)
-        offset, allowance = record.mark.offset, 2.0
-        if offset is None:
-            offset, allowance = 0.0, CLOCK_ALLOWANCE
-        until = datetime.fromtimestamp(record.intent_at + offset + allowance, UTC) + timedelta(
-            seconds=record.window + LISTING_LAG
-        )
         # A run that is said to begin in the future goes by a clock that can't be compared (local time that is taken for
         # UTC, say): it is not ruled out by it.
-        now = datetime.fromtimestamp(self._clock() + offset + allowance, UTC)
+        until, now = self._latest(record)
         return [
             run
             for run in runs
             if run.run_id != record.mark.run_id
             and (run.started_at is None or since is None or run.started_at >= since)
-            and (run.started_at is None or not until < run.started_at <= now)
+            and (run.started_at is None or not until < run.started_at.timestamp() <= now)
             and all(
                 _same(run.started_with[key], value)
                 for key, value in record.started_with.items()
@@ -385,22 +549,23 @@ class Starter:
 
     def _read(self) -> Record | None:
         data = self._store.read() if self._store is not None else None
-        return None if data is None else Record.from_json(data)
+        if data is None:
+            return None
+        record = Record.from_json(data)
+        if record.intent_at > self._clock() + _WORKERS_APART:
+            raise StartOutcomeUnknownError(
+                f"The record of this task's start can't be right: it is from the future. Nothing is started. {_REMOVE}"
+            )
+        return record
 
     def _leave(self, record: Record) -> Steps[None]:
-        """The task was cleared since: its older run is not wanted any more."""
-        if record.phase is Phase.JUDGED or not self._cancel_older:
-            return
+        """The task was cleared since: its older run is not wanted any more.
+
+        :raises StartOutcomeUnknownError: when a run is named that is running and not this task's.
+        """
         run = record.run
         try:
-            if run is None:
-                run = yield from self._find_older(record)
-                if run is None:
-                    return
-            else:
-                run = yield from patiently(
-                    self.platform.get_run(run.run_id, **run.context), PATIENCE, grace=GRACE, clock=self._clock
-                )
+            run = yield from (self._find_older(record) if run is None else self._poll(run))
         except NotFoundError:
             return
         except ApiError as e:
@@ -408,12 +573,12 @@ class Starter:
                 "The run from before this task was cleared could not be looked at; it may still be going. %s", e
             )
             return
-        if not run.final:
-            self.older = run
-            yield from stop(
-                self.platform, run, self._log, why="the task was cleared and starts anew", clock=self._clock
-            )
-            self.older = None
+        if run is None or run.final:
+            return
+        run = self._ours(run, record)
+        self.older = run
+        yield from stop(self.platform, run, self._log, why="the task was cleared and starts anew", clock=self._clock)
+        self.older = None
 
     def _find_older(self, record: Record) -> Steps[Run | None]:
         """The run of a start from before the task was cleared, of which no try has learned; ``None`` when there is
@@ -425,10 +590,11 @@ class Starter:
                 record.cannot_list,
             )
             return None
-        until = record.intent_at + record.window + LISTING_LAG
+        until = min(record.intent_at, self._clock()) + record.window + LISTING_LAG
         gap = 1.0
         while True:
-            found = yield from patiently(self.candidates(record), PATIENCE, grace=GRACE, clock=self._clock)
+            steps = _of_record(self.candidates(record))
+            found = yield from patiently(steps, PATIENCE, grace=GRACE, clock=self._clock)
             if len(found) == 1:
                 return found[0]
             if found:
@@ -447,35 +613,31 @@ class Starter:
             gap = min(5.0, gap * 1.5)
 
     def _resume(self, record: Record, fingerprint: str) -> Steps[Obtained | None]:
-        """Go on from what an earlier try of this epoch left; ``None`` when a new start is due."""
-        self.record = record
+        """Go on from what an earlier try of this epoch left; ``None`` when a new start is due.
+
+        :raises StartOutcomeUnknownError: when it names a run that is not this task's.
+        """
         run = record.run
         if record.phase is Phase.INTENT or run is None:
+            self.record = record
             self._log.info("An earlier try was about to start a run and left no word of it: looking for it.")
-            return (yield from self._look_up(record))
-        if record.phase is Phase.JUDGED:
-            if record.verdict is Verdict.PASSED:
-                self._log.info("Run %s has passed in an earlier try: not started again.", run.run_id)
-                return Obtained(run, "judged", seen=True)
-            if record.verdict is Verdict.FAILED and self.instead is not None:
-                return (yield from self._start_instead(self.instead, record, run, fingerprint))
-            self._log.info("Run %s of an earlier try ended as %s: starting a new one.", run.run_id, record.verdict)
-            return None
+            return (yield from self._look_up(record, stored=True))
+        # By the clock of another worker, perhaps, which is no reason to wait longer.
+        until = min(record.intent_at, self._clock()) + record.window + GRACE
         now: Run | None = None
         while now is None:
             try:
-                now = yield from patiently(
-                    self.platform.get_run(run.run_id, **run.context),
-                    PATIENCE,
-                    grace=GRACE,
-                    clock=self._clock,
-                    log=self._log.warning,
-                )
+                now = yield from self._poll(run, log=self._log.warning)
             except NotFoundError as e:
+                if record.verdict is Verdict.PASSED:
+                    raise StartOutcomeUnknownError(
+                        f"Run {run.run_id} is said to have passed in an earlier try, and the platform does not show it"
+                        f" any more. Nothing is started. {_REMOVE}"
+                    ) from e
                 if record.seen:
                     self._log.warning("Run %s is gone from the platform: starting a new one. %s", run.run_id, e)
                     return None
-                left = record.intent_at + record.window + GRACE - self._clock()
+                left = until - self._clock()
                 if left > 0:
                     yield from pause(min(5.0, left), new_step=True)
                     continue
@@ -483,7 +645,17 @@ class Starter:
                     f"Run {run.run_id} was started by an earlier try, and the platform has never shown it. Nothing"
                     " is started. Check the platform for the run; clear the task to start a new one."
                 ) from e
-        now = replace(now, context={**run.context, **now.context})
+        now = self._ours(now, record)
+        self.record = record
+        if record.phase is Phase.JUDGED and now.final:
+            if record.verdict is Verdict.PASSED:
+                self._log.info("Run %s has passed in an earlier try: not started again.", run.run_id)
+                return Obtained(now, "judged", seen=True)
+            if record.verdict is Verdict.FAILED and self.instead is not None:
+                return (yield from self._start_instead(self.instead, record, now, fingerprint))
+            if record.verdict is not None:
+                self._log.info("Run %s of an earlier try ended as %s: starting a new one.", run.run_id, record.verdict)
+                return None
         if now.final and record.epoch.clear_number != self._epoch.clear_number:
             # A task that was cleared while it ran keeps its epoch on some executors. Its worker has cancelled the run;
             # to fail for that is not what a clear is for. The number also moves when other tasks of the Dag run are
@@ -659,21 +831,29 @@ class Starter:
         return Mark(newest.run_id if newest else None, guess, offset)
 
     def _look_up(
-        self, record: Record, cause: ApiError | None = None, not_compared: tuple[str, ...] = ()
+        self,
+        record: Record,
+        cause: ApiError | None = None,
+        not_compared: tuple[str, ...] = (),
+        *,
+        stored: bool = False,
     ) -> Steps[Obtained | None]:
-        """Find the run of a start whose reply never came; ``None`` when it is sure that there is none."""
+        """Find the run of a start whose reply never came; ``None`` when it is sure that there is none.
+
+        :param stored: whether the record was only read, so that the run that it leads to is not believed.
+        """
         if record.cannot_list is not None:
             raise StartOutcomeUnknownError(
                 f"A start was sent and its outcome is not known, and it can't be looked up: {record.cannot_list}"
                 " Nothing is started again. Check the platform; clear the task to start a new run."
                 + (f" ({cause})" if cause else "")
             ) from cause
-        until = record.intent_at + record.window + LISTING_LAG
+        until = min(record.intent_at, self._clock()) + record.window + LISTING_LAG
         gap = 1.0
         while True:
             try:
                 found = yield from patiently(
-                    self.candidates(record),
+                    _of_record(self.candidates(record)) if stored else self.candidates(record),
                     max(PATIENCE, until - self._clock()),
                     grace=GRACE,
                     clock=self._clock,
@@ -692,7 +872,8 @@ class Starter:
                     " start a new run. An Airflow pool with one slot keeps identical starts apart."
                 ) from cause
             if found:
-                return self._take(found[0], cause, not_compared)
+                run = self._ours(found[0], record) if stored else found[0]
+                return self._take(run, cause, not_compared)
             left = until - self._clock()
             if left <= 0:
                 self._log.info("The platform shows no run of that start: nothing was started.")
@@ -751,6 +932,23 @@ class Starter:
 def _fingerprint(arguments: Mapping[str, Any]) -> str:
     text = json.dumps(arguments, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _of_record(steps: Steps[T]) -> Steps[T]:
+    """Steps whose arguments were read from a record.
+
+    :raises StartOutcomeUnknownError: when they can't be right.
+    """
+    try:
+        return (yield from steps)
+    except (ConfigurationError, TypeError, ValueError, LookupError, OverflowError) as e:
+        raise StartOutcomeUnknownError(
+            f"The record of this task's start can't be right ({clean(str(e), 200)}). Nothing is started. {_REMOVE}"
+        ) from e
+
+
+def _same_id(one: str, other: str) -> bool:
+    return one.strip().casefold() == other.strip().casefold()
 
 
 def _same(one: Any, other: Any) -> bool:

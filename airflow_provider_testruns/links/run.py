@@ -35,7 +35,9 @@ class RunLink(BaseOperatorLink):
         :param operator: the task's operator.
         :param ti_key: which task instance is meant.
         """
-        return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
+        url = XCom.get_value(ti_key=ti_key, key=self.xcom_key)
+        # XComs can be written by people.
+        return url if isinstance(url, str) and url.lower().startswith(("https://", "http://")) else ""
 
 
 def announce(context: Context, run: Run, log: Any) -> None:

@@ -25,7 +25,7 @@ from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatu
 from airflow_provider_testruns.links.run import announce
 from airflow_provider_testruns.model import Verdict, assess
 from airflow_provider_testruns.operators.delivery import deliver, tell_assets
-from airflow_provider_testruns.operators.record import epoch_of, record_store
+from airflow_provider_testruns.operators.record import created_at, epoch_of, record_store
 from airflow_provider_testruns.transport.policy import patiently
 
 if TYPE_CHECKING:
@@ -194,8 +194,10 @@ def resume_failed(task: StartRunOperator, context: Context, reason: str, traceba
             "The trigger has failed, and this version of Airflow has nothing that says which run it waited for: see"
             " the XCom run_id. The run may go on. Check it on the platform."
         )
+    # XComs can be written by people, as the record can.
+    run, seen = hook.client.run(starter.confirm(run, task.start_arguments()))
     task._run = run
-    return _follow(task, context, hook, run, seen=False)
+    return _follow(task, context, hook, run, seen=seen)
 
 
 def _keep_wait(task: StartRunOperator, context: Context, wait: Wait) -> None:
@@ -289,7 +291,7 @@ def _one_that_was_starting(
             record.cannot_list,
         )
         return None
-    found = client.run(starter.candidates(record), until)
+    found = [run for run in client.run(starter.candidates(record), until) if not starter.doubt(run, record)]
     if len(found) == 1:
         return found[0]
     task.log.warning(
@@ -329,6 +331,7 @@ def new_starter(task: StartRunOperator, context: Context, hook: PlatformHook[Any
         cancel_older=task.cancel_on_kill,
         log=task.log,
         clock_offset=lambda: hook.client.session.clock_offset,
+        not_before=created_at(context),
     )
 
 

@@ -59,6 +59,20 @@ def epoch_of(context: Context, operator: BaseOperator) -> Epoch:
     return Epoch(int(context["ti"].max_tries or 0), int(operator.retries or 0), int(clear_number or 0))
 
 
+def created_at(context: Context) -> float | None:
+    """The earliest time, in seconds since 1970, at which a task of this DAG run can have started anything.
+
+    Airflow does not tell tasks when a DAG run was created. A DAG run that was never cleared has its first start; one
+    that was has the start after the clear, and what is left is the time before which Airflow does not start it.
+    """
+    dag_run = context.get("dag_run")
+    start, after = getattr(dag_run, "start_date", None), getattr(dag_run, "run_after", None)
+    if not getattr(dag_run, "clear_number", 0) and start is not None:
+        return float(start.timestamp())
+    known = [moment.timestamp() for moment in (start, after) if moment is not None]
+    return min(known, default=None)
+
+
 def _status(error: BaseException) -> int | None:
     """The HTTP status behind a failed write: from the supervisor's answer, or the API client's own exception."""
     detail = getattr(getattr(error, "error", None), "detail", None)

@@ -66,7 +66,7 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     type_of,
 )
 from airflow_provider_testruns.platforms.eggplant_report import Kept, kept_of, report_of
-from airflow_provider_testruns.platforms.platform import Memory, Platform, Start
+from airflow_provider_testruns.platforms.platform import Identity, Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
 T = TypeVar("T")
@@ -87,6 +87,16 @@ _ENDPOINT_NAMES = {
 _MOVES_ON = (404, 405)
 #: What a run remembers of the time before its start, until it is found.
 _BASELINE = ("known_results", "known_since", "submitted_at", "after_number", "run_type")
+#: What a run's context has by which it is found where lists do not show its id.
+_HOW_TO_FIND = (
+    "known_results",
+    "known_since",
+    "submitted_at",
+    "after_number",
+    "run_number",
+    "result_only",
+    "test_case_name",
+)
 #: How far back GET /ai/runs is searched for an execution.
 _POLLED_RUNS = 300
 
@@ -124,6 +134,8 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     name: ClassVar[str] = "eggplant"
     title: ClassVar[str] = "Eggplant DAI"
+    # Executions queue for agents and licences, and ``starttime`` is when one gets them.
+    begins_late: ClassVar[bool] = True
 
     def __init__(self, base_url: str, *, poll_endpoint: str = "", run_url_template: str = "") -> None:
         super().__init__()
@@ -273,6 +285,52 @@ class EggplantPlatform(EggplantCalls, Platform):
             cannot_list=cannot_list,
             warnings=tuple(warnings),
         )
+
+    def identity(
+        self,
+        model_id: str | None = None,
+        model_name: str | None = None,
+        test_config_id: str | None = None,
+        test_config_name: str | None = None,
+        **arguments: Any,
+    ) -> Steps[Identity | None]:
+        """The model, with its name, or the test configuration. Asks at most for the names of models, or the id of a
+        test configuration that is given by name."""
+        if test_config_id or test_config_name:
+            if not test_config_id:
+                test_config_id = yield from configuration_named(
+                    optional_text("test_config_name", test_config_name) or ""
+                )
+            test_config_id = optional_text("test_config_id", test_config_id) or ""
+            return Identity({"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id})
+        model_id, model_name = optional_text("model_id", model_id), optional_text("model_name", model_name)
+        body = {name: arguments[name] for name in ("script", "rerun_id", "test_case_id") if arguments.get(name)}
+        if "test_case_id" not in body and arguments.get("test_case_name"):
+            body["test_case_id"] = arguments["test_case_name"]
+        if model_name is None and model_id is not None:
+            model_name, _ = yield from self._name_of_model(model_id)
+        context = {"model_id": model_id, "model_name": model_name, "run_type": _type_of_start(body)}
+        if "script" in body:
+            # It belongs to no model, whatever else is given.
+            del context["model_id"], context["model_name"]
+        started_with = {}
+        if context.get("model_name") and "rerun_id" not in body:
+            started_with["type"] = context["run_type"]
+        return Identity({name: value for name, value in context.items() if value}, started_with)
+
+    def get_stored_run(
+        self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
+    ) -> Steps[Run]:
+        """The run by whichever call shows it. Of what was stored only that is used by which it is found where lists do
+        not show its id."""
+        context = {name: stored[name] for name in _HOW_TO_FIND if name in stored}
+        # Not the model's id, nor a result of a test configuration: they would be shown as given.
+        context |= {name: value for name, value in identity.context.items() if name != "model_id"}
+        run = yield from self.get_run(run_id, **context)
+        if run.started_with.get("type", "model") not in ("model", "testcase", "script"):
+            # A word for the type that is not known is compared with nothing.
+            run = replace(run, started_with={key: run.started_with[key] for key in run.started_with if key != "type"})
+        return run
 
     def _configuration_start(
         self, test_config_id: str | None, name: str | None, body: Mapping[str, Any] | None

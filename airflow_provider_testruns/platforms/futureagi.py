@@ -26,13 +26,15 @@ from airflow_provider_testruns.exceptions import (
     ConfigurationError,
     InvalidReplyError,
     InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
     ServerError,
     StartOutcomeUnknownError,
 )
 from airflow_provider_testruns.model import CaseResult, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
-from airflow_provider_testruns.platforms.platform import Memory, Platform, Start
+from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
 T = TypeVar("T")
@@ -59,6 +61,8 @@ _DETAIL_PAUSE = 2.0
 _CANCEL_TRIES = 3
 #: Whoever cancels has little time; seconds.
 _LONGEST_PAUSE = 10.0
+#: How often the list of a run test is read for an execution that exists and is not in it.
+_LIST_AGAIN = 2
 
 
 class FutureAGIPlatform(Platform):
@@ -241,6 +245,47 @@ class FutureAGIPlatform(Platform):
                 " not make again: its failed calls would stay failed."
             )
         return self._rerun_start(now, "call_and_eval", calls)
+
+    def identity(
+        self,
+        run_test_id: str | None = None,
+        run_test_name: str | None = None,
+        rerun_of: str | None = None,
+        **arguments: Any,
+    ) -> Steps[Identity | None]:
+        """The run test, or for a rerun the execution. Asks only for the id of a run test that is given by name."""
+        if rerun_of is not None:
+            execution = _uuid(rerun_of, "rerun_of")
+            return Identity({"run_test_id": _uuid(run_test_id, "run_test_id")} if run_test_id else {}, {}, execution)
+        if run_test_name is not None and run_test_id is None:
+            return Identity({"run_test_id": (yield from self._find_run_test(run_test_name))})
+        return Identity({"run_test_id": _uuid(run_test_id, "run_test_id")})
+
+    def get_stored_run(
+        self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
+    ) -> Steps[Run]:
+        """The execution from its run test's list: no response for one execution says of which run test it is."""
+        run_test_id = identity.context.get("run_test_id")
+        if identity.run_id is not None or run_test_id is None:
+            return (yield from self.get_run(run_id, run_test_id))
+        execution = _uuid(run_id, "run_id")
+        for at in range(_LIST_AGAIN):
+            if at:
+                # It is there, and may have been started just now.
+                yield from pause(2.0)
+            try:
+                rows = yield from self._executions(run_test_id, _PAGE, since, {execution})
+            except (PermissionDeniedError, NotFoundError, InvalidRequestError):
+                # Without the list, the run test still tells of its latest execution.
+                latest = yield from self.get_run_test_status(run_test_id)
+                if str(latest.get("execution_id")).lower() != execution:
+                    raise
+                return (yield from self.get_run(execution, run_test_id))
+            if rows:
+                return rows[0]
+            if not at:
+                run = yield from self.get_run(execution)
+        return replace(run, context=NOT_LISTED)
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
         """The newest execution of the start's run test: its list with ``limit=1``."""

@@ -9,7 +9,7 @@ have the same life; a generation has no call of its own to look at it, and is fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -46,7 +46,7 @@ from airflow_provider_testruns.platforms.omilia_replies import (
     trouble_in,
     without_git_token,
 )
-from airflow_provider_testruns.platforms.platform import Memory, Platform, Start, own_words
+from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Memory, Platform, Start, own_words
 from airflow_provider_testruns.platforms.reading import Fields, each, newest_first
 
 T = TypeVar("T")
@@ -405,6 +405,25 @@ class OmiliaPlatform(Platform):
                 "simulation_data": simulation_data or None,
             },
         )
+
+    def identity(self, **arguments: Any) -> Steps[Identity | None]:
+        """The project, and what a run or a generation shows of its arguments. Asks nothing."""
+        start = yield from self.prepare_start(**arguments)
+        return Identity(start.context, start.started_with)
+
+    def get_stored_run(
+        self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
+    ) -> Steps[Run]:
+        """The run itself; where it does not say of which project it is, the project's list is asked, too."""
+        project_id = identity.context["project_id"]
+        kind = identity.context.get("kind", Kind.RUN.value)
+        if _kind(kind) is Kind.GENERATION:
+            return (yield from self.get_run(run_id, project_id=project_id, kind=kind))
+        run: Run = yield from self.get_run(run_id)
+        if run.context.get("project_id"):
+            return run
+        listed = yield from self.find_runs(since, project_id=project_id)
+        return next((each for each in listed if each.run_id == run.run_id), replace(run, context=NOT_LISTED))
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
         """The project's ``latestRun``; of generations, the newest in the project's list."""

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
@@ -40,6 +41,24 @@ class Start:
     warnings: tuple[str, ...] = ()
     start_after_lookup: bool = True
     already: Run | None = None
+
+
+#: The context of a run that is there and that the list of where it should be does not show.
+NOT_LISTED: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a run of a task's arguments must show of itself. Comes from the task alone, never from what is stored.
+
+    :param context: the project, model or run test that it is of, and what was started (``kind``).
+    :param started_with: the arguments that the platform shows again with each run.
+    :param run_id: the run, where the arguments name it themselves (a rerun goes on under its execution's id).
+    """
+
+    context: Mapping[str, str] = field(default_factory=dict)
+    started_with: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
 
 
 class Memory:
@@ -90,6 +109,34 @@ class Platform(ABC):
 
         :raises ConfigurationError: for arguments that can't be right, naming them.
         """
+
+    def identity(self, **arguments: Any) -> Steps[Identity | None]:
+        """What a run of these arguments must show of itself. Asks for no more than it has to.
+
+        :param arguments: of :meth:`prepare_start`.
+        :return: ``None`` where a platform can't say: what was noted at the start then stands for it.
+        :raises ConfigurationError: for arguments that can't be right, naming them.
+        """
+        yield from ()
+        return None
+
+    def get_stored_run(
+        self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
+    ) -> Steps[Run]:
+        """One run whose id was stored where others can write, as the platform itself shows it: in its context is only
+        what a response says, and where no response says which project, model or run test a run is of, the run is
+        looked for in theirs; :data:`NOT_LISTED` is its context when it is not there.
+
+        :param run_id: its id, not trusted.
+        :param identity: what it should be.
+        :param stored: its stored context, not trusted: only for what polls need besides and no comparison uses.
+        :param since: the earliest start that it can have, by the platform's clock; ``None`` when not known.
+        :raises NotFoundError: when the platform does not show it.
+        """
+        return (yield from self.get_run(run_id, **(identity.context or stored)))
+
+    #: Whether a run's start time is that of its execution, which may come long after the run was asked for.
+    begins_late: ClassVar[bool] = False
 
     @abstractmethod
     def newest_run(self, start: Start) -> Steps[Run | None]:
