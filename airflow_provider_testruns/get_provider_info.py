@@ -28,6 +28,11 @@ _TIMEOUT = {
     "description": "How long one request may take, from 1 to 600 seconds. Default: 30.",
     "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 600, "default": 30},
 }
+_MAX_FILE_SIZE = {
+    "label": "Largest file",
+    "description": "How large a file that is downloaded may be: 500 MB, 2 GB, or a number of bytes. Default: 1 GB.",
+    "schema": {"type": ["string", "null"]},
+}
 #: Addresses have their ports in them. The field is there since the button "Test" of Airflow 3.3 fails without a port
 #: (apache/airflow#73298); 0 serves, and is left out when the connection is read.
 _PORT = "0, or the port if the address has none"
@@ -106,6 +111,7 @@ def get_provider_info() -> dict[str, Any]:
                     "cert": _CERT,
                     "key": _KEY,
                     "timeout": _TIMEOUT,
+                    "max_file_size": _MAX_FILE_SIZE,
                     "poll_endpoint": _text(
                         "Poll endpoint",
                         "Pins the call that runs are polled with. Automatic: each is tried, and what answers is"
@@ -150,6 +156,7 @@ def get_provider_info() -> dict[str, Any]:
                     "cert": _CERT,
                     "key": _KEY,
                     "timeout": _TIMEOUT,
+                    "max_file_size": _MAX_FILE_SIZE,
                 },
             },
             {
@@ -193,6 +200,7 @@ def get_provider_info() -> dict[str, Any]:
                     "cert": _CERT,
                     "key": _KEY,
                     "timeout": _TIMEOUT,
+                    "max_file_size": _MAX_FILE_SIZE,
                     "run_url_template": _text(
                         "Link to a run",
                         "An address with {base_url}, {run_id} and {project_id}, for the link from Airflow. Default: the"

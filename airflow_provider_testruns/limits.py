@@ -40,7 +40,7 @@ HEADERS: Final = 64 * KB
 # Files ----------------------------------------------------------------------------------------------------------------
 
 #: A file that is downloaded (an artifact, a screenshot). The connection's extra ``max_file_size`` changes it.
-FILE_SIZE: Final = 2 * 1024 * MB
+FILE_SIZE: Final = 1024 * MB
 #: The least rate of a download or an upload: so many bytes in each :data:`RATE_WINDOW`, or the transfer ends with an
 #: error.
 RATE_BYTES: Final = 64 * KB

@@ -31,6 +31,12 @@ _BUT_DEPTH = bytes(sorted(set(range(256)) - set(b'{}[]"')))
 _BUT_NODES = bytes(sorted(set(range(256)) - set(b'{}[]",')))
 _AS_DIGITS = bytes(ord("0") if chr(code) in "0123456789" else code for code in range(256))
 _MANY_DIGITS = b"0" * (limits.DIGITS + 1)
+#: In UTF-8: bytes that begin a character of four bytes, and those that begin none.
+_EMOJI_LEADS = bytes(range(0xF0, 0xF5))
+_CONTINUED = bytes(range(0x80, 0xC0))
+_EMOJI = re.compile(rb"(?:[\xf0-\xf4][\x80-\xbf]{3})++")
+#: So many of them are written as escapes, at most.
+_MANY_EMOJIS = 200_000
 #: As far as the next bracket that is in no string. Possessive: nothing is tried again, whatever it is given.
 _TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([{}\[\]])', re.DOTALL)
 
@@ -146,13 +152,36 @@ _JSON = json.JSONDecoder(parse_constant=_no_constant)
 _JSON_WITH_LONG_NUMBERS = json.JSONDecoder(parse_constant=_no_constant, parse_int=_int)
 
 
+def _decoded(text: bytes) -> str:
+    """The text as characters.
+
+    One emoji makes every character of a string take four bytes. Where that is much, emojis are written as JSON escapes,
+    so that only the strings that have one in them grow.
+    """
+    if len(text) > _LONG_LIST and not text.isascii():
+        emojis = len(text) - len(text.translate(None, _EMOJI_LEADS))
+        characters = len(text.translate(None, _CONTINUED))
+        if emojis and characters > len(text) // 2:
+            if emojis > _MANY_EMOJIS:
+                raise TooLargeError(f"it has more than {_MANY_EMOJIS:,} emojis")
+            try:
+                text = _EMOJI.sub(_escaped, text)
+            except UnicodeDecodeError as e:
+                raise UnreadableError("it is not UTF-8") from e
+    return text.decode(json.detect_encoding(text), "surrogatepass")
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return json.dumps(found[0].decode())[1:-1].encode()
+
+
 def _loads(text: bytes) -> Any:
     # In a short text they take no time, and longer ones than 4,300 digits Python itself refuses. They may also stand in
     # strings, where they do no harm.
     long_numbers = len(text) > _CHUNK and _MANY_DIGITS in text.translate(_AS_DIGITS)
     decoder = _JSON_WITH_LONG_NUMBERS if long_numbers else _JSON
     try:
-        return decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
+        return decoder.decode(_decoded(text))
     except UnreadableError:
         raise
     except (ValueError, RecursionError) as e:

@@ -268,7 +268,9 @@ def _session(
         # For the requests that get a token, too.
         settings = replace(settings, timeout=timeout)
     auth, fields = hook.make_auth(settings)
-    return Session(settings.conn_id, settings.base_url, auth, fields, settings.timeout)
+    return Session(
+        settings.conn_id, settings.base_url, auth, fields, settings.timeout, max_file_size=settings.max_file_size
+    )
 
 
 def _async_mask() -> Callable[[str], Any]:

@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.transport.tls import Tls, TlsFileError
 
 _DEFAULT_TIMEOUT = 30.0
+#: A number of bytes: 500000000, "500 MB", "1.5GB".
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(B|[KMGT]B)?", re.IGNORECASE)
+_UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
 #: A scheme that lost a character: "https:/host", "https//host", "http:host".
 _NEARLY_A_SCHEME = re.compile(r"https?[:;/\\]", re.IGNORECASE)
 #: A host that is written out: a name or an address, with or without a port.
@@ -35,6 +39,7 @@ class Settings:
     :param timeout: seconds for one request.
     :param cert: the path of a client certificate, empty for none.
     :param key: the path of its private key, empty when ``cert`` holds it.
+    :param max_file_size: the largest file that is downloaded, in bytes.
     """
 
     conn_id: str
@@ -46,6 +51,7 @@ class Settings:
     timeout: float = _DEFAULT_TIMEOUT
     cert: str = ""
     key: str = ""
+    max_file_size: int = limits.FILE_SIZE
 
     @classmethod
     def read(cls, conn: Any, extra: Mapping[str, Any] | None, *, default_host: str = "") -> Settings:
@@ -69,6 +75,7 @@ class Settings:
             timeout=_timeout(conn_id, extra.get("timeout")),
             cert=_text(conn_id, "cert", extra.get("cert")),
             key=_text(conn_id, "key", extra.get("key")),
+            max_file_size=_max_file_size(conn_id, extra.get("max_file_size")),
         )
         return settings
 
@@ -358,3 +365,16 @@ def _timeout(conn_id: str, value: Any) -> float:
             f"Connection {conn_id!r}: timeout must be 1 to 600 seconds for one request, got {value!r}."
         )
     return seconds
+
+
+def _max_file_size(conn_id: str, value: Any) -> int:
+    if value is None or value == "":
+        return limits.FILE_SIZE
+    found = _SIZE.fullmatch(str(value).strip()) if isinstance(value, int | float | str) else None
+    size = 0 if found is None or isinstance(value, bool) else float(found[1]) * _UNITS[(found[2] or "").upper()]
+    if not 1 <= size <= 1024**5:
+        raise ConfigurationError(
+            f"Connection {conn_id!r}: max_file_size must be a size such as '500 MB' or '2 GB', or a number of bytes;"
+            f" got {str(value)[:60]!r}."
+        )
+    return int(size)

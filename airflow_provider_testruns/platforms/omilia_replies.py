@@ -20,7 +20,7 @@ from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, P
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.platform import settled
-from airflow_provider_testruns.platforms.reading import Fields, objects
+from airflow_provider_testruns.platforms.reading import Fields, each, objects
 
 #: The words of the enum ``RunStatus``, and those of the CI/CD guide on the same page; folded.
 _STATES: dict[str, tuple[RunState, Verdict | None]] = {
@@ -324,7 +324,7 @@ def log_of(reply: Reply) -> list[tuple[str, str]]:
         data = body
     lines: list[tuple[str, str]] = []
     # No recursion: how deep a reply is nested is not ours to say.
-    open_sections: list[tuple[str, Iterator[Fields]]] = [("", iter(_items(data, "data")))]
+    open_sections: list[tuple[str, Iterator[Fields]]] = [("", _items(data, "data"))]
     while open_sections:
         section, items = open_sections[-1]
         item = next(items, None)
@@ -337,12 +337,12 @@ def log_of(reply: Reply) -> list[tuple[str, str]]:
         content = item.get("content")
         if content is not None:
             name = item.optional_text("sectionName", limit=limits.NAME) or section
-            open_sections.append((name, iter(_items(content, "content"))))
+            open_sections.append((name, _items(content, "content")))
     return lines
 
 
-def _items(value: Any, where: str) -> list[Fields]:
-    return [Fields(value, where)] if isinstance(value, Mapping) else objects(value, where)
+def _items(value: Any, where: str) -> Iterator[Fields]:
+    return iter([Fields(value, where)]) if isinstance(value, Mapping) else each(value, where)
 
 
 def trouble_in(lines: list[tuple[str, str]]) -> str:

@@ -50,7 +50,8 @@ class Fields:
                 found = self.raw[name]
             else:
                 if self._values is None:
-                    self._values = {_fold(key): item for key, item in self.raw.items()}
+                    # A key of megabytes is none of ours, and takes its time.
+                    self._values = {_fold(key): item for key, item in self.raw.items() if len(key) <= limits.NAME}
                 found = self._values.get(_fold(name))
             if found is not None:
                 return found

@@ -312,6 +312,31 @@ def test_what_the_timeout_cannot_be(value):
     assert said == f"timeout must be 1 to 600 seconds for one request, got {value!r}."
 
 
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        (None, 1024**3),
+        ("", 1024**3),
+        (5_000_000, 5_000_000),
+        ("5000000", 5_000_000),
+        (" 500 MB ", 500 * 1024**2),
+        ("1.5gb", 3 * 512 * 1024**2),
+        ("10 B", 10),
+        (1e6, 1_000_000),
+    ],
+)
+def test_max_file_size(value, size):
+    assert _with(max_file_size=value).max_file_size == size
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, "0 MB", "many", "5 XB", True, [], {}, "nan", "inf", "1e999", "9" * 100, "2000 TB", 10**400]
+)
+def test_what_the_max_file_size_cannot_be(value):
+    said = _problem(extra=json.dumps({"max_file_size": value}))
+    assert said.startswith("max_file_size must be a size such as '500 MB' or '2 GB', or a number of bytes; got '")
+
+
 # Other extras
 
 

@@ -206,3 +206,41 @@ def test_reading_a_long_list_takes_little_memory():
     finally:
         tracemalloc.stop()
     assert peak < 3 * limits.MB
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 1_500_000 + "😀 \u0000",
+        "é" * 800_000,
+        "世界" * 300_000,
+        "😀" * 300_000,
+        ("Ärger, " + "x" * 50 + "😀") * 20_000,
+    ],
+)
+def test_long_texts_are_what_they_are_whatever_their_characters(value):
+    text = json.dumps({"a": [value, "b"]}, ensure_ascii=False).encode()
+    tracemalloc.start()
+    try:
+        assert parse(text) == {"a": [value, "b"]}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * limits.MB
+
+
+def test_an_emoji_makes_only_its_own_string_large():
+    """One of them in a list of many strings would make four bytes of each of its characters."""
+    text = json.dumps(["x" * 100_000 for _ in range(50)] + ["😀"], ensure_ascii=False).encode()
+    tracemalloc.start()
+    try:
+        parse(text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * len(text)
+
+
+def test_what_looks_like_an_emoji_and_is_none_is_no_json():
+    with pytest.raises(UnreadableError):
+        parse(b'"' + b"x" * 1_500_000 + b'\xf4\xbf\xbf\xbf"')

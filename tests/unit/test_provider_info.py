@@ -30,8 +30,18 @@ _PLATFORMS = ["eggplant", "futureagi", "omilia"]
 _TYPES = {each["connection-type"]: each for each in get_provider_info()["connection-types"]}
 #: DESIGN's table of connections, as far as extras go.
 _EXTRAS = {
-    "eggplant": {"realm", "auth_url", "verify", "cert", "key", "timeout", "poll_endpoint", "run_url_template"},
-    "futureagi": {"secret_key", "app_url", "verify", "cert", "key", "timeout"},
+    "eggplant": {
+        "realm",
+        "auth_url",
+        "verify",
+        "cert",
+        "key",
+        "timeout",
+        "max_file_size",
+        "poll_endpoint",
+        "run_url_template",
+    },
+    "futureagi": {"secret_key", "app_url", "verify", "cert", "key", "timeout", "max_file_size"},
     "omilia": {
         "personal_access_token",
         "grant_type",
@@ -41,6 +51,7 @@ _EXTRAS = {
         "cert",
         "key",
         "timeout",
+        "max_file_size",
         "run_url_template",
     },
 }
@@ -139,7 +150,7 @@ def test_forms_have_the_fields_that_are_read(platform):
     assert set(_TYPES[platform]["conn-fields"]) == _EXTRAS[platform]
     source = (_ROOT / f"airflow_provider_testruns/hooks/{platform}.py").read_text()
     read = set(re.findall(r"settings\.(?:text|url|choice|template)\(\s*\"(\w+)\"", source))
-    assert read == _EXTRAS[platform] - {"verify", "cert", "key", "timeout"}
+    assert read == _EXTRAS[platform] - {"verify", "cert", "key", "timeout", "max_file_size"}
 
 
 @pytest.mark.parametrize("platform", _PLATFORMS)
