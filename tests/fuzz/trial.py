@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -214,8 +215,8 @@ class Laboratory:
                 assert not operation.of_failed, "a run in which cases failed has passed"
             _storable(to_xcom(result, judgement), limits.STORED)
             _storable(to_event(result, judgement), limits.STORED)
-            _fit_for_a_log(table(result, judgement))
-            _fit_for_a_log(digest(result, judgement))
+            fit_for_a_log(table(result, judgement))
+            fit_for_a_log(digest(result, judgement))
             if thorough:
                 place = self._folder / "junit.xml"
                 junit.write(str(place), result, judgement, {})
@@ -251,12 +252,22 @@ def _fit_to_say(error: BaseException) -> None:
     message = str(error)
     assert message, "an error without a word"
     assert len(message) <= limits.LINE, f"{len(message)} characters"
-    _fit_for_a_log(message)
+    fit_for_a_log(message)
 
 
-def _fit_for_a_log(text: str) -> None:
+def fit_for_a_log(text: str) -> None:
+    """What can be encoded, and moves no cursor.
+
+    :raises AssertionError: when a text is not such.
+    """
     text.encode()
-    bad = [character for character in text if not character.isprintable() and character not in "\n\t"]
+    bad = [
+        character
+        for character in text
+        if (unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t")
+        or character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+        or ord(character) & 0xFFFE == 0xFFFE
+    ]
     assert not bad, f"{bad[:5]!r} in {text[:200]!r}"
     assert "canary-in-a-url" not in text, "a user and password in a URL"
 
