@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test unit perf mutants e2e chaos older lint format demo demo-ui bench browser clean
+.PHONY: help venv test unit perf mutants e2e fuzz chaos older lint format demo demo-ui bench browser clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ perf: $(STAMP) ## Run the large cases only
 
 e2e: $(STAMP) browser ## Run the end-to-end tests only, against a whole running Airflow
 	@$(BIN)/python -m pytest -m e2e
+
+fuzz: $(STAMP) ## Answer every operation as a hostile server would, in both clients: some 10 minutes at most. SEED=2 for another order, SECONDS=60, ONLY=get_report
+	@$(BIN)/python -m tests.fuzz --seed $(or $(SEED),1) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
 
 chaos: $(STAMP) ## Kill workers and triggerers, lose replies, clear tasks: 270 tasks in some six minutes, then close the books. SEED=2 for others
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(TASKS),--tasks $(TASKS))

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean
+from airflow_provider_testruns.redaction import redact
 
 
 class ConfigurationError(AirflowException, ValueError):
@@ -73,7 +74,7 @@ class ApiError(AirflowException):
     did_nothing: bool = False
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
-        super().__init__(clean(message, limits.LINE))
+        super().__init__(clean(redact(message), limits.LINE))
         self.status = status
         self.retry_after = retry_after
 

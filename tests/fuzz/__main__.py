@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="decides the order, and what is mixed")
     parser.add_argument("--seconds", type=float, default=600.0, help="at most so long")
-    parser.add_argument("--trials", type=int, default=None, help="at most so many")
+    parser.add_argument("--trials", type=int, default=150_000, help="at most so many, an equal share of each operation")
     parser.add_argument("--mixed", type=int, default=20_000, help="of these, so many with several odd values")
     parser.add_argument("--only", default="", help="operations whose name holds this")
     arguments = parser.parse_args()
@@ -44,9 +44,7 @@ def main() -> int:
 
 
 def _run(lab: Laboratory, world: World, arguments: argparse.Namespace, until: float) -> int:
-    found = chosen(world, arguments.seed)
-    if arguments.trials is not None:
-        found = found[: arguments.trials]
+    found = chosen(world, arguments.seed, arguments.trials)
     print(f"{len(found)} changes of {len(world.operations)} operations, seed {arguments.seed}", flush=True)
     order = random.Random(arguments.seed)
     kinds: dict[str, int] = {}

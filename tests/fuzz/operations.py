@@ -348,9 +348,6 @@ def _omilia(hook: Any, folder: Path, server: SandboxServer) -> list[Operation]:
     log = Operation(
         "omilia.read_log", "omilia", lambda hook: hook.client.run(hook.platform.read_log(failed)), ("get_run_logs",)
     )
-    of_generation = Operation(
-        "omilia.get_report of a generation", "omilia", lambda hook: hook.get_report(generation), ("get_report",)
-    )
     find = Operation(
         "omilia.find_artifact",
         "omilia",
@@ -358,7 +355,7 @@ def _omilia(hook: Any, folder: Path, server: SandboxServer) -> list[Operation]:
         ("download_run_artifact",),
     )
     shared = _of_runs(hook, passed, failed, {"project_id": smoke}, {"project_id": smoke})
-    return [*shared, log, of_generation, find, *_named(hook, files, moves_a_file=True), *_named(hook, calls)]
+    return [*shared, log, find, *_named(hook, files, moves_a_file=True), *_named(hook, calls)]
 
 
 def _named(hook: Hook, calls: Mapping[str, Callable[[Any], Any]], moves_a_file: bool = False) -> list[Operation]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import re
 import unicodedata
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_testruns import cleaning, exceptions, limits
+from airflow_provider_testruns.emission import outgoing
 from airflow_provider_testruns.hooks import base
 from airflow_provider_testruns.lifecycle.waiting import WaitEnd, WaitStatus
 from airflow_provider_testruns.model import Run, RunReport, Verdict, assess
@@ -201,7 +201,7 @@ class Laboratory:
     def _fit_to_hand_on(self, operation: Operation, result: Any, thorough: bool) -> None:
         for run in _runs(result):
             _storable(run.to_dict(), limits.STORED)
-            _storable(run_to_xcom(run), limits.STORED)
+            _storable(_leaving(run_to_xcom(run)), limits.STORED)
             event = WaitEnd(WaitStatus.FINISHED, run).to_event()
             _storable(event, limits.STORED)
             again = WaitEnd.from_event(json.loads(json.dumps(event)))
@@ -213,17 +213,17 @@ class Laboratory:
                 assert counts is None or counts.failed + counts.unavailable == 0, f"passed, with {counts}"
                 assert not any(case.outcome.name in ("FAILED", "UNAVAILABLE") for case in result.cases)
                 assert not operation.of_failed, "a run in which cases failed has passed"
-            _storable(to_xcom(result, judgement), limits.STORED)
-            _storable(to_event(result, judgement), limits.STORED)
-            fit_for_a_log(table(result, judgement))
-            fit_for_a_log(digest(result, judgement))
+            _storable(_leaving(to_xcom(result, judgement)), limits.STORED)
+            _storable(_leaving(to_event(result, judgement)), limits.STORED)
+            fit_for_a_log(outgoing(table(result, judgement)))
+            fit_for_a_log(outgoing(digest(result, judgement)))
             if thorough:
                 place = self._folder / "junit.xml"
                 junit.write(str(place), result, judgement, {})
                 place.read_bytes().decode()
         elif not _runs(result):
             # As the operators return it.
-            _storable(cleaning.clean_json(copy.copy(result)), None)
+            _storable(_leaving(result), None)
 
 
 def _runs(result: Any) -> list[Run]:
@@ -234,6 +234,13 @@ def _runs(result: Any) -> list[Run]:
     if isinstance(result, list | tuple):
         return [run for item in result for run in _runs(item)]
     return [result.run] if isinstance(result, RunReport) else []
+
+
+def _leaving(value: Any) -> Any:
+    """A value as it leaves for XCom and the like."""
+    left = cleaning.outgoing_json(value)
+    assert "canary-in-a-url" not in json.dumps(left, default=str), "a user and password in a URL"
+    return left
 
 
 def _storable(value: Any, most: int | None) -> None:
