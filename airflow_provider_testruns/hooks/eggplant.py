@@ -30,6 +30,9 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 #: What a server answers where it has no such call, or does not keep any more what is asked for.
 _LACKING = (404, 405, 410)
 
+#: How a token can be asked for, and where the second of them is.
+_AUTH_WAYS = ("keycloak", "v2")
+_V2_AUTH = "/api/v2/auth"
 _FIELDS = "login (client_id) and password (client_secret)"
 
 
@@ -37,8 +40,9 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
     """A connection to Eggplant DAI.
 
     The connection's host is DAI's address, login and password are the ``client_id`` and ``client_secret`` of an API
-    client (System > API Access). Extras: ``realm`` (default ``eggplant``), ``auth_url`` (the whole ``token_url``),
-    ``verify``, ``timeout``, ``poll_endpoint``, ``run_url_template``.
+    client (System > API Access); an API client has an administrator's rights. Extras: ``realm`` (default ``eggplant``),
+    ``auth_url`` (the whole ``token_url``), ``auth`` (``keycloak``, or ``v2`` for ``/api/v2/auth``), ``verify``,
+    ``timeout``, ``poll_endpoint``, ``run_url_template``.
 
     :param eggplant_conn_id: the Airflow connection.
     """
@@ -68,7 +72,8 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
     @classmethod
     def make_auth(cls, settings: Settings) -> tuple[Auth, str]:
         """OAuth 2.0 client credentials ("Eggplant DAI Model Execution Endpoints", DAI 7.3; the form, not the JSON, of
-        its token request).
+        its token request); or, with the extra ``auth`` set to ``v2`` or an ``auth_url`` that ends in ``/api/v2/auth``,
+        the token endpoint of API V2 (public clients, 26.2), for workers that don't reach Keycloak.
 
         :raises ConfigurationError: naming the field that can't be right.
         """
@@ -78,8 +83,13 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
             "client_id": settings.required(settings.login, "login", f"Fill in the client_id. {hint}"),
             "client_secret": settings.required(settings.password, "password", f"Fill in the client_secret. {hint}"),
         }
+        auth_url = settings.url("auth_url")
+        if settings.choice("auth", _AUTH_WAYS, "keycloak") == "v2" or auth_url.endswith(_V2_AUTH):
+            del grant["grant_type"]
+            token_url = auth_url or settings.base_url + _V2_AUTH
+            return OAuthToken(token_url, grant, settings.timeout, _FIELDS, as_json=True), _FIELDS
         realm = quote(settings.text("realm", "eggplant"), safe="")
-        token_url = settings.url("auth_url") or f"{settings.base_url}/auth/realms/{realm}/protocol/openid-connect/token"
+        token_url = auth_url or f"{settings.base_url}/auth/realms/{realm}/protocol/openid-connect/token"
         return OAuthToken(token_url, grant, settings.timeout, _FIELDS), _FIELDS
 
     def start_execution(
@@ -92,22 +102,30 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         asset: Mapping[str, Any] | None = None,
         sut: Mapping[str, Any] | None = None,
         model_name: str | None = None,
+        test_case_name: str | None = None,
+        agent_name: str | None = None,
+        require_assets: bool = False,
     ) -> Run:
         """Start a run of a model, a test case or a script (POST /execution_service/api/v1/executions, "Start Model
         Execution", DAI 7.1). Sent once: where the reply gets lost, :class:`ServerError` or :class:`TransportError` is
         raised and the run may be going.
 
-        :param model_id: the model's UUID. At least one of ``model_id``, ``rerun_id`` and ``script`` must be given.
+        :param model_id: the model's UUID. At least one of ``model_id`` (or ``model_name``), ``rerun_id`` and ``script``
+            must be given.
         :param test_case_id: the test case of the model; an exploratory run without.
         :param rerun_id: the test case id of the run to repeat.
         :param script: the name of the script to run.
         :param agent: ``{"agent_id": text, "is_hosted_agent": bool}``. Without one, a model and a test case only
             generate a path through the model; a warning says so.
-        :param asset: ``{"asset_version_id": text, "asset_path": text}``.
+        :param asset: ``{"asset_version_id": text, "asset_path": text}``. Without one a model runs no snippets; a
+            warning says so.
         :param sut: ``{"sut_id": text, "criteria": [text, …]}``.
-        :param model_name: the model's name; asked for when it is not given, never sent.
-        :return: the run, queued; its first poll says more.
-        :raises ConfigurationError: before any request, naming the argument.
+        :param model_name: the model's name, instead of its UUID.
+        :param test_case_name: the test case's name, instead of its number.
+        :param agent_name: the agent's name, instead of ``agent_id``.
+        :param require_assets: whether the start of a model without an agent or an asset is refused.
+        :return: the run, queued; its first poll says more. ``get_run(run.run_id, **run.context)`` polls it.
+        :raises ConfigurationError: before any start, naming the argument.
         :raises ApiError: when it did not work, or when it is not known whether it did.
         """
         return self.start_run(
@@ -119,6 +137,9 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
             asset=asset,
             sut=sut,
             model_name=model_name,
+            test_case_name=test_case_name,
+            agent_name=agent_name,
+            require_assets=require_assets,
         )
 
     def get_execution(self, execution_id: str) -> Run:
@@ -187,14 +208,26 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         only where GET is not allowed)."""
         return self.ask(self.platform.list_agents())
 
-    def start_test_configuration(self, test_config_id: str) -> Run:
+    def start_test_configuration(
+        self,
+        test_config_id: str | None = None,
+        test_config_name: str | None = None,
+        task_instance_body: Mapping[str, Any] | None = None,
+    ) -> Run:
         """Start a test configuration (POST /task_scheduler_service/api/v1/task_instances/{id}, public clients). Sent
         once, as :meth:`start_execution`. ``get_run(run.run_id, **run.context)`` polls it.
 
         :param test_config_id: its id: the end of the address when it is opened in Controller > Test Config.
+        :param test_config_name: its name, instead of the id.
+        :param task_instance_body: a body for the call, sent as it is. DAI's own runner gives parameters, filters and
+            what to run again in it; its form is in no public document.
         :return: the run, queued; ``run_id`` is the ``task_instance_id``.
         """
-        return self.start_run(test_config_id=test_config_id)
+        return self.start_run(
+            test_config_id=test_config_id,
+            test_config_name=test_config_name,
+            task_instance_body=task_instance_body,
+        )
 
     def get_test_configuration_task(self, task_instance_id: str) -> dict[str, Any]:
         """One run of a test configuration (GET /ai/testconfigtasks/{id}, public clients), as the API has it; its

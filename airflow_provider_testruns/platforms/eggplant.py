@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
@@ -62,10 +62,11 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     page_of,
     rows_of,
     run_of,
+    start_of,
     together,
     type_of,
 )
-from airflow_provider_testruns.platforms.eggplant_report import Kept, kept_of, report_of
+from airflow_provider_testruns.platforms.eggplant_report import Kept, kept_of, report_of, run_number_of
 from airflow_provider_testruns.platforms.platform import Identity, Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
@@ -97,6 +98,8 @@ _HOW_TO_FIND = (
     "result_only",
     "test_case_name",
 )
+#: How far apart two calls may show the start of one run.
+_SAME_START = timedelta(seconds=5)
 #: How far back GET /ai/runs is searched for an execution.
 _POLLED_RUNS = 300
 
@@ -717,7 +720,22 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :raises InvalidReplyError: when there are several; which of them it is can't be told.
         """
-        candidates = {
+        candidates = self._candidates(rows, after, context)
+        if len(candidates) > 1:
+            numbers = ", ".join(str(number) for number in sorted(number_of(row) or 0 for row in candidates)[:10])
+            raise InvalidReplyError(
+                f"the list of runs does not show which run execution {run_id} is, and {len(candidates)} runs could be"
+                f" it: {numbers}"
+            )
+        for row in candidates:
+            return run_of(row, run_id, {**context, "run_number": str(number_of(row))})
+        return None
+
+    @staticmethod
+    def _candidates(rows: list[Fields], after: int, context: Mapping[str, str]) -> list[Fields]:
+        """The items of GET /ai/runs that may be the run of a start: new since then, like it, and of no other
+        execution."""
+        by_number = {
             number: row
             for row in rows
             if (number := number_of(row)) is not None
@@ -725,15 +743,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             and execution_id_of(row) is None
             and _is_like(row, context)
         }
-        if len(candidates) > 1:
-            numbers = ", ".join(str(number) for number in sorted(candidates)[:10])
-            raise InvalidReplyError(
-                f"the list of runs does not show which run execution {run_id} is, and {len(candidates)} runs could be"
-                f" it: {numbers}"
-            )
-        for number, row in candidates.items():
-            return run_of(row, run_id, {**context, "run_number": str(number)})
-        return None
+        return list(by_number.values())
 
     def _adopted_run(self, run_id: str, number: str, context: Mapping[str, str]) -> Steps[Run | None]:
         """The run of a start that is known by its number in GET /ai/runs."""
@@ -988,7 +998,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :param run: as :meth:`get_run` gave it.
         """
-        report = yield from report_of(run)
+        report = yield from report_of((yield from self._numbered(run)))
         # What was only needed to find it is of no interest any more.
         ids = {name: value for name, value in report.run.context.items() if name not in _BASELINE}
         return replace(report, run=replace(report.run, context=ids))
@@ -998,21 +1008,30 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :param run: as :meth:`get_run` gave it.
         """
-        kept = yield from kept_of(run)
-        if kept.test_result_ids or run.kind is not Kind.RUN:
-            return kept
-        return replace(kept, run_number=(yield from self._number_of(run.run_id)))
+        return (yield from kept_of((yield from self._numbered(run))))
 
-    def _number_of(self, run_id: str) -> Steps[str | None]:
-        """The number of a run in GET /ai/runs, where it can be told."""
-        if run_id.isascii() and run_id.isdecimal():
-            return run_id
+    def _numbered(self, run: Run) -> Steps[Run]:
+        """A run with its number in GET /ai/runs, by which its results are kept, where it can be told."""
+        if run.kind is not Kind.RUN or run_number_of(run) is not None:
+            return run
+        after = optional_integer("after_number", run.context.get("after_number"))
+
+        def seen_enough(rows: list[Fields]) -> bool:
+            if any(is_run(row, run.run_id) for row in rows):
+                return True
+            return len(rows) >= _POLLED_RUNS and (after is None or _numbered_up_to(rows, after))
+
         try:
-            rows = yield from self._runs_with(run_id)
-        except (NotFoundError, InvalidRequestError, PermissionDeniedError):
-            return None
-        number = rows[-1].get("id") if rows else None
-        return str(number) if isinstance(number, int) else None
+            rows = yield from self._runs_backwards(seen_enough)
+        except (NotFoundError, InvalidRequestError, PermissionDeniedError, InvalidReplyError):
+            # Results are for reading: the verdict stands on the run's own status without them.
+            return run
+        found = [row for row in rows if is_run(row, run.run_id)]
+        if not found and after is not None:
+            found = self._candidates(rows, after, run.context)
+            found = [row for row in found if _began_together(run, row)]
+        number = number_of(found[0]) if len(found) == 1 else None
+        return run if number is None else replace(run, context={**run.context, "run_number": str(number)})
 
     def check(self) -> Steps[str]:
         """Prove the address and the credentials: a token, and GET /ai/runs?limit=1."""
@@ -1055,6 +1074,12 @@ def _numbered_up_to(rows: list[Fields], number: int) -> bool:
     """Whether rows in the order of the list reach back to a number."""
     shown = number_of(rows[0])
     return shown is not None and shown <= number
+
+
+def _began_together(run: Run, row: Fields) -> bool:
+    """Whether an item of GET /ai/runs began when a run did, as far as both have a time."""
+    began = start_of(row)
+    return began is None or run.started_at is None or abs(began - run.started_at) <= _SAME_START
 
 
 def _is_like(row: Fields, context: Mapping[str, str]) -> bool:

@@ -115,7 +115,7 @@ def kept_of(run: Run) -> Steps[Kept]:
     if run.kind is Kind.TEST_CONFIGURATION:
         config_result_id = yield from _configuration_result_id(run)
     ids = yield from _result_rows(run, config_result_id, lambda row: row.identifier("id"))
-    return Kept(config_result_id, tuple(ids))
+    return Kept(config_result_id, tuple(ids), None if ids else run_number_of(run))
 
 
 def _report_of_model(run: Run) -> RunReport:

@@ -16,6 +16,7 @@ Test configuration    Id                                        Its runs
 Nightly shop          e0000000-0000-4000-8000-000000000011      pass
 Nightly returns       e0000000-0000-4000-8000-000000000012      end with a failed test of four
 Broken nightly        e0000000-0000-4000-8000-000000000013      end as Incomplete
+Flaky nightly         e0000000-0000-4000-8000-000000000014      pass, once a test that failed was run again
 ====================  ========================================  ====================================================
 
 A script run ends as its name says (``Checkout.script`` passes, ``Returns.script`` fails).
@@ -65,21 +66,22 @@ class Capabilities:
 
     :param progress: POST /api/run/progress.
     :param executions: GET on one execution.
-    :param runs_carry_execution: the list of runs says which execution a run is.
+    :param tasks: GET on one run of a test configuration.
     :param results: the results API of release 7.5.
     """
 
     progress: bool
     executions: bool
-    runs_carry_execution: bool
+    tasks: bool
     results: bool
 
 
 GENERATIONS: Mapping[str, Capabilities] = {
-    "full": Capabilities(progress=True, executions=True, runs_carry_execution=False, results=True),
-    "progress_only": Capabilities(progress=True, executions=False, runs_carry_execution=False, results=False),
-    "executions_get": Capabilities(progress=False, executions=True, runs_carry_execution=False, results=True),
-    "runs_only": Capabilities(progress=False, executions=False, runs_carry_execution=True, results=False),
+    "full": Capabilities(progress=True, executions=True, tasks=True, results=True),
+    "progress_only": Capabilities(progress=True, executions=False, tasks=True, results=False),
+    "executions_get": Capabilities(progress=False, executions=True, tasks=True, results=True),
+    "runs_only": Capabilities(progress=False, executions=False, tasks=True, results=False),
+    "v2": Capabilities(progress=False, executions=False, tasks=False, results=True),
 }
 
 
@@ -99,11 +101,18 @@ class Model(Target):
 
 @dataclass(slots=True)
 class CaseVerdict:
-    """One result of the results API: an execution has one, a test configuration one for each of its tests."""
+    """One result of the results API: an execution has one, a test configuration one for each try of its tests.
 
-    id: str
+    :param number: its id, which is also that of the run in the list of runs.
+    :param name: the test.
+    :param fails: how it ends.
+    :param starts: how far into the run it starts, as a fraction.
+    """
+
+    number: int
     name: str
     fails: bool
+    starts: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +125,9 @@ class Execution(SimulatedRun):
     result_id: str = ""
     results: list[CaseVerdict] = field(default_factory=list)
 
+
+#: The words of the list of runs for what was run; "Check Run Progress Method" has others.
+_RUN_TYPES = {"testcase": "directed", "model": "exploratory"}
 
 _SHOP_CASES = ((11, "Pay by card", False), (12, "Pay with a voucher", False))
 _RETURN_CASES = ((21, "Return with receipt", False), (22, "Return without receipt", True))
@@ -218,6 +230,7 @@ class EggplantAPI(PlatformAPI):
             (11, "Nightly shop", Ending.PASSED),
             (12, "Nightly returns", Ending.FAILED),
             (13, "Broken nightly", Ending.ERRORED),
+            (14, "Flaky nightly", Ending.PASSED),
         ):
             self.configurations[named_id(number)] = Model(
                 named_id(number), name, ending, None, number, _CONFIGURATION_CASES
@@ -237,6 +250,13 @@ class EggplantAPI(PlatformAPI):
                 lambda exchange: self.identity.handle_token(exchange),
                 open=True,
             ),
+            Operation(
+                "eggplant.token_v2",
+                "POST",
+                "/api/v2/auth",
+                lambda exchange: self.identity.handle_json_token(exchange),
+                open=True,
+            ),
             Operation("eggplant.start_execution", "POST", service, self._start),
             Operation("eggplant.get_execution", "GET", f"{service}/{{execution_id}}", self._get_execution),
             Operation("eggplant.abort_execution", "DELETE", f"{service}/{{execution_id}}", self._abort),
@@ -245,6 +265,13 @@ class EggplantAPI(PlatformAPI):
             Operation("eggplant.get_run", "GET", "/ai/runs/{number}", self._get_run),
             Operation("eggplant.get_ai_execution", "GET", "/ai/executions/{execution_id}", self._get_ai_execution),
             Operation("eggplant.list_models", "GET", "/ai/models", self._list_models),
+            Operation("eggplant.list_test_cases", "GET", "/ai/models/{number}/testcases", self._list_test_cases),
+            Operation(
+                "eggplant.list_test_configurations",
+                "GET",
+                "/test_config_service/api/v1/test_configurations",
+                self._list_configurations,
+            ),
             Operation("eggplant.list_agents", "GET", "/ai/agents", self._list_agents),
             Operation("eggplant.create_agent", "POST", "/ai/agents", self._create_agent),
             Operation("eggplant.run_logs", "GET", "/ai/runlogs/{number}", self._run_logs),
@@ -317,12 +344,12 @@ class EggplantAPI(PlatformAPI):
             raise Refusal(_detail(404, "Execution not found"))
         return run
 
-    def _numbered(self, number: str) -> Execution:
+    def _numbered(self, number: str) -> tuple[Execution, CaseVerdict | None]:
         if not number.isdecimal():
             raise _invalid(["path", "run_id"], "value is not a valid integer")
-        for run in self._visible(hidden=True):
-            if run.number == int(number):
-                return run
+        for run, case in self._numbered_runs(hidden=True):
+            if int(number) == (run.number if case is None else case.number):
+                return run, case
         raise Refusal(_detail(404, "Run not found"))
 
     def _visible(self, hidden: bool = False) -> list[Execution]:
@@ -360,7 +387,8 @@ class EggplantAPI(PlatformAPI):
         run = self._new_execution(model, body, self.clock.now(), self.take_plan(model), case)
         return json_reply(200, {"execution_id": run.run_id})
 
-    def _read_start(self, exchange: Exchange) -> dict[str, Any]:
+    @staticmethod
+    def _read_object(exchange: Exchange) -> dict[str, Any]:
         if exchange.media_type != "application/json":
             raise _invalid(["body"], f"expected application/json, not {exchange.media_type or 'nothing'}")
         try:
@@ -369,6 +397,10 @@ class EggplantAPI(PlatformAPI):
             raise _invalid(["body"], "not valid JSON") from None
         if not isinstance(body, dict):
             raise _invalid(["body"], "not an object")
+        return body
+
+    def _read_start(self, exchange: Exchange) -> dict[str, Any]:
+        body = self._read_object(exchange)
         objects = {name: body[name] for name in _START_OBJECTS if name in body}
         for name, value in objects.items():
             if value is None:
@@ -437,10 +469,14 @@ class EggplantAPI(PlatformAPI):
         if run.ending in (Ending.EMPTY, Ending.ERRORED):
             return []
         failed = run.ending is Ending.FAILED
-        if run.kind != "run":
-            return [CaseVerdict(self.new_id(), name, failed and flawed) for _, name, flawed in model.cases]
-        name = run.case_name or f"{model.name} exploration"
-        return [CaseVerdict(self.new_id(), name, failed)]
+        if run.kind == "run":
+            return [CaseVerdict(run.number, run.case_name or f"{model.name} exploration", failed)]
+        tried = [(name, failed and flawed) for _, name, flawed in model.cases]
+        if model.name == "Flaky nightly":
+            tried.insert(1, (tried[0][0], True))
+            tried[:2] = tried[1::-1]
+        count = len(tried)
+        return [CaseVerdict(self.next_number(), name, fails, at / count) for at, (name, fails) in enumerate(tried)]
 
     def _abort(self, exchange: Exchange) -> Reply:
         run = self._execution(exchange.params["execution_id"])
@@ -560,36 +596,67 @@ class EggplantAPI(PlatformAPI):
         run = self._execution(exchange.params["execution_id"])
         return encoded_json_reply(200, self._row(run, self.clock.now()).encode())
 
-    def _run_json(self, run: Execution, now: float) -> dict[str, Any]:
+    def _run_json(self, run: Execution, case: CaseVerdict | None, now: float) -> dict[str, Any]:
+        """Return an item of the list of runs, as public clients show it: nothing in it says which execution it is."""
         finished = run.finished_at(now)
+        began = run.created if case is None else self._began(run, case)
         described = {
-            "id": run.number,
+            "id": run.number if case is None else case.number,
             "modelname": run.target_name,
-            "runtype": run.run_type,
-            "testcase": run.case_name,
-            "teststatus": self._status(run, now),
-            "starttime": short_offset(run.created),
+            "groupid": 1,
+            "runtype": _RUN_TYPES.get(run.run_type, run.run_type),
+            "testcase": run.case_name if case is None else case.name,
+            "teststatus": self._status(run, now) if case is None else self._result_status(run, case, now),
+            "starttime": short_offset(began),
             "endtime": None if finished is None else short_offset(finished),
         }
-        if self._capabilities.runs_carry_execution:
-            described["execution_id"] = run.run_id
+        if finished is None:
+            described["teststatus"] = "FAILED" if self.settings.eggplant_early_verdict else "INCOMPLETE"
+            if self.settings.eggplant_early_verdict:
+                described["runstatus"] = "STARTED"
         return described
 
+    def _numbered_runs(self, hidden: bool = False) -> list[tuple[Execution, CaseVerdict | None]]:
+        """Return what the list of runs has, oldest first: executions, and the tests of test configurations."""
+        listed: list[tuple[int, Execution, CaseVerdict | None]] = []
+        for run in self._visible(hidden):
+            if run.kind == "run":
+                listed.append((run.number, run, None))
+            else:
+                listed += [(case.number, run, case) for case in run.results]
+        return [(run, case) for _, run, case in sorted(listed, key=lambda item: item[0])]
+
     def _list_runs(self, exchange: Exchange) -> Reply:
-        limit, offset, _ = self._page(exchange, (), default=100)
-        runs = self._visible()
+        limit, offset, arguments = self._page(exchange, ("task_instance_id",), default=100)
+        runs = self._numbered_runs()
+        if "task_instance_id" in arguments:
+            wanted = arguments["task_instance_id"].lower()
+            runs = [(run, case) for run, case in runs if case is not None and run.run_id == wanted]
         now = self.clock.now()
-        items = [self._run_json(run, now) for run in runs[offset : offset + limit]]
+        items = [self._run_json(run, case, now) for run, case in runs[offset : offset + limit]]
         return json_reply(200, {"items": items, "total_count": len(runs)})
 
     def _get_run(self, exchange: Exchange) -> Reply:
-        return json_reply(200, self._run_json(self._numbered(exchange.params["number"]), self.clock.now()))
+        return json_reply(200, self._run_json(*self._numbered(exchange.params["number"]), self.clock.now()))
 
     def _list_models(self, exchange: Exchange) -> Reply:
         limit, offset, _ = self._page(exchange, (), default=1000)
         models = [m for m in self.models.values() if not m.restricted]
         items = [{"id": m.number, "name": m.name, "modeluuid": m.id} for m in models[offset : offset + limit]]
         return json_reply(200, {"items": items, "total_count": len(models)})
+
+    def _list_test_cases(self, exchange: Exchange) -> Reply:
+        limit, offset, _ = self._page(exchange, (), default=1000)
+        model = next((m for m in self.models.values() if str(m.number) == exchange.params["number"]), None)
+        if model is None or model.restricted:
+            raise Refusal(_detail(404, "Model not found"))
+        items = [{"id": number, "testcaseName": name} for number, name, _ in model.cases]
+        return json_reply(200, {"items": items[offset : offset + limit], "total_count": len(items)})
+
+    def _list_configurations(self, exchange: Exchange) -> Reply:
+        limit, offset, _ = self._page(exchange, (), default=1000)
+        items = [{"id": each.id, "name": each.name} for each in self.configurations.values()]
+        return json_reply(200, {"items": items[offset : offset + limit], "total_count": len(items)})
 
     def _list_agents(self, exchange: Exchange) -> Reply:
         limit, offset, _ = self._page(exchange, (), default=1000)
@@ -620,8 +687,8 @@ class EggplantAPI(PlatformAPI):
         return lines
 
     def _run_logs(self, exchange: Exchange) -> Reply:
-        run = self._numbered(exchange.params["number"])
-        items = self._log_lines(run, run.results[0] if run.results else None, self.clock.now())
+        run, case = self._numbered(exchange.params["number"])
+        items = self._log_lines(run, case or next(iter(run.results), None), self.clock.now())
         return json_reply(200, {"items": items, "total_count": len(items)})
 
     # Test configurations
@@ -630,12 +697,16 @@ class EggplantAPI(PlatformAPI):
         configuration = self.configurations.get(exchange.params["configuration_id"].lower())
         if configuration is None:
             raise Refusal(_detail(404, "Test configuration not found"))
+        if exchange.body:
+            self._read_object(exchange)
         plan = self.take_plan(configuration)
         arguments = {"test_config_id": configuration.id}
         run = self._new_execution(configuration, arguments, self.clock.now(), plan, kind="test configuration")
         return json_reply(201, {"task_instance_id": run.run_id})
 
     def _get_configuration_task(self, exchange: Exchange) -> Reply:
+        if not self._capabilities.tasks:
+            raise Refusal(_detail(404, "Not Found"))
         run = self.runs.find(exchange.params["task_id"].lower())
         if not isinstance(run, Execution) or run.kind != "test configuration":
             raise Refusal(_detail(404, "Task instance not found"))
@@ -646,7 +717,6 @@ class EggplantAPI(PlatformAPI):
             {
                 "task_instance_id": run.run_id,
                 "test_config_id": run.target_id,
-                "test_config_result_id": run.result_id,
                 "runstatus": self._status(run, now),
                 "starttime": short_offset(run.created),
                 "endtime": None if finished is None else short_offset(finished),
@@ -669,29 +739,36 @@ class EggplantAPI(PlatformAPI):
     def _result_json(self, run: Execution, case: CaseVerdict, now: float) -> dict[str, Any]:
         finished = run.finished_at(now)
         is_configuration = run.kind != "run"
+        began = self._began(run, case)
         return {
-            "id": case.id,
+            "id": case.number,
             "name": case.name,
-            "execution_id": None if is_configuration else run.run_id,
-            "run_id": run.number,
-            "test_config_result_id": run.result_id if is_configuration else None,
             "model_id": run.target_id if run.target_id in self.models else None,
             "model_name": run.target_name,
             "test_case_name": run.case_name,
             "run_type": "TEST_CASE" if run.run_type == "testcase" or is_configuration else "EXPLORATORY",
             "status": self._result_status(run, case, now),
-            "start_time": zulu(run.created),
+            "start_time": zulu(began),
             "end_time": None if finished is None else zulu(finished),
-            "duration": None if finished is None else round(finished - run.created, 3),
+            "duration": None if finished is None else round(finished - began, 3),
         }
+
+    def _began(self, run: Execution, case: CaseVerdict) -> float:
+        return run.created + case.starts * run.duration
 
     def _list_results(self, exchange: Exchange) -> Reply:
         self._require_results_api()
-        filters = ("execution_id", "model_id", "model_name", "test_config_result_id", "status", "run_type")
-        known = (*filters, "sort_by", "sort_direction")
+        filters = ("model_id", "model_name", "status", "run_type")
+        known = (*filters, "execution_id", "test_config_result_id", "sort_by", "sort_direction")
         limit, offset, arguments = self._page(exchange, known, default=50)
         now = self.clock.now()
-        found = [self._result_json(run, case, now) for run, case in self._results()]
+        # As web frameworks do with a filter that they don't know, execution_id is ignored.
+        of = arguments.get("test_config_result_id")
+        found = [
+            self._result_json(run, case, now)
+            for run, case in self._results()
+            if of is None or (run.kind != "run" and run.result_id == of)
+        ]
         for name in filters:
             if name in arguments:
                 found = [item for item in found if item[name] == arguments[name]]
@@ -702,7 +779,7 @@ class EggplantAPI(PlatformAPI):
     def _result(self, result_id: str) -> tuple[Execution, CaseVerdict]:
         self._require_results_api()
         for run, case in self._results():
-            if case.id == result_id.lower():
+            if str(case.number) == result_id:
                 return run, case
         raise Refusal(_detail(404, "Test result not found"))
 
@@ -719,7 +796,7 @@ class EggplantAPI(PlatformAPI):
     def _result_screenshots(self, exchange: Exchange) -> Reply:
         run, case = self._result(exchange.params["result_id"])
         limit, offset, _ = self._page(exchange, (), default=1000)
-        items = [{"id": case.id, "timestamp": zulu(run.created + 0.2), "name": "confirmation.png"}]
+        items = [{"id": case.number, "timestamp": zulu(run.created + 0.2), "name": "confirmation.png"}]
         if not case.fails:
             items = []
         return json_reply(200, {"items": items[offset : offset + limit], "total_count": len(items)})
@@ -735,7 +812,6 @@ class EggplantAPI(PlatformAPI):
         finished = run.finished_at(now)
         return {
             "id": run.result_id,
-            "task_instance_id": run.run_id,
             "test_config_id": run.target_id,
             "test_config_name": run.target_name,
             "status": self._status(run, now).upper(),
@@ -744,17 +820,17 @@ class EggplantAPI(PlatformAPI):
         }
 
     def _config_runs(self) -> list[Execution]:
+        """Return the runs of test configurations, in an order that no document gives."""
         runs = [run for run in self._visible() if run.kind == "test configuration"]
-        runs.reverse()
-        return runs
+        return sorted(runs, key=lambda run: run.result_id)
 
     def _list_config_results(self, exchange: Exchange) -> Reply:
         self._require_results_api()
-        known = ("test_config_id", "task_instance_id", "status", "sort_by", "sort_direction")
+        known = ("test_config_id", "status", "sort_by", "sort_direction")
         limit, offset, arguments = self._page(exchange, known, default=50)
         now = self.clock.now()
         found = [self._config_result_json(run, now) for run in self._config_runs()]
-        for name in known[:3]:
+        for name in known[:2]:
             if name in arguments:
                 found = [item for item in found if item[name] == arguments[name]]
         return json_reply(200, {"items": found[offset : offset + limit], "total_count": len(found)})

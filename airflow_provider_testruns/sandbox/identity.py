@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import uuid
 from dataclasses import dataclass, field
@@ -119,6 +120,23 @@ class IdentityProvider:
         if grant == "password":
             return self._password(form)
         return self._refresh(form)
+
+    def handle_json_token(self, exchange: Exchange) -> Reply:
+        """Answer ``POST /api/v2/auth`` of Eggplant DAI, which takes client credentials as JSON."""
+        if exchange.media_type != "application/json":
+            raise Refusal(
+                json_reply(
+                    422, {"detail": [{"loc": ["body"], "msg": "value is not a valid dict", "type": "type_error"}]}
+                ),
+                f"a token request must be JSON, not {exchange.media_type or 'without Content-Type'}",
+            )
+        try:
+            body = json.loads(exchange.body)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict) or body.keys() != {"client_id", "client_secret"}:
+            raise Refusal(json_reply(422, {"detail": "client_id and client_secret are required"}), "other fields")
+        return self._client_credentials({name: str(value) for name, value in body.items()})
 
     def _client_credentials(self, form: dict[str, str]) -> Reply:
         client_id = form.get("client_id", "")

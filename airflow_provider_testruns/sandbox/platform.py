@@ -23,7 +23,9 @@ class Settings:
     :param latency: seconds that every reply of a platform takes longer.
     :param cancel_seconds: seconds between a cancel and the end of the run.
     :param eggplant_generation: which of Eggplant's ways to follow a run exist: ``full``, ``progress_only``,
-        ``executions_get`` or ``runs_only``.
+        ``executions_get``, ``runs_only`` or ``v2`` (test configurations by their results only).
+    :param eggplant_early_verdict: the list of runs has a test status before the end, beside a run status that shows
+        that the run continues.
     :param eggplant_progress_shape: how a progress reply is wrapped: ``documented`` (an object for an id, a list for
         a model), ``list`` or ``items``.
     :param futureagi_workflow_down: a start leaves a pending execution behind and answers 400; a rerun answers 200
@@ -36,6 +38,7 @@ class Settings:
     latency: float = 0.0
     cancel_seconds: float = 0.5
     eggplant_generation: str = "full"
+    eggplant_early_verdict: bool = False
     eggplant_progress_shape: str = "documented"
     futureagi_workflow_down: bool = False
     artifact_bytes: int = 0

@@ -101,6 +101,7 @@ class OAuthToken:
     :param grant: the form that gets a token (``grant_type`` and what goes with it).
     :param timeout: seconds for one request.
     :param fields: which fields of the connection the grant comes from, for messages.
+    :param as_json: send the grant as a JSON object instead of a form, as Eggplant DAI's ``/api/v2/auth`` takes it.
     :param can_refresh: use the ``refresh_token`` of a reply, when there is one, instead of the grant. Only for
         the password grant: the others have nothing to save by it.
     :param clock: gives seconds; for tests.
@@ -111,6 +112,7 @@ class OAuthToken:
     timeout: float = 30.0
     fields: str = "login and password"
     can_refresh: bool = False
+    as_json: bool = False
     clock: Callable[[], float] = time.monotonic
     _token: str | None = field(default=None, init=False, repr=False)
     _number: int = field(default=0, init=False)
@@ -181,9 +183,12 @@ class OAuthToken:
         request = Request(
             "POST",
             self.token_url,
-            {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
+            {
+                "Content-Type": "application/json" if self.as_json else "application/x-www-form-urlencoded",
+                "Accept": "application/json",
+            },
             self.timeout,
-            urlencode(form).encode(),
+            (json.dumps(dict(form)) if self.as_json else urlencode(form)).encode(),
             most=limits.TOKEN_BODY,
         )
         self._renewed_at = asked_at
