@@ -107,6 +107,13 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "The token_url of the API client's file, whole. Only needed when it is not"
                         " below the DAI address.",
                     },
+                    "auth": _text(
+                        "Token endpoint",
+                        "Where tokens come from: Keycloak (default), or /api/v2/auth of DAI (v2), for workers that don't"
+                        " reach Keycloak. An API client has an administrator's rights: keep its secret.",
+                        enum=[None, "keycloak", "v2"],
+                        values_display={"null": "Keycloak"},
+                    ),
                     "verify": _VERIFY,
                     "cert": _CERT,
                     "key": _KEY,

@@ -17,6 +17,7 @@ from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.call import Steps, ask
 from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS, EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant_calls import MOST_ROWS
+from airflow_provider_testruns.platforms.eggplant_replies import failure_at
 from airflow_provider_testruns.transport.auth import Auth, OAuthToken
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 #: What a server answers where it has no such call, or does not keep any more what is asked for.
 _LACKING = (404, 405, 410)
 
+#: Of how many tests that did not pass the screenshot of the failure is saved.
+_EXPLAINED = 20
 #: How a token can be asked for, and where the second of them is.
 _AUTH_WAYS = ("keycloak", "v2")
 _V2_AUTH = "/api/v2/auth"
@@ -255,7 +258,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
 
     def get_test_result_logs(self, test_result_id: str, limit: int | None = None) -> list[dict[str, Any]]:
         """The log of a single test (GET /api/v2/test_results/{id}/logs, "API V2 Endpoints", DAI 7.5 and later), as the
-        API has it: ``timestamp``, ``severity``, ``message`` and more.
+        API has it: ``eventtime``, ``severity``, ``message``, ``message_type``, ``image_id`` and more.
 
         :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
         :param limit: at most so many lines; ``None`` for all.
@@ -314,6 +317,8 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
     def save_artifacts(self, run: Run, folder: Place) -> list[str]:
         """Write what the server keeps of a final run, each file complete or not at all:
 
+        * ``{run_id}_{test_result_id}_failure.png``, of a test that did not pass: the last screenshot before the line of
+          its log that shows why (7.5 and later; of the first 20 such tests),
         * ``{run_id}_junit.xml``, of a test configuration (DAI 7.5 and later),
         * ``{run_id}_{test_result_id}_log.jsonl``, a line of JSON for each line of a test's log (7.5 and later),
         * ``{run_id}_{test_result_id}_001.png`` and so on, a test's screenshots (7.5 and later),
@@ -337,6 +342,12 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
 
             return save(folder, fetch, name=f"{run.run_id}_{name}", into=True)
 
+        for result_id in kept.failed_result_ids[:_EXPLAINED]:
+            shown = self._picture_of_failure(result_id)
+            if shown is not None:
+                saved = self._save_picture({"id": shown}, folder, f"{run.run_id}_{result_id}_failure")
+                if saved is not None:
+                    yield saved
         if kept.config_result_id is not None:
             junit = self._where_there(self.platform.get_junit(kept.config_result_id))
             if junit is not None:
@@ -354,6 +365,16 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
             log = self._where_there(self.platform.get_run_logs(kept.run_number))
             if log is not None:
                 yield write("log.json", [json.dumps(log, indent=1), "\n"])
+
+    def _picture_of_failure(self, result_id: str) -> str | int | None:
+        """The id of the last screenshot before the line of a log that shows why its test did not pass."""
+        lines = self._where_there(self.platform.get_test_result_logs(result_id)) or []
+        at = failure_at(lines)
+        for line in reversed(lines[: 0 if at is None else at + 1]):
+            shown = line.get("image_id")
+            if isinstance(shown, str | int) and not isinstance(shown, bool) and shown != "":
+                return shown
+        return None
 
     def _save_picture(self, picture: Mapping[str, Any], folder: Place, name: str) -> str | None:
         shown = picture.get("id")

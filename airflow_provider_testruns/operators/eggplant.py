@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ from airflow_provider_testruns.operators.base import PlatformOperator, StartRunO
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_testruns.model import Gates
+
 
 class EggplantStartExecutionOperator(StartRunOperator):
     """Runs a model, a test case or a script on Eggplant DAI and judges the result.
 
-    ``POST /execution_service/api/v1/executions`` of the DAI API (7.1 and later). At least one of ``model_id``,
-    ``rerun_id`` and ``script`` must be given.
+    ``POST /execution_service/api/v1/executions`` of the DAI API (7.1 and later). At least one of ``model_id`` (or
+    ``model_name``), ``rerun_id`` and ``script`` must be given.
 
     :param model_id: the UUID of the model.
     :param test_case_id: the test case of the model to run; an exploratory run without.
@@ -28,10 +31,15 @@ class EggplantStartExecutionOperator(StartRunOperator):
     :param script: the name of the script, for a script-based run.
     :param agent: the agent, ``{"agent_id": …, "is_hosted_agent": …}``. Without one DAI connects to no Eggplant
         Functional suite: with ``model_id`` and ``test_case_id`` alone it only generates a path through the model.
-    :param asset: the test assets, ``{"asset_version_id": …, "asset_path": …}``.
+    :param asset: the test assets, ``{"asset_version_id": …, "asset_path": …}``. Without them DAI runs a model without
+        snippets, which tests nothing.
     :param sut: the system under test, ``{"sut_id": …}`` or ``{"criteria": [tag, …]}``.
-    :param model_name: the name of the model, by which runs are looked up when the reply to a start was lost. Asked for
-        when it is not given.
+    :param model_name: the name of the model, instead of ``model_id``; looked up, as the other names are. Beside
+        ``model_id`` it saves the look-up of the name, by which DAI lists runs.
+    :param test_case_name: the name of the test case, instead of ``test_case_id``.
+    :param agent_name: the name of the agent, instead of ``agent_id`` in ``agent``.
+    :param require_assets: whether the start of a model without an agent or without an asset is an error; otherwise it
+        is a warning.
     :param eggplant_conn_id: the Airflow connection.
 
     The other arguments are those of :class:`.StartRunOperator`.
@@ -48,6 +56,9 @@ class EggplantStartExecutionOperator(StartRunOperator):
         "asset",
         "sut",
         "model_name",
+        "test_case_name",
+        "agent_name",
+        "require_assets",
         "artifacts_path",
         "eggplant_conn_id",
     )
@@ -64,6 +75,9 @@ class EggplantStartExecutionOperator(StartRunOperator):
         asset: dict[str, Any] | None = None,
         sut: dict[str, Any] | None = None,
         model_name: str | None = None,
+        test_case_name: str | None = None,
+        agent_name: str | None = None,
+        require_assets: bool = False,
         eggplant_conn_id: str = "eggplant_default",
         **kwargs: Any,
     ) -> None:
@@ -76,6 +90,9 @@ class EggplantStartExecutionOperator(StartRunOperator):
         self.asset = asset
         self.sut = sut
         self.model_name = model_name
+        self.test_case_name = test_case_name
+        self.agent_name = agent_name
+        self.require_assets = require_assets
         self.eggplant_conn_id = eggplant_conn_id
 
     def start_arguments(self) -> dict[str, Any]:
@@ -89,6 +106,9 @@ class EggplantStartExecutionOperator(StartRunOperator):
             "asset": self.asset,
             "sut": self.sut,
             "model_name": self.model_name,
+            "test_case_name": self.test_case_name,
+            "agent_name": self.agent_name,
+            "require_assets": self.require_assets,
         }
 
 
@@ -96,12 +116,18 @@ class EggplantStartTestConfigurationOperator(StartRunOperator):
     """Runs a test configuration on Eggplant DAI and judges the result.
 
     ``POST /task_scheduler_service/api/v1/task_instances/{test_config_id}``, the call of DAI's own command line runner.
-    The documents have no call that stops a run of a test configuration, and none that lists them. So
-    ``cancel_on_kill`` and ``cancel_on_timeout`` only say in the log that the run goes on, and a start whose reply was
-    lost ends in :class:`.StartOutcomeUnknownError` instead of a look-up. A retry after a time-out waits for the same
-    run.
+    It is waited for by its task (``GET /ai/testconfigtasks/{id}``) or, on servers that don't show that, by the result
+    that is new since the start (``GET /api/v2/test_config_results``); a start whose response was lost is looked up
+    there too. No documented call stops a run of a test configuration: ``cancel_on_kill`` and ``cancel_on_timeout`` only
+    log that the run continues. A retry after a timeout waits for the same run.
 
-    :param test_config_id: the test configuration: the end of the address when it is opened in Controller > Test Config.
+    A test that fails and passes when DAI runs it again has passed, as DAI counts it, and is noted in the report.
+
+    :param test_config_id: the test configuration: the end of the URL when it is opened in Controller > Test Config.
+    :param test_config_name: its name, instead of the id.
+    :param task_instance_body: a dict that is sent as the body of the start, as it is. DAI's own runner gives
+        parameters, filters and what to run again in it; its form is in no public document.
+    :param fail_on_rerun: whether a test that passed only when it was run again fails the run.
     :param eggplant_conn_id: the Airflow connection.
 
     The other arguments are those of :class:`.StartRunOperator`.
@@ -109,19 +135,51 @@ class EggplantStartTestConfigurationOperator(StartRunOperator):
 
     platform_name = "eggplant"
     conn_id_field = "eggplant_conn_id"
-    template_fields: Sequence[str] = ("test_config_id", "artifacts_path", "eggplant_conn_id")
+    template_fields: Sequence[str] = (
+        "test_config_id",
+        "test_config_name",
+        "task_instance_body",
+        "fail_on_rerun",
+        "artifacts_path",
+        "eggplant_conn_id",
+    )
+    template_fields_renderers = {"task_instance_body": "json"}  # noqa: RUF012 - as Airflow has it
 
-    def __init__(self, *, test_config_id: str, eggplant_conn_id: str = "eggplant_default", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        test_config_id: str | None = None,
+        test_config_name: str | None = None,
+        task_instance_body: dict[str, Any] | None = None,
+        fail_on_rerun: bool = False,
+        eggplant_conn_id: str = "eggplant_default",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.test_config_id = test_config_id
+        self.test_config_name = test_config_name
+        self.task_instance_body = task_instance_body
+        self.fail_on_rerun = fail_on_rerun
         self.eggplant_conn_id = eggplant_conn_id
 
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of the start call."""
         from airflow_provider_testruns.platforms.eggplant_arguments import required_id
 
-        # Without one, the platform would take this for the start of an execution and name other arguments.
-        return {"test_config_id": required_id("test_config_id", self.test_config_id)}
+        arguments: dict[str, Any] = {"task_instance_body": self.task_instance_body}
+        if self.test_config_name is not None:
+            arguments["test_config_name"] = self.test_config_name
+        if self.test_config_name is None or self.test_config_id is not None:
+            # Without one, the platform would take this for the start of an execution and name other arguments.
+            arguments["test_config_id"] = required_id("test_config_id", self.test_config_id)
+        return arguments
+
+    def gates(self) -> Gates:
+        """What the task asks of the run.
+
+        :raises ConfigurationError: naming the argument that can't be right.
+        """
+        return replace(super().gates(), fail_on_rerun=self.fail_on_rerun)
 
 
 class EggplantAbortExecutionOperator(PlatformOperator):

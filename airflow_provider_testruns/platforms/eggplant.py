@@ -66,7 +66,13 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     together,
     type_of,
 )
-from airflow_provider_testruns.platforms.eggplant_report import Kept, kept_of, report_of, run_number_of
+from airflow_provider_testruns.platforms.eggplant_report import (
+    Kept,
+    configuration_result_id,
+    kept_of,
+    report_of,
+    run_number_of,
+)
 from airflow_provider_testruns.platforms.platform import Identity, Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
@@ -998,7 +1004,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :param run: as :meth:`get_run` gave it.
         """
-        report = yield from report_of((yield from self._numbered(run)))
+        report = yield from report_of((yield from self._located(run)))
         # What was only needed to find it is of no interest any more.
         ids = {name: value for name, value in report.run.context.items() if name not in _BASELINE}
         return replace(report, run=replace(report.run, context=ids))
@@ -1008,10 +1014,15 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :param run: as :meth:`get_run` gave it.
         """
-        return (yield from kept_of((yield from self._numbered(run))))
+        return (yield from kept_of((yield from self._located(run))))
 
-    def _numbered(self, run: Run) -> Steps[Run]:
-        """A run with its number in GET /ai/runs, by which its results are kept, where it can be told."""
+    def _located(self, run: Run) -> Steps[Run]:
+        """A run with the id by which its results are kept, where it can be told: that of the test configuration's
+        result, or its number in GET /ai/runs."""
+        if run.kind is Kind.TEST_CONFIGURATION:
+            result_id = yield from configuration_result_id(run)
+            found = {} if result_id is None else {"test_config_result_id": result_id}
+            return replace(run, context={**run.context, **found})
         if run.kind is not Kind.RUN or run_number_of(run) is not None:
             return run
         after = optional_integer("after_number", run.context.get("after_number"))

@@ -37,6 +37,11 @@ _TYPES = {"test case": "testcase", "directed": "testcase", "exploratory": "model
 #: What makes a line of a log the reason of a failure, whatever its severity.
 _FAILURE_TYPE = re.compile("error|exception|fail", re.IGNORECASE)
 _FAILURE_WORDS = re.compile("fail|error|exception|not found|unable", re.IGNORECASE)
+#: How a line begins that only says how a test ended.
+_SUMMARY = re.compile(
+    r"\W*(the )?(test|test case|run|script|execution)( run)? (has )?(ended|finished|completed|failed\W*$)",
+    re.IGNORECASE,
+)
 #: How many characters of a line are searched for them.
 _MOST_SEARCHED = 4000
 _REASON_FIELDS = ("error_message", "error_reason", "failure_reason", "error", "reason", "message")
@@ -367,7 +372,8 @@ def error_of(lines: list[Fields]) -> str:
     """The line of a log that says best why a test failed; empty when there is none.
 
     The last of severity error or critical; else the last that sounds like a failure, by its type or its words: real
-    failures often have the severity of ordinary lines; else the last of all.
+    failures often have the severity of ordinary lines; else the last of all. A line that only says how the test ended
+    comes after all others.
     """
     at = failure_at([line.raw for line in lines])
     return "" if at is None else _message(lines[at].raw)
@@ -379,9 +385,11 @@ def failure_at(lines: Sequence[Mapping[str, Any]]) -> int | None:
     :param lines: of the log, in order.
     """
     for is_it in (_is_error, _sounds_like_failure, _message):
-        for at in range(len(lines) - 1, -1, -1):
-            if _message(lines[at]) and is_it(lines[at]):
-                return at
+        for summary in (False, True):
+            for at in range(len(lines) - 1, -1, -1):
+                message = _message(lines[at])
+                if message and is_it(lines[at]) and (_SUMMARY.match(message) is not None) is summary:
+                    return at
     return None
 
 

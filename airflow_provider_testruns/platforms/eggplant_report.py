@@ -78,11 +78,13 @@ class Kept:
 
     :param config_result_id: the result of a test configuration, which has a JUnit file.
     :param test_result_ids: the results of single tests, which have logs and screenshots.
+    :param failed_result_ids: those of them that did not pass.
     :param run_number: the run in GET /ai/runs, which has a log; asked for where there are no results of single tests.
     """
 
     config_result_id: str | None = None
     test_result_ids: tuple[str, ...] = ()
+    failed_result_ids: tuple[str, ...] = ()
     run_number: str | None = None
 
 
@@ -111,11 +113,23 @@ def kept_of(run: Run) -> Steps[Kept]:
 
     :param run: in its last state.
     """
-    config_result_id = None
-    if run.kind is Kind.TEST_CONFIGURATION:
-        config_result_id = yield from _configuration_result_id(run)
-    ids = yield from _result_rows(run, config_result_id, lambda row: row.identifier("id"))
-    return Kept(config_result_id, tuple(ids), None if ids else run_number_of(run))
+    config_result_id = run.context.get("test_config_result_id")
+
+    def read(row: Fields) -> tuple[str, bool]:
+        try:
+            case = case_of(row)
+        except InvalidReplyError:
+            # Files can be made of it all the same.
+            case = None
+        return row.identifier("id"), case is not None and case.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)
+
+    results = yield from _result_rows(run, config_result_id, read)
+    return Kept(
+        config_result_id,
+        tuple(result_id for result_id, _ in results),
+        tuple(result_id for result_id, failed in results if failed),
+        None if results else run_number_of(run),
+    )
 
 
 def _report_of_model(run: Run) -> RunReport:
@@ -134,9 +148,7 @@ def _report_of_model(run: Run) -> RunReport:
 
 
 def _results_of(run: Run) -> Steps[_Results]:
-    config_result_id = None
-    if run.kind is Kind.TEST_CONFIGURATION:
-        config_result_id = yield from _configuration_result_id(run)
+    config_result_id = run.context.get("test_config_result_id")
     again, gap = _UNSETTLED
     while True:
         results = yield from _result_rows(run, config_result_id, _result)
@@ -255,7 +267,11 @@ def _where_there(steps: Steps[T], otherwise: T) -> Steps[T]:
         return otherwise
 
 
-def _configuration_result_id(run: Run) -> Steps[str | None]:
+def configuration_result_id(run: Run) -> Steps[str | None]:
+    """The id of the result of a test configuration's run, where it can be told.
+
+    :param run: in its last state.
+    """
     known = run.context.get("test_config_result_id")
     if known or not run.context.get("test_config_id"):
         return known or None

@@ -30,7 +30,7 @@ from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
 if TYPE_CHECKING:
     from junitparser.junitparser import FinalResult
-    from junitparser.xunit2 import JUnitXml, TestCase
+    from junitparser.xunit2 import InterimResult, JUnitXml, TestCase
 
     from airflow_provider_testruns.hooks.files import Place
 
@@ -148,6 +148,9 @@ def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
 
     classname = f"{platform}.{case.suite}" if case.suite else platform
     element = TestCase(_clean(case.name) or "(no name)", _clean(classname), _seconds(case.duration))
+    for earlier in case.earlier:
+        if earlier.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE):
+            element.append(_earlier_try(earlier, passed=case.outcome is Outcome.PASSED))
     if case.outcome is Outcome.PASSED:
         return element
     what = case.outcome.value.replace("_", " ")
@@ -162,6 +165,20 @@ def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
     result.text = _clean(case.message) if case.message.strip() else what
     element.append(result)
     return element
+
+
+def _earlier_try(case: CaseResult, *, passed: bool) -> InterimResult:
+    """A try that does not count, as Maven Surefire has it.
+
+    :param passed: whether the try that counts has passed.
+    """
+    from junitparser.xunit2 import FlakyError, FlakyFailure, RerunError, RerunFailure
+
+    failed = case.outcome is Outcome.FAILED
+    kind = (FlakyFailure if failed else FlakyError) if passed else (RerunFailure if failed else RerunError)
+    result: InterimResult = kind(_line("", case.message, case.outcome.value), case.outcome.value)
+    result.text = _clean(case.message) if case.message.strip() else case.outcome.value
+    return result
 
 
 def _run_itself(
@@ -202,6 +219,7 @@ def _properties(report: RunReport, judgement: Judgement | None, about: Mapping[s
         ("kind", run.kind.value),
         ("raw_state", run.raw_state),
         ("url", run.url),
+        ("commit", report.commit),
         ("verdict", judgement.verdict.value if judgement else "unknown"),
         ("pass_rate", None if report.pass_rate is None else round(report.pass_rate, 6)),
     ]

@@ -56,6 +56,7 @@ def _run(report: RunReport, judgement: Judgement) -> dict[str, Any]:
         "params": _known(
             url=run.url,
             raw_state=run.raw_state,
+            commit=report.commit,
             total=counts.total if counts else None,
             passed=counts.passed if counts else None,
             failed=counts.failed if counts else None,

@@ -22,7 +22,8 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
         UTC), ``duration`` (seconds), ``total, passed, failed, unavailable, not_run`` (``None`` when the platform gives
         no counts), ``pass_rate`` (0 to 1), ``failures`` (at most 50 of ``{name, suite, message}``, without those that
         are allowed), ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
-        ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``.
+        ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``; and
+        ``commit``, where the platform shows which one was tested.
     """
     run, counts = report.run, report.counts
     failures, not_passed = counting_failures(report, judgement)
@@ -59,6 +60,7 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
         "notes": [shorten(note, MAX_MESSAGE) for note in judgement.notes],
         "metrics": {name: metric.value for name, metric in report.metrics.items()},
         "junit_path": junit_path,
+        **({"commit": report.commit} if report.commit else {}),
     }
 
 

@@ -138,6 +138,8 @@ _CONFIGURATION_CASES = (
     (43, "Return without receipt", True),
     (44, "Change the address", False),
 )
+#: What the logs of runs with assets name as tested.
+_COMMIT = "c0ffee" * 6 + "c0de"
 #: A picture of one pixel.
 _PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63486870f8"
@@ -669,21 +671,42 @@ class EggplantAPI(PlatformAPI):
         return json_reply(201, agent)
 
     def _log_lines(self, run: Execution, case: CaseVerdict | None, now: float) -> list[dict[str, Any]]:
-        def line(seconds: float, severity: str, message: str) -> dict[str, Any]:
-            return {"timestamp": zulu(run.created + seconds), "severity": severity, "message": message}
+        """Return a log in the form that public clients show: real failures have an ordinary severity."""
+        number = run.number if case is None else case.number
+        lines: list[dict[str, Any]] = []
+
+        def add(message: str, kind: str = "log", severity: str = "INFORMATIONAL", image: bool = False) -> None:
+            at = len(lines)
+            lines.append(
+                {
+                    "id": number * 1000 + at,
+                    "eventtime": zulu(run.created + at / 10),
+                    "testrunid": number,
+                    "message": message,
+                    "severity": severity,
+                    "step_id": at,
+                    "stage": "run",
+                    "message_type": kind,
+                    "image_name": "confirmation.png" if image else None,
+                    "image_id": number if image else None,
+                }
+            )
 
         name = case.name if case else run.target_name or run.target_id
-        lines = [line(0.0, "INFO", f"Run started: {name}")]
+        add(f"Run started: {name}")
+        if run.kind != "run" or run.arguments.get("asset"):
+            add(f"Using Git commit SHA: '{_COMMIT}'")
         if run.ending is Ending.ERRORED:
-            lines.append(line(0.1, "ERROR", "The agent could not connect to the system under test"))
+            add("The agent could not connect to the system under test", severity="ERROR")
         elif case is not None:
-            lines.append(line(0.1, "INFO", "Visited state: Shop front"))
+            add("Visited state: Shop front")
             if case.fails:
-                lines.append(line(0.2, "ERROR", f"{name}: image 'confirmation' was not found on the screen"))
+                add("Searching for the image 'confirmation'", "screenshot", image=True)
+                add(f"{name}: image 'confirmation' was not found on the screen", "imagefound")
             else:
-                lines.append(line(0.2, "INFO", "Visited state: Confirmation"))
+                add("Visited state: Confirmation")
         if run.phase(now).is_final:
-            lines.append(line(0.3, "INFO", f"Run ended: {self._status(run, now)}"))
+            add(f"Run ended: {self._status(run, now)}")
         return lines
 
     def _run_logs(self, exchange: Exchange) -> Reply:

@@ -103,7 +103,7 @@ def test_the_list_of_runs_is_oldest_first_and_paged(eggplant: Any) -> None:
     assert eggplant.json("/ai/runs?limit=2&offset=3")["items"] == []
     one = eggplant.json("/ai/runs/2")
     assert one == page["items"][0]
-    assert one.keys() == {"id", "modelname", "runtype", "testcase", "teststatus", "starttime", "endtime"}
+    assert one.keys() == {"id", "modelname", "groupid", "runtype", "testcase", "teststatus", "starttime", "endtime"}
     assert eggplant.get("/ai/runs/99").status_code == 404
 
 
@@ -120,23 +120,24 @@ def test_single_executions(eggplant: Any, control: Control) -> None:
 @pytest.mark.parametrize(
     ("generation", "found"),
     [
-        ("full", (200, 200, 200, False, 200)),
-        ("progress_only", (200, 405, 404, False, 404)),
-        ("executions_get", (404, 200, 200, False, 200)),
-        ("runs_only", (404, 405, 404, True, 404)),
+        ("full", (200, 200, 200, 200, 200)),
+        ("progress_only", (200, 405, 404, 200, 404)),
+        ("executions_get", (404, 200, 200, 200, 200)),
+        ("runs_only", (404, 405, 404, 200, 404)),
+        ("v2", (404, 405, 404, 404, 200)),
     ],
 )
-def test_generations_of_the_server(
-    eggplant: Any, control: Control, generation: str, found: tuple[int, int, int, bool, int]
-) -> None:
+def test_generations_of_the_server(eggplant: Any, control: Control, generation: str, found: tuple[int, ...]) -> None:
     run_id = start(eggplant, model_id=CHECKOUT)
+    task = eggplant.post(f"/task_scheduler_service/api/v1/task_instances/{named_id(11)}").json()["task_instance_id"]
     control.configure(eggplant_generation=generation)
-    (item,) = eggplant.json("/ai/runs")["items"]
+    # No item says which execution it is.
+    assert not any(run_id in item.values() for item in eggplant.json("/ai/runs")["items"])
     assert found == (
         eggplant.post("/api/run/progress", data={"id": run_id}).status_code,
         eggplant.get(f"{EXECUTIONS}/{run_id}").status_code,
         eggplant.get(f"/ai/executions/{run_id}").status_code,
-        item.get("execution_id") == run_id,
+        eggplant.get(f"/ai/testconfigtasks/{task}").status_code,
         eggplant.get("/api/v2/test_results").status_code,
     )
     assert control.violations() == []
@@ -174,9 +175,12 @@ def test_a_model_without_access(eggplant: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "failures"), [(11, "Passed", 0), (12, "Failed", 1), (13, "Incomplete", 0)]
+    ("number", "status", "failures", "tests"),
+    [(11, "Passed", 0, 4), (12, "Failed", 1, 4), (13, "Incomplete", 0, 0), (14, "Passed", 1, 5)],
 )
-def test_test_configurations(eggplant: Any, control: Control, number: int, status: str, failures: int) -> None:
+def test_test_configurations(
+    eggplant: Any, control: Control, number: int, status: str, failures: int, tests: int
+) -> None:
     reply = eggplant.post(f"/task_scheduler_service/api/v1/task_instances/{named_id(number)}")
     assert reply.status_code == 201
     task_id = reply.json()["task_instance_id"]
@@ -185,26 +189,34 @@ def test_test_configurations(eggplant: Any, control: Control, number: int, statu
     task = eggplant.json(f"/ai/testconfigtasks/{task_id}")
     assert task["runstatus"] == status
     (result,) = eggplant.json("/api/v2/test_config_results")["items"]
-    assert result["id"] == task["test_config_result_id"]
+    assert task_id not in result.values()
+    assert result["id"] not in task.values()
+    filtered = {"test_config_result_id": result["id"]}
+    assert eggplant.json("/api/v2/test_results", params=filtered)["total_count"] == tests
+    children = eggplant.json("/ai/runs", params={"task_instance_id": task_id})["items"]
+    assert [child["teststatus"] for child in children].count("FAILED") == failures
+    assert len(children) == tests
     assert eggplant.json(f"/api/v2/test_config_results/{result['id']}") == result
     junit = eggplant.get(f"/api/v2/test_config_results/{result['id']}/junit")
     assert junit.headers["Content-Type"] == "application/xml"
     root = ElementTree.fromstring(junit.content)
     assert len(root.findall(".//failure")) == failures
-    assert len(root.findall(".//testcase")) == (0 if status == "Incomplete" else 4)
+    assert len(root.findall(".//testcase")) == tests
 
 
 def test_results_logs_and_screenshots(eggplant: Any, control: Control) -> None:
-    passing, failing = start(eggplant, model_id=CHECKOUT), start(eggplant, model_id=RETURNS)
+    _, failing = start(eggplant, model_id=CHECKOUT), start(eggplant, model_id=RETURNS)
     control.advance(10)
-    results = eggplant.json("/api/v2/test_results")
-    assert [r["execution_id"] for r in results["items"]] == [failing, passing]
-    found = eggplant.json("/api/v2/test_results", params={"execution_id": failing})
-    (result,) = found["items"]
-    assert (result["status"], result["model_name"], found["total_count"]) == ("FAILED", "Returns", 1)
+    # A filter that the server does not know is ignored.
+    results = eggplant.json("/api/v2/test_results", params={"execution_id": failing})
+    assert [r["id"] for r in results["items"]] == [2, 1]
+    result = results["items"][0]
+    assert (result["status"], result["model_name"]) == ("FAILED", "Returns")
     path = f"/api/v2/test_results/{result['id']}"
     assert eggplant.json(path) == result
-    assert any(line["severity"] == "ERROR" for line in eggplant.json(f"{path}/logs")["items"])
+    log = eggplant.json(f"{path}/logs")["items"]
+    assert {line["severity"] for line in log} == {"INFORMATIONAL"}
+    assert any("not found" in line["message"] for line in log)
     (picture,) = eggplant.json(f"{path}/screenshots")["items"]
     image = eggplant.get(f"/api/v2/screenshots/{picture['id']}")
     assert image.headers["Content-Type"] == "image/png"
@@ -261,3 +273,27 @@ def test_no_token(eggplant: Any, control: Control) -> None:
     reply = eggplant.get("/ai/runs")
     assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert "no bearer token" in control.violations()[0]
+
+
+def test_names_and_tokens_of_api_v2(eggplant: Any, control: Control) -> None:
+    cases = eggplant.json("/ai/models/1/testcases")["items"]
+    assert cases[0] == {"id": 11, "testcaseName": "Pay by card"}
+    assert eggplant.get("/ai/models/99/testcases").status_code == 404
+    configurations = eggplant.json("/test_config_service/api/v1/test_configurations")["items"]
+    assert {"id": named_id(11), "name": "Nightly shop"} in configurations
+    good = {"client_id": "sandbox-client", "client_secret": "sandbox-canary-eggplant-secret"}
+    token = eggplant.post("/api/v2/auth", json=good).json()["access_token"]
+    assert eggplant.get("/ai/runs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert control.violations() == []
+    assert eggplant.post("/api/v2/auth", json=good | {"client_secret": "wrong-canary"}).status_code == 401
+    assert eggplant.post("/api/v2/auth", data=good).status_code == 422
+
+
+def test_a_test_status_before_the_end(eggplant: Any, control: Control) -> None:
+    control.configure(eggplant_early_verdict=True)
+    start(eggplant, model_id=CHECKOUT)
+    (item,) = eggplant.json("/ai/runs")["items"]
+    assert (item["runstatus"], item["teststatus"], item["endtime"]) == ("STARTED", "FAILED", None)
+    control.advance(10)
+    (item,) = eggplant.json("/ai/runs")["items"]
+    assert (item.get("runstatus"), item["teststatus"]) == (None, "Passed")

@@ -42,6 +42,10 @@ CHECKOUT, RETURNS, BROKEN = named_id(1), named_id(2), named_id(3)
 NIGHTLY_SHOP, NIGHTLY_RETURNS, BROKEN_NIGHTLY = named_id(11), named_id(12), named_id(13)
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 GENERATION = pytest.mark.parametrize("generation", list(GENERATIONS))
+#: Servers that show an execution by its id, also to those who did not start it.
+SHOWN = pytest.mark.parametrize(
+    "generation", [name for name, has in GENERATIONS.items() if has.progress or has.executions]
+)
 #: Servers that have POST /api/run/progress.
 WITH_PROGRESS = [name for name, has in GENERATIONS.items() if has.progress]
 MODES = ("poke", "reschedule", "deferrable")
@@ -262,12 +266,24 @@ def test_a_deferred_test_configuration_that_is_killed_goes_on_and_the_log_says_s
     assert going(control, control.runs("eggplant")[0]["run_id"])
 
 
-def test_a_test_configuration_whose_start_got_no_reply_is_not_started_again(control: Control) -> None:
+def test_e4_a_test_configuration_whose_start_got_no_reply_is_looked_up(control: Control) -> None:
+    control.fault("drop", operation="eggplant.start_test_configuration", when="after", times=1)
+    task = Task()
+    for _ in range(2):
+        operator = EggplantStartTestConfigurationOperator(task_id="run", test_config_id=NIGHTLY_SHOP, poll_interval=0.1)
+        assert task.run(operator)["verdict"] == "passed"
+    assert control.count("eggplant.start_test_configuration") == 1
+
+
+def test_a_test_configuration_whose_start_got_no_reply_from_a_server_without_results_is_not_started_again(
+    control: Control,
+) -> None:
+    control.configure(eggplant_generation="progress_only")
     control.fault("drop", operation="eggplant.start_test_configuration", when="after", times=1)
     task = Task()
     for _ in range(2):
         operator = EggplantStartTestConfigurationOperator(task_id="run", test_config_id=NIGHTLY_SHOP)
-        with pytest.raises(StartOutcomeUnknownError, match="no documented list"):
+        with pytest.raises(StartOutcomeUnknownError, match="does not list the results"):
             task.run(operator)
     assert control.count("eggplant.start_test_configuration") == 1
 
@@ -280,13 +296,13 @@ def test_the_files_of_a_test_configuration_are_kept(control: Control, tmp_path: 
     with pytest.raises(RunFailedError):
         task.run(operator)
     assert sorted(task.xcoms["artifacts"]) == sorted(str(path) for path in (tmp_path / "files").iterdir())
-    assert len(task.xcoms["artifacts"]) == 1 + 4 + 1
+    assert len(task.xcoms["artifacts"]) == 1 + 4 + 1 + 1
 
 
 # Aborting
 
 
-@GENERATION
+@SHOWN
 def test_an_abort_waits_until_the_execution_is_over(control: Control, generation: str, told: Told) -> None:
     control.configure(eggplant_generation=generation)
     (run_id,) = control.add_runs("eggplant", "Checkout", duration=60)
@@ -311,7 +327,7 @@ def test_an_abort_waits_until_the_execution_is_over(control: Control, generation
     assert control.count("eggplant.abort_execution") == 1
 
 
-@GENERATION
+@SHOWN
 def test_an_execution_that_is_over_is_no_error_and_the_log_says_so(
     control: Control, generation: str, told: Told
 ) -> None:
@@ -389,7 +405,6 @@ def test_an_abort_without_an_id_is_refused_before_any_request(control: Control, 
         *(("full", EggplantRunProgressSensor, mode) for mode in MODES),
         ("progress_only", EggplantRunProgressSensor, "poke"),
         ("executions_get", EggplantRunProgressSensor, "deferrable"),
-        ("runs_only", EggplantRunProgressSensor, "deferrable"),
     ],
 )
 def test_one_run_is_watched_and_judged(control: Control, generation: str, mode: str, kind: Any) -> None:
@@ -421,7 +436,7 @@ def test_all_runs_of_a_model_are_watched_and_returned(control: Control, generati
     asked = "eggplant.run_progress" if generation in WITH_PROGRESS else "eggplant.list_runs"
     with when_seen(control, asked, lambda: control.finish_run(newer), looks=2):
         found = task.run(sensor(mode, model_name="Checkout"))
-    if generation in WITH_PROGRESS or generation == "runs_only":
+    if generation in WITH_PROGRESS:
         assert [run["run_id"] for run in found] == [newer, older[1], older[0]]
     else:
         # The list of runs names them by numbers there.

@@ -230,7 +230,7 @@ def test_a_test_configuration(sandbox: SandboxServer, hook: EggplantHook, tmp_pa
     assert len(tests) == 4
     (failed,) = [test for test in tests if test["status"] == "FAILED"]
     assert hook.get_test_result(failed["id"]) == failed
-    assert [line["severity"] for line in hook.get_test_result_logs(failed["id"])].count("ERROR") == 1
+    assert sum("not found" in line["message"] for line in hook.get_test_result_logs(failed["id"])) == 1
     assert len(hook.get_test_result_logs(failed["id"], limit=1)) == 1
     (picture,) = hook.list_screenshots(failed["id"])
 
@@ -252,12 +252,14 @@ def test_what_the_server_keeps_of_a_test_configuration_is_saved(
     folder = tmp_path / "new" / "folder"
     saved = hook.save_artifacts(run, str(folder))
     assert sorted(saved) == sorted(str(path) for path in folder.iterdir())
+    assert saved[0].endswith("_failure.png")
     (result,) = hook.list_test_configuration_results(test_config_id=NIGHTLY_RETURNS)
     tests = hook.list_test_results(test_config_result_id=result["id"])
     (failed,) = [test["id"] for test in tests if test["status"] == "FAILED"]
     assert {Path(path).name for path in saved} == {
         f"{run.run_id}_junit.xml",
         f"{run.run_id}_{failed}_001.png",
+        f"{run.run_id}_{failed}_failure.png",
         *(f"{run.run_id}_{test['id']}_log.jsonl" for test in tests),
     }
     assert (folder / f"{run.run_id}_junit.xml").read_text().count("<testcase") == 4
@@ -269,20 +271,19 @@ def test_what_the_server_keeps_of_a_test_configuration_is_saved(
 @pytest.mark.parametrize(
     ("generation", "names"),
     [
-        ("full", ["{run}_{test}_001.png", "{run}_{test}_log.jsonl"]),
-        ("executions_get", ["{run}_{test}_001.png", "{run}_{test}_log.jsonl"]),
+        ("full", ["{run}_1_001.png", "{run}_1_failure.png", "{run}_1_log.jsonl"]),
+        ("executions_get", ["{run}_1_001.png", "{run}_1_failure.png", "{run}_1_log.jsonl"]),
         ("runs_only", ["{run}_log.json"]),
-        ("progress_only", []),
+        ("progress_only", ["{run}_log.json"]),
     ],
 )
 def test_what_the_server_keeps_of_an_execution_is_saved_on_every_generation(
     sandbox: SandboxServer, hook: EggplantHook, tmp_path: Path, generation: str, names: list[str]
 ) -> None:
     run = wait(hook, hook.start_execution(RETURNS))
-    (test,) = [item["id"] for item in hook.list_test_results(execution_id=run.run_id)]
     sandbox.control.configure(eggplant_generation=generation)
     saved = hook.save_artifacts(run, f"file://{tmp_path}")
-    assert sorted(Path(path).name for path in saved) == [name.format(run=run.run_id, test=test) for name in names]
+    assert sorted(Path(path).name for path in saved) == [name.format(run=run.run_id) for name in names]
     if generation == "runs_only":
         assert "image 'confirmation' was not found" in (tmp_path / f"{run.run_id}_log.json").read_text()
         assert hook.save_artifacts(hook.get_run("1"), tmp_path) == [str(tmp_path / "1_log.json")]
