@@ -109,8 +109,8 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "auth": _text(
                         "Token endpoint",
-                        "Where tokens come from: Keycloak (default), or /api/v2/auth of DAI (v2), for workers that don't"
-                        " reach Keycloak. An API client has an administrator's rights: keep its secret.",
+                        "Where tokens come from: Keycloak (default), or /api/v2/auth of DAI (v2), for workers that"
+                        " can't reach Keycloak. An API client has an administrator's rights: keep its secret.",
                         enum=[None, "keycloak", "v2"],
                         values_display={"null": "Keycloak"},
                     ),

@@ -16,11 +16,16 @@ from typing import Any
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.arguments import count, fraction, names
-from airflow_provider_testruns.cleaning import clean, distinct
+from airflow_provider_testruns.cleaning import clean, clean_json, distinct
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 
 #: The most cases that a counter can mean: beyond it somebody means something else.
 _MOST_CASES = 10**15
+
+#: What a platform's fields are named that hold secrets.
+_SECRET = re.compile("token|secret|passw|authorization|credential", re.IGNORECASE)
+#: The most values of a run's raw form.
+_MOST_RAW = 1000
 
 
 class RunState(enum.StrEnum):
@@ -99,6 +104,7 @@ class Run:
     :param message: what the platform says about how it ended (an error reason), empty when it says nothing.
     :param known_state: whether ``raw_state`` is a word that the provider knows.
     :param parts: where it stands for several runs that are watched together: they, once all are over.
+    :param source: of the object of the response as much as may be kept; see :attr:`raw`. Never stored.
     """
 
     platform: str
@@ -116,11 +122,20 @@ class Run:
     message: str = ""
     known_state: bool = True
     parts: tuple[Run, ...] = ()
+    source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def final(self) -> bool:
         """Whether the run is over."""
         return self.state is RunState.FINISHED
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """What the platform's response shows of the run, under the API's own field names: cleaned, bounded, without
+        what is named like a secret. Empty for a run that comes from what Airflow has stored."""
+        shown = {name: value for name, value in (self.source or {}).items() if not _SECRET.search(str(name))}
+        cleaned: dict[str, Any] = clean_json(shown, mask=True, most=_MOST_RAW)
+        return cleaned
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data, for the places in which Airflow stores it; :meth:`from_dict` reads it back.
@@ -129,6 +144,8 @@ class Run:
         """
         out: dict[str, Any] = {}
         for item in fields(self):
+            if item.name == "source":
+                continue
             value = getattr(self, item.name)
             if item.name == "progress" and value is not None:
                 value = [value.done, value.total]
@@ -153,7 +170,7 @@ class Run:
 
         :raises KeyError, ValueError, TypeError: when it is not such data.
         """
-        known = {item.name for item in fields(cls)}
+        known = {item.name for item in fields(cls)} - {"source"}
         kept = {key: value for key, value in data.items() if key in known}
         kept["state"] = RunState(kept["state"])
         if "kind" in kept:

@@ -1021,8 +1021,9 @@ class EggplantPlatform(EggplantCalls, Platform):
         result, or its number in GET /ai/runs."""
         if run.kind is Kind.TEST_CONFIGURATION:
             result_id = yield from configuration_result_id(run)
-            found = {} if result_id is None else {"test_config_result_id": result_id}
-            return replace(run, context={**run.context, **found})
+            if result_id is None:
+                return run
+            return replace(run, context={**run.context, "test_config_result_id": result_id})
         if run.kind is not Kind.RUN or run_number_of(run) is not None:
             return run
         after = optional_integer("after_number", run.context.get("after_number"))

@@ -262,6 +262,7 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
         started_with={key: value for key, value in shown.items() if value},
         message=_reason(fields) if word.ending in (Verdict.FAILED, Verdict.ERRORED) or not word.known else "",
         known_state=word.known,
+        source=fields.excerpt(),
     )
     return settled(run)
 

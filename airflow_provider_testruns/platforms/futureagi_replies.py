@@ -261,6 +261,7 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
         url=url(run_test_id, execution_id),
         context={"run_test_id": run_test_id} if run_test_id else {},
         known_state=known,
+        source=fields.excerpt(),
     )
     return Standing(settled(run), counts, failures_counted)
 
@@ -348,6 +349,7 @@ def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
         context={"run_test_id": run_test_id},
         message=fields.optional_text("error_reason") or "",
         known_state=known,
+        source=fields.excerpt(),
     )
 
 

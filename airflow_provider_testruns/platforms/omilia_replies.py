@@ -165,6 +165,7 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
             context=context,
             started_with={ours: _shown(row, theirs) for ours, theirs in SHOWN[kind].items() if has(row, theirs)},
             known_state=state is not None,
+            source=row.excerpt(),
         )
     )
 

@@ -19,6 +19,8 @@ from airflow_provider_testruns.parsing import Rows
 
 #: The most that anything is counted to: beyond it somebody means something else.
 _MOST = 10**15
+#: How much of an object may be kept, see :meth:`Fields.excerpt`.
+_MOST_KEPT = 300
 _SHORT_OFFSET = re.compile(r"([+-]\d{2})$")
 
 
@@ -147,6 +149,17 @@ class Fields:
             return None
         return moment(found, f"{self.where}: field {names[0]!r}")
 
+    def excerpt(self) -> dict[str, Any]:
+        """As much of the object as may be kept while a run is waited for: what is long or large in it is left out."""
+        kept: dict[str, Any] = {}
+        left = _MOST_KEPT
+        for key, value in self.raw.items():
+            weight = 1 + (_weight(value, left) if isinstance(value, str | list | Mapping) else 0)
+            if weight <= left:
+                kept[key] = value
+                left -= weight
+        return kept
+
     def child(self, *names: str) -> Fields | None:
         """An object inside this one, ``None`` when it is not there."""
         found = self.get(*names)
@@ -158,6 +171,25 @@ class Fields:
         if found is None:
             return []
         return objects(found, f"{self.where}.{names[0]}")
+
+
+def _weight(value: Any, most: int) -> int:
+    """How much a value holds: its values, and a value for each hundred characters; not counted much beyond ``most``."""
+    weight, stack = 0, [value]
+    while stack and weight <= most:
+        found = stack.pop()
+        weight += 1
+        if isinstance(found, str):
+            weight += len(found) // 100
+        elif isinstance(found, Mapping):
+            weight += len(found)
+            if weight <= most:
+                stack += found.values()
+        elif isinstance(found, list):
+            weight += len(found)
+            if weight <= most:
+                stack += found
+    return weight
 
 
 def objects(value: Any, where: str) -> list[Fields]:

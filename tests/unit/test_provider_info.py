@@ -33,6 +33,7 @@ _EXTRAS = {
     "eggplant": {
         "realm",
         "auth_url",
+        "auth",
         "verify",
         "cert",
         "key",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
+from pytest_mock import MockerFixture
 
 from airflow_provider_testruns.exceptions import (
     ConfigurationError,
@@ -165,6 +166,8 @@ def test_an_execution_from_start_to_verdict(control: Control, generation: str, d
         ("progress_only", True, NIGHTLY_RETURNS, RunFailedError),
         ("executions_get", False, NIGHTLY_RETURNS, RunFailedError),
         ("runs_only", True, NIGHTLY_SHOP, None),
+        ("v2", True, NIGHTLY_RETURNS, RunFailedError),
+        ("v2", False, NIGHTLY_SHOP, None),
     ],
 )
 def test_a_test_configuration_from_start_to_verdict(
@@ -297,6 +300,67 @@ def test_the_files_of_a_test_configuration_are_kept(control: Control, tmp_path: 
         task.run(operator)
     assert sorted(task.xcoms["artifacts"]) == sorted(str(path) for path in (tmp_path / "files").iterdir())
     assert len(task.xcoms["artifacts"]) == 1 + 4 + 1 + 1
+
+
+# Releases of the server
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize(("fail_on_rerun", "verdict"), [(False, "passed"), (True, "failed")])
+def test_e5_a_test_that_passed_when_it_was_run_again(
+    control: Control, tmp_path: Path, deferrable: bool, fail_on_rerun: bool, verdict: str
+) -> None:
+    task, junit = Task(), tmp_path / "junit.xml"
+    operator = EggplantStartTestConfigurationOperator(
+        task_id="run",
+        test_config_name="Flaky nightly",
+        fail_on_rerun=fail_on_rerun,
+        deferrable=deferrable,
+        poll_interval=0.1,
+        junit_path=str(junit),
+    )
+    if fail_on_rerun:
+        with pytest.raises(RunFailedError):
+            task.run(operator)
+        report = task.xcoms["return_value"]
+    else:
+        report = task.run(operator)
+    assert (report["verdict"], report["total"], report["passed"]) == (verdict, 4, 4)
+    assert report["notes"] == ["Passed after a re-run: Flaky nightly/Search for a product (after 2 tries)."]
+    assert report["commit"] == "c0ffee" * 6 + "c0de"
+    assert junit.read_text().count("<flakyFailure") == 1
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_e1_e3_where_only_the_list_of_runs_shows_a_run_it_is_waited_for_by_its_number(
+    control: Control, deferrable: bool
+) -> None:
+    control.configure(eggplant_generation="runs_only", eggplant_early_verdict=True)
+    control.add_runs("eggplant", "Checkout", 3, age=60, duration=1)
+    report = Task().run(
+        EggplantStartExecutionOperator(
+            task_id="run", model_name="Checkout", deferrable=deferrable, poll_interval=0.1, timeout=60
+        )
+    )
+    # Its test status is FAILED before the end.
+    assert report["verdict"] == "passed"
+    assert control.count("eggplant.get_run") > 0
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+def test_e1_a_run_that_is_never_shown_is_aborted_unless_that_is_not_wanted(
+    control: Control, mocker: MockerFixture, cancel: bool
+) -> None:
+    mocker.patch("airflow_provider_testruns.lifecycle.waiting.GRACE", 0.3)
+    control.configure(eggplant_generation="v2")
+    # Nothing tells a rerun from the runs of others.
+    operator = EggplantStartExecutionOperator(
+        task_id="run", rerun_id=21, deferrable=False, poll_interval=0.1, cancel_on_timeout=cancel
+    )
+    said = "was asked to cancel it" if cancel else "may still be running"
+    with pytest.raises(NotFoundError, match=said):
+        Task().run(operator)
+    assert control.count("eggplant.abort_execution") == cancel
 
 
 # Aborting

@@ -453,6 +453,21 @@ def test_e9_the_reason_is_the_last_line_that_says_best_why(lines: list[tuple[Any
     assert error_of([Fields(line, "line") for line in log]) == reason
 
 
+# --- what a response shows beside the vocabulary -------------------------------------------------------------------
+
+
+def test_the_raw_form_of_a_run_has_what_the_document_names_and_is_bounded_clean_and_never_stored() -> None:
+    run = Wire({PROGRESS: row(long="x" * 100_000, api_token="canary", odd="a\x00\x1b[31mb", many=[0] * 9999)}).run(
+        platform().get_run(RUN)
+    )
+    assert run.raw["username"] == "tester@example.com"
+    assert (run.raw["initiator"], run.raw["processid"], run.raw["agentname"]) == ("api", "5637", None)
+    assert len(repr(run.raw)) < 10_000
+    assert "api_token" not in run.raw
+    assert run.to_dict().keys().isdisjoint({"source", "raw"})
+    assert (Run.from_dict(run.to_dict()), Run.from_dict(run.to_dict()).raw) == (run, {})
+
+
 # --- E10: names for ids ----------------------------------------------------------------------------------------------
 
 MODEL_ROWS = [
