@@ -100,6 +100,7 @@ _HOW_TO_FIND = (
     "known_since",
     "submitted_at",
     "after_number",
+    "run_type",
     "run_number",
     "result_only",
     "test_case_name",
