@@ -129,17 +129,20 @@ def clean_json(
     """Data like JSON whose every string and key is clean, and whose every number can be encoded and stored.
 
     A number that is not finite becomes ``None``, an integer beyond 64 bits a string. What is nested deeper than
-    :data:`.limits.DEPTH` is left out, with ``[…]`` in its place. Other objects are left as they are.
+    :data:`.limits.DEPTH` is left out, with ``[…]`` in its place. Other objects are left as they are, or, where secrets
+    are masked, spelled out.
 
     :param value: the data; it is not changed.
     :param limit: the most characters of a string.
     :param mask: whether secrets are masked in every string.
-    :param exact: keys whose values are ids, in which nothing is masked: others must find them as they are.
+    :param exact: keys whose values are ids, in which nothing is masked or cut: others must find them as they are.
     :param most: the most values in all; what is beyond is left out, with ``[…]`` in its place.
     """
     left = [math.inf if most is None else most]
 
     def text(found: str, masked: bool) -> str:
+        if mask and not masked:
+            return clean(found, None, lines=True)
         return clean(redact(found) if masked else found, limit, lines=True)
 
     def walk(found: Any, depth: int, masked: bool) -> Any:
@@ -175,10 +178,10 @@ def clean_json(
                     items.append(CUT.strip())
                     break
                 items.append(walk(item, depth - 1, masked))
-            return items
+            return tuple(items) if isinstance(found, tuple) and not mask else items
         if isinstance(found, date):
             return found.isoformat()
-        return found
+        return text(_spelled(found), masked) if mask else found
 
     return walk(value, limits.DEPTH, mask)
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
+from airflow_provider_testruns.cleaning import clean_json, outgoing_text
 from airflow_provider_testruns.emission import GuardedLog
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 from airflow_provider_testruns.hooks.connection import Settings, check_extra
@@ -150,11 +151,14 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
     def ask(self, steps: Steps[T], patience: float = PATIENCE) -> T:
         """Carry a platform's steps; calls that failed in passing are sent again where that changes nothing.
 
+        What the platform's own JSON is, under its own names, is cleaned here: DAGs put it into XComs and logs.
+
         :param steps: what to do.
         :param patience: for how many seconds.
         :raises ApiError: one of its children, by what the platform answered.
         """
-        return self.client.run(patiently(steps, patience, log=self.log.warning))
+        found = self.client.run(patiently(steps, patience, log=self.log.warning))
+        return cast("T", clean_json(found, None)) if isinstance(found, dict | list | str) else found
 
     def start_run(self, **arguments: Any) -> Run:
         """Start a run with one start call, which is never sent again blindly.
@@ -214,7 +218,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
     def test_connection(self) -> tuple[bool, str]:
         """Prove the address and the credentials; what the button "Test" of the connection form calls."""
         try:
-            return True, self.ask(self.platform.check(), patience=0.0)
+            return True, outgoing_text(self.ask(self.platform.check(), patience=0.0))
         except (ApiError, ConfigurationError, AirflowNotFoundException) as e:
             return False, str(e)
         except AirflowException as e:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns.cleaning import clean, outgoing_text
 from airflow_provider_testruns.exceptions import ApiError
 from airflow_provider_testruns.lifecycle.waiting import JITTER
+from airflow_provider_testruns.limits import LOG_TEXT, NAME
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.lifecycle.watcher import WatcherHandle
@@ -76,7 +78,7 @@ class RunLog:
                 self._log.warning("The run's log has more than %d lines: the rest is on the platform.", MAX_LINES)
                 break
             for part in _parts(text):
-                self._log.info("%s%s", f"[{section}] " if section else "", part)
+                self._log.info("%s%s", f"[{outgoing_text(section, NAME)}] " if section else "", part)
         return new
 
     def trouble(self, error: ApiError) -> None:
@@ -115,13 +117,12 @@ async def follow(watcher: WatcherHandle, run: Run, run_log: RunLog, interval: fl
 
 
 def _mark(section: str, text: str) -> str:
-    digest = blake2b(f"{section}\0{text}".encode(), digest_size=_MARK * 6 // 8).digest()
+    digest = blake2b(f"{section}\0{text}".encode("utf-8", "surrogatepass"), digest_size=_MARK * 6 // 8).digest()
     return base64.b64encode(digest).decode()
 
 
 def _parts(text: str) -> Iterator[str]:
     """The lines of a text, which may be several; without what a terminal would make of control characters."""
-    for line in text.splitlines():
-        clean = "".join(character if character.isprintable() else " " for character in line).rstrip()
-        if clean:
-            yield clean
+    for line in clean(text, LOG_TEXT, lines=True).expandtabs(4).splitlines():
+        if line := outgoing_text(line.rstrip()):
+            yield line

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_testruns.cleaning import clean
+from airflow_provider_testruns.cleaning import clean, distinct
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
@@ -32,6 +32,7 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.lifecycle.waiting import GRACE, fetch_report
+from airflow_provider_testruns.limits import MESSAGE
 from airflow_provider_testruns.model import Kind, Run, Verdict, judge
 from airflow_provider_testruns.platforms.call import Steps, ask, pause
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, Start
@@ -952,5 +953,13 @@ def _same_id(one: str, other: str) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, where nothing given and an empty text are the same to all three platforms."""
-    return (one or None) == (other or None)
+    """Equal, where nothing given and an empty text are the same to all three platforms.
+
+    Of strings that are not clean, or long, the platforms' modules give a form that is, with a hash: see
+    :func:`.distinct`.
+    """
+    return bool(_comparable(one or None) == _comparable(other or None))
+
+
+def _comparable(value: Any) -> Any:
+    return distinct(value, MESSAGE) if isinstance(value, str) else value

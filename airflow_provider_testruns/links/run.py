@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from airflow_provider_testruns.cleaning import clean, outgoing_text
+from airflow_provider_testruns.limits import URL
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
 
@@ -48,7 +51,8 @@ def announce(context: Context, run: Run, log: Any) -> None:
     :param log: the task's.
     """
     ti = context["ti"]
-    ti.xcom_push(key="run_id", value=run.run_id)
-    ti.xcom_push(key=URL_KEY, value=run.url)
-    if run.url:
-        log.info("The run: %s", run.url)
+    url = outgoing_text(run.url, URL)
+    ti.xcom_push(key="run_id", value=clean(run.run_id))
+    ti.xcom_push(key=URL_KEY, value=url)
+    if url:
+        log.info("The run: %s", url)

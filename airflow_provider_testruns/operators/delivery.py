@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns.cleaning import outgoing_json
 from airflow_provider_testruns.exceptions import ReportNotWrittenError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def deliver(
     task.log.info("%s", table(report, judgement))
     junit_path, problem = _write_junit(task, context, report, judgement)
     task._delivered = True
-    result = task._result(report, judgement, junit_path)
+    result = outgoing_json(task._result(report, judgement, junit_path))
     verdict = verdict_error(report, judgement, junit_path)
     error: Exception | None = verdict
     if problem is not None:
@@ -117,6 +118,6 @@ def tell_assets(task: JudgingTask, context: Context, extra: dict[str, Any]) -> N
             # Has events only for the assets that are added to it, which is its user's to do.
             continue
         try:
-            events[outlet].extra.update(extra)
+            events[outlet].extra.update(outgoing_json(extra))
         except TypeError:
             task.log.debug("%r is no asset, and has no event.", outlet)

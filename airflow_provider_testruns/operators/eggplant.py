@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_testruns.arguments import interval, seconds
+from airflow_provider_testruns.cleaning import outgoing_json
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import NotFoundError
 from airflow_provider_testruns.links.run import RunLink, announce
@@ -260,4 +261,4 @@ class EggplantAbortExecutionOperator(PlatformOperator):
                 said = "Execution %s has ended as %s (%s) before the abort took effect."
                 self.log.info(said, execution_id, run.raw_state, run.ending)
         announce(context, run, self.log)
-        return run_to_xcom(run)
+        return cast("dict[str, Any]", outgoing_json(run_to_xcom(run)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
+from airflow_provider_testruns.cleaning import outgoing_json
 from airflow_provider_testruns.exceptions import (
     ApiError,
     NotFoundError,
@@ -74,7 +75,8 @@ def _obtain(task: StartRunOperator, context: Context, hook: PlatformHook[Any], s
     announce(context, run, task.log)
     if not task.wait_for_completion:
         tell_assets(task, context, run_to_event(run))
-        return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value}
+        started = {"run_id": run.run_id, "run_url": run.url, "state": run.state.value}
+        return cast("dict[str, Any]", outgoing_json(started))
     if obtained.seen and run.final:
         return task._conclude(context, hook, WaitEnd(WaitStatus.FINISHED, run))
     return _follow(task, context, hook, run, seen=obtained.seen)
@@ -457,7 +459,7 @@ def _save_artifacts(task: StartRunOperator, context: Context, hook: PlatformHook
         return
     for place in saved:
         task.log.info("Saved %s", place)
-    context["ti"].xcom_push(key="artifacts", value=saved)
+    context["ti"].xcom_push(key="artifacts", value=outgoing_json(saved))
 
 
 def _timed_out(task: StartRunOperator, hook: PlatformHook[Any], end: WaitEnd) -> RunTimeoutError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_testruns.arguments import number, seconds
+from airflow_provider_testruns.cleaning import outgoing_json
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.links.run import RunLink, announce
@@ -244,7 +245,8 @@ class FutureAGICancelTestExecutionOperator(PlatformOperator):
             hook.cancel_run(run.run_id, **where)
             run = wait_until_over(hook, run, "Execution", self.log, timeout=self.timeout, poll_interval=_CANCEL_POLL)
             self.log.info("Execution %s has ended as %s.", run.run_id, run.raw_state)
-        return {"run_id": run.run_id, "run_url": run.url, "state": run.state.value, "raw_state": run.raw_state}
+        ended = {"run_id": run.run_id, "run_url": run.url, "state": run.state.value, "raw_state": run.raw_state}
+        return cast("dict[str, Any]", outgoing_json(ended))
 
 
 def thresholds(given: Any) -> dict[str, float]:

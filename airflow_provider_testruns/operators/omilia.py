@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_testruns.arguments import interval, seconds
+from airflow_provider_testruns.cleaning import is_id, outgoing_json
 from airflow_provider_testruns.emission import tidy_errors
-from airflow_provider_testruns.exceptions import ApiError, InvalidRequestError, NotFoundError
+from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, InvalidRequestError, NotFoundError
 from airflow_provider_testruns.links.run import RunLink, announce
 from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
 
@@ -272,7 +273,7 @@ class OmiliaRevokeRunOperator(_OmiliaOperator):
                 self.log.info("Run %s has ended as %s: it was revoked.", run.run_id, run.raw_state)
             else:
                 self.log.info("Run %s has ended as %s before the revoke took effect.", run.run_id, run.raw_state)
-        return run_to_xcom(run)
+        return cast("dict[str, Any]", outgoing_json(run_to_xcom(run)))
 
 
 class _ProjectOperator(_OmiliaOperator):
@@ -310,7 +311,7 @@ class _ProjectOperator(_OmiliaOperator):
         :return: the project with the API's own field names, without ``gitToken``.
         :raises ConfigurationError: before any request, when only some of the Git arguments are given.
         """
-        project = self._send(self._connect(), self._rendered_token(context))
+        project: dict[str, Any] = outgoing_json(self._send(self._connect(), self._rendered_token(context)))
         self.log.info("Project %s (%s).", project.get("id"), project.get("name"))
         return project
 
@@ -366,7 +367,13 @@ class OmiliaCreateProjectOperator(_ProjectOperator):
         :raises ConfigurationError: before any request, when only some of the Git arguments are given.
         """
         project = super().execute(context)
-        context["ti"].xcom_push(key="project_id", value=project.get("id"))
+        project_id = project.get("id")
+        if not is_id(project_id):
+            raise InvalidReplyError(
+                f"Connection {self.conn_id!r}: the project was created, and its id in the response is none:"
+                f" {str(project_id)[:60]!r}. Look for it on the platform."
+            )
+        context["ti"].xcom_push(key="project_id", value=project_id)
         return project
 
     def _send(self, hook: OmiliaHook, git_token: str | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns.cleaning import outgoing_json
 from airflow_provider_testruns.exceptions import StartSupersededError
 from airflow_provider_testruns.lifecycle.starting import Epoch
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 #: The one key in the task's state store.
 KEY = "test_run"
+#: What of the record the next try compares or looks up: nothing is masked in it.
+_EXACT = frozenset({"run_id", "context", "started_with", "mark", "fingerprint"})
 
 
 class TaskStateRecordStore:
@@ -33,7 +36,7 @@ class TaskStateRecordStore:
         :raises StartSupersededError: when Airflow does not know this try any more: a later one owns the task.
         """
         try:
-            self._accessor.set(KEY, data)
+            self._accessor.set(KEY, outgoing_json(data, exact=_EXACT))
         except Exception as e:
             if _status(e) == 404:
                 raise StartSupersededError(

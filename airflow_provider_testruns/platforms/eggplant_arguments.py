@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_testruns.arguments import boolean
+from airflow_provider_testruns.cleaning import is_clean
 from airflow_provider_testruns.exceptions import ConfigurationError
 
 #: The fields of the objects of a start, and their types ("Start Model Execution", DAI 7.1).
@@ -37,6 +38,8 @@ def required_id(name: str, value: Any) -> str:
     text = optional_text(name, str(value) if isinstance(value, int) and not isinstance(value, bool) else value)
     if text is None:
         raise ConfigurationError(f"{name} must be given, got None.")
+    if not is_clean(text, None):
+        raise ConfigurationError(f"{name} must be an id without control characters and line breaks, got {text!r}.")
     return text
 
 

@@ -233,7 +233,7 @@ def _properties(report: RunReport, judgement: Judgement | None, about: Mapping[s
         found += [("reason", reason) for reason in judgement.reasons]
         found += [("note", note) for note in judgement.notes]
     found += about.items()
-    return [(name, shorten(str(value), MAX_MESSAGE)) for name, value in found if value not in (None, "")]
+    return [(name, shorten(str(value), MAX_MESSAGE, lines=True)) for name, value in found if value not in (None, "")]
 
 
 def _line(before: str, text: str, otherwise: str) -> str:

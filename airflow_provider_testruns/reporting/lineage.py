@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns.cleaning import outgoing_json
 from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
@@ -74,7 +75,7 @@ def _case(platform: str, case: CaseResult, allowed: bool) -> dict[str, Any]:
         "status": _STATUS[case.outcome],
         "severity": "warn" if allowed else "error",
         "type": f"{platform}.case",
-        "description": shorten(case.message, MAX_MESSAGE) or None,
+        "description": shorten(case.message, MAX_MESSAGE, lines=True) or None,
         "expected": Outcome.PASSED.value,
         "actual": case.outcome.value,
         "params": _known(suite=case.suite, duration=case.duration),
@@ -82,4 +83,6 @@ def _case(platform: str, case: CaseResult, allowed: bool) -> dict[str, Any]:
 
 
 def _known(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value not in (None, "")}
+    known = {name: value for name, value in values.items() if value not in (None, "")}
+    cleaned: dict[str, Any] = outgoing_json(known)
+    return cleaned

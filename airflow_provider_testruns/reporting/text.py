@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from airflow_provider_testruns.cleaning import outgoing_text
 from airflow_provider_testruns.exceptions import (
     RunCancelledError,
     RunEndedError,
     RunErroredError,
     RunFailedError,
 )
+from airflow_provider_testruns.limits import URL
 from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, counting_failures, shorten
 
@@ -24,7 +26,7 @@ _ERRORS: dict[Verdict, type[RunEndedError]] = {
 def table(report: RunReport, judgement: Judgement) -> str:
     """The result as a small table; of a pass with the first failed cases below it."""
     run, counts = report.run, report.counts
-    rows = [("verdict", judgement.verdict.value), ("state", run.raw_state)]
+    rows = [("verdict", judgement.verdict.value), ("state", outgoing_text(run.raw_state, MAX_MESSAGE))]
     if counts is not None:
         rows.append(("passed", str(counts.passed)))
         rows += [
@@ -42,7 +44,7 @@ def table(report: RunReport, judgement: Judgement) -> str:
     if report.duration is not None:
         rows.append(("duration", f"{report.duration:.1f} s"))
     rows += [
-        (name, "nothing scored" if metric.value is None else f"{metric.value:.3g}")
+        (outgoing_text(name, MAX_MESSAGE), "nothing scored" if metric.value is None else f"{metric.value:.3g}")
         for name, metric in sorted(report.metrics.items())
     ]
     width = max(len(label) for label, _ in rows)
@@ -75,7 +77,7 @@ def digest(report: RunReport, judgement: Judgement, junit_path: str | None = Non
     if junit_path:
         lines.append(f"The full report: {junit_path}")
     if run.url:
-        lines.append(f"The run: {run.url}")
+        lines.append(f"The run: {outgoing_text(run.url, URL)}")
     return "\n".join(lines)
 
 

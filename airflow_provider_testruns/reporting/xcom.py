@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_testruns.cleaning import outgoing_text
 from airflow_provider_testruns.model import CaseResult, Judgement, Run, RunReport
 
 #: How many failed cases go to XCom; the others are only counted.
@@ -48,7 +49,7 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
             {
                 "name": shorten(case.name, MAX_MESSAGE),
                 "suite": shorten(case.suite, MAX_MESSAGE),
-                "message": shorten(case.message, MAX_MESSAGE),
+                "message": shorten(case.message, MAX_MESSAGE, lines=True),
             }
             for case in shown
         ],
@@ -123,6 +124,7 @@ def run_to_xcom(run: Run) -> dict[str, Any]:
     }
 
 
-def shorten(text: str, most: int) -> str:
-    """``text``, cut to ``most`` characters where it is longer."""
+def shorten(text: str, most: int, *, lines: bool = False) -> str:
+    """A string as it may leave (see :func:`.outgoing_text`), cut to ``most`` characters where it is longer."""
+    text = outgoing_text(text, None, lines=lines)
     return text if len(text) <= most else text[: most - 2].rstrip() + " …"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_testruns.arguments import MIN_INTERVAL
+from airflow_provider_testruns.cleaning import outgoing_json, outgoing_text
 from airflow_provider_testruns.emission import GuardedLog
 
 if TYPE_CHECKING:
@@ -112,12 +113,34 @@ class RunTrigger(GuardedLog, BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield the one event: how the wait ended (see :meth:`.WaitEnd.to_event`)."""
+        """Yield the one event: how the wait ended (see :meth:`.WaitEnd.to_event`).
+
+        Nothing but a cancellation leaves this in any other way: whatever goes wrong is an event, too, and what is in it
+        can be encoded and stored.
+        """
+        began = time.monotonic()
+        try:
+            event = await self._wait()
+        except asyncio.CancelledError as e:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this trigger was cancelled, but something that it was waiting for.
+            event = self._failure(e)
+        except Exception as e:
+            event = self._failure(e)
+        since_deferral = None if self.deferred_at is None else time.time() - self.deferred_at
+        await asyncio.sleep(left_to_hold(self.event_delay, time.monotonic() - began, since_deferral))
+        # Airflow calls on_kill also for a trigger that has not returned yet after its event.
+        self._done = True
+        yield TriggerEvent(event)
+
+    async def _wait(self) -> dict[str, Any]:
+        """Wait for the run; the event."""
         from airflow_provider_testruns.lifecycle.run_log import RunLog
         from airflow_provider_testruns.lifecycle.waiting import Wait
         from airflow_provider_testruns.model import Run
 
-        began = time.monotonic()
         wait = Wait(
             Run.from_dict(self.test_run),
             self.deadline,
@@ -127,7 +150,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
             slows_from=self.slows_from,
             max_interval=self.max_interval,
         )
-        event: dict[str, Any] = {}
+        told: dict[str, Any] = {}
         async with self._watcher() as watcher:
             if self.log_told is None:
                 end = await watcher.wait(wait)
@@ -139,13 +162,30 @@ class RunTrigger(GuardedLog, BaseTrigger):
                 finally:
                     following.cancel()
                     await asyncio.wait([following])
-                event["log_told"] = run_log.told
+                # Hashes in Base64: nothing of it is the platform's.
+                told["log_told"] = run_log.told
         self._done = end.run.final
-        since_deferral = None if self.deferred_at is None else time.time() - self.deferred_at
-        await asyncio.sleep(left_to_hold(self.event_delay, time.monotonic() - began, since_deferral))
-        # Airflow calls on_kill also for a trigger that has not returned yet after its event.
-        self._done = True
-        yield TriggerEvent({**end.to_event(), **event})
+        return {**outgoing_json(end.to_event()), **told}
+
+    def _failure(self, error: BaseException) -> dict[str, Any]:
+        """The event of a wait that could not be made, or not be finished."""
+        from airflow_provider_testruns.exceptions import ApiError
+
+        said = outgoing_text(f"{type(error).__name__}: {_text_of(error)}")
+        self.log.error("The wait has failed. %s", said, exc_info=error)
+        run = self.test_run if isinstance(self.test_run, Mapping) else {}
+        message = f"The wait for run {run.get('run_id')} has failed in the triggerer; the run may go on. {said}"
+        kind = type(error).__name__
+        if isinstance(error, ApiError):
+            message = _text_of(error)
+        else:
+            kind = ApiError.__name__
+        event: dict[str, Any] = outgoing_json(
+            {"status": "error", "run": dict(run), "error": {"type": kind, "message": message}}
+        )
+        if self.log_told is not None:
+            event["log_told"] = self.log_told
+        return event
 
     async def on_kill(self) -> None:
         """Cancel the run, if it was a user who ended the task. Called by Airflow 3.3 and later."""
@@ -218,6 +258,13 @@ class RunTrigger(GuardedLog, BaseTrigger):
             return None
 
 
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # whatever its __str__ does
+        return ""
+
+
 def left_to_hold(event_delay: float, since_begin: float, since_deferral: float | None) -> float:
     """How long an event is to be held back, so that Airflow has processed the deferral before it; seconds.
 
@@ -278,7 +325,7 @@ def defer_until_final(
     trigger = RunTrigger(
         platform,
         conn_id,
-        wait.run.to_dict(),
+        outgoing_json(wait.run.to_dict()),
         wait.deadline,
         wait.poll_interval,
         cancel_on_kill,

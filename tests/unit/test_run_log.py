@@ -66,7 +66,7 @@ def test_every_line_is_told_as_often_as_any_reply_holds_it(replies):
 def test_a_text_of_several_lines_and_of_none():
     log = Log()
     RunLog(log).tell([("Run", "\n-----\r\none\x1b[31m\ttwo\n\n"), ("Run", ""), ("", "bare\n")])
-    assert log.told == ["[Run] -----", "[Run] one [31m two", "bare"]
+    assert log.told == ["[Run] -----", "[Run] one two", "bare"]
 
 
 def test_a_log_of_any_size_is_cut(monkeypatch):
