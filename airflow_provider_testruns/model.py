@@ -103,6 +103,8 @@ class Run:
     :param started_with: the arguments of its start that the platform shows again, for the look-up of a lost start.
     :param message: what the platform says about how it ended (an error reason), empty when it says nothing.
     :param known_state: whether ``raw_state`` is a word that the provider knows.
+    :param start_unreadable: whether the platform gives a start that is no time: then ``started_at`` is ``None``, and
+        the run may have begun whenever.
     :param parts: where it stands for several runs that are watched together: they, once all are over.
     :param source: of the object of the response as much as may be kept; see :attr:`raw`. Never stored.
     """
@@ -122,6 +124,7 @@ class Run:
     message: str = ""
     known_state: bool = True
     parts: tuple[Run, ...] = ()
+    start_unreadable: bool = False
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property

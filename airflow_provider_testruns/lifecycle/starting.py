@@ -535,6 +535,13 @@ class Starter:
         # A run that is said to begin in the future goes by a clock that can't be compared (local time that is taken for
         # UTC, say): it is not ruled out by it.
         until, now = self._latest(record)
+        for run in runs:
+            if run.start_unreadable and run.run_id != record.mark.run_id:
+                # It may be older than this task's start, or be its run.
+                raise InvalidReplyError(
+                    f"The start time of run {run.run_id} can't be read, so it can't be told whether this task started"
+                    " it."
+                )
         return [
             run
             for run in runs

@@ -94,7 +94,14 @@ def new_results(rows: list[Fields], ids: Mapping[str, str]) -> list[Fields] | No
     new = [row for row in rows if _digest(row) not in digests]
     if since is None:
         return new
-    return [row for row in new if (began := row.moment(*_START_FIELDS)) is None or began > since]
+    return [row for row in new if _began_after(row, since)]
+
+
+def _began_after(row: Fields, since: datetime) -> bool:
+    began, unreadable = row.start(*_START_FIELDS)
+    if unreadable:
+        raise InvalidReplyError(f"{row.where}: its start is no time, so it can't be told whether it is a new one")
+    return began is None or began > since
 
 
 def result_of(task_instance_id: str, rows: list[Fields], ids: Mapping[str, str]) -> Fields | None:

@@ -234,10 +234,11 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
     :param kind: what was started.
     :raises InvalidReplyError: when a field is missing or of a wrong type.
     """
-    started, finished = fields.moment(*_START_FIELDS), fields.moment(*_END_FIELDS)
+    started, start_unreadable = fields.start(*_START_FIELDS)
+    finished, _ = fields.start(*_END_FIELDS)
     raw, word = _status_of(fields, ended=finished is not None)
-    model_name = fields.verbatim("modelname")
-    model_id = fields.optional_identifier("model_id", "modeluuid")
+    model_name = fields.unless_unreadable(lambda: fields.verbatim("modelname"))
+    model_id = fields.unless_unreadable(lambda: fields.optional_identifier("model_id", "modeluuid"))
     run_type = type_of(fields)
     known = dict(context)
     if model_id:
@@ -263,6 +264,7 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
         message=_reason(fields) if word.ending in (Verdict.FAILED, Verdict.ERRORED) or not word.known else "",
         known_state=word.known,
         source=fields.excerpt(),
+        start_unreadable=start_unreadable,
     )
     return settled(run)
 
@@ -355,7 +357,7 @@ def case_of(fields: Fields) -> CaseResult | None:
         unknown = f"Status {clean(raw, limits.STATUS)!r} does not say how the test ended."
     started, finished = fields.moment(*_START_FIELDS), fields.moment(*_END_FIELDS)
     # The times say more than `duration`, whose unit no document gives.
-    duration = fields.optional_number("duration")
+    duration = fields.unless_unreadable(lambda: fields.optional_number("duration"))
     if started is not None and finished is not None:
         duration = (finished - started).total_seconds()
     model_name = fields.verbatim("model_name") or ""

@@ -369,7 +369,8 @@ class FutureAGIPlatform(Platform):
         :param run: as :meth:`get_run` gave it.
         """
         run_test_id = run.context.get("run_test_id")
-        now = yield from ask(self._standing_call(run.run_id, run_test_id))
+        standing = self._standing_call(run.run_id, run_test_id)
+        now = yield from ask(standing.reading(lambda reply: _counted(standing.read(reply))))
         # What was read last counts, unless it is the better word: a later poll does not make a failed execution pass.
         ending = now.run.ending if now.run.ending not in (None, Verdict.PASSED) else run.ending
         unseen: ApiError | None = None
@@ -924,6 +925,12 @@ def _all_pages(
 
 def _with_cost(read: Callable[[Reply], T], reply: Reply) -> tuple[T, int]:
     return read(reply), reply.cost
+
+
+def _counted(standing: replies.Standing) -> replies.Standing:
+    if standing.uncounted is not None:
+        raise standing.uncounted
+    return standing
 
 
 def _if_to_be_had(steps: Callable[[], Steps[T]]) -> Steps[T | ApiError]:

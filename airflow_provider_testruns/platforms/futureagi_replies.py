@@ -93,11 +93,13 @@ class Standing:
     :param run: it.
     :param counts: its calls.
     :param failures_counted: whether the failed ones are counted.
+    :param uncounted: why the counters can't be read, ``None`` when they can.
     """
 
     run: Run
     counts: Counts
     failures_counted: bool = True
+    uncounted: InvalidReplyError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,26 +246,33 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
     fields = Fields(unwrapped(reply, "the metrics"), "the metrics' result")
     if (found := _id(fields, "execution_id")) != execution_id:
         raise InvalidReplyError(f"the metrics' result: field 'execution_id' is {found}, which was not asked for")
-    counts, failures_counted = _counts(fields)
+    counts, failures_counted, uncounted = Counts(), False, None
+    try:
+        counts, failures_counted = _counts(fields)
+    except InvalidReplyError as e:
+        # Where it stands is known all the same; a report needs them.
+        uncounted = e
     raw = fields.required("status")
     state, ending, known = _state(raw)
     # A rerun keeps the end time of the run before: only a final status, or one that is unknown, goes with it.
     finished_at = fields.moment("completed_at") if state is RunState.FINISHED or not known else None
+    started_at, start_unreadable = fields.start("started_at")
     run = Run(
         platform=PLATFORM,
         run_id=execution_id,
         state=state,
         raw_state=clean(raw, limits.STATUS),
         ending=ending,
-        started_at=fields.moment("started_at"),
+        started_at=started_at,
         finished_at=finished_at,
-        progress=_progress(counts.passed + counts.failed, counts.total),
+        progress=None if uncounted is not None else _progress(counts.passed + counts.failed, counts.total),
         url=url(run_test_id, execution_id),
         context={"run_test_id": run_test_id} if run_test_id else {},
         known_state=known,
         source=fields.excerpt(),
+        start_unreadable=start_unreadable,
     )
-    return Standing(settled(run), counts, failures_counted)
+    return Standing(settled(run), counts, failures_counted, uncounted)
 
 
 def _counts(fields: Fields) -> tuple[Counts, bool]:
@@ -337,19 +346,23 @@ def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
     execution_id = _id(fields, "id")
     raw = fields.required("status")
     state, ending, known = _state(raw)
+    started_at, start_unreadable = fields.start("start_time")
     return Run(
         platform=PLATFORM,
         run_id=execution_id,
         state=state,
         raw_state=clean(raw, limits.STATUS),
         ending=ending,
-        started_at=fields.moment("start_time"),
-        progress=_progress(fields.integer("calls_attempted", default=0), fields.integer("calls", default=0)),
+        started_at=started_at,
+        progress=fields.unless_unreadable(
+            lambda: _progress(fields.integer("calls_attempted", default=0), fields.integer("calls", default=0))
+        ),
         url=url(run_test_id, execution_id),
         context={"run_test_id": run_test_id},
-        message=fields.optional_text("error_reason") or "",
+        message=fields.unless_unreadable(lambda: fields.optional_text("error_reason")) or "",
         known_state=known,
         source=fields.excerpt(),
+        start_unreadable=start_unreadable,
     )
 
 
@@ -371,7 +384,7 @@ def _case(row: Any, where: str) -> CaseResult:
     fields = Fields(row, where)
     status = fields.required("status")
     outcome = _OUTCOMES.get(status.casefold(), Outcome.NOT_RUN)
-    seconds = fields.optional_number("duration_seconds")
+    seconds = fields.unless_unreadable(lambda: fields.optional_number("duration_seconds"))
     message = ""
     if outcome is not Outcome.PASSED:
         said = [fields.verbatim("ended_reason"), *_troubles(fields)]

@@ -144,9 +144,8 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
     raw = row.required("status")
     state = _STATES.get(raw.strip().casefold())
     # ``createdAt`` in the samples, ``createAt`` in the table. There is no other start time.
-    started_at = row.moment("createdAt", "createAt")
-    if row.get("projectId") is not None:
-        project_id = row.identifier("projectId")
+    started_at, start_unreadable = row.start("createdAt", "createAt")
+    project_id = row.unless_unreadable(lambda: row.optional_identifier("projectId")) or project_id
     context = {"project_id": project_id} if project_id else {}
     if kind is Kind.GENERATION:
         context["kind"] = kind.value
@@ -160,12 +159,13 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
             ending=state[1] if state else None,
             started_at=started_at,
             finished_at=row.moment("finishedAt"),
-            progress=_progress(row),
+            progress=row.unless_unreadable(lambda: _progress(row)),
             url=url(run_id, project_id),
             context=context,
             started_with={ours: _shown(row, theirs) for ours, theirs in SHOWN[kind].items() if has(row, theirs)},
             known_state=state is not None,
             source=row.excerpt(),
+            start_unreadable=start_unreadable,
         )
     )
 
@@ -242,14 +242,17 @@ def _progress(row: Fields) -> Progress | None:
 
 
 def _shown(row: Fields, name: str) -> str | bool | None:
-    if name != "overwrite":
-        found = row.verbatim(name)
-        return found if found is None else distinct(found, limits.MESSAGE)
-    # A boolean in the samples and a string in the table.
     found = row.get(name)
-    if isinstance(found, str) and found.strip().casefold() in ("true", "false"):
-        return found.strip().casefold() == "true"
-    return row.flag(name, default=False)
+    if name == "overwrite":
+        # A boolean in the samples and a string in the table.
+        if isinstance(found, str) and found.strip().casefold() in ("true", "false"):
+            return found.strip().casefold() == "true"
+        if found is None or isinstance(found, bool):
+            return bool(found)
+    if found is None:
+        return None
+    # What is neither is nothing that a run was started with, and equals none of it.
+    return distinct(found if isinstance(found, str) else _text(found), limits.MESSAGE)
 
 
 def counts_of(reply: Reply, run_id: str) -> Counts | None:
@@ -276,7 +279,7 @@ def case_of(row: Fields) -> tuple[CaseResult, bool]:
     name = row.required("testCaseName", "testCaseId", "dialogId")
     raw = row.verbatim("status") or ""
     outcome = _OUTCOMES.get(raw.strip().casefold())
-    milliseconds = row.optional_number("executionTime")
+    milliseconds = row.unless_unreadable(lambda: row.optional_number("executionTime"))
     return (
         CaseResult(
             name,

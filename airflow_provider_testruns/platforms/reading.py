@@ -5,23 +5,26 @@ Every function gives a value of the type it promises, or raises :class:`InvalidR
 
 from __future__ import annotations
 
+import logging
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean, is_id
 from airflow_provider_testruns.exceptions import InvalidReplyError
-from airflow_provider_testruns.model import utc
 from airflow_provider_testruns.parsing import Rows
+from airflow_provider_testruns.platforms.times import read_time
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: The most that anything is counted to: beyond it somebody means something else.
 _MOST = 10**15
 #: How much of an object may be kept, see :meth:`Fields.excerpt`.
 _MOST_KEPT = 300
-_SHORT_OFFSET = re.compile(r"([+-]\d{2})$")
 
 
 class Fields:
@@ -143,11 +146,30 @@ class Fields:
         return found
 
     def moment(self, *names: str) -> datetime | None:
-        """A time in UTC, ``None`` when it is not there."""
+        """A time in UTC, ``None`` when it is not there, or is none: no state depends on it."""
+        return self.start(*names)[0]
+
+    def start(self, *names: str) -> tuple[datetime | None, bool]:
+        """As :meth:`moment`, and whether there is something that can't be read."""
         found = self.get(*names)
         if found is None or found == "":
+            return None, False
+        try:
+            return read_time(found), False
+        except ValueError:
+            log.debug("%s: field %r is not a time: %s", self.where, names[0], _kind(found))
+            return None, True
+
+    def unless_unreadable(self, read: Callable[[], T | None]) -> T | None:
+        """What a part of a response says, ``None`` where it can't be read: for what no state or verdict depends on.
+
+        :param read: reads it.
+        """
+        try:
+            return read()
+        except InvalidReplyError as e:
+            log.debug("Passed over: %s", e)
             return None
-        return moment(found, f"{self.where}: field {names[0]!r}")
 
     def excerpt(self) -> dict[str, Any]:
         """As much of the object as may be kept while a run is waited for: what is long or large in it is left out."""
@@ -210,22 +232,6 @@ def each(value: Any, where: str) -> Iterator[Fields]:
     if not isinstance(value, list | Rows):
         raise InvalidReplyError(f"{where} should be a list, and is {_kind(value)}")
     return (Fields(item, f"{where}[{index}]") for index, item in enumerate(value))
-
-
-def moment(value: Any, where: str) -> datetime:
-    """A time in UTC: ISO 8601 with ``Z``, an offset of two or four digits, or none (taken as UTC).
-
-    :raises InvalidReplyError: when it is not such a time.
-    """
-    if not isinstance(value, str):
-        raise InvalidReplyError(f"{where} should be a time, and is {_kind(value)}")
-    if len(value) > 60:
-        raise InvalidReplyError(f"{where} is not a time: {value[:60]!r}")
-    text = _SHORT_OFFSET.sub(r"\g<1>:00", value.strip()) if ":" in value else value.strip()
-    try:
-        return utc(datetime.fromisoformat(text))
-    except (ValueError, OverflowError) as e:
-        raise InvalidReplyError(f"{where} is not a time: {value[:60]!r}") from e
 
 
 def newest_first(started_at: datetime | None) -> datetime:

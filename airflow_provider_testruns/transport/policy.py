@@ -47,6 +47,8 @@ T = TypeVar("T")
 
 #: The longest that a Retry-After is obeyed, in seconds: nobody meant a day.
 MAX_RETRY_AFTER = 300.0
+#: How far a platform's clock can be from ours, in seconds.
+_MOST_OFFSET = 366 * 86_400.0
 #: How much of an answer that is not JSON is looked at, in bytes: taking the tags out of more takes its time.
 _MAX_READ = 4_000
 #: The shortest token that is masked in the errors of its own connection.
@@ -156,10 +158,9 @@ class Session:
         if self._dated is None:
             return None
         date, came_at = self._dated
-        try:
-            return parsedate_to_datetime(date).timestamp() - came_at
-        except (ValueError, TypeError, OverflowError):
-            return None
+        moment = http_date(date)
+        # A clock that is a year off is none that times could be compared by.
+        return None if moment is None or abs(moment - came_at) > _MOST_OFFSET else moment - came_at
 
     def carry(
         self,
@@ -589,13 +590,24 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
+        moment = http_date(value)
+        if moment is None:
             return None
+        seconds = moment - now
     if seconds != seconds:
         return None
     return min(MAX_RETRY_AFTER, max(0.0, seconds))
+
+
+def http_date(text: str) -> float | None:
+    """A date of HTTP in seconds since 1970, ``None`` when it is none, whatever a server sends.
+
+    :param text: the header's value.
+    """
+    try:
+        return parsedate_to_datetime(text[:100]).timestamp()
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, OSError):
+        return None
 
 
 def _origin(url: str) -> str:

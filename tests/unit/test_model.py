@@ -61,6 +61,7 @@ _WHOLE = Run(
     message="m",
     known_state=False,
     parts=(_SMALL,),
+    start_unreadable=True,
 )
 
 

@@ -532,6 +532,11 @@ def test_redirects_in_circles_end(headers):
         ("yesterday", None),
         ("", None),
         ("Fri, 99 Jan 2027 08:00:40 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", None),
+        ("Fri, 15 Jan 2027 08:00:40 +9999", None),
+        ("Sat, 15 Jan 2028 08:00:00 GMT", 365 * 86_400.0),
+        ("Fri, 14 Jan 2029 08:00:00 GMT", None),
     ],
 )
 def test_the_platforms_clock_is_read_from_its_replies(date, offset):
@@ -824,6 +829,8 @@ def test_back_off_differs_by_chance():
         ("Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
         ("Fri, 15 Jan 2028 08:00:00 GMT", MAX_RETRY_AFTER),
         ("Fri, 45 Jan 2027 08:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER),
+        ("5, 7", None),
     ],
 )
 def test_retry_after(value, seconds):

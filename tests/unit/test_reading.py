@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.platforms.call import Reply, path
-from airflow_provider_testruns.platforms.reading import Fields, moment, newest_first, objects
+from airflow_provider_testruns.platforms.reading import Fields, newest_first, objects
+from airflow_provider_testruns.platforms.times import read_time
 from tests.unit.strategies import json_values
 
 pytestmark = pytest.mark.unit
@@ -94,22 +95,107 @@ def test_any_json_gives_a_value_of_the_promised_type_or_an_error_that_names_the_
 @given(st.datetimes(min_value=datetime(1000, 1, 1), max_value=datetime(9000, 1, 1)), st.integers(-12, 14))
 def test_times_in_every_spelling_are_one_moment(naive, hours):
     offset = f"{hours:+03d}"
-    expected = moment(naive.isoformat() + offset + ":00", "x")
+    expected = read_time(naive.isoformat() + offset + ":00")
+    assert expected is not None
     assert expected.tzinfo is UTC
     text = naive.isoformat(sep=" ")
-    for spelling in (text + offset, text + offset + ":00", text + offset + "00", f"  {text}{offset} "):
-        assert moment(spelling, "x") == expected
-    assert moment(text, "x") == moment(text + "Z", "x") == naive.replace(tzinfo=UTC)
+    for spelling in (
+        text + offset,
+        text + offset + ":00",
+        text + offset + "00",
+        f"  {text}{offset} ",
+        f"{text} {offset}:00",
+        f"{text}{offset}:00[Europe/Berlin]",
+        f"{text}{offset}".replace("-", "/", 2),
+    ):
+        assert read_time(spelling) == expected, spelling
+    for spelling in (text, text + "Z", text + "z", text + " UTC", text + " GMT", text.replace(" ", "t") + "z"):
+        assert read_time(spelling) == naive.replace(tzinfo=UTC), spelling
 
 
-def test_the_time_of_eggplants_sample():
-    assert moment("2018-05-31 17:00:01.366412+01", "x") == datetime(2018, 5, 31, 16, 0, 1, 366412, tzinfo=UTC)
+@given(st.datetimes(min_value=datetime(1974, 1, 1), max_value=datetime(5000, 1, 1)))
+def test_times_as_numbers(naive):
+    moment = naive.replace(microsecond=0, tzinfo=UTC)
+    seconds = int(moment.timestamp())
+    for number in (seconds, float(seconds), seconds * 1000, seconds * 10**6, seconds * 10**9, str(seconds)):
+        assert read_time(number) == moment, number
 
 
-@pytest.mark.parametrize("value", ["", " ", "tomorrow", "12:00", "2024-13-01", 0, 1700000000, True, [], {}])
-def test_what_is_not_a_time(value):
-    with pytest.raises(InvalidReplyError, match=r"^reply: field 'at' "):
-        moment(value, "reply: field 'at'")
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2018-05-31 17:00:01.366412+01", datetime(2018, 5, 31, 16, 0, 1, 366412, tzinfo=UTC)),
+        ("2026-11-26T24:00:00Z", datetime(2026, 11, 27, tzinfo=UTC)),
+        ("2026-12-31T24:00", datetime(2027, 1, 1, tzinfo=UTC)),
+        ("2026-11-26T23:59:60Z", datetime(2026, 11, 27, tzinfo=UTC)),
+        ("2026-06-30T23:59:60.5+00:00", datetime(2026, 7, 1, tzinfo=UTC)),
+        ("2026-11-26T13:00:00[Europe/Berlin]", datetime(2026, 11, 26, 12, tzinfo=UTC)),
+        ("2026-11-26T13:00:00+01:00[Europe/Berlin]", datetime(2026, 11, 26, 12, tzinfo=UTC)),
+        ("2026-11-26T13:00:00Z[UTC]", datetime(2026, 11, 26, 13, tzinfo=UTC)),
+        ("2026-11-26T13:00:00+1:00", datetime(2026, 11, 26, 12, tzinfo=UTC)),
+        ("2026-11-26T13:00:00\u221202:00", datetime(2026, 11, 26, 15, tzinfo=UTC)),
+        ("2026-11-26T13:00:00.123456789z", datetime(2026, 11, 26, 13, 0, 0, 123456, tzinfo=UTC)),
+        ("2026-11-26T13:00:00,5Z", datetime(2026, 11, 26, 13, 0, 0, 500000, tzinfo=UTC)),
+        ("20261126T130000Z", datetime(2026, 11, 26, 13, tzinfo=UTC)),
+        ("20261126130000", datetime(2026, 11, 26, 13, tzinfo=UTC)),
+        ("20261126", datetime(2026, 11, 26, tzinfo=UTC)),
+        ("Thu, 26 Nov 2026 13:00:00 GMT", datetime(2026, 11, 26, 13, tzinfo=UTC)),
+        ("26 Nov 2026 13:00:00 +0100", datetime(2026, 11, 26, 12, tzinfo=UTC)),
+        ("1795698000.5", datetime(2026, 11, 26, 13, 0, 0, 500000, tzinfo=UTC)),
+        ("9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("0001-01-01T00:00:00", None),
+        (0, None),
+        ("0001-01-01T00:00:00Z", None),
+    ],
+)
+def test_times_that_are_written_otherwise(text, moment):
+    assert read_time(text) == moment
+
+
+_NO_TIMES = [
+    "tomorrow",
+    "12:00",
+    "2024-13-01",
+    "2026-11-26T25:00:00Z",
+    "2026-11-26T24:00:01Z",
+    "2026-11-26T13:00:61Z",
+    "2026-11-26T13:00:00+99:00",
+    "2026-11-26T13:00:00[Nowhere/At_all]",
+    "2026-11-26T13:00:00[../../etc/passwd]",
+    "9999-12-31T23:59:59-23:00",
+    "0001-01-01T00:00:00+14:00",
+    "9" * 30,
+    "-",
+    " ",
+    "x" * 1000,
+    5,
+    -1_700_000_000,
+    True,
+    [],
+    {},
+    math.nan,
+    math.inf,
+    1e300,
+    10**400,
+    -(10**400),
+]
+
+
+@pytest.mark.parametrize("value", _NO_TIMES, ids=lambda value: str(value)[:40])
+def test_what_is_not_a_time_is_none(value):
+    with pytest.raises(ValueError, match=r".+"):
+        read_time(value)
+    assert Fields({"at": value}, "r").moment("at") is None
+    assert Fields({"at": value}, "r").start("at") == (None, True)
+
+
+@given(json_values | st.text(max_size=90))
+def test_no_time_is_anything_but_read_or_not(value):
+    try:
+        found = read_time(value)
+    except ValueError:
+        return
+    assert found is None or found.tzinfo is UTC
 
 
 def test_an_empty_time_is_none():

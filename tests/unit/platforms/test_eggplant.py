@@ -597,12 +597,18 @@ def test_a_reply_that_cannot_be_read_is_not_taken_for_a_run_that_is_not_there() 
         Wire({PROGRESS: page}).run(platform().get_run(RUN))
 
 
-@pytest.mark.parametrize(
-    "fields", [{"status": None}, {"status": ["Passed"]}, {"starttime": "yesterday"}, {"endtime": 12}, {"modelname": {}}]
-)
+@pytest.mark.parametrize("fields", [{"status": None}, {"status": ["Passed"]}])
 def test_fields_of_wrong_types_are_named(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidReplyError, match=next(iter(fields))):
         Wire({PROGRESS: row(**fields)}).run(platform().get_run(RUN))
+
+
+@pytest.mark.parametrize("field", ["starttime", "endtime", "modelname", "model_id", "type", "error"])
+def test_what_the_state_does_not_depend_on_fails_no_poll(field: str) -> None:
+    for value in ("yesterday", 12, {}, ["x"], True, -1.5, 10**400):
+        run = Wire({PROGRESS: row(status="Running", **{field: value})}).run(platform().get_run(RUN))
+        assert (run.run_id, run.state, run.raw_state) == (RUN, RunState.RUNNING, "Running")
+        assert run.start_unreadable is (field == "starttime")
 
 
 def test_an_execution_is_searched_in_the_newest_pages_only_and_a_known_length_saves_a_call() -> None:

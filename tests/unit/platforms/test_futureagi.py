@@ -1483,3 +1483,19 @@ def test_what_is_no_json_is_an_invalid_reply_to_each_call():
             PARSERS[name][0](reply(b"<html>"))
             taken.append(name)
     assert taken == []
+
+
+@pytest.mark.parametrize("field", ["started_at", "completed_at", "total_calls", "failed_calls", "metrics"])
+def test_what_the_state_does_not_depend_on_fails_no_poll(field):
+    for value in ("yesterday", 5.5, ["x"], True, {"calls": {"total": [], "failed": "many"}}, -1, 10**400):
+        answer = metrics_reply("running", **{field: value})
+        run = Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION))
+        assert (run.run_id, run.state, run.raw_state) == (EXECUTION, RunState.RUNNING, "running")
+
+
+def test_counters_that_cannot_be_read_are_no_report():
+    wire = Wire({METRICS: metrics_reply("completed", failed_calls="many")})
+    run = wire.run(CURRENT.get_run(EXECUTION))
+    assert run.final
+    with pytest.raises(InvalidReplyError, match="failed_calls"):
+        wire.run(CURRENT.get_report(run))

@@ -275,17 +275,29 @@ def test_a_run_that_does_not_name_its_project_keeps_the_one_it_was_asked_with():
         ("runId", ""),
         ("runId", "a\nb"),
         ("runId", "\ud800"),
-        ("projectId", {}),
-        ("createdAt", "yesterday"),
-        ("finishedAt", 5),
-        ("executionMeta", []),
-        ("group", ["a"]),
+        ("status", None),
+        ("status", ["SUCCESS"]),
     ],
 )
 def test_a_field_of_a_wrong_type_is_named(field, value):
     row = run_json(**{field: value})
     with pytest.raises(InvalidReplyError, match=f"'?{field}'?"):
         Wire({GET_RUN: data(row)}).run(platform.get_run(RUN))
+
+
+@pytest.mark.parametrize("field", ["projectId", "createdAt", "finishedAt", "executionMeta", "group", "utterance"])
+def test_what_the_state_does_not_depend_on_fails_no_poll(field):
+    expected = Wire({GET_RUN: data(run_json())}).run(platform.get_run(RUN))
+    for value in ("yesterday", 5, {}, ["a"], True, {"current": "x", "total": []}, -1.5, 10**400, "a\nb"):
+        row = run_json(**{"createdAt": "2026-01-02T03:04:05Z", field: value})
+        run = Wire({GET_RUN: data(row)}).run(platform.get_run(RUN))
+        assert (run.run_id, run.state, run.raw_state) == (RUN, expected.state, expected.raw_state)
+        assert run.start_unreadable is (field == "createdAt")
+
+
+def test_what_a_run_shows_of_its_start_and_is_no_text_is_not_what_it_was_started_with():
+    run = Wire({GET_RUN: data(run_json(group=["smoke"]))}).run(platform.get_run(RUN))
+    assert run.started_with["group"] not in (None, "smoke")
 
 
 @pytest.mark.parametrize("run_id", ["", " ", ".", "..", None, 5, "a\nb"])
