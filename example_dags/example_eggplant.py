@@ -64,6 +64,8 @@ with DAG(
         model_id="{{ params.model_id }}",
         test_case_id="{{ params.test_case_id }}",
         agent="{{ params.agent }}",
+        # Without one, DAI would run the model without snippets, and test nothing.
+        asset={"asset_path": "/suites/shop"},
         deferrable=True,
         poll_interval=5,
         # A retry goes on with the run that is there; it starts no second one, not even after tests that failed.

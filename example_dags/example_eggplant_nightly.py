@@ -73,6 +73,8 @@ with DAG(
     run_model = EggplantStartExecutionOperator.partial(
         task_id="run_model",
         agent={"agent_id": "1", "is_hosted_agent": True},
+        asset={"asset_path": "/suites/shop"},
+        require_assets=True,
         sut={"criteria": "{{ params.sut_tags }}"},
         pool="eggplant_shop",
         deferrable=True,

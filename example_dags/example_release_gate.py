@@ -80,6 +80,7 @@ with DAG(
         task_id="checkout",
         model_id="e0000000-0000-4000-8000-000000000001",
         agent={"agent_id": "1", "is_hosted_agent": True},
+        asset={"asset_path": "/suites/shop"},
         map_index_template="test case {{ task.test_case_id }}",
     ).expand(test_case_id=selected.override(task_id="test_cases")("test_cases"))
 
