@@ -20,10 +20,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .mutants import PACKAGE, Mutant, sample
-from .suite import Suite, record, settle_chance
-from .trial import only_path, prepare, try_tests
+from .suite import Suite, Test, record, settle_chance, stages
+from .trial import Outcome, only_path, prepare, try_tests
 
-_FOUND = ("killed", "stuck", "broken")
+FOUND = ("killed", "stuck", "broken")
 
 
 def main() -> int:
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--tests", nargs="+", default=["tests/unit", "tests/integration"], help="of the checkout")
     parser.add_argument("--results", type=Path, help="added to, as it goes (default: named after code and tests)")
     parser.add_argument("--again", metavar="OUTCOME", help="try those once more that ended so, 'survived' for one")
+    parser.add_argument("--jobs", type=int, default=1, help="so many at a time")
     parser.add_argument("--minutes", type=float, default=120, help="stop after this time")
     parser.add_argument("--compare", type=Path, metavar="RESULTS", help="results of another suite, from before")
     parser.add_argument("--show", action="store_true", help="print the mutants that no test found")
@@ -50,7 +51,7 @@ def main() -> int:
     todo = [each for each in mutants if each.name not in known or known[each.name]["outcome"] == arguments.again]
     if todo:
         with only_path(checkout):
-            _try(checkout, arguments.tests, todo, results, arguments.minutes * 60)
+            _try(checkout, arguments.tests, todo, results, arguments.minutes * 60, arguments.jobs)
     known = _read(results)
     _tell(mutants, known, checkout, arguments.show)
     return _compare(mutants, _read(arguments.compare), known) if arguments.compare else 0
@@ -64,7 +65,7 @@ def _version(checkout: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _try(checkout: Path, folders: list[str], mutants: list[Mutant], results: Path, seconds: float) -> None:
+def _try(checkout: Path, folders: list[str], mutants: list[Mutant], results: Path, seconds: float, jobs: int) -> None:
     until = time.monotonic() + seconds
     recorded = results.with_suffix(".tests.json")
     if not recorded.exists():
@@ -76,24 +77,47 @@ def _try(checkout: Path, folders: list[str], mutants: list[Mutant], results: Pat
             sys.exit(process.exitcode)
     suite = Suite(recorded, checkout)
     prepare()
+    workers = []
+    for job in range(jobs):
+        worker = multiprocessing.get_context("fork").Process(
+            target=_work, args=(checkout, suite, mutants[job::jobs], results, until)
+        )
+        worker.start()
+        workers.append(worker)
+    for worker in workers:
+        worker.join()
+
+
+def _work(checkout: Path, suite: Suite, mutants: list[Mutant], results: Path, until: float) -> None:
     with results.open("a") as file:
-        for number, mutant in enumerate(mutants, 1):
+        for mutant in mutants:
             if time.monotonic() > until:
-                print(f"The time is up, with {len(mutants) - number + 1} left")
                 return
             tests = suite.for_mutant(mutant)
-            text = mutant.code(checkout)
-            outcome, by = try_tests(checkout, mutant.path, text, tests)
-            unit = {test.id for test in tests if test.unit}
-            if outcome == "killed" and by not in unit:
-                # Tests over a socket may fail for another reason: what they find, they find twice.
-                again = [test for test in tests if test.id == by]
-                if try_tests(checkout, mutant.path, text, again)[0] == "survived":
-                    outcome = "unclear"
+            outcome, by = _find(checkout, mutant, tests)
             told = {"name": mutant.name, **asdict(mutant), "outcome": outcome, "by": by, "tests": len(tests)}
             file.write(json.dumps(told) + "\n")
             file.flush()
-            print(f"{number:4}/{len(mutants)} {outcome:9} {mutant.name}  {by}", flush=True)
+            print(f"{outcome:9} {mutant.name}  {by}", flush=True)
+
+
+def _find(checkout: Path, mutant: Mutant, tests: list[Test]) -> Outcome:
+    text = mutant.code(checkout)
+    try:
+        compile(text, mutant.path, "exec", dont_inherit=True)
+    except SyntaxError:
+        # A * between parameters is no multiplication, though cosmic-ray takes it for one.
+        return "none", ""
+    for stage in stages(tests):
+        outcome, by = try_tests(checkout, mutant.path, text, stage)
+        if outcome == "killed" and not stage[0].unit:
+            # Tests over a socket may fail for another reason: what they find, they find twice.
+            again = [test for test in stage if test.id == by]
+            if try_tests(checkout, mutant.path, text, again)[0] == "survived":
+                return "unclear", by
+        if outcome in FOUND:
+            return outcome, by
+    return "survived", ""
 
 
 def _record(checkout: Path, folders: list[str], file: Path) -> None:
@@ -107,22 +131,26 @@ def _read(file: Path) -> dict[str, dict]:
 
 
 def _tell(mutants: list[Mutant], known: dict[str, dict], checkout: Path, show: bool) -> None:
-    tried = [each for each in mutants if each.name in known]
+    tried = [each for each in mutants if _is_one(known.get(each.name))]
     counts = Counter(known[each.name]["outcome"] for each in tried)
-    found = sum(counts[name] for name in _FOUND)
+    found = sum(counts[name] for name in FOUND)
     print(f"{len(tried)} mutants tried, {found} found: {dict(counts)}")
     for mutant in tried if show else ():
-        if known[mutant.name]["outcome"] not in _FOUND:
+        if known[mutant.name]["outcome"] not in FOUND:
             print(f"  {mutant.name}")
             changed = mutant.code(checkout).splitlines()
             for line in range(mutant.line, min(mutant.end_line, mutant.line + 2) + 1):
                 print(f"      {changed[line - 1].strip() if line <= len(changed) else ''}")
 
 
+def _is_one(told: dict | None) -> bool:
+    return told is not None and told["outcome"] != "none"
+
+
 def _compare(mutants: list[Mutant], before: dict[str, dict], after: dict[str, dict]) -> int:
-    both = [each.name for each in mutants if each.name in before and each.name in after]
-    found_before = {name for name in both if before[name]["outcome"] in _FOUND}
-    found_after = {name for name in both if after[name]["outcome"] in _FOUND}
+    both = [each.name for each in mutants if _is_one(before.get(each.name)) and _is_one(after.get(each.name))]
+    found_before = {name for name in both if before[name]["outcome"] in FOUND}
+    found_after = {name for name in both if after[name]["outcome"] in FOUND}
     print(f"Of {len(both)} mutants tried with both: {len(found_before)} found before, {len(found_after)} now")
     for name in sorted(found_before - found_after):
         print(f"  found before by {before[name]['by']}, and not now: {name}")

@@ -7,9 +7,10 @@ import json
 import os
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import coverage
@@ -19,6 +20,8 @@ from .mutants import PACKAGE, Mutant
 
 #: For one mutant at most so many tests, which took at most so many seconds when they were recorded.
 MOST_TESTS, MOST_SECONDS = 400, 30.0
+#: Of these over a socket, where unit tests run the line too: they take a hundred times as long.
+MOST_OVER_A_SOCKET, MOST_SECONDS_OVER_A_SOCKET = 12, 6.0
 #: Not these: they are run in processes of their own, or ask nothing of the package.
 _LEFT_OUT_MARKS = ("e2e", "perf")
 _LEFT_OUT_FIXTURES = ("airflow",)
@@ -134,17 +137,13 @@ class Suite:
             if test.id not in self._failed:
                 by_function[test.function].append(test)
         waves = ((wave, test) for tests in by_function.values() for wave, test in enumerate(tests))
-        chosen: list[Test] = []
-        seconds = 0.0
-        for _, test in sorted(waves, key=lambda each: (not each[1].unit, each[0], each[1].seconds)):
-            if len(chosen) == MOST_TESTS or seconds + test.seconds > MOST_SECONDS:
-                break
-            chosen.append(test)
-            seconds += test.seconds
+        order = [test for _, test in sorted(waves, key=lambda each: (each[0], each[1].seconds))]
+        units = _first([test for test in order if test.unit], MOST_TESTS, MOST_SECONDS)
+        limits = (MOST_OVER_A_SOCKET, MOST_SECONDS_OVER_A_SOCKET) if units else (MOST_TESTS, MOST_SECONDS)
+        others = _first([test for test in order if not test.unit], *limits)
         # File by file, as servers are started for a file.
-        units = [test for test in chosen if test.unit]
-        files = list(dict.fromkeys(test.file for test in chosen if not test.unit))
-        return units + sorted((test for test in chosen if not test.unit), key=lambda test: files.index(test.file))
+        files = list(dict.fromkeys(test.file for test in others))
+        return units + sorted(others, key=lambda test: files.index(test.file))
 
     def _covering(self, mutant: Mutant) -> set[int]:
         lines = self._lines.get(mutant.path, {})
@@ -160,6 +159,25 @@ class Suite:
                 mentions = _mentions((self._checkout / path).read_text(), names)
                 found |= set().union(*(run.get(line, ()) for line in mentions))
         return found or set().union(*lines.values())
+
+
+def _first(tests: list[Test], most: int, seconds: float) -> list[Test]:
+    """As many as do not take longer, and one at least."""
+    ends = list(accumulate(test.seconds for test in tests))
+    return [test for test, end in zip(tests[:most], ends, strict=False) if end <= seconds] or tests[:1]
+
+
+def stages(tests: list[Test]) -> list[list[Test]]:
+    """Tests in the parts that are worth a process each: the file that knows most, its like, those over a socket."""
+    units = [test for test in tests if test.unit]
+    known = Counter(test.file for test in units)
+    first = max(known, key=lambda file: known[file]) if known else ""
+    parts = [
+        [test for test in units if test.file == first],
+        [test for test in units if test.file != first],
+        [test for test in tests if not test.unit],
+    ]
+    return [part for part in parts if part]
 
 
 def _around(tree: ast.Module, line: int) -> tuple[set[int], set[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.machinery
 import importlib.util
@@ -98,6 +99,9 @@ def prepare() -> None:
         sys.exit(f"The package is imported too early to be changed: {sorted(early)}")
     for name in early:
         del sys.modules[name]
+    # What is here stays: pytest looks for what it left, several times for each mutant.
+    gc.collect()
+    gc.freeze()
 
 
 def try_tests(checkout: Path, changed: str, text: str, tests: Sequence[Test]) -> Outcome:
