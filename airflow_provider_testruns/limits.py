@@ -33,7 +33,7 @@ READ_HERE: Final = 256 * KB
 DEPTH: Final = 100
 #: Digits of a number in JSON. Reading a long one takes time with the square of its length.
 DIGITS: Final = 400
-#: One header line, and all headers of a response; more of them is no response.
+#: One header line.
 HEADER_LINE: Final = 8_190
 HEADERS: Final = 64 * KB
 
@@ -73,6 +73,11 @@ PAGES: Final = 2_500
 ROWS: Final = 250_000
 #: Runs of one list that are kept. More than 20,000 began neither since a start nor since the oldest that is waited for.
 RUNS: Final = 20_000
+#: Runs of a model that are waited for and judged as one: all of them are stored when the wait ends. The argument
+#: ``limit`` of the sensor makes it fewer.
+PARTS: Final = 2_000
+#: Evaluations of a run, each choice of one counted: they are stored with its result.
+METRICS: Final = 2_000
 #: About how much memory the rows of a list take that is given as the API has it, all pages together.
 RAW_ROWS: Final = 256 * MB
 
@@ -84,8 +89,6 @@ ID: Final = 200
 STATUS: Final = 200
 #: The name of a case, a suite, a metric, a model.
 NAME: Final = 500
-#: A header's value that we use.
-HEADER: Final = 500
 #: An answer of the platform that an error quotes.
 ANSWER: Final = 500
 #: The message of an error, and a line of a log.
@@ -96,9 +99,7 @@ LOG: Final = 64 * KB
 MESSAGE: Final = 4_000
 #: One piece of a run's own log, of several lines.
 LOG_TEXT: Final = 64 * KB
-#: A link.
-URL: Final = 2_000
+#: Characters of a run's own log that one process writes to the task's log.
+RUN_LOG: Final = 2_000_000
 #: Values in an event, a record or an XCom: what is beyond is left out and says so.
 OUTGOING: Final = 100_000
-#: An event, a record or an XCom as JSON: what is longer loses its details and says so.
-STORED: Final = 256 * KB

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean, outgoing_text
 from airflow_provider_testruns.exceptions import ApiError
 from airflow_provider_testruns.lifecycle.waiting import JITTER
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: How many lines of one run are told. Its log may be of any size; what was told is part of the trigger's event.
 MAX_LINES = 10_000
+#: After so many of them an event loop gets a turn.
+_LINES_AT_ONCE = 50
 #: A line in what is stored of those that were told: 6 bytes of its hash, in Base64.
 _MARK = 8
 
@@ -42,6 +45,7 @@ class RunLog:
         self._log = log
         self._told = Counter(told[start : start + _MARK] for start in range(0, len(told), _MARK))
         self._clock = clock
+        self._written = 0
         self._not_before = 0.0
         self._in_trouble = False
 
@@ -61,13 +65,22 @@ class RunLog:
         :param lines: all of it so far, each line with its section.
         :return: how many lines were new.
         """
+        before = self._told.total()
+        for _ in self.telling(lines):
+            pass
+        return self._told.total() - before
+
+    def telling(self, lines: Iterable[tuple[str, str]]) -> Iterator[None]:
+        """As :meth:`tell`, with a break after some lines, in which an event loop can do something else."""
         self._in_trouble = False
         total = self._told.total()
         if total > MAX_LINES:
-            return 0
+            return
         seen: Counter[str] = Counter()
         new = 0
-        for section, text in lines:
+        for number, (section, text) in enumerate(lines, 1):
+            if number % _LINES_AT_ONCE == 0:
+                yield
             mark = _mark(section, text)
             seen[mark] += 1
             if seen[mark] <= self._told[mark]:
@@ -77,9 +90,15 @@ class RunLog:
             if total + new > MAX_LINES:
                 self._log.warning("The run's log has more than %d lines: the rest is on the platform.", MAX_LINES)
                 break
+            if self._written > limits.RUN_LOG:
+                continue
             for part in _parts(text):
+                self._written += len(part)
                 self._log.info("%s%s", f"[{outgoing_text(section, NAME)}] " if section else "", part)
-        return new
+            if self._written > limits.RUN_LOG:
+                self._log.warning(
+                    "The run's log has more than %d characters: the rest is on the platform.", limits.RUN_LOG
+                )
 
     def trouble(self, error: ApiError) -> None:
         """The log could not be had. That says nothing of the run, and is told once until it can be had again."""
@@ -108,7 +127,11 @@ async def follow(watcher: WatcherHandle, run: Run, run_log: RunLog, interval: fl
             if run_log.due:
                 try:
                     platform, client = await watcher.open()
-                    run_log.tell(await client.run(platform.read_log(run)))
+                    lines = await client.run(platform.read_log(run))
+                    for _ in run_log.telling(lines):
+                        await asyncio.sleep(0)
+                    # Not kept until the next look: it may be long.
+                    del lines
                 except ApiError as e:
                     run_log.trouble(e)
             await asyncio.sleep(interval * (1 + JITTER * (2 * random.random() - 1)))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns.cleaning import is_clean, is_id
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import (
     ConfigurationError,
     InvalidReplyError,
@@ -878,6 +879,11 @@ class EggplantPlatform(EggplantCalls, Platform):
                 f"{self.title} at {self._base_url} shows no run of model {name!r}. Check the model's name (not its"
                 " UUID), and that a run of it was started.",
                 status=404,
+            )
+        if len(runs) > limits.PARTS:
+            raise InvalidReplyError(
+                f"{self.title} at {self._base_url} shows {len(runs):,} runs of model {name!r}, and {limits.PARTS:,} is the"
+                " most that is waited for together. Give the sensor's limit: so many of the newest."
             )
         return together(name, runs, context, self._base_url)
 

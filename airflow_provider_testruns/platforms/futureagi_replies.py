@@ -475,6 +475,8 @@ def metrics_of(value: Any, where: str) -> dict[str, Metric]:
         known = found.get(name)
         if known is None or (known.value is not None and (metric.value is None or metric.value < known.value)):
             found[name] = metric
+        if len(found) > limits.METRICS:
+            raise InvalidReplyError(f"{where} has more than {limits.METRICS:,} evaluations, choices included")
 
     templates = objects(value, where)
     for template in templates:

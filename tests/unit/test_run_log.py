@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import RateLimitedError, ServerError
 from airflow_provider_testruns.lifecycle import run_log
 from airflow_provider_testruns.lifecycle.run_log import RunLog
@@ -121,3 +122,19 @@ def test_a_slow_transfer_speaks_every_half_minute(caplog):
             now += 1.0
             progress.add(100_000)
     assert caplog.messages == ["Received: 3.0 MB", "Received: 6.0 MB", "Received: 9.0 MB"]
+
+
+def test_a_log_of_long_lines_has_an_end(monkeypatch):
+    monkeypatch.setattr(limits, "RUN_LOG", 1000)
+    log = Log()
+    following = RunLog(log)
+    lines = [("s", f"{number} " + "x" * 98) for number in range(30)]
+    assert following.tell(lines) == 30
+    assert log.warnings == ["The run's log has more than 1000 characters: the rest is on the platform."]
+    assert len(log.told) == 11
+    assert following.tell([*lines, ("s", "one more")]) == 1
+    assert len(log.told) == 11
+
+
+def test_an_event_loop_gets_its_turn_in_a_long_log():
+    assert len(list(RunLog(Log()).telling([("s", str(number)) for number in range(500)]))) == 10

@@ -1400,3 +1400,11 @@ def test_the_list_of_runs_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Paged({"GET /ai/runs": lambda request: reply({"items": [run], "total_count": 10**15})})
     with pytest.raises(InvalidReplyError, match="too large to be read"):
         wire.run(platform().find_runs(None))
+
+
+def test_a_model_of_more_runs_than_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PARTS", 2)
+    rows = [row(id=f"run-{n}", starttime=at(n)) for n in range(3)]
+    context = {"kind": "model", "model_name": "M"}
+    with pytest.raises(InvalidReplyError, match=r"shows 3 runs of model 'M', and 2 is the most.*limit"):
+        Wire({"POST /api/run/progress": rows}).run(platform().get_run("M", **context))

@@ -1499,3 +1499,10 @@ def test_counters_that_cannot_be_read_are_no_report():
     assert run.final
     with pytest.raises(InvalidReplyError, match="failed_calls"):
         wire.run(CURRENT.get_report(run))
+
+
+def test_a_run_of_more_evaluations_than_can_be_stored(monkeypatch):
+    monkeypatch.setattr(limits, "METRICS", 2)
+    rows = [{"name": f"e{n}", "total_cells": 1, "avg_score": 50} for n in range(3)]
+    with pytest.raises(InvalidReplyError, match="more than 2 evaluations"):
+        replies.metrics_of(rows, "the summary")
