@@ -35,7 +35,6 @@ DEPTH: Final = 100
 DIGITS: Final = 400
 #: One header line.
 HEADER_LINE: Final = 8_190
-HEADERS: Final = 64 * KB
 
 # Files ----------------------------------------------------------------------------------------------------------------
 
@@ -101,5 +100,7 @@ MESSAGE: Final = 4_000
 LOG_TEXT: Final = 64 * KB
 #: Characters of a run's own log that one process writes to the task's log.
 RUN_LOG: Final = 2_000_000
+#: A link.
+URL: Final = 2_000
 #: Values in an event, a record or an XCom: what is beyond is left out and says so.
 OUTGOING: Final = 100_000

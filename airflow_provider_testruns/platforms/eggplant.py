@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_testruns.cleaning import is_clean, is_id
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import is_clean, is_id
 from airflow_provider_testruns.exceptions import (
     ConfigurationError,
     InvalidReplyError,
@@ -882,8 +882,8 @@ class EggplantPlatform(EggplantCalls, Platform):
             )
         if len(runs) > limits.PARTS:
             raise InvalidReplyError(
-                f"{self.title} at {self._base_url} shows {len(runs):,} runs of model {name!r}, and {limits.PARTS:,} is the"
-                " most that is waited for together. Give the sensor's limit: so many of the newest."
+                f"{self.title} at {self._base_url} shows {len(runs):,} runs of model {name!r}, and {limits.PARTS:,} is"
+                " the most that is waited for together. Give the sensor's limit: so many of the newest."
             )
         return together(name, runs, context, self._base_url)
 
