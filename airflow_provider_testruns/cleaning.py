@@ -100,6 +100,8 @@ def distinct(text: str, limit: int = limits.NAME) -> str:
     :param text: the string.
     :param limit: the most characters.
     """
+    if text.__class__ is str and len(text) <= limit and text.isprintable():
+        return text
     cleaned = clean(text, limit)
     if cleaned == text:
         return cleaned

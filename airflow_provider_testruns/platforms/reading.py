@@ -96,17 +96,20 @@ class Fields:
 
     def identifier(self, *names: str) -> str:
         """An id, which will be part of paths, file names, templates and of lines in the log; see :func:`.is_id`."""
-        found = self.required(*names)
+        found = self.get(*names)
+        if not is_id(found):
+            # A number is taken as its digits.
+            found = self.required(*names)
         if not is_id(found):
             raise InvalidReplyError(
                 f"{self.where}: field {names[0]!r} should be an id (letters, digits and . _ : -, at most"
                 f" {limits.ID} of them), and is {found[:60]!r}"
             )
-        return found
+        return str(found)
 
     def optional_identifier(self, *names: str) -> str | None:
         """As :meth:`identifier`; ``None`` when the field is not there or empty."""
-        return self.identifier(*names) if self.verbatim(*names) else None
+        return None if self.get(*names) in (None, "") else self.identifier(*names)
 
     def integer(self, *names: str, default: int | None = None) -> int:
         """A whole number not below zero; ``default`` when it is not there, which without one is an error."""
