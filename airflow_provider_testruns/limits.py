@@ -82,6 +82,8 @@ RAW_ROWS: Final = 256 * MB
 
 # Strings and what is stored -------------------------------------------------------------------------------------------
 
+#: A string of a response as it is read, before the lengths below.
+VERBATIM: Final = 64 * KB
 #: The id of a run, project, model and the like.
 ID: Final = 200
 #: A status as the platform spells it.

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 from airflow_provider_testruns import limits
@@ -79,10 +80,17 @@ class Fields:
         return found if found is None else clean(found, limit)
 
     def verbatim(self, *names: str) -> str | None:
-        """A string as it came, ``None`` when it is not there: to decide by, never to show or to store."""
+        """A string as it came, ``None`` when it is not there: to decide by, never to show or to store.
+
+        What is longer than :data:`.limits.VERBATIM` ends there, with a hash of the whole that keeps it apart: no step
+        after this one costs what a string of megabytes does.
+        """
         found = self.get(*names)
-        if found is None or isinstance(found, str):
+        if found is None or (isinstance(found, str) and len(found) <= limits.VERBATIM):
             return found
+        if isinstance(found, str):
+            tag = blake2b(found.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+            return f"{found[: limits.VERBATIM]}~{tag}"
         if isinstance(found, int | float) and not isinstance(found, bool):
             return str(found)
         raise InvalidReplyError(f"{self.where}: field {names[0]!r} should be a text, and is {_kind(found)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime, timedelta
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_testruns import limits, parsing
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.platforms.call import Reply, path
-from airflow_provider_testruns.platforms.reading import Fields, newest_first, objects
+from airflow_provider_testruns.platforms.reading import Fields, each, newest_first, objects
 from airflow_provider_testruns.platforms.times import read_time
 from tests.unit.strategies import json_values
 
@@ -296,3 +298,25 @@ def test_what_is_not_json_is_an_invalid_reply():
     for body in (b"[" * 200_000, b"<html>", b"", b"\xff\xfe", b"9" * 5000):
         with pytest.raises(InvalidReplyError, match=r"the reply is (not JSON|too large to be read)"):
             Reply(200, {"content-type": "text/html"}, body).json()
+
+
+def test_a_string_of_megabytes_ends_early_and_stays_apart():
+    fields = Fields({"a": "x" * 1_000_000 + "a", "b": "x" * 1_000_000 + "b", "c": "x" * limits.VERBATIM}, "it")
+    one, other = fields.verbatim("a"), fields.verbatim("b")
+    assert len(one) < limits.VERBATIM + 100
+    assert one != other
+    assert one[: limits.VERBATIM] == other[: limits.VERBATIM]
+    assert fields.verbatim("c") == "x" * limits.VERBATIM
+
+
+def test_a_list_in_pieces_is_read_one_by_one_and_not_whole(monkeypatch):
+    monkeypatch.setattr(limits, "POLL_BODY", 1000)
+    monkeypatch.setattr(parsing, "_LONG_LIST", 500)
+    monkeypatch.setattr(parsing, "_PIECE", 300)
+    rows = [{"id": str(number)} for number in range(100)]
+    long = Reply(200, {}, json.dumps(rows).encode(), nodes=limits.ALL_NODES).json()
+    assert [row.text("id") for row in each(long, "it")] == [row["id"] for row in rows]
+    with pytest.raises(InvalidReplyError, match="it is too large to be read whole: a list of 100 objects"):
+        objects(long, "it")
+    with pytest.raises(InvalidReplyError, match="too large to be read: it is longer"):
+        Reply(200, {}, json.dumps(rows).encode()).json()
