@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +19,7 @@ from airflow_provider_testruns.sensors.eggplant import EggplantExecutionSensor
 from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 from tests.integration.dag_test.running import WRONG_PASSWORD, AirflowProcess
+from tests.integration.transport.wires import RawServer, Seen, answering
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +85,51 @@ def test_no_secret_is_left_in_the_database_the_logs_or_the_xcoms(
     assert found == []
     # All that is secret on the sandbox begins with these words.
     assert [place for place, text in left_behind.items() if "sandbox-canary" in text] == []
+
+
+#: With characters that each way to write it changes.
+TOKEN = "canary/token+of=the&echo?<0123456789>"
+
+
+def echoing(conn: str) -> None:
+    import os
+
+    os.environ["AIRFLOW_CONN_ECHO"] = conn
+    shared = {"omilia_conn_id": "echo", "retries": 0}
+    OmiliaCreateRunOperator(task_id="refused", project_id="0a000000-0000-4000-8000-000000000001", **shared)
+    where = "0a000000-0000-4000-8000-000000000001"
+    OmiliaRunSensor(task_id="broken", run_id=where, timeout=1, poke_interval=0.1, **shared)
+
+
+def test_a_platform_that_echoes_its_token_leaves_none_of_it(airflow: AirflowProcess) -> None:
+    """Airflow's own masker does not know tokens: that is left to ours, also in the traceback of a task that fails."""
+    written = [
+        TOKEN,
+        quote(TOKEN, safe=""),
+        quote(TOKEN, safe="").lower(),
+        html.escape(TOKEN),
+        json.dumps(TOKEN).replace("/", "\\/")[1:-1],
+        *(base64.b64encode(before + TOKEN.encode()).decode() for before in (b"", b"a", b"ab")),
+    ]
+
+    def answer(seen: Seen) -> tuple[int, bytes]:
+        if seen.path.endswith("/token"):
+            return 200, json.dumps({"access_token": TOKEN, "expires_in": 60}).encode()
+        if seen.method == "POST":
+            return 403, json.dumps({"detail": "You sent: " + " and ".join(written)}).encode()
+        return 200, json.dumps({"runId": {"sent": written}, "status": f"{TOKEN}"}).encode()
+
+    begin = airflow.log_file.stat().st_size
+    with RawServer(answering(answer)) as server:
+        conn = {"conn_type": "omilia", "host": server.url, "login": "me", "password": "canary-of-the-echo"}
+        tasks = airflow.run(echoing, conn=json.dumps(conn))
+    assert "You sent: *** and ***" in tasks["refused"].error.message
+    assert tasks["broken"].state == "failed"
+    log = airflow.log_file.read_bytes()[begin:].decode(errors="replace")
+    assert "Traceback" in log or "exc_type" in log
+    places = {"log": log, **airflow.tables()}
+    forms = {form.rstrip("=")[3:-2] for form in written}
+    assert [(place, form) for place, text in places.items() for form in forms if form in text] == []
 
 
 def _read(path: Path) -> str:
