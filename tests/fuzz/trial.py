@@ -30,6 +30,8 @@ from tests.fuzz.operations import Hook, Operation, World
 
 #: NUL as JSON spells it, and not a backslash before what looks like it.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+#: The most that a result may be as JSON; none of the sandbox's is longer than some kB.
+_STORED = 2 * limits.MB
 #: More requests than any answer may cause, pages of lists included: those of the sandbox say that there are no more.
 _MOST_REQUESTS = 100
 
@@ -200,10 +202,10 @@ class Laboratory:
 
     def _fit_to_hand_on(self, operation: Operation, result: Any, thorough: bool) -> None:
         for run in _runs(result):
-            _storable(run.to_dict(), limits.STORED)
-            _storable(_leaving(run_to_xcom(run)), limits.STORED)
+            _storable(run.to_dict(), _STORED)
+            _storable(_leaving(run_to_xcom(run)), _STORED)
             event = WaitEnd(WaitStatus.FINISHED, run).to_event()
-            _storable(event, limits.STORED)
+            _storable(event, _STORED)
             again = WaitEnd.from_event(json.loads(json.dumps(event)))
             assert again.run.to_dict() == run.to_dict(), "an event is read as it was written"
         if isinstance(result, RunReport):
@@ -213,8 +215,8 @@ class Laboratory:
                 assert counts is None or counts.failed + counts.unavailable == 0, f"passed, with {counts}"
                 assert not any(case.outcome.name in ("FAILED", "UNAVAILABLE") for case in result.cases)
                 assert not operation.of_failed, "a run in which cases failed has passed"
-            _storable(_leaving(to_xcom(result, judgement)), limits.STORED)
-            _storable(_leaving(to_event(result, judgement)), limits.STORED)
+            _storable(_leaving(to_xcom(result, judgement)), _STORED)
+            _storable(_leaving(to_event(result, judgement)), _STORED)
             fit_for_a_log(outgoing(table(result, judgement)))
             fit_for_a_log(outgoing(digest(result, judgement)))
             if thorough:
