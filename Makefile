@@ -18,25 +18,35 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test unit perf mutants e2e fuzz chaos older lint format demo demo-ui bench browser clean
+.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos older lint format demo demo-ui bench browser clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 venv: $(STAMP) ## Set up .venv: Airflow, this package (editable) and the tools, at the versions of constraints.txt
 	@echo "$(VENV) is ready"
 
-test: lint browser ## Lint, then run all tests: unit, integration and end to end
-	@$(BIN)/python -m pytest
+# Most tests wait for something: so there are more of them at once than the machine has cores. What shares an Airflow runs
+# in one process, in the order of tests/harness/groups.py.
+WORKERS  := 6
+PARALLEL  = -n $(WORKERS)
+# Repeats what chance chose in another run.
+SEEDED    = $(if $(SEED),--hypothesis-seed=$(SEED))
+
+test: lint browser ## Lint, then run all tests: unit, integration and end to end. SEED=… repeats a run's choices
+	@$(BIN)/python -m pytest $(PARALLEL) $(SEEDED)
+
+test-under-load: $(STAMP) ## The same on a busy machine: with four busy loops beside it
+	@$(BIN)/python -m tests.under_load $(MAKE) test
 
 unit: $(STAMP) ## Run the unit tests only, without the large cases
-	@$(BIN)/python -m pytest -m "unit and not perf"
+	@$(BIN)/python -m pytest -n 4 $(SEEDED) -m "unit and not perf" tests/unit
 
 perf: $(STAMP) ## Run the large cases only
-	@$(BIN)/python -m pytest -m perf
+	@$(BIN)/python -m pytest $(SEEDED) -m perf
 
 e2e: $(STAMP) browser ## Run the end-to-end tests only, against a whole running Airflow
-	@$(BIN)/python -m pytest -m e2e
+	@$(BIN)/python -m pytest $(PARALLEL) $(SEEDED) -m e2e
 
 fuzz: $(STAMP) ## Answer every operation as a hostile server would, in both clients: some 10 minutes at most. SEED=2 for another order, SECONDS=60, ONLY=get_report
 	@$(BIN)/python -m tests.fuzz --seed $(or $(SEED),1) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))

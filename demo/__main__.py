@@ -29,7 +29,7 @@ _RUN_SECONDS = 12.0
 #: The pools of the example DAGs and their slots.
 POOLS = {"eggplant_shop": 1}
 #: How long the DAG runs may take in all; seconds.
-_RUNS_WITHIN = 300.0
+_RUNS_WITHIN = 900.0
 #: A sign of life is given at least so often while nothing changes; seconds.
 _QUIET = 15.0
 #: What is told about a task while it is on its way. The others (scheduled, queued, running) last for moments.

@@ -31,11 +31,13 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 #: The names of the components in the reply to a look at Airflow's health.
 _IN_HEALTH = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processor": "dag_processor"}
 #: How long Airflow may take until all components are healthy; seconds. Without compiled files a minute is normal.
-START_WITHIN = 240.0
+START_WITHIN = 600.0
 #: How long a DAG may take from its file to the API; seconds.
-DAGS_WITHIN = 120.0
+DAGS_WITHIN = 600.0
 #: While it waits a sign of life is given so often; seconds.
 _QUIET = 15.0
+#: How long DAG runs and tasks may take, if nobody says otherwise; seconds. For hanging only.
+_RUN_WITHIN = 600.0
 #: How long a process waits for its turn to write to SQLite; seconds. On a busy machine the default of 5 is too short.
 _LOCK_PATIENCE = 60
 FINAL_RUN_STATES = ("success", "failed")
@@ -62,6 +64,8 @@ class LocalAirflow:
     :param options: further environment variables (``AIRFLOW__SECTION__OPTION``).
     :param parallelism: how many tasks run at once.
     :param say: told about each step, one line each.
+    :param database: a SQLite database that ``airflow db migrate`` has made, to begin with a copy of it; without, one is
+        made.
     :param pause: waits for some seconds; may raise to end the waiting.
     """
 
@@ -74,12 +78,15 @@ class LocalAirflow:
         options: Mapping[str, str] | None = None,
         parallelism: int = 2,
         say: Callable[[str], None] = lambda line: None,
+        database: Path | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.folder = folder.resolve()
         self.home = self.folder / "airflow"
         self.logs = self.folder / "logs"
         self._pids = self.folder / "pids"
+        self._temporary = self.folder / "tmp"
+        self._database = database
         self._say = say
         self._pause = pause
         self._children: dict[str, Child] = {}
@@ -88,6 +95,8 @@ class LocalAirflow:
         self.url = f"http://127.0.0.1:{port}"
         self.api = AirflowApi(self.url)
         self.environment = _environment(self.home, self.logs, self.url, port, dags.resolve(), parallelism)
+        # What is killed leaves its temporary files: here they are in nobody's way.
+        self.environment["TMPDIR"] = str(self._temporary)
         for conn_id, connection in connections.items():
             self.environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(connection)
         self.environment.update(options or {})
@@ -113,7 +122,10 @@ class LocalAirflow:
         self._prepare_folder()
         began = time.monotonic()
         self._say("Making Airflow's database")
-        self._run_to_end("db-migrate", "db", "migrate")
+        if self._database is None:
+            self._run_to_end("db-migrate", "db", "migrate")
+        else:
+            shutil.copy(self._database, self.home / "airflow.db")
         self._say(f"The database is made ({time.monotonic() - began:.0f} s). Starting {', '.join(COMPONENTS)}")
         for name in COMPONENTS:
             self.start_component(name)
@@ -226,7 +238,7 @@ class LocalAirflow:
                 )
             self._pause(0.5)
 
-    def wait_for_run(self, dag_id: str, run_id: str, within: float = 180.0) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str, within: float = _RUN_WITHIN) -> str:
         """Wait until a DAG run is over.
 
         :param within: seconds.
@@ -246,7 +258,13 @@ class LocalAirflow:
             self._pause(0.5)
 
     def wait_for_task(
-        self, dag_id: str, run_id: str, task_id: str, states: Collection[str], map_index: int = -1, within: float = 120
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        states: Collection[str],
+        map_index: int = -1,
+        within: float = _RUN_WITHIN,
     ) -> str:
         """Wait until a task instance is in one of some states.
 
@@ -280,7 +298,7 @@ class LocalAirflow:
             left = end_leftovers(self._pids)
             if left:
                 self._say(f"An earlier Airflow was left running here; ended its {', '.join(left)}")
-        for path in (self.home, self.logs, self._pids):
+        for path in (self.home, self.logs, self._pids, self._temporary):
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
 

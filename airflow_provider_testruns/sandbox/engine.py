@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from .clock import Clock
+
 
 class Ending(StrEnum):
     """How a run will end."""
@@ -118,6 +120,10 @@ class SimulatedRun:
     cancel_requested: float | None = None
     cancel_seconds: float = 0.0
     cancelled_by: str | None = None
+    #: Its rounds begin with the first look at them.
+    begins_when_seen: bool = False
+    #: Nobody has looked at the present round yet, and it begins when somebody does.
+    unseen: bool = False
     #: Left out of every list, though a look at it alone finds it.
     hidden: bool = False
     #: Gone: 404 everywhere.
@@ -141,6 +147,8 @@ class SimulatedRun:
 
     def fraction(self, now: float) -> float:
         """Return how much of the present round is over, from 0 to 1."""
+        if self.unseen:
+            return 0.0
         if math.isinf(self.duration):
             # A run that hangs gets half way, so that it is seen running.
             return min(0.5, max(0.0, (self._frozen(now) - self.round_started) / 2))
@@ -194,6 +202,7 @@ class SimulatedRun:
 
     def finish(self, now: float, ending: Ending | None = None) -> None:
         """End the run at once."""
+        self.unseen = False
         self.duration = max(0.0, now - self.round_started)
         if ending is not None:
             self.ending = ending
@@ -204,6 +213,7 @@ class SimulatedRun:
         self.round_started = now
         self.duration = duration
         self.evaluates_only = evaluates_only
+        self.unseen = self.begins_when_seen and duration > 0
         self.cancel_requested = None
         self.cancelled_by = None
         self.raw_status = None
@@ -255,14 +265,23 @@ class SimulatedRun:
 
 
 class RunBook:
-    """The runs of one platform in the order of their creation, and by what they were started from."""
+    """The runs of one platform in the order of their creation, and by what they were started from.
 
-    def __init__(self) -> None:
+    :param clock: the server's clock.
+    :param begin_when_seen: whether a run begins with the first look at it; see ``Settings``.
+    """
+
+    def __init__(self, clock: Clock, begin_when_seen: Callable[[], bool] = lambda: False) -> None:
+        self._clock = clock
+        self._begin_when_seen = begin_when_seen
         self._by_id: dict[str, SimulatedRun] = {}
         self._by_target: dict[str, list[SimulatedRun]] = {}
 
     def add(self, run: SimulatedRun) -> None:
         """Enter a run, in its place by time of creation."""
+        run.begins_when_seen = self._begin_when_seen()
+        # Not one that is over since long.
+        run.unseen = run.begins_when_seen and run.duration > 0 and run.created + run.duration > self._clock.now()
         self._by_id[run.run_id] = run
         runs = self._by_target.setdefault(run.target_id, [])
         position = len(runs)
@@ -273,7 +292,7 @@ class RunBook:
     def find(self, run_id: str) -> SimulatedRun | None:
         """Return a run by its id, unless it has vanished."""
         run = self._by_id.get(run_id)
-        return None if run is None or run.vanished else run
+        return None if run is None or run.vanished else self._seen(run)
 
     def get(self, run_id: str) -> SimulatedRun | None:
         """Return a run by its id, even when it has vanished."""
@@ -285,7 +304,14 @@ class RunBook:
 
     def listed(self, target_id: str) -> list[SimulatedRun]:
         """Return the runs of a target that lists show, oldest first."""
-        return [r for r in self._by_target.get(target_id, ()) if not (r.hidden or r.vanished)]
+        return [self._seen(r) for r in self._by_target.get(target_id, ()) if not (r.hidden or r.vanished)]
+
+    def _seen(self, run: SimulatedRun) -> SimulatedRun:
+        if run.unseen:
+            run.unseen = False
+            run.round_started = self._clock.now()
+            run.revision += 1
+        return run
 
     def latest(self, target_id: str) -> SimulatedRun | None:
         """Return the newest run of a target that lists show."""

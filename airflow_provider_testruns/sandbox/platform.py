@@ -20,6 +20,7 @@ class Settings:
     """What can be set for the whole server.
 
     :param run_seconds: how long a run takes.
+    :param begin_when_seen: a run's time begins with the first look at it, so that short ones are never over before.
     :param latency: seconds that every reply of a platform takes longer.
     :param cancel_seconds: seconds between a cancel and the end of the run.
     :param eggplant_generation: which of Eggplant's ways to follow a run exist: ``full``, ``progress_only``,
@@ -35,6 +36,7 @@ class Settings:
     """
 
     run_seconds: float = 6.0
+    begin_when_seen: bool = False
     latency: float = 0.0
     cancel_seconds: float = 0.5
     eggplant_generation: str = "full"
@@ -76,7 +78,7 @@ class PlatformAPI:
 
     def reset(self) -> None:
         """Go back to the beginning: the named objects, and no runs."""
-        self.runs = RunBook()
+        self.runs = RunBook(self.clock, lambda: self.settings.begin_when_seen)
         self.plans: deque[Plan] = deque()
         self._run_count = 0
 

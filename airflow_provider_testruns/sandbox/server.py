@@ -19,8 +19,9 @@ from .platform import Settings
 from .state import SandboxState
 from .wire import Connections, counting_protocol
 
-_STARTING_SECONDS = 10.0
-_STOPPING_SECONDS = 10.0
+# For hanging only: a busy machine takes long.
+_STARTING_SECONDS = 60.0
+_STOPPING_SECONDS = 60.0
 
 
 class ForegroundServer(uvicorn.Server):

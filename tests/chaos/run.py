@@ -43,6 +43,7 @@ def chaos(
     within: float,
     parallelism: int = 8,
     say: Callable[[str], None] = print,
+    database: Path | None = None,
 ) -> Balance:
     """Run tasks through a storm and close the books.
 
@@ -50,6 +51,7 @@ def chaos(
     :param seed: repeats all choices.
     :param tasks: how many task instances.
     :param within: seconds for the storm.
+    :param database: as for :class:`~demo.airflow.LocalAirflow`.
     """
     random = Random(seed)
     with SandboxServer(seed=seed) as sandbox:
@@ -71,6 +73,7 @@ def chaos(
             },
             parallelism=parallelism,
             say=say,
+            database=database,
         )
         with airflow:
             ledger = Ledger(airflow.home / "airflow.db")

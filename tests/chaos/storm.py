@@ -26,6 +26,22 @@ OVER = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 _RELEASE_AFTER = 60.0
 #: How often that may happen.
 _MOST_SCHEDULERS = 3
+_OUTAGES = ("503", "drop", "hang", "429", "401", "expired", "late")
+#: One of each kind, whatever chance does besides: worked off in this order, while some tasks wait for runs that go on
+#: until the list is done.
+PLANNED = (
+    "kill intent",
+    "kill started",
+    "kill started with its supervisor",
+    *(f"outage {kind}" for kind in _OUTAGES),
+    "kill the triggerer",
+    "clear running",
+    "clear deferred",
+    "fail running",
+    "fail deferred",
+)
+#: How many tasks of each way of waiting are held for the plan.
+_HELD = 3
 _SCHEDULER = "the scheduler ended by itself and was started again"
 _MOMENTS = {
     "nothing": "before the intent was written",
@@ -98,6 +114,8 @@ class Storm:
     random: Random
     weather: Weather
     say: Callable[[str], None]
+    #: What has to strike before the held tasks may go on.
+    planned: list[str] = field(default_factory=lambda: list(PLANNED))
     counts: Counter[str] = field(default_factory=Counter)
     deeds: list[Deed] = field(default_factory=list)
     #: When the triggerer was not there: from, to.
@@ -109,6 +127,7 @@ class Storm:
     _turned: set[str] = field(default_factory=set)
     _late: list[tuple[float, str]] = field(default_factory=list)
     _known_runs: int = 0
+    _held: list[PlannedTask] = field(default_factory=list)
 
     def begin(self) -> None:
         """Order the faults that hold all the time."""
@@ -122,12 +141,22 @@ class Storm:
             fault("hang", operation=start, when="after", seconds=10, probability=weather.lost_replies * 0.15)
             fault("status", status=429, headers={"Retry-After": "1"}, operation=start, probability=0.05)
             fault("drop", operation=start, when="before", probability=0.01)
+        for start in STARTS[1:]:
+            # Each of these runs has to be found again.
+            fault("drop", operation=start, when="after", times=2)
+            fault("status", status=500, operation=start, when="after", times=2)
         fault("status", status=503, probability=weather.noise * 0.4)
         fault("drop", probability=weather.noise * 0.3)
         fault("truncate", probability=weather.noise * 0.3)
         for task in self.plan.tasks:
             if task.slow:
                 self.platforms.set_target(task.platform, task.target_id, duration=3600.0)
+        for how in ("in_place", "deferred"):
+            # With a target of their own, whose runs can be told to go on.
+            fit = [t for t in self.plan.tasks if t.group.endswith(how) and t.target_id and not t.marks and not t.slow]
+            self._held += fit[:_HELD]
+        for task in self._held:
+            self.platforms.set_target(task.platform, task.target_id, duration=3600.0)
 
     def run(self, run_id: str, within: float) -> None:
         """Storm until all tasks of a DAG run are over.
@@ -150,6 +179,14 @@ class Storm:
                 raise TimeoutError(f"not over within {within:.0f} s: {waiting}")
             self._kill_workers(now)
             self._look_after_runs()
+            if triggerer_back is None and self.planned and self._strike(self.planned[0], run_id, rows):
+                done = self.planned.pop(0)
+                self.counts[f"planned: {done}"] += 1
+                self.say(f"Planned: {done}. {len(self.planned)} to come")
+                if done == "kill the triggerer":
+                    next_triggerer = now
+                if not self.planned:
+                    self._let_go()
             if now >= next_look:
                 next_look = now + 1.0
                 self._look_after_airflow(rows)
@@ -177,12 +214,66 @@ class Storm:
                 triggerer_back = None
                 next_triggerer = time.monotonic() + self.random.uniform(0.6, 1.4) * self.weather.triggerer_kills_every
             if now >= next_deed and len(self.deeds) < self.weather.actions:
-                self._act(run_id, rows)
+                self._act_at_random(run_id, rows)
                 next_deed = time.monotonic() + self.random.uniform(0.3, 1.7) * self.weather.actions_every
             if now >= next_outage:
-                self._outage()
+                self._outage(self.random.choice(_OUTAGES))
                 next_outage = now + self.random.uniform(0.5, 1.5) * self.weather.outages_every
             time.sleep(0.05)
+
+    # The plan
+
+    def _strike(self, what: str, run_id: str, rows: dict[TaskKey, TaskRow]) -> bool:
+        """Let one entry of the plan happen, if there is something now that it can happen to."""
+        kind, _, to = what.partition(" ")
+        if kind == "outage":
+            self._outage(to)
+            return True
+        if what == "kill the triggerer":
+            return True
+        if kind == "kill":
+            phase = to.partition(" ")[0]
+            if phase == "intent":
+                self._keep_a_start_waiting(run_id, rows)
+            return any(
+                (found := self.ledger.running(process.pid)) is not None
+                and found[1] == phase
+                and self._kill(process, to.endswith("supervisor")) == phase
+                for process in self._task_processes()
+            )
+        records = self.ledger.records(DAG_ID)
+        for task in self._held:
+            row, changes = rows.get(task.key), records.get(task.key)
+            known = bool(changes) and changes[-1].phase == "started"
+            if row is not None and row.state == to and known and self._going(task) is not None:
+                return self._act(kind, task, run_id)
+        return False
+
+    def _keep_a_start_waiting(self, run_id: str, rows: dict[TaskKey, TaskRow]) -> None:
+        """See to it that there is a start whose reply does not come."""
+        if not any(fault["kind"] == "hang" and fault["operation"] in STARTS for fault in self.platforms.faults()):
+            for start in STARTS:
+                self.platforms.fault("hang", operation=start, when="after", seconds=60, times=1)
+        held = [task for task in self._held if task.key in rows]
+        to_come = len(rows) < len(self.plan.tasks) or any(
+            row.state not in OVER and row.state not in ("running", "deferred") for row in rows.values()
+        )
+        if not to_come and held and not self._task_starts():
+            self._act("clear", held[-1], run_id)
+
+    def _task_starts(self) -> bool:
+        """Whether a task runs that has no run yet."""
+        found = [self.ledger.running(process.pid) for process in self._task_processes()]
+        return any(running is None or running[1] in ("nothing", "intent") for running in found)
+
+    def _let_go(self) -> None:
+        """End what was held for the plan."""
+        for task in self._held:
+            self.platforms.set_target(task.platform, task.target_id, duration=task.seconds)
+            for run in self.platforms.runs(task.platform):
+                going = run["phase"] not in ("finished", "cancelled", "cancelling")
+                if task.started(run) and going and run["run_id"] not in self._endless:
+                    self.platforms.finish_run(run["run_id"])
 
     # The machine
 
@@ -212,8 +303,7 @@ class Storm:
             fate = self._fates[process.pid]
             if fate is not None and now >= fate.at:
                 self._fates[process.pid] = None
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    self._kill(process, fate.with_supervisor)
+                self._kill(process, fate.with_supervisor)
 
     def _task_processes(self) -> list[psutil.Process]:
         """The processes that tasks run in: children of the executor's workers, which are the scheduler's."""
@@ -227,10 +317,19 @@ class Storm:
                 found += worker.children()
         return found
 
-    def _kill(self, process: psutil.Process, with_supervisor: bool) -> None:
+    def _kill(self, process: psutil.Process, with_supervisor: bool) -> str | None:
+        """Kill the process of a task.
+
+        :return: how far the start of its run had come; ``None`` when it was not killed, or its task did not run yet.
+        """
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return self._kill_process(process, with_supervisor)
+        return None
+
+    def _kill_process(self, process: psutil.Process, with_supervisor: bool) -> str | None:
         worker = process.parent()
         if worker is None:
-            return
+            return None
         if with_supervisor:
             # Stopped first, so that what it does is known: between two tasks it may hold the lock of the executor's
             # queue, which would stay locked, and a task that Airflow does not see running would stay in the queue.
@@ -246,16 +345,16 @@ class Storm:
             self.counts["task processes killed with their supervisors"] += 1
         else:
             worker.resume()
-            return
+            return None
         self.kills.append((time.time(), runs[0] if runs is not None else None))
         self.counts[f"task processes killed: {'before they ran' if runs is None else _MOMENTS[runs[1]]}"] += 1
+        return None if runs is None else runs[1]
 
     # The platforms
 
-    def _outage(self) -> None:
+    def _outage(self, kind: str) -> None:
         platform = self.random.choice(("eggplant", "futureagi", "omilia"))
         seconds = self.random.uniform(1.0, 4.0)
-        kind = self.random.choice(("503", "drop", "hang", "429", "401", "expired", "late"))
         self.counts[f"outages: {kind}"] += 1
         if kind == "503":
             self.platforms.fault("status", status=503, platform=platform, for_seconds=seconds)
@@ -306,7 +405,7 @@ class Storm:
 
     # The users
 
-    def _act(self, dag_run: str, rows: dict[TaskKey, TaskRow]) -> None:
+    def _act_at_random(self, dag_run: str, rows: dict[TaskKey, TaskRow]) -> None:
         kind = "clear" if self.random.random() < 0.6 else "fail"
         wanted = {"running", "deferred"}
         if kind == "clear":
@@ -317,9 +416,11 @@ class Storm:
         if self.random.random() < 0.8:
             # Where something can be lost.
             tasks = [task for task in tasks if self._going(task) is not None] or tasks
-        if not tasks:
-            return
-        task = self.random.choice(tasks)
+        if tasks:
+            self._act(kind, self.random.choice(tasks), dag_run)
+
+    def _act(self, kind: str, task: PlannedTask, dag_run: str) -> bool:
+        """Clear a task or mark it failed; whether Airflow took it."""
         key, run = task.key, self._going(task)
         if run is not None:
             # Only a cancel ends it now.
@@ -340,9 +441,10 @@ class Storm:
             else:
                 break
         else:
-            return
+            return False
         self.deeds.append(Deed(kind, key, asked, time.time(), run))
         self.counts["tasks were cleared" if kind == "clear" else "tasks were marked failed"] += 1
+        return True
 
     def _going(self, task: PlannedTask) -> str | None:
         going = [
@@ -354,8 +456,15 @@ class Storm:
 
     def _release(self, rows: dict[TaskKey, TaskRow]) -> None:
         """End what was made endless and is still waited for; what nobody waits for stays, for the books to see."""
+        if not self._endless:
+            return
+        records = self.ledger.records(DAG_ID)
         for run_id, (key, since) in list(self._endless.items()):
-            row = rows.get(key)
-            if time.monotonic() - since > _RELEASE_AFTER and row is not None and row.state not in OVER:
+            row, changes = rows.get(key), records.get(key)
+            waits = row is not None and row.state in ("running", "deferred")
+            if not waits or not changes or (changes[-1].phase, changes[-1].run_id) != ("started", run_id):
+                # However long it takes until another try begins, it may still cancel the run.
+                self._endless[run_id] = (key, time.monotonic())
+            elif time.monotonic() - since > _RELEASE_AFTER:
                 del self._endless[run_id]
                 self.platforms.finish_run(run_id)

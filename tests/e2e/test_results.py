@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_testruns.sandbox.server import SandboxServer
 from demo.airflow import LocalAirflow
+from tests.e2e.conftest import SharedAirflow
+from tests.harness.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.e2e
 
-EXAMPLES = Path(__file__).parents[2] / "example_dags"
 TESTS, RELEASE, FAILING = "example_asset_results", "example_asset_results_release", "example_failing_tests"
 
 
@@ -40,32 +37,23 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("results")
-    dags = folder / "dags"
-    dags.mkdir()
-    for name in (TESTS, FAILING):
-        shutil.copy(EXAMPLES / f"{name}.py", dags)
-    lineage = folder / "events.jsonl"
-    options = {
-        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(lineage), "append": True})
-    }
-    with (
-        SandboxServer(run_seconds=12.0) as sandbox,
-        LocalAirflow(folder / "airflow", dags=dags, connections=sandbox.connections(), options=options) as airflow,
-    ):
-        airflow.wait_for_dags([TESTS, RELEASE, FAILING])
-        dag_runs = {dag_id: airflow.api.trigger(dag_id) for dag_id in (TESTS, FAILING)}
-        for dag_id, run_id in list(dag_runs.items()):
-            airflow.wait_for_run(dag_id, run_id)
-        # Nobody triggers this one but the asset.
-        until = time.monotonic() + 120
-        while RELEASE not in dag_runs:
-            assert time.monotonic() < until, "the asset's event has triggered nothing"
-            time.sleep(0.5)
-            dag_runs |= {run["dag_id"]: run["dag_run_id"] for run in airflow.api.all_dag_runs()}
-        airflow.wait_for_run(RELEASE, dag_runs[RELEASE])
-        yield World(airflow, dag_runs, lineage)
+def world(shared: SharedAirflow) -> World:
+    airflow = shared.airflow
+    airflow.wait_for_dags([TESTS, RELEASE, FAILING])
+    dag_runs = {dag_id: shared.dag_run(dag_id) for dag_id in (TESTS, FAILING)}
+    for dag_id, run_id in dag_runs.items():
+        airflow.wait_for_run(dag_id, run_id)
+
+    # Nobody triggers this one but the asset.
+    def released() -> bool:
+        dag_runs.update(
+            {run["dag_id"]: run["dag_run_id"] for run in airflow.api.all_dag_runs() if run["dag_id"] == RELEASE}
+        )
+        return RELEASE in dag_runs
+
+    wait_until(released, "the asset's event has triggered a DAG", every=0.5)
+    airflow.wait_for_run(RELEASE, dag_runs[RELEASE])
+    return World(airflow, dag_runs, shared.lineage)
 
 
 def test_a_dag_that_an_asset_triggers_reads_the_result_from_its_event(world: World) -> None:

@@ -18,11 +18,13 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_testruns.sandbox.server import SandboxServer
-from demo.airflow import LocalAirflow
+from demo.airflow import FINAL_RUN_STATES, LocalAirflow
+from tests.e2e.conftest import RUN_SECONDS, SharedAirflow
+from tests.harness.waiting import wait_until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright's Python package is not installed")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -55,25 +57,36 @@ class World:
     failing: str
     gate: str
 
+    def finish_runs(self) -> None:
+        """End the runs that go on until somebody does so; those to come end by themselves."""
+        control = self.sandbox.control
+        control.configure(run_seconds=RUN_SECONDS)
+        dag_runs = {"example_failing_tests": self.failing, "example_release_gate": self.gate}
+
+        def over() -> bool:
+            for run in control.runs():
+                if run["finished"] is None:
+                    control.finish_run(run["run_id"])
+            states = [self.airflow.api.dag_run(dag_id, run_id)["state"] for dag_id, run_id in dag_runs.items()]
+            return all(state in FINAL_RUN_STATES for state in states)
+
+        wait_until(over, "the DAG runs are over", within=600, every=0.5)
+
     def task(self, dag_id: str, run_id: str, task_id: str, tab: str = "") -> str:
         """The address of a task instance's page; of a mapped one with its index in ``task_id``."""
         return f"{self.airflow.url}/dags/{dag_id}/runs/{quote(run_id, safe='')}/tasks/{task_id}{tab}"
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(request: pytest.FixtureRequest) -> World:
     if CHROMIUM is None:
         pytest.skip("There is no chromium on this machine: apt-get install chromium")
-    with (
-        SandboxServer(run_seconds=20.0) as sandbox,
-        LocalAirflow(
-            tmp_path_factory.mktemp("ui"), dags=ROOT / "example_dags", connections=sandbox.connections()
-        ) as airflow,
-    ):
-        airflow.wait_for_dags(sorted(path.stem for path in (ROOT / "example_dags").glob("example_*.py")))
-        yield World(
-            airflow, sandbox, airflow.api.trigger("example_failing_tests"), airflow.api.trigger("example_release_gate")
-        )
+    shared: SharedAirflow = request.getfixturevalue("shared")
+    # So that there is time to look at a run that goes on: the first test ends it.
+    shared.examples.control.configure(run_seconds=3600.0)
+    return World(
+        shared.airflow, shared.examples, shared.dag_run("example_failing_tests"), shared.dag_run("example_release_gate")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +102,9 @@ def browser(world: World) -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(60_000)
-    sync_api.expect.set_options(timeout=60_000)
+    # For hanging only.
+    context.set_default_timeout(300_000)
+    sync_api.expect.set_options(timeout=300_000)
     yield context.new_page()
     context.close()
 
@@ -149,6 +163,8 @@ def press_test(page: Any, row: str) -> dict[str, Any]:
 # First, since the run that it looks at begins with the fixture.
 def test_the_button_is_there_while_a_mapped_run_is_deferred_and_when_it_has_passed(page, world):
     for state in ("deferred", "success"):
+        if state == "success":
+            world.finish_runs()
         world.airflow.wait_for_task("example_release_gate", world.gate, "voice", {state}, map_index=1)
         page.goto(world.task("example_release_gate", world.gate, "voice/mapped/1", "/details"))
         button = page.get_by_role("link", name="Open test run").or_(page.locator("a", has_text="Open test run"))

@@ -2,7 +2,7 @@
 
 Reads a JSON line from stdin for each DAG (``file``, ``dag_id``) and answers with one on the original stdout
 (``state``, ``run_id``, or ``error`` when the file can't be read). All that Airflow says goes to the log, which is
-stderr.
+stderr. It ends with the process that has started it, in whatever way that one ends and whatever is being run.
 """
 
 from __future__ import annotations
@@ -10,17 +10,28 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import sys
+import threading
+import time
 from typing import Any
 
+#: Seconds between two looks at whether the parent lives.
+_EVERY = 0.5
 
-def main() -> None:
+
+def main(parent: int) -> None:
+    """Run DAGs.
+
+    :param parent: the process that has started this one.
+    """
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    from airflow.utils.db import upgradedb
+    import airflow.settings
 
-    upgradedb()
+    airflow.settings.configure_orm()
     _answer(replies, {"ready": True})
     for line in sys.stdin:
         command = json.loads(line)
@@ -35,9 +46,17 @@ def main() -> None:
     os._exit(0)
 
 
+def _end_with(parent: int) -> None:
+    # The end of stdin says it only between two DAGs, and not at all when another process has got the pipe.
+    while os.getppid() == parent:
+        time.sleep(_EVERY)
+    # This process, and what its DAGs have started: it leads a group of its own.
+    os.killpg(0, signal.SIGKILL)
+
+
 def _answer(replies: Any, reply: dict[str, Any]) -> None:
     print(json.dumps(reply), file=replies, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
 import re
 import select
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -23,8 +25,9 @@ from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 
 _REPOSITORY = Path(__file__).parents[3]
-_START_WITHIN = 120.0
-_RUN_WITHIN = 120.0
+#: How long Airflow may take to start, and for a DAG; seconds. For hanging only.
+_START_WITHIN = 300.0
+_RUN_WITHIN = 300.0
 #: The password of the connection ``wrong_password``, which the sandbox's Omilia does not accept.
 WRONG_PASSWORD = "canary-of-a-wrong-password"
 _HEADER = """\
@@ -50,6 +53,10 @@ from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 
 class DagFileError(Exception):
     """The DAG file can't be read."""
+
+
+class AirflowLostError(Exception):
+    """Airflow's process has ended while it ran a DAG, or did not come to an end with it. The next DAG gets another."""
 
 
 @dataclass(frozen=True)
@@ -100,33 +107,35 @@ class TaskRun:
 
 
 class AirflowProcess:
-    """One metadata database and one process, with connections to one sandbox.
+    """A metadata database and a process, with connections to one sandbox.
 
-    :param home: an empty folder.
+    A process that ends or hangs fails the test that it ran a DAG for; the next one gets another, with a database and a
+    folder of its own.
+
+    :param folder: an empty folder.
     :param sandbox: where the connections lead.
+    :param database: a migrated database, which is copied.
     """
 
-    def __init__(self, home: Path, sandbox: SandboxServer) -> None:
-        self.home = home
+    def __init__(self, folder: Path, sandbox: SandboxServer, database: Path) -> None:
         self.platforms = sandbox.control
         #: Every secret that this Airflow has, or has had: of its connections, and the tokens that it was given.
         self.secrets: set[str] = set()
         #: Those of them that are tokens.
         self.issued: set[str] = set()
-        self.dags = home / "dags"
-        self.dags.mkdir()
-        self.log_file = home / "logs" / "dag-test.log"
-        self.log_file.parent.mkdir()
-        self.database = home / "airflow.db"
+        self._folder = folder
+        self._migrated = database
         self._runs = 0
+        self._number = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
         # Neither another Airflow nor a proxy of the environment has a part in this.
-        environment = {
+        self._environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith("AIRFLOW_") and not name.lower().endswith("_proxy")
         }
-        environment |= {
-            "AIRFLOW_HOME": str(home),
+        self._environment |= {
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__LOGGING__JSON_LOGS": "True",
             "PYTHONPATH": str(_REPOSITORY),
@@ -134,26 +143,58 @@ class AirflowProcess:
         connections = sandbox.connections()
         connections["wrong_password"] = {**connections["omilia_default"], "password": WRONG_PASSWORD}
         for name, connection in connections.items():
-            environment[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(connection)
+            self._environment[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(connection)
             self.secrets |= {connection["password"], connection["extra"].get("secret_key", WRONG_PASSWORD)}
-        with self.log_file.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.dag_test.runner"],
-                env=environment,
-                cwd=home,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        self._ready = False
+        self._begin()
 
-    def run_file(self, source: str, dag_id: str) -> dict[str, TaskRun]:
+    @property
+    def home(self) -> Path:
+        """The folder of Airflow that runs now."""
+        return self._folder / f"airflow-{self._number}"
+
+    @property
+    def dags(self) -> Path:
+        """Where its DAG files are."""
+        return self.home / "dags"
+
+    @property
+    def log_file(self) -> Path:
+        """What it says."""
+        return self.home / "logs" / "dag-test.log"
+
+    @property
+    def database(self) -> Path:
+        """Its metadata."""
+        return self.home / "airflow.db"
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self._process is not None
+        return self._process.pid
+
+    def run_file(self, source: str, dag_id: str, within: float = _RUN_WITHIN) -> dict[str, TaskRun]:
         """Take a DAG through ``dag.test()``.
 
         :param source: the DAG file; it has the DAG under the name ``dag``.
+        :param within: seconds; it hangs if it takes longer.
         :return: its task instances by ``task_id``, mapped ones as ``task_id[0]``.
         :raises DagFileError: when the file can't be read.
+        :raises AirflowLostError: when the process ends or hangs.
         """
+        try:
+            return self._run_file(source, dag_id, within)
+        except DagFileError:
+            raise
+        except BaseException:
+            # Whatever it is, an answer that came too late or the end of pytest's patience: nobody knows what the
+            # process still does.
+            self.close()
+            raise
+
+    def _run_file(self, source: str, dag_id: str, within: float) -> dict[str, TaskRun]:
+        if self._process is None:
+            self._begin()
         if not self._ready:
             self._reply(_START_WITHIN)
             self._ready = True
@@ -163,10 +204,8 @@ class AirflowProcess:
         file = self.dags / f"{dag_id}.py"
         file.write_text(source)
         begin = self.log_file.stat().st_size
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"file": str(file), "dag_id": dag_id}).encode() + b"\n")
-        self._process.stdin.flush()
-        reply = self._reply(_RUN_WITHIN)
+        self._send({"file": str(file), "dag_id": dag_id})
+        reply = self._reply(within)
         if "error" in reply:
             raise DagFileError(reply["error"])
         tasks = self._from_database(dag_id, reply["run_id"])
@@ -178,11 +217,12 @@ class AirflowProcess:
             raise AssertionError(f"against the platforms' documents: {violations}")
         return tasks
 
-    def run(self, build: Callable[..., None], **arguments: Any) -> dict[str, TaskRun]:
+    def run(self, build: Callable[..., None], *, within: float = _RUN_WITHIN, **arguments: Any) -> dict[str, TaskRun]:
         """Take the tasks that a function makes through ``dag.test()``.
 
         :param build: makes the tasks. Its source goes into the DAG file, so it can use what a DAG file imports and its
             own arguments, nothing else.
+        :param within: as :meth:`run_file`.
         :param arguments: what it is called with: plain data.
         :return: as :meth:`run_file`.
         """
@@ -191,7 +231,7 @@ class AirflowProcess:
         call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         source = f"{_HEADER}\n{textwrap.dedent(inspect.getsource(build))}\n\n"
         source += f"with DAG({dag_id!r}, schedule=None) as dag:\n    {build.__name__}({call})\n"
-        return self.run_file(source, dag_id)
+        return self.run_file(source, dag_id, within)
 
     def start_anew(self) -> Control:
         """Give the sandbox back as new; Airflow's database keeps what it has.
@@ -199,7 +239,8 @@ class AirflowProcess:
         :return: the sandbox's control.
         """
         self.platforms.reset()
-        self.platforms.configure(run_seconds=0.3, cancel_seconds=0.1)
+        # However slow the machine is, no run is over before a task has seen it.
+        self.platforms.configure(run_seconds=0.3, cancel_seconds=0.1, begin_when_seen=True)
         return self.platforms
 
     def tables(self) -> dict[str, str]:
@@ -214,25 +255,55 @@ class AirflowProcess:
             }
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and all that its DAGs have started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        # Not by waiting for its end: nothing of it is needed any more.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+    def _begin(self) -> None:
+        self._number += 1
+        self._ready = False
+        for folder in (self.home, self.dags, self.log_file.parent, self.home / "tmp"):
+            folder.mkdir()
+        shutil.copy(self._migrated, self.database)
+        with self.log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.dag_test.runner", str(os.getpid())],
+                env={**self._environment, "AIRFLOW_HOME": str(self.home), "TMPDIR": str(self.home / "tmp")},
+                cwd=self.home,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # It leads a group, so that all of it can be ended.
+                start_new_session=True,
+            )
+
+    def _send(self, command: dict[str, Any]) -> None:
+        assert self._process is not None
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(10)
-        self._process.stdout.close()
+        # One that has ended is found by its missing answer.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._process.stdin.flush()
 
     def _reply(self, within: float) -> dict[str, Any]:
+        assert self._process is not None
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], within)
         line = self._process.stdout.readline() if ready else b""
         if not line:
             why = "has ended" if ready else f"did not answer within {within:.0f} s"
             end = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-30:])
-            raise RuntimeError(f"Airflow {why}. The end of its log:\n{end}")
+            raise AirflowLostError(f"Airflow {why}. The end of its log:\n{end}")
         reply: dict[str, Any] = json.loads(line)
         return reply
 
@@ -301,18 +372,6 @@ def when_looked_at(control: Control, runs: Mapping[str, Callable[[str], None]], 
 
     threading.Thread(target=watch, daemon=True).start()
     return over
-
-
-def wait_until(done: Callable[[], bool], within: float = 30.0) -> None:
-    """Wait for something to become true.
-
-    :raises TimeoutError: when it does not.
-    """
-    until = time.monotonic() + within
-    while not done():
-        if time.monotonic() > until:
-            raise TimeoutError(f"not true within {within:.0f} s")
-        time.sleep(0.05)
 
 
 def _name(task_id: str, map_index: int) -> str:

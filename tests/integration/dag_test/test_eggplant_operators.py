@@ -30,7 +30,9 @@ def aborted() -> None:
     run_id = slow.output["run_id"]
     abort = EggplantAbortExecutionOperator(task_id="abort", execution_id=run_id, poll_interval=0.1)
     again = EggplantAbortExecutionOperator(task_id="again", execution_id=run_id, poll_interval=0.1)
-    watched = EggplantRunProgressSensor(task_id="watched", run_id=run_id, poke_interval=0.1, timeout=30, soft_fail=True)
+    watched = EggplantRunProgressSensor(
+        task_id="watched", run_id=run_id, poke_interval=0.1, timeout=600, soft_fail=True
+    )
     abort >> again >> watched
 
 
@@ -63,7 +65,7 @@ def model(**shared: Any) -> None:
         task_id="start", model_id="e0000000-0000-4000-8000-000000000004", wait_for_completion=False
     )
     start >> EggplantRunProgressSensor(
-        task_id="watched", model_name="{{ 'Empty' }}", poke_interval=0.1, timeout=60, **shared
+        task_id="watched", model_name="{{ 'Empty' }}", poke_interval=0.1, timeout=600, **shared
     )
 
 

@@ -16,7 +16,8 @@ from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionO
 from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox.control import Control
-from tests.integration.dag_test.running import AirflowProcess, DagFileError, TaskRun, wait_until
+from tests.harness.waiting import wait_until
+from tests.integration.dag_test.running import AirflowProcess, DagFileError, TaskRun
 
 pytestmark = pytest.mark.integration
 

@@ -20,6 +20,7 @@ from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
+from tests.harness.database import migrated_database
 from tests.integration.dag_test.running import AirflowProcess, TaskRun
 from tests.unit.junit_files import outcomes_of_two_readers, properties, sums, violations
 
@@ -61,7 +62,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowWithLin
         patch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "file")
         patch.setenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH", str(lineage))
         patch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
-        process = AirflowWithLineage(home, sandbox)
+        process = AirflowWithLineage(home, sandbox, migrated_database())
         process.lineage = lineage
         try:
             yield process
@@ -294,7 +295,7 @@ def without_a_verdict(deferrable: bool, folder: str) -> None:
         "junit_path": folder + "/{{ ti.task_id }}.xml",
     }
     OmiliaCreateRunOperator(task_id="not_let_in", omilia_conn_id="wrong_password", **shared)
-    OmiliaCreateRunOperator(task_id="too_slow", timeout=0.2, **shared)
+    OmiliaCreateRunOperator(task_id="too_slow", timeout=4, **shared)
     OmiliaRunSensor(
         task_id="gone",
         run_id="{{ 'c0000000-0000-4000-8000-00000000000c' }}",
@@ -306,7 +307,7 @@ def without_a_verdict(deferrable: bool, folder: str) -> None:
     )
     if not deferrable:
         # Airflow's own alarm, in the middle of anything.
-        OmiliaCreateRunOperator(task_id="cut_off", execution_timeout=timedelta(seconds=2), **shared)
+        OmiliaCreateRunOperator(task_id="cut_off", execution_timeout=timedelta(seconds=6), **shared)
     OmiliaCreateRunOperator(task_id="bad_argument", allowed_failures="['a']", **shared)
     OmiliaCreateRunOperator(task_id="bad_place", **{**shared, "junit_path": "nowhere://reports/{{ ti.task_id }}.xml"})
 
@@ -315,7 +316,7 @@ def without_a_verdict(deferrable: bool, folder: str) -> None:
 def test_a_task_without_a_verdict_leaves_no_older_file_in_place(
     airflow: AirflowWithLineage, platforms: Control, deferrable: bool, tmp_path: Path
 ) -> None:
-    platforms.configure(run_seconds=5.0)
+    platforms.configure(run_seconds=1000.0)
     for name in ("not_let_in", "too_slow", "gone", "bad_argument"):
         (tmp_path / f"{name}.xml").write_text("of the run before")
     tasks = airflow.run(without_a_verdict, deferrable=deferrable, folder=str(tmp_path))

@@ -51,7 +51,7 @@ def watched(airflow: AirflowProcess) -> tuple[dict[str, TaskRun], dict[str, dict
         )
         sensors[task_id] = {"run_id": run_id, "soft_fail": soft_fail, **MODES[mode]}
         if ending == "timeout":
-            sensors[task_id]["timeout"] = 2.0
+            sensors[task_id]["timeout"] = 6.0
         elif ending == "not_seen":
             # Seen once; then the platform does not let us look any more.
             control.fault("status", status=403, path=run_id, skip=1)

@@ -75,7 +75,7 @@ def server() -> Iterator[SandboxServer]:
 def control(server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
     """The sandbox behind the connection, as new. Nothing that a test does may be against the documents."""
     server.control.reset()
-    server.control.configure(cancel_seconds=0.2)
+    server.control.configure(cancel_seconds=0.2, begin_when_seen=True)
     monkeypatch.setenv("AIRFLOW_CONN_EGGPLANT_DEFAULT", json.dumps(server.connections()["eggplant_default"]))
     yield server.control
     assert server.control.violations() == []
@@ -104,7 +104,7 @@ def when_seen(control: Control, operation: str, do: Callable[[], object], looks:
 
 def sensor(mode: str = "poke", **arguments: Any) -> EggplantRunProgressSensor:
     way = {"deferrable": True} if mode == "deferrable" else {"deferrable": False, "mode": mode}
-    return EggplantRunProgressSensor(task_id="watch", poke_interval=0.1, **{"timeout": 20, **way, **arguments})
+    return EggplantRunProgressSensor(task_id="watch", poke_interval=0.1, **{"timeout": 600, **way, **arguments})
 
 
 def going(control: Control, run_id: str) -> bool:
@@ -140,7 +140,7 @@ def test_an_execution_from_start_to_verdict(control: Control, generation: str, d
     control.configure(eggplant_generation=generation)
     task = Task()
     operator = EggplantStartExecutionOperator(
-        task_id="run", deferrable=deferrable, poll_interval=0.1, timeout=20, **arguments
+        task_id="run", deferrable=deferrable, poll_interval=0.1, timeout=600, **arguments
     )
     if error is None:
         report = task.run(operator)
@@ -176,7 +176,7 @@ def test_a_test_configuration_from_start_to_verdict(
     control.configure(eggplant_generation=generation)
     task = Task()
     operator = EggplantStartTestConfigurationOperator(
-        task_id="run", test_config_id=test_config_id, deferrable=deferrable, poll_interval=0.1, timeout=20
+        task_id="run", test_config_id=test_config_id, deferrable=deferrable, poll_interval=0.1, timeout=600
     )
     if error is None:
         report = task.run(operator)
@@ -231,7 +231,7 @@ def test_a_test_configuration_that_is_too_slow_goes_on_and_the_log_says_so(
 
 def test_a_killed_task_leaves_its_test_configuration_and_the_log_says_so(control: Control, told: Told) -> None:
     operator = EggplantStartTestConfigurationOperator(
-        task_id="run", test_config_id=NIGHTLY_SHOP, poll_interval=0.1, timeout=20
+        task_id="run", test_config_id=NIGHTLY_SHOP, poll_interval=0.1, timeout=600
     )
     control.set_target("eggplant", NIGHTLY_SHOP, duration=60)
     (said, finish) = ([], lambda: control.finish_run(control.runs("eggplant")[0]["run_id"]))
@@ -252,7 +252,7 @@ def test_a_deferred_test_configuration_that_is_killed_goes_on_and_the_log_says_s
 ) -> None:
     control.set_target("eggplant", NIGHTLY_SHOP, duration=60)
     operator = EggplantStartTestConfigurationOperator(
-        task_id="run", test_config_id=NIGHTLY_SHOP, deferrable=True, timeout=20
+        task_id="run", test_config_id=NIGHTLY_SHOP, deferrable=True, timeout=600
     )
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(Task().context)
@@ -476,7 +476,7 @@ def test_one_run_is_watched_and_judged(control: Control, generation: str, mode: 
     good, bad = (control.add_runs("eggplant", name, duration=0.3)[0] for name in ("Checkout", "Returns"))
     name = "execution_id" if kind is EggplantExecutionSensor else "run_id"
     way: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode, "deferrable": False}
-    way |= {"task_id": "watch", "poke_interval": 0.1, "timeout": 20}
+    way |= {"task_id": "watch", "poke_interval": 0.1, "timeout": 600}
     report = Task().run(kind(**{name: good}, **way))
     assert (report["run_id"], report["verdict"]) == (good, "passed")
     task = Task()

@@ -61,7 +61,7 @@ def dialect(request: pytest.FixtureRequest) -> str:
 def control(server: SandboxServer, dialect: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
     """The sandbox behind the connection, as new. Nothing that a test does may be against the documents."""
     server.control.reset()
-    server.control.configure(cancel_seconds=0.2)
+    server.control.configure(cancel_seconds=0.2, begin_when_seen=True)
     connection = server.connections()["futureagi_default"]
     connection = {**connection, "extra": {**connection["extra"], "timeout": 3}}
     if dialect == "documented":
@@ -75,14 +75,14 @@ def control(server: SandboxServer, dialect: str, monkeypatch: pytest.MonkeyPatch
 
 def execute(run_test_id: str | None = GOOD, **arguments: Any) -> FutureAGIExecuteTestRunOperator:
     chosen = {} if {"scenario_ids", "exclude_scenario_ids"} & arguments.keys() else {"select_all": True}
-    shared: dict[str, Any] = {"poll_interval": 0.1, "timeout": 30, "retries": 3, "deferrable": False}
+    shared: dict[str, Any] = {"poll_interval": 0.1, "timeout": 600, "retries": 3, "deferrable": False}
     return FutureAGIExecuteTestRunOperator(
         task_id="execute", run_test_id=run_test_id, **{**shared, **chosen, **arguments}
     )
 
 
 def rerun(execution_id: str, **arguments: Any) -> FutureAGIRerunCallsOperator:
-    shared: dict[str, Any] = {"poll_interval": 0.1, "timeout": 30, "retries": 3, "deferrable": False}
+    shared: dict[str, Any] = {"poll_interval": 0.1, "timeout": 600, "retries": 3, "deferrable": False}
     return FutureAGIRerunCallsOperator(task_id="rerun", execution_id=execution_id, **{**shared, **arguments})
 
 
@@ -300,7 +300,7 @@ def test_a_rerun_whose_reply_was_lost_is_never_sent_again(control, deferrable):
         assert "FutureAGITestExecutionSensor" in said
         assert task.record["phase"] == "intent", number
     assert control.count(RERUN) == 1
-    sensor = FutureAGITestExecutionSensor(task_id="watch", execution_id=execution_id, poke_interval=0.1, timeout=20)
+    sensor = FutureAGITestExecutionSensor(task_id="watch", execution_id=execution_id, poke_interval=0.1, timeout=600)
     assert Task().run(sensor)["verdict"] == "passed", "what the message says to do"
 
 
@@ -545,7 +545,7 @@ def watch(execution_id: str, mode: str, **arguments: Any) -> FutureAGITestExecut
         task_id="watch",
         execution_id=execution_id,
         deferrable=mode == "deferrable",
-        **{"poke_interval": 0.1, "timeout": 20, **arguments},
+        **{"poke_interval": 0.1, "timeout": 600, **arguments},
     )
 
 

@@ -38,6 +38,8 @@ pytestmark = pytest.mark.integration
 _PROJECT = omilia.named_id(1)
 _LIST, _SINGLE = "omilia.list_project_runs", "omilia.get_run"
 _INTERVAL = 0.1
+#: For hanging only; seconds.
+_WITHIN = 120.0
 #: Of each platform: what runs are started from, what the connection needs to find them, the list and the single look.
 _PLATFORMS = {
     "omilia": (_PROJECT, {"project_id": _PROJECT}, _LIST, _SINGLE),
@@ -82,7 +84,7 @@ def _watching(platform: str = "omilia") -> contextlib.AbstractAsyncContextManage
     return shared_watcher(platform, conn_id, lambda: hook_class(platform).read_async(conn_id))
 
 
-def _wait(run_id: str, platform: str = "omilia", interval: float = _INTERVAL, seconds: float = 20.0) -> Wait:
+def _wait(run_id: str, platform: str = "omilia", interval: float = _INTERVAL, seconds: float = 600.0) -> Wait:
     run = Run(platform, run_id, RunState.RUNNING, "STARTED", context=_PLATFORMS[platform][1])
     return Wait(run, time.time() + seconds, interval, _log)
 
@@ -105,8 +107,8 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(watched())
 
 
-async def _until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(_WITHIN):
         while not condition():  # noqa: ASYNC110  # what is waited for happens in another thread
             await asyncio.sleep(0.02)
 
@@ -129,15 +131,13 @@ def test_runs_that_are_listed_together_are_polled_with_one_call(sandbox, platfor
     async def main() -> None:
         began = time.monotonic()
         waits = [asyncio.create_task(_watch(_wait(run_id, platform))) for run_id in run_ids]
-        await asyncio.sleep(1)
+        await _until(lambda: control.count(listing) >= 5)
         assert not any(wait.done() for wait in waits)
         for run_id in run_ids:
             control.finish_run(run_id)
-        finishing = time.monotonic()
         ends = await asyncio.gather(*waits)
         _all_finished(ends)
         assert {end.run.run_id for end in ends} == set(run_ids)
-        assert time.monotonic() - finishing < 0.6
         rounds = (time.monotonic() - began) / (_INTERVAL * 0.9) + 2
         counts = control.stats()["operations"]
         assert counts[listing] <= rounds
@@ -184,13 +184,14 @@ def test_a_run_that_the_list_does_not_show_is_asked_for_singly(sandbox):
 
     async def main() -> None:
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
-        await asyncio.sleep(0.8)
+        await _until(lambda: hidden in "".join(seen.path for seen in control.requests(_SINGLE)))
+        await _until(lambda: control.count(_LIST) >= 5)
         assert control.count(_SINGLE) <= control.count(_LIST) + 1
         asked = {seen.path for seen in control.requests(_SINGLE)}
         assert asked <= {f"/omilia/api/runs/{run_id}" for run_id in (hidden, run_ids[0])}
         assert f"/omilia/api/runs/{hidden}" in asked
         control.finish_run(hidden)
-        end = await asyncio.wait_for(waits[7], 1)
+        end = await asyncio.wait_for(waits[7], _WITHIN)
         assert end.run.run_id == hidden
         for run_id in run_ids:
             control.finish_run(run_id)
@@ -207,9 +208,9 @@ def test_many_that_the_list_does_not_show_do_not_wait_for_one_another(sandbox):
         control.hide_run(run_id)
 
     async def main() -> None:
-        began = time.monotonic()
         _all_finished(await asyncio.gather(*(_watch(_wait(run_id)) for run_id in run_ids)))
-        assert time.monotonic() - began < 1.6  # 2 s if one came after the other
+        # One after the other needs one connection only.
+        assert control.stats()["connections"]["opened"] > 1
 
     _run(main)
 
@@ -227,7 +228,7 @@ def test_many_are_not_looked_at_more_often_than_they_ask_for(sandbox):
         waits = [asyncio.create_task(_watch(_wait(run_id, interval=0.1))) for run_id in run_ids]
         await _until(lambda: control.count(_LIST) >= 3)
         seen, began = control.count(_LIST), time.monotonic()
-        await _until(lambda: control.count(_LIST) >= seen + 30, 20)
+        await _until(lambda: control.count(_LIST) >= seen + 30)
         # 30 intervals of 0.1 s, each give or take: were the shortest of 60 taken each time, it would be 2.7 s.
         assert time.monotonic() - began > 2.85
         for wait in waits:
@@ -244,12 +245,12 @@ def test_whoever_joins_is_not_slowed_down_by_those_who_look_seldom(sandbox):
         control.hang_run(run_id)
 
     async def main() -> None:
-        patient = [asyncio.create_task(_watch(_wait(run_id, interval=60))) for run_id in (slow, other)]
+        patient = [asyncio.create_task(_watch(_wait(run_id, interval=3600))) for run_id in (slow, other)]
         await asyncio.sleep(0.2)
         quick = asyncio.create_task(_watch(_wait(fast, interval=0.2)))
-        await _until(lambda: control.count(_LIST) + control.count(_SINGLE) >= 2, 2)
+        await _until(lambda: control.count(_LIST) + control.count(_SINGLE) >= 2)
         control.finish_run(fast)
-        end = await asyncio.wait_for(quick, 1)
+        end = await asyncio.wait_for(quick, _WITHIN)
         assert end.run.run_id == fast
         assert not any(wait.done() for wait in patient)
         for wait in patient:
@@ -266,12 +267,12 @@ def test_whoever_joins_keeps_its_deadline_among_those_who_look_seldom(sandbox):
         control.hang_run(run_id)
 
     async def main() -> None:
-        patient = [asyncio.create_task(_watch(_wait(run_id, interval=60))) for run_id in run_ids[:2]]
+        patient = [asyncio.create_task(_watch(_wait(run_id, interval=3600))) for run_id in run_ids[:2]]
         await asyncio.sleep(0.2)
-        began = time.monotonic()
-        end = await _watch(_wait(run_ids[2], interval=60, seconds=1))
+        hasty = _wait(run_ids[2], interval=3600, seconds=1)
+        end = await asyncio.wait_for(_watch(hasty), _WITHIN)
         assert end.status is WaitStatus.TIMEOUT
-        assert 0.9 < time.monotonic() - began < 5
+        assert time.time() >= hasty.deadline
         assert not any(wait.done() for wait in patient)
         for wait in patient:
             wait.cancel()
@@ -298,7 +299,7 @@ def test_a_wait_that_is_cancelled_harms_no_other(sandbox):
         singles = control.count(_SINGLE)
         await _until(lambda: control.count(_SINGLE) > singles + 1)
         control.finish_run(run_ids[19])
-        _all_finished([await asyncio.wait_for(waits[19], 1)])
+        _all_finished([await asyncio.wait_for(waits[19], _WITHIN)])
 
     _run(main)
 
@@ -313,7 +314,7 @@ def test_a_run_that_is_gone_ends_its_own_wait_only(sandbox, monkeypatch):
 
     async def main() -> None:
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
-        end = await asyncio.wait_for(waits[0], 3)
+        end = await asyncio.wait_for(waits[0], _WITHIN)
         assert end.status is WaitStatus.ERROR
         assert isinstance(end.error, NotFoundError)
         assert not any(wait.done() for wait in waits[1:])
@@ -384,7 +385,7 @@ def test_what_is_forbidden_altogether_ends_the_waits(sandbox):
 
 
 def test_a_list_that_is_dearer_than_single_looks_is_left_alone_for_a_while(sandbox, monkeypatch):
-    monkeypatch.setattr(watcher, "SINGLY_FOR", 0.5)
+    monkeypatch.setattr(watcher, "SINGLY_FOR", 2.0)
     control = sandbox.control
     old = control.add_runs("omilia", _PROJECT, 3000, age=86_400, duration=1.0)
     run_ids = control.add_runs("omilia", _PROJECT, 3)
@@ -395,12 +396,12 @@ def test_a_list_that_is_dearer_than_single_looks_is_left_alone_for_a_while(sandb
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
         await _until(lambda: control.count(_SINGLE) > 6)
         assert control.count(_LIST) == 1
-        await _until(lambda: control.count(_LIST) == 2)  # it is tried again
+        await _until(lambda: control.count(_LIST) >= 2)  # it is tried again
         for run_id in old:
             control.vanish_run(run_id)
         await _until(lambda: control.count(_LIST) > 6)  # and now it pays
-        singles = control.count(_SINGLE)
-        await asyncio.sleep(0.6)
+        singles, lists = control.count(_SINGLE), control.count(_LIST)
+        await _until(lambda: control.count(_LIST) > lists + 4)
         assert control.count(_SINGLE) == singles
         for run_id in run_ids:
             control.finish_run(run_id)
@@ -421,10 +422,9 @@ def test_two_that_come_one_after_the_other_are_listed_together(sandbox):
         waits = [asyncio.create_task(_watch(_wait(first, interval=1.0)))]
         await asyncio.sleep(0.01)
         waits.append(asyncio.create_task(_watch(_wait(second, interval=0.1))))
-        await asyncio.sleep(1.1)
+        await _until(lambda: control.count(_LIST) > 3)
         control.reset_traffic()
-        await asyncio.sleep(0.7)
-        assert control.count(_LIST) > 3
+        await _until(lambda: control.count(_LIST) > 3)
         assert control.count(_SINGLE) == 0
         for run_id in (first, second):
             control.finish_run(run_id)
@@ -461,17 +461,16 @@ def test_an_outage_fails_no_wait_and_its_end_is_noticed(sandbox, outage):
         await _until(lambda: control.count(_LIST) > 1)
         control.reset_traffic()
         control.fault(operation="omilia.*", **_OUTAGES[outage])
+        began = time.monotonic()
         await asyncio.sleep(1.3)
         assert not any(wait.done() for wait in waits)
+        took = (time.monotonic() - began) / 1.3
         # One or two for each round of the group, one for each of the single wait. aiohttp sends what was dropped twice.
-        assert control.stats()["requests"] < (120 if outage == "dropped" else 60)
+        assert control.stats()["requests"] < (120 if outage == "dropped" else 60) * took
         control.clear_faults()
         for run_id in [*run_ids, *alone]:
             control.finish_run(run_id)
-        over = time.monotonic()
-        _all_finished(await asyncio.gather(*waits))
-        # A request that was sent before the end may hang for its whole time, and the next one comes soon after.
-        assert time.monotonic() - over < (3.0 if outage == "hanging" else 1.5)
+        _all_finished(await asyncio.wait_for(asyncio.gather(*waits), _WITHIN))
 
     _run(main)
 
@@ -502,7 +501,7 @@ def test_a_server_that_is_away_for_a_while_fails_no_wait(monkeypatch):
         assert not any(wait.done() for wait in waits)
         done = True
         server = RawServer(answering(answer), port=port)
-        _all_finished(await asyncio.wait_for(asyncio.gather(*waits), 2))
+        _all_finished(await asyncio.wait_for(asyncio.gather(*waits), _WITHIN))
 
     try:
         _run(main)
@@ -523,10 +522,11 @@ def test_a_request_to_wait_is_obeyed_by_the_whole_group(sandbox):
         control.reset_traffic()
         await _until(lambda: control.count(_LIST) == 1)
         waits.append(asyncio.create_task(_watch(_wait(late))))
-        await asyncio.sleep(0.7)
-        assert control.stats()["requests"] == 1
         control.clear_faults()
-        await _until(lambda: control.count(_LIST) == 2, 1)
+        await _until(lambda: control.count(_LIST) >= 2)
+        refused, *later = [seen.at for seen in control.requests()]
+        # By the clock of the platform; the answer is on its way for a moment.
+        assert min(later) - refused >= 1.0
         for run_id in (first, second, late):
             control.finish_run(run_id)
         _all_finished(await asyncio.gather(*waits))
@@ -537,7 +537,9 @@ def test_a_request_to_wait_is_obeyed_by_the_whole_group(sandbox):
 @pytest.mark.parametrize("operation", ["omilia.*", _LIST])
 def test_deadlines_hold_while_sockets_hang(sandbox, monkeypatch, operation):
     control = sandbox.control
-    _connect(monkeypatch, "omilia_default", sandbox.connections()["omilia_default"])  # requests may take 30 s
+    patient = sandbox.connections()["omilia_default"]
+    patient["extra"]["timeout"] = 2 * _WITHIN
+    _connect(monkeypatch, "omilia_default", patient)
     run_ids = control.add_runs("omilia", _PROJECT, 20)
     for run_id in run_ids:
         control.hang_run(run_id)
@@ -550,13 +552,14 @@ def test_deadlines_hold_while_sockets_hang(sandbox, monkeypatch, operation):
             assert end.status is WaitStatus.TIMEOUT
             return time.monotonic() - began - seconds
 
-        control.fault("hang", operation=operation, seconds=60)
+        control.fault("hang", operation=operation, seconds=2 * _WITHIN)
         delays = [0.5 + n / 25 for n in range(20)]
         found = await asyncio.gather(
             *(late(_wait(run_id, seconds=delay), delay) for run_id, delay in zip(run_ids, delays, strict=True))
         )
         assert min(found) >= -0.01
-        assert max(found) < 1.4
+        # The requests would go on for longer.
+        assert max(found) < _WITHIN
 
     _run(main)
 
@@ -586,7 +589,7 @@ def test_a_credential_that_was_changed_in_the_connection_is_taken_up(monkeypatch
         await asyncio.sleep(0.5)
         assert not any(wait.done() for wait in waits)
         _connect(monkeypatch, "omilia_default", _static(server.url, good))
-        _all_finished(await asyncio.wait_for(asyncio.gather(*waits), 2))
+        _all_finished(await asyncio.wait_for(asyncio.gather(*waits), _WITHIN))
 
     with RawServer(answering(answer)) as server:
         _connect(monkeypatch, "omilia_default", _static(server.url, good))
@@ -628,8 +631,13 @@ def test_triggers_of_one_connection_share_one_watcher(sandbox):
     control = sandbox.control
     run_ids = control.add_runs("omilia", _PROJECT, 100, duration=1.0)
 
+    took = 0.0
+
     async def main() -> None:
+        nonlocal took
+        began = time.monotonic()
         found = await asyncio.gather(*(_events(trigger) for trigger in _triggers(run_ids)))
+        took = time.monotonic() - began
         assert [len(events) for events in found] == [1] * 100
         ends = [WaitEnd.from_event(events[0]) for events in found]
         _all_finished(ends)
@@ -637,7 +645,7 @@ def test_triggers_of_one_connection_share_one_watcher(sandbox):
 
     _run(main)
     assert control.stats()["token_requests"] == {"omilia": 1}
-    assert control.count(_LIST) <= 20
+    assert control.count(_LIST) <= took / (_INTERVAL * 0.9) + 2
 
 
 # The connection: edited, missing for a while, and what is left of it
@@ -713,7 +721,7 @@ def test_a_connection_that_was_edited_is_used_by_new_waits_at_once_and_the_old_c
 
 def test_many_who_come_at_once_are_served_by_two_readings_and_one_client():
     opened: list[str] = []
-    readings = 0
+    readings = ready = 0
 
     async def read() -> Any:
         nonlocal readings
@@ -722,10 +730,12 @@ def test_many_who_come_at_once_are_served_by_two_readings_and_one_client():
         return _Stored("one", opened)
 
     async def watch(number: int) -> None:
+        nonlocal ready
         async with shared_watcher("omilia", "omilia_default", read) as watching:
             await watching.open()
+            ready += 1
             if number == 0:
-                await asyncio.sleep(0.2)
+                await _until(lambda: ready == 200)
 
     async def main() -> None:
         await asyncio.gather(*(watch(number) for number in range(200)))
@@ -815,7 +825,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_fails_no_wait_and_is_not_a
         nonlocal away
         began = time.monotonic()
         waits = [asyncio.create_task(watch(run_id)) for run_id in run_ids]
-        await _until(lambda: readings > 2, 60)
+        await _until(lambda: readings > 2)
         # After one second, then two: however often the 50 look.
         assert readings <= 1 + (time.monotonic() - began) / watcher.READ_AGAIN[0]
         assert not any(wait.done() for wait in waits)

@@ -32,7 +32,7 @@ Outcome = tuple[Any, ...]
 
 
 def _outcome(kind: type[Blocking] | type[Nonblocking], url: str, call: Any, **options: Any) -> Outcome:
-    client = kind(session(url, timeout=2), **options)
+    client = kind(session(url, timeout=30), **options)
     try:
         return "ok", client.ask(call)
     except ApiError as e:

@@ -280,10 +280,17 @@ def dripping(prefix: bytes, drop: bytes, every: float = 0.05) -> Callable[[Line]
     return talk
 
 
+#: How much longer what is to end may take on a busy machine.
+_BUSY = 30.0
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """What is in it takes no longer."""
+    """What is in it comes to an end by itself, where the other side would go on for minutes or for ever.
+
+    :param seconds: how long it takes on a machine that does nothing else; on a busy one it may take many times that.
+    """
     began = time.monotonic()
     yield
     took = time.monotonic() - began
-    assert took < seconds, f"took {took:.2f} s, not {seconds} s"
+    assert took < seconds * _BUSY, f"took {took:.2f} s, where {seconds} s is normal"

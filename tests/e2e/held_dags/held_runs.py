@@ -10,11 +10,23 @@ from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 
 SHARED = {"deferrable": True, "poll_interval": 0.5, "retries": 0}
+OMILIA = {"omilia_conn_id": "held_omilia", **SHARED}
 
 with DAG("through", schedule=None):
-    EggplantStartExecutionOperator(task_id="eggplant", model_id="e0000000-0000-4000-8000-000000000002", **SHARED)
-    FutureAGIExecuteTestRunOperator(task_id="futureagi", run_test_name="nightly-support-sim", select_all=True, **SHARED)
-    suites = OmiliaCreateRunOperator.partial(task_id="omilia", **SHARED).expand(
+    EggplantStartExecutionOperator(
+        task_id="eggplant",
+        model_id="e0000000-0000-4000-8000-000000000002",
+        eggplant_conn_id="held_eggplant",
+        **SHARED,
+    )
+    FutureAGIExecuteTestRunOperator(
+        task_id="futureagi",
+        run_test_name="nightly-support-sim",
+        select_all=True,
+        futureagi_conn_id="held_futureagi",
+        **SHARED,
+    )
+    suites = OmiliaCreateRunOperator.partial(task_id="omilia", **OMILIA).expand(
         project_id=["0a000000-0000-4000-8000-000000000001", "0a000000-0000-4000-8000-000000000002"]
     )
 
@@ -24,8 +36,14 @@ for number, dag_id in enumerate(("killed", "cleared", "handed_over", "killed_in_
         OmiliaCreateRunOperator(
             task_id="run",
             project_id=f"0e000000-0000-4000-8000-00000000000{number}",
-            **{**SHARED, "deferrable": dag_id != "killed_in_place"},
+            **{**OMILIA, "deferrable": dag_id != "killed_in_place"},
         )
 
 with DAG("watched", schedule=None, params={"run_id": ""}):
-    OmiliaRunSensor(task_id="run", run_id="{{ params.run_id }}", deferrable=True, poke_interval=0.5)
+    OmiliaRunSensor(
+        task_id="run",
+        run_id="{{ params.run_id }}",
+        omilia_conn_id="held_omilia",
+        deferrable=True,
+        poke_interval=0.5,
+    )
