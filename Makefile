@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos older lint format demo demo-ui bench browser clean
+.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos older lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,7 +33,7 @@ PARALLEL  = -n $(WORKERS)
 # Repeats what chance chose in another run.
 SEEDED    = $(if $(SEED),--hypothesis-seed=$(SEED))
 
-test: lint browser ## Lint, then run all tests: unit, integration and end to end. SEED=… repeats a run's choices
+test: lint browser postgresql ## Lint, then run all tests: unit, integration and end to end. SEED=… repeats a run's choices
 	@$(BIN)/python -m pytest $(PARALLEL) $(SEEDED)
 
 test-under-load: $(STAMP) ## The same on a busy machine: with four busy loops beside it
@@ -64,6 +64,16 @@ browser:
 	    echo "Installing chromium, for the tests in a browser"; \
 	    export DEBIAN_FRONTEND=noninteractive; \
 	    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	        || echo "It could not be installed: those tests are skipped"; \
+	fi
+
+# The same for what Airflow stores, whose database is often PostgreSQL.
+postgresql:
+	@if ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
+	    && [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing PostgreSQL, for the tests of what is stored in it"; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    { apt-get -qq update && apt-get -qq install -y --no-install-recommends postgresql; } >/dev/null 2>&1 \
 	        || echo "It could not be installed: those tests are skipped"; \
 	fi
 
