@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo.airflow import COMPONENTS, LocalAirflow
 from demo.results import RunEnd, TaskEnd, expected_end, table, task_name
 
 pytestmark = pytest.mark.unit
@@ -74,3 +77,24 @@ def test_table_shows_every_task_with_its_counts() -> None:
 )
 def test_task_name(found: dict[str, Any], name: str) -> None:
     assert task_name(found) == name
+
+
+def test_a_sign_of_life_is_given_while_airflow_starts(tmp_path: Path, mocker: Any) -> None:
+    now, said = 0.0, []
+
+    def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    mocker.patch("demo.airflow.time").monotonic.side_effect = lambda: now
+    mocker.patch("demo.airflow.free_port", return_value=1)
+    airflow = LocalAirflow(
+        tmp_path, dags=tmp_path, connections={}, say=lambda line: said.append((now, line)), pause=pause
+    )
+    airflow._children = {name: mocker.Mock(exit_code=None) for name in COMPONENTS}
+    mocker.patch.object(airflow, "_healthy", side_effect=lambda: set(COMPONENTS) if now >= 100 else {"scheduler"})
+    airflow.wait_until_healthy()
+    moments = [0.0, *(moment for moment, _ in said), 100.0]
+    assert max(later - earlier for earlier, later in itertools.pairwise(moments)) <= 16
+    assert (0.0, "scheduler is up") in said
+    assert said[1][1] == "Waiting for api-server, triggerer, dag-processor"

@@ -152,12 +152,12 @@ def test_on_kill_finds_and_cancels_a_run_that_was_starting_before_a_slow_platfor
         Epoch(0, 0, 0), Phase.INTENT, time.time(), 30.0, Mark(None, None, 0.0), "", {"project_id": _PROJECT}
     )
     (run_id,) = control.add_runs("omilia", _PROJECT)
-    # A token, the list, a look, the cancel, another look.
-    control.configure(latency=0.7, cancel_seconds=60.0)
-    began = time.monotonic()
+    control.configure(cancel_seconds=60.0)
     operator.on_kill()
-    assert time.monotonic() - began < 4.3
     assert control.run(run_id)["cancelled_by"] == "omilia.revoke_run"
+    # After a token, the list and a look: in time, too, when each of these takes the better part of a second.
+    asked = [request.operation for request in control.requests()]
+    assert asked.index("omilia.revoke_run") <= 3, asked
 
 
 def test_on_kill_cancels_the_run_from_before_a_clear(control: Control) -> None:
@@ -166,7 +166,5 @@ def test_on_kill_cancels_the_run_from_before_a_clear(control: Control) -> None:
     operator._hook = operator.make_hook()
     older = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
     operator._starter = SimpleNamespace(record=None, older=older, stopped=False)
-    began = time.monotonic()
     operator.on_kill()
     assert control.run(run_id)["phase"] == "cancelled"
-    assert time.monotonic() - began < 4.0

@@ -216,29 +216,27 @@ def test_steps_can_wait_and_are_closed_when_they_fail(sandbox):
 
 def test_a_client_in_the_middle_of_another_has_times_of_its_own(sandbox):
     """As in a signal handler: a fresh client runs in the same thread while the first is at work."""
-    inner_took = []
+    refused = []
 
     def answer(seen):
         time.sleep(0.4)
         return 200, b'{"access_token": "canary-token-1", "expires_in": 60}'
 
     def interrupt() -> float:
-        if inner_took:
-            return time.monotonic()
-        inner_took.append(0.0)
-        with BlockingClient(session(server.url, timeout=0.1)) as inner:
-            began = time.monotonic()
-            with pytest.raises(ApiError):
-                inner.run(ask(get()))
-            inner_took.append(time.monotonic() - began)
+        if not refused:
+            refused.append(None)
+            with BlockingClient(session(server.url, timeout=0.1)) as inner:
+                # With the other's time, it would get its answer.
+                with pytest.raises(ApiError, match="within the time allowed") as caught:
+                    inner.run(ask(get()))
+                refused.append(caught.value)
         return time.monotonic()
 
     with RawServer(answering(answer)) as server:
         auth = password_grant(sandbox, clock=interrupt)
-        with BlockingClient(to_sandbox(sandbox, auth, timeout=3)) as client:
+        with BlockingClient(to_sandbox(sandbox, auth, timeout=30)) as client:
             assert client.run(ask(API.list_projects()))
-    assert len(inner_took) == 2
-    assert max(inner_took) < 0.35
+    assert len(refused) == 2
 
 
 def test_the_time_of_one_thread_is_not_that_of_another(sandbox):
@@ -252,10 +250,10 @@ def test_the_time_of_one_thread_is_not_that_of_another(sandbox):
             except TransportError as e:
                 results[timeout] = e
 
-    threads = [threading.Thread(target=work, args=(timeout,)) for timeout in (5.0, 0.1)]
+    threads = [threading.Thread(target=work, args=(timeout,)) for timeout in (60.0, 0.1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert isinstance(results[0.1], TransportError)
-    assert isinstance(results[5.0], list)
+    assert isinstance(results[60.0], list)
