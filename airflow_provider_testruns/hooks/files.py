@@ -1,8 +1,11 @@
 """Files that come from a platform or go to it: complete or absent, and never whole in memory.
 
-A place is a local path or an object storage URL that Airflow's ``ObjectStoragePath`` knows (``s3://…``, ``gs://…``;
-``file://…`` is a local path). Both directions go over a local file: fsspec keeps what was written to a remote file
-when an exception ends the writing, so nothing is ever streamed into one.
+A place is a local path (``~`` is the worker's home folder) or an object storage URL that Airflow's
+``ObjectStoragePath`` knows (``s3://…``, ``gs://…``; ``file:///…`` is a local path). A link stays one: what it leads to
+is written. Devices, pipes and sockets are no places: a file put there would replace them.
+
+Both directions go over a local file: fsspec keeps what was written to a remote file when an exception ends the
+writing, so nothing is ever streamed into one.
 """
 
 from __future__ import annotations
@@ -19,8 +22,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from airflow_provider_testruns.arguments import shown
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
+from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,6 +41,14 @@ log = get_logger(__name__)
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1024 * 1024
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+#: A URL that lacks a slash, or two: ``s3:/bucket``, ``s3:bucket``. One letter is a drive of Windows.
+_ALMOST_A_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/?)(?!/)")
+#: Schemes after which nothing but a URL can be meant.
+_SCHEMES = frozenset({"file", "s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "abfss", "adl", "wasb", "wasbs", "hdfs"})
+#: The longest name of a file on usual file systems, in bytes.
+_LONGEST_NAME = 255
+#: Folders of version control, which may hold credentials: they are no part of a suite, however they are reached.
+_VERSION_CONTROL = frozenset({".git", ".hg", ".svn"})
 
 
 def save(
@@ -61,8 +75,7 @@ def save(
     into = into or str(target).strip().endswith("/")
     if not isinstance(place, Path):
         return _save_remote(place / name if into else place, fetch, check)
-    if into or place.is_dir():
-        place = place / name
+    place = _local_target(place, name, "path", into=into)
     place.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, so that the last step is a rename. Not made by tempfile: its files are for the owner only.
     part = place.parent / f".{secrets.token_hex(8)}.part"
@@ -74,6 +87,109 @@ def save(
     finally:
         part.unlink(missing_ok=True)
     return str(place)
+
+
+def check_target(given: Any, argument: str, *, into: bool = False, try_writing: bool = True) -> None:
+    """Make sure that :func:`save` can write to a place, before something is paid for that is to be written there.
+
+    Nothing is left behind: a file beside the target is made and removed again, and a file that is there is not opened.
+
+    :param given: as it was rendered, of whatever type.
+    :param argument: its name, for messages.
+    :param into: whether it is a folder, be it there or not.
+    :param try_writing: whether to try, instead of only looking at what the place is.
+    :raises ConfigurationError: when nothing can be written there, with the reason.
+    """
+    place = _place(given, argument)
+    into = into or str(given).strip().endswith("/")
+    try:
+        if isinstance(place, Path):
+            target = _local_target(place, "file", argument, into=into)
+            if try_writing:
+                _try_local(target)
+        elif try_writing:
+            _try_remote(place / "file" if into else place)
+        else:
+            # Finds the file system's provider, and reads the connection that the URL names; asks nobody else.
+            place.fs  # noqa: B018
+    except ConfigurationError:
+        raise
+    except Exception as e:  # of whatever kind: file systems behind fsspec have their own
+        said = redact(clean(f"{type(e).__name__}: {e}", 300))
+        raise ConfigurationError(f"{argument}: nothing can be written to {shown(given)}: {said}") from e
+
+
+def check_source(given: Any, argument: str) -> None:
+    """Make sure that an argument names a place that :func:`as_zip` can read from, as far as its form goes.
+
+    :raises ConfigurationError: when it does not.
+    """
+    _place(given, argument)
+
+
+def _local_target(place: Path, name: str, argument: str, *, into: bool) -> Path:
+    """The file that is to be written, with links followed, so that they stay.
+
+    :param name: the file's name where ``place`` is a folder.
+    :raises ConfigurationError: when something is there that a file can't replace.
+    """
+    for part in place.parts:
+        if len(os.fsencode(part)) > _LONGEST_NAME:
+            raise ConfigurationError(f"{argument}: a name in {shown(str(place))} is longer than {_LONGEST_NAME} bytes.")
+    found = _kind_of(place, argument)
+    if into and found is not None and not stat.S_ISDIR(found):
+        raise ConfigurationError(f"{argument}: {shown(str(place))} is to be a folder, and is {_named(found)}.")
+    if into or (found is not None and stat.S_ISDIR(found)):
+        place = place / name
+        found = _kind_of(place, argument)
+    if found is not None and not stat.S_ISREG(found):
+        raise ConfigurationError(
+            f"{argument}: {shown(str(place))} is {_named(found)}, which a file would replace. Give a file or a folder,"
+            " or nothing where nothing is wanted."
+        )
+    return Path(os.path.realpath(place)) if place.is_symlink() else place
+
+
+def _kind_of(place: Path, argument: str) -> int | None:
+    """The mode of what is at a path, or at the end of its links; ``None`` when there is nothing."""
+    try:
+        return place.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as e:
+        raise ConfigurationError(f"{argument}: nothing can be written to {shown(str(place))}: {e.strerror}.") from e
+
+
+def _named(mode: int) -> str:
+    kinds = {
+        stat.S_ISDIR: "a folder",
+        stat.S_ISREG: "a file",
+        stat.S_ISFIFO: "a pipe",
+        stat.S_ISSOCK: "a socket",
+        stat.S_ISCHR: "a device",
+        stat.S_ISBLK: "a device",
+    }
+    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "something else")
+
+
+def _try_local(target: Path) -> None:
+    # Missing folders are not made: others that write there at this moment would lose theirs when they are removed.
+    folder = next(each for each in target.absolute().parents if each.exists())
+    part = folder / f".{secrets.token_hex(8)}.part"
+    try:
+        part.touch(exist_ok=False)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _try_remote(target: ObjectStoragePath) -> None:
+    fs = target.fs
+    part = (target.parent / f".{secrets.token_hex(8)}.part").path
+    fs.pipe_file(part, b"")
+    try:
+        fs.rm_file(part)
+    except Exception as e:  # credentials may write and not delete
+        log.warning("The empty file %s, by which it was tried whether %s can be written, is left: %s", part, target, e)
 
 
 def _save_remote(
@@ -124,9 +240,11 @@ def as_zip(source: Place) -> Iterator[Path]:
     """A local ZIP file of what is to be uploaded.
 
     :param source: a ZIP file, or a folder, which is packed: the paths in the archive are relative to it, sorted, with
-        a fixed time and fixed permissions, so that equal folders make equal archives. Links that lead out of the
-        folder, links to folders, and ``.git`` (which may hold credentials) are left out, with a line in the log.
-    :raises ConfigurationError: when it is neither, or an empty folder.
+        a fixed time and fixed permissions, so that equal folders make equal archives. Hidden files and folders are part
+        of it, but for those of version control (``.git``, ``.hg``, ``.svn``), which may hold credentials: they are left
+        out, by whatever link they are reached. So are links that lead out of the folder or nowhere, and links to
+        folders, with a line in the log.
+    :raises ConfigurationError: when it is neither, an empty folder, or one with devices, pipes or sockets in it.
     """
     place = _place(source, "path")
     if isinstance(place, Path) and place.is_file():
@@ -208,23 +326,50 @@ def _pack(archive: Path, files: Iterator[_Entry]) -> int:
 
 
 def _local_files(root: Path) -> Iterator[_Entry]:
+    def unreadable(error: OSError) -> None:
+        raise ConfigurationError(f"path: {error.filename!r} can't be read: {error.strerror}.") from error
+
     names = []
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=unreadable):
         here = Path(folder)
         for name in folders:
             if (here / name).is_symlink():
                 log.warning("%s is a link to a folder: left out of the upload.", here / name)
-        folders[:] = [name for name in folders if name != ".git"]
-        names += [(here / name).relative_to(root).as_posix() for name in files if name != ".git"]
+        folders[:] = [name for name in folders if not _is_version_control(name)]
+        names += [(here / name).relative_to(root).as_posix() for name in files if not _is_version_control(name)]
     for name in sorted(names):
         path = root / name
-        file = path.resolve()
+        try:
+            file = path.resolve(strict=True)
+            mode = file.stat().st_mode
+        except (OSError, RuntimeError):  # the second for a link to itself, before Python 3.13
+            if not path.is_symlink():
+                raise ConfigurationError(f"path: {str(path)!r} is gone, or can't be read.") from None
+            log.warning("%s is a link that leads nowhere: left out of the upload.", path)
+            continue
         if not file.is_relative_to(root):
             log.warning("%s is a link that leads out of %s: left out of the upload.", path, root)
-        elif not file.is_file():
-            log.warning("%s is no ordinary file: left out of the upload.", path)
+        elif any(_is_version_control(part) for part in file.relative_to(root).parts):
+            log.warning("%s is a link into a folder of version control: left out of the upload.", path)
+        elif not stat.S_ISREG(mode):
+            raise ConfigurationError(
+                f"path: {str(path)!r} is {_named(mode)}, which no archive can hold. Take it out of the folder."
+            )
         else:
-            yield name, file.stat().st_size, lambda file=file: file.open("rb")  # type: ignore[misc]
+            yield name, file.stat().st_size, lambda file=file: _opened(file)  # type: ignore[misc]
+
+
+def _opened(file: Path) -> IO[bytes]:
+    # It was looked at a moment ago: what may stand in its place now is neither followed nor waited for.
+    opened = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise ConfigurationError(f"path: {str(file)!r} is no file any more.")
+    return os.fdopen(opened, "rb")
+
+
+def _is_version_control(name: str) -> bool:
+    return name.casefold() in _VERSION_CONTROL
 
 
 def _remote_files(root: ObjectStoragePath) -> Iterator[_Entry]:
@@ -235,7 +380,7 @@ def _remote_files(root: ObjectStoragePath) -> Iterator[_Entry]:
     for path in sorted(fs.find(root.path)):
         bare = path.lstrip("/")
         parts = bare.removeprefix(start).split("/")
-        if ".git" in parts or not parts[-1]:
+        if any(_is_version_control(part) for part in parts) or not parts[-1]:
             continue
         if not bare.startswith(start) or not {"", ".", ".."}.isdisjoint(parts):
             raise ConfigurationError(f"path: {path!r} in {str(root)!r} can't be a name in an archive; rename it.")
@@ -245,25 +390,79 @@ def _remote_files(root: ObjectStoragePath) -> Iterator[_Entry]:
         yield name, int(fs.size(path) or 0), opened
 
 
-def _place(given: Place, argument: str) -> Path | ObjectStoragePath:
-    if isinstance(given, str):
-        text = given.strip()
-        if not text:
-            raise ConfigurationError(f"{argument} is empty. Give a path, or an object storage URL such as s3://…")
-        scheme, separator, rest = text.partition("://")
-        if not separator:
-            return Path(text)
-        if scheme.lower() == "file":
-            return Path(rest)
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
+def _place(given: Any, argument: str) -> Path | ObjectStoragePath:
+    """Where an argument leads.
 
-        return ObjectStoragePath(text)
+    :raises ConfigurationError: when it is no place, or one where nobody would look for it.
+    """
     if isinstance(given, Path):
-        return given
+        return _local_path(str(given), argument)
+    if isinstance(given, str):
+        return _place_of_text(given.strip(), argument)
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     if isinstance(given, ObjectStoragePath):
         return Path(given.path) if given.protocol in ("", "file", "local") else given
     if isinstance(given, os.PathLike):
-        return Path(given)
-    raise ConfigurationError(f"{argument} must be a path or an object storage URL, got {type(given).__name__}.")
+        path = os.fspath(given)
+        if isinstance(path, str):
+            return _local_path(path, argument)
+    hint = "" if given is not None else " Where nothing is to be written, leave the argument out."
+    raise ConfigurationError(f"{argument} must be a path or an object storage URL, got {shown(given)}.{hint}")
+
+
+def _place_of_text(text: str, argument: str) -> Path | ObjectStoragePath:
+    if not text:
+        raise ConfigurationError(f"{argument} is empty. Give a path, or an object storage URL such as s3://…")
+    if text == "None":
+        raise ConfigurationError(
+            f"{argument} is 'None', as a template makes it of a parameter that is not set. Set it, or leave the"
+            " argument out."
+        )
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme.lower() not in ("file", "local"):
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        try:
+            place = ObjectStoragePath(text)
+        except ValueError as e:
+            raise ConfigurationError(f"{argument}: nothing can be written to {shown(text)}: {e}") from e
+        if not rest.strip("/"):
+            raise ConfigurationError(f"{argument}: {shown(text)} names no bucket or folder.")
+        return place
+    if separator:
+        return _path_of_url(rest, text, argument)
+    almost = _ALMOST_A_URL.match(text)
+    if almost is not None:
+        scheme = almost["scheme"].lower()
+        if scheme == "file" and almost["slashes"]:
+            return _local_path(text[len("file:") :], argument)
+        if scheme in _SCHEMES or almost["slashes"]:
+            raise ConfigurationError(
+                f"{argument}: {shown(text)} is neither a path nor a URL. Did you mean"
+                f" {almost['scheme']}://{text[almost.end() :][:60]}?"
+            )
+    return _local_path(text, argument)
+
+
+def _path_of_url(rest: str, text: str, argument: str) -> Path:
+    host, slash, path = rest.partition("/")
+    if host.lower() == "localhost":
+        host = ""
+    if host or not slash or not path:
+        raise ConfigurationError(
+            f"{argument}: {shown(text)} is no file of this machine. Give a path, or file:/// and the path."
+        )
+    return _local_path(f"/{path}", argument)
+
+
+def _local_path(text: str, argument: str) -> Path:
+    if "\0" in text:
+        raise ConfigurationError(f"{argument}: {shown(text)} has a NUL in it, which no path can have.")
+    try:
+        text.encode()
+        return Path(text).expanduser()
+    except UnicodeEncodeError as e:
+        raise ConfigurationError(f"{argument}: {shown(text)} is not Unicode.") from e
+    except RuntimeError as e:
+        raise ConfigurationError(f"{argument}: there is no home folder for {shown(text)}.") from e

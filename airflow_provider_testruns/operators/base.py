@@ -74,6 +74,7 @@ class StartRunOperator(JudgingTask, PlatformOperator):
 
     operator_extra_links = (RunLink(),)
     template_fields: Sequence[str] = ()
+    _places = ("junit_path", "artifacts_path")
     ui_color = "#e8f0e4"
 
     def __init__(

@@ -55,7 +55,7 @@ def execute(task: StartRunOperator, context: Context) -> dict[str, Any]:
     :return: what the task returns.
     """
     # Raises for what can't be right, before a run is paid for.
-    task._check_results()
+    task._check_results(try_writing=True)
     hook = _ready_hook(task)
     starter = task._starter = task._new_starter(context, hook)
     starter.deadline = _deadline(task, context)

@@ -490,6 +490,9 @@ class OmiliaUploadTestSuitesOperator(_OmiliaOperator):
     @tidy_errors
     def execute(self, context: Context) -> None:
         """Upload the file or folder."""
+        from airflow_provider_testruns.hooks.files import check_source
+
+        check_source(self.path, "path")
         self._connect().upload_test_suites(self.project_id, self.path, self.field)
         self.log.info("The test suites of project %s are those of %s now.", self.project_id, self.path)
 
@@ -515,6 +518,9 @@ class _DownloadOperator(_OmiliaOperator):
 
         :return: where it is.
         """
+        from airflow_provider_testruns.hooks.files import check_target
+
+        check_target(self.path, "path")
         written = self._fetch(self._connect())
         self.log.info("Saved %s", written)
         return written

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_testruns.arguments import count, fraction, names
-from airflow_provider_testruns.exceptions import StartSupersededError
+from airflow_provider_testruns.exceptions import ConfigurationError, StartSupersededError
 from airflow_provider_testruns.hooks.registry import ConnectedTask
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class JudgingTask(_Task):
     #: The seconds that are left of ``execution_timeout``, see :func:`.time_left`; set when this process begins to
     #: execute the task.
     _time_left: Callable[[], float] = staticmethod(lambda: math.inf)
+    #: The arguments that name a place to write to.
+    _places: ClassVar[tuple[str, ...]] = ("junit_path",)
+    #: Those that are given where the DAG is written.
+    _places_given: tuple[str, ...] = ()
+
     #: What the run was judged by and to be, for what Airflow asks after the task's own code is done.
     _judged: tuple[RunReport, Judgement] | None = None
     #: The report as soon as it is known, judged or not.
@@ -87,19 +92,30 @@ class JudgingTask(_Task):
 
     def _check_gates(self) -> None:
         """Check what can be checked where the DAG is written."""
+        self._places_given = tuple(name for name in self._places if getattr(self, name) is not None)
         if self.min_pass_rate is not None:
             fraction("min_pass_rate", self.min_pass_rate)
         if self.max_failures is not None:
             count("max_failures", self.max_failures)
 
-    def _check_results(self) -> None:
-        """Check the rendered arguments, before a run is paid for or waited for."""
+    def _check_results(self, *, try_writing: bool = False) -> None:
+        """Check the rendered arguments, before a run is paid for or waited for.
+
+        :param try_writing: whether it is also tried that files can be written.
+        """
         self.read_booleans()
         self.gates()
-        if self.junit_path is not None:
-            from airflow_provider_testruns.reporting.junit import check_place
+        for name in self._places:
+            place = getattr(self, name)
+            if place is None and name in self._places_given:
+                raise ConfigurationError(
+                    f"{name} was given and is None after rendering: a parameter that is not set, perhaps. Set it, or"
+                    " leave the argument out."
+                )
+            if place is not None:
+                from airflow_provider_testruns.hooks.files import check_target
 
-            check_place(self.junit_path)
+                check_target(place, name, into=name != "junit_path", try_writing=try_writing)
 
     def _result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         """What the task returns."""

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.cleaning import outgoing_text
-from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.hooks.files import save
+from airflow_provider_testruns.hooks.files import check_target, save
 from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict, utc
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
@@ -38,26 +37,14 @@ if TYPE_CHECKING:
 _MOST_SECONDS = 1e9
 
 
-def check_place(target: Place) -> None:
-    """Check ``junit_path`` before a run is paid for, as far as that can be done without writing.
+def check_place(target: Any, *, try_writing: bool = False) -> None:
+    """Check ``junit_path`` before a run is paid for.
 
-    :raises ConfigurationError: when it is empty, or an address of a kind that this Airflow can't write to.
+    :param target: as it was rendered.
+    :param try_writing: whether to try, too; see :func:`.check_target`.
+    :raises ConfigurationError: when no file can be written there.
     """
-    if not isinstance(target, str):
-        return
-    text = target.strip()
-    if not text:
-        raise ConfigurationError("junit_path is empty. Give a path, or an object storage URL such as s3://…")
-    scheme, separator, _ = text.partition("://")
-    if not separator or scheme.lower() == "file":
-        return
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    try:
-        # Finds the file system's provider, and reads the connection that the address names; asks nobody else.
-        ObjectStoragePath(text).fs  # noqa: B018
-    except Exception as e:
-        raise ConfigurationError(f"junit_path: nothing can be written to {text!r}: {e}") from e
+    check_target(target, "junit_path", try_writing=try_writing)
 
 
 def write(

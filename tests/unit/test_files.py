@@ -16,7 +16,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
-from airflow_provider_testruns.hooks.files import as_zip, require_zip, save
+from airflow_provider_testruns.hooks.files import as_zip, check_target, require_zip, save
 from airflow_provider_testruns.transport import progress
 
 pytestmark = pytest.mark.unit
@@ -124,6 +124,201 @@ def test_a_file_url_is_a_local_path(tmp_path):
     assert save(f"file://{target}", _writes(b"x"), name="x") == str(target)
     assert save(ObjectStoragePath(f"file://{target}"), _writes(b"y"), name="x") == str(target)
     assert target.read_bytes() == b"y"
+
+
+def _pipe(place: Path) -> None:
+    os.mkfifo(place)
+
+
+def _socket(place: Path) -> None:
+    os.mknod(place, stat.S_IFSOCK | 0o600)
+
+
+def _device(place: Path) -> None:
+    try:
+        # The numbers of /dev/null, in a node of our own.
+        os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+
+
+_SPECIAL = pytest.mark.parametrize(
+    ("make", "kind"),
+    [(_pipe, "a pipe"), (_socket, "a socket"), (_device, "a device")],
+    ids=["pipe", "socket", "device"],
+)
+
+
+_CHECKS = pytest.mark.parametrize(
+    "put",
+    [
+        lambda target: save(target, _writes(b"x"), name="x"),
+        lambda target: check_target(target, "path"),
+        lambda target: check_target(target, "path", into=True),
+    ],
+    ids=["save", "check", "check a folder"],
+)
+
+
+@_CHECKS
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (2026, "must be a path or an object storage URL, got 2026"),
+        (True, "got True"),
+        (None, "got None. Where nothing is to be written, leave the argument out."),
+        (["a"], "got ['a']"),
+        (1.5, "got 1.5"),
+        (b"/tmp/x", "got b'/tmp/x'"),
+        ("None", "of a parameter that is not set"),
+        (" None ", "of a parameter that is not set"),
+        ("", "path is empty"),
+        (" ", "path is empty"),
+        ("s3:/bucket/x", "Did you mean s3://bucket/x?"),
+        ("s3:bucket/x", "Did you mean s3://bucket/x?"),
+        ("GS:/bucket/x", "Did you mean GS://bucket/x?"),
+        ("anything:/bucket/x", "Did you mean anything://bucket/x?"),
+        ("file:x", "Did you mean file://x?"),
+        ("file://elsewhere/x", "is no file of this machine"),
+        ("file://", "is no file of this machine"),
+        ("file:///", "is no file of this machine"),
+        ("nowhere://bucket/x", "nowhere"),
+        ("memory://", "names no bucket or folder"),
+        ("/tmp/a\0b", "has a NUL in it"),
+        ("/tmp/\ud800", "is not Unicode"),
+        ("~nobody-of-that-name/x", "no home folder"),
+        ("/tmp/" + "x" * 300, "longer than 255 bytes"),
+    ],
+)
+def test_what_is_no_place_is_refused_before_anything_is_started(put, target, said, storage):
+    with pytest.raises(ConfigurationError) as caught:
+        put(target)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("path")
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{0}/a.bin", "file:{0}/a.bin", "file://{0}/a.bin", "file://localhost{0}/a.bin", "FILE://LOCALHOST{0}/a.bin"],
+)
+def test_every_way_to_name_a_file_leads_to_it(tmp_path, form):
+    check_target(form.format(tmp_path), "path")
+    assert list(tmp_path.iterdir()) == []
+    assert save(form.format(tmp_path), _writes(b"x"), name="x") == f"{tmp_path}/a.bin"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    check_target("~/reports/a.xml", "junit_path")
+    for target in ("~/a.xml", Path("~/a.xml")):
+        assert save(target, _writes(b"x"), name="x") == f"{tmp_path}/a.xml"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.xml"]
+
+
+@_SPECIAL
+@pytest.mark.parametrize("linked", [False, True])
+@_CHECKS
+def test_devices_pipes_and_sockets_stay_what_they_are(tmp_path, make, kind, linked, put):
+    odd = target = tmp_path / "odd"
+    make(odd)
+    if linked:
+        target = tmp_path / "link"
+        target.symlink_to(odd)
+    before = odd.lstat()
+    with pytest.raises(ConfigurationError, match=kind):
+        put(str(target))
+    assert (odd.lstat().st_mode, odd.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not linked or target.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 1 + linked
+    # Nor where a file is put into a folder.
+    with pytest.raises(ConfigurationError, match=kind):
+        save(str(tmp_path), _writes(b"x"), name=target.name)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path, there):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x").mkdir()
+    file = tmp_path / "real" / "report.xml"
+    if there:
+        file.write_bytes(b"of the run before")
+    link = tmp_path / "latest.xml"
+    link.symlink_to("real/x/../report.xml")
+    chain = tmp_path / "chain.xml"
+    chain.symlink_to(link)
+    check_target(str(chain), "junit_path")
+    assert file.exists() is there
+    assert save(str(chain), _writes(b"new"), name="x") == str(file)
+    assert (file.read_bytes(), link.is_symlink(), chain.is_symlink()) == (b"new", True, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chain.xml", "latest.xml", "real"]
+    assert sorted(path.name for path in file.parent.iterdir()) == ["report.xml", "x"]
+
+
+def test_a_link_to_itself_is_refused(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    for put in (lambda: check_target(str(link), "path"), lambda: save(link, _writes(b"x"), name="x")):
+        with pytest.raises(ConfigurationError, match="nothing can be written to"):
+            put()
+    with pytest.raises(ConfigurationError, match="there is no file or folder"), as_zip(link):
+        pass
+
+
+def test_trying_leaves_everything_as_it_was(tmp_path):
+    there = tmp_path / "there.xml"
+    there.write_bytes(b"of the run before")
+    there.chmod(0o400)
+    before = there.stat()
+    check_target(str(there), "junit_path")
+    check_target(str(tmp_path / "not" / "yet" / "there.xml"), "junit_path")
+    check_target(str(tmp_path / "not") + "/", "junit_path")
+    check_target(str(tmp_path), "artifacts_path", into=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.xml"]
+    assert there.read_bytes() == b"of the run before"
+    assert (there.stat().st_mtime_ns, there.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+@pytest.mark.parametrize("target", ["file/report.xml", "file/deep/report.xml", "file/"])
+def test_a_file_where_a_folder_would_have_to_be_is_found_out(tmp_path, target):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigurationError, match="junit_path"):
+        check_target(f"{tmp_path}/{target}", "junit_path")
+    with pytest.raises(ConfigurationError, match="is to be a folder, and is a file"):
+        check_target(f"{tmp_path}/file", "artifacts_path", into=True)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_folder_that_refuses_is_found_out(tmp_path, monkeypatch):
+    def refuses(self, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "touch", refuses)
+    with pytest.raises(ConfigurationError, match=r"junit_path: nothing can be written to .*Permission denied"):
+        check_target(str(tmp_path / "report.xml"), "junit_path")
+
+
+def test_trying_leaves_nothing_in_an_object_storage(storage):
+    storage.pipe_file("/store/there.xml", b"of the run before")
+    for target, into in ((f"{_REMOTE}/there.xml", False), (f"{_REMOTE}/new/", False), (f"{_REMOTE}/files", True)):
+        check_target(target, "junit_path", into=into)
+        check_target(ObjectStoragePath(target), "junit_path", into=into)
+    assert {path: storage.cat_file(path) for path in storage.store} == {"/store/there.xml": b"of the run before"}
+
+
+def test_an_object_storage_that_refuses_is_found_out(storage, monkeypatch, caplog):
+    def refuses(path, *arguments, **options):
+        raise PermissionError("AccessDenied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "pipe_file", refuses)
+        with pytest.raises(ConfigurationError, match=r"nothing can be written to .*AccessDenied"):
+            check_target(f"{_REMOTE}/report.xml", "junit_path")
+    # Credentials that may only write leave what they tried with, and say so.
+    monkeypatch.setattr(storage, "rm_file", refuses)
+    check_target(f"{_REMOTE}/report.xml", "junit_path")
+    assert "by which it was tried whether" in caplog.text
 
 
 @pytest.mark.parametrize("target", ["", "  "])
@@ -252,8 +447,8 @@ def test_no_link_is_followed_out_of_the_folder(tmp_path, caplog):
     (suites / "stolen").symlink_to(outside)
     (suites / "loop").symlink_to(suites)
     (suites / "dangling").symlink_to(suites / "nowhere")
+    (suites / "itself").symlink_to(suites / "itself")
     (suites / "tests" / "same.yml").symlink_to(suites / "tests" / "greeting" / "a.yml")
-    os.mkfifo(suites / "pipe")
     with caplog.at_level(logging.WARNING), as_zip(suites) as packed, zipfile.ZipFile(packed) as archive:
         assert [name for name in archive.namelist() if "greeting" not in name] == [
             ".omilia-ci.yml",
@@ -262,8 +457,48 @@ def test_no_link_is_followed_out_of_the_folder(tmp_path, caplog):
         ]
         assert archive.read("tests/same.yml") == b"a"
         assert stat.S_ISREG(archive.getinfo("tests/same.yml").external_attr >> 16)
-    for name in ("stolen.txt", "stolen", "loop", "dangling", "pipe"):
+    for name in ("stolen.txt", "stolen", "loop", "dangling", "itself"):
         assert str(suites / name) in caplog.text
+
+
+@_SPECIAL
+def test_a_special_file_in_a_folder_is_refused(tmp_path, make, kind):
+    _folder(tmp_path)
+    make(tmp_path / "tests" / "odd")
+    with pytest.raises(ConfigurationError, match=rf"tests/odd' is {kind}, which no archive can hold"), as_zip(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    _folder(tmp_path)
+    scandir = os.scandir
+
+    def refuses(place):
+        if str(place).endswith("greeting"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(ConfigurationError, match=r"greeting' can't be read: Permission denied"), as_zip(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("folder", [".git", ".hg", ".svn", ".Git"])
+def test_no_link_leads_into_a_folder_of_version_control(tmp_path, caplog, folder):
+    _folder(tmp_path)
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "config").write_text("url = https://user:canary@git.example.com/x.git")
+    (tmp_path / "tests" / "link.yml").symlink_to(tmp_path / folder / "config")
+    (tmp_path / "tests" / "second.yml").symlink_to(tmp_path / "tests" / "link.yml")
+    (tmp_path / "tests" / "relative.yml").symlink_to(f"../tests/../{folder}/config")
+    with as_zip(tmp_path) as packed, zipfile.ZipFile(packed) as archive:
+        assert archive.namelist() == [
+            ".omilia-ci.yml",
+            "tests/greeting/a.yml",
+            "tests/greeting/b.yml",
+            "tests/ünï.yml",
+        ]
+    assert caplog.text.count("is a link into a folder of version control") == 3
 
 
 def test_the_folder_itself_may_be_a_link(tmp_path):

@@ -349,20 +349,41 @@ def test_a_task_without_a_verdict_leaves_no_older_file_in_place(
 
 
 def unwritable(folder: str) -> None:
+    from pathlib import Path
+
+    class Blocked(OmiliaCreateRunOperator):
+        """After the places were tried, and before the start, a file is put where a folder would have to be."""
+
+        def start_arguments(self) -> dict[str, Any]:
+            Path(folder, self.task_id).write_text("")
+            return super().start_arguments()
+
     shared = {"deferrable": False, "poll_interval": 0.1}
-    # On the first try a file stands where a folder would have to be.
-    OmiliaCreateRunOperator(
+    Blocked(
         task_id="passes_later",
         project_id="0a000000-0000-4000-8000-000000000001",
-        junit_path=folder + "/{{ 'file/' if ti.try_number == 1 else '' }}passes_later.xml",
+        junit_path=folder + "/{{ 'passes_later/' if ti.try_number == 1 else '' }}report.xml",
         retries=1,
         retry_delay=0,
         **shared,
     )
-    OmiliaCreateRunOperator(
+    fails = Blocked(
         task_id="fails",
         project_id="0a000000-0000-4000-8000-000000000002",
-        junit_path=folder + "/file/fails.xml",
+        junit_path=folder + "/fails/report.xml",
+        **shared,
+    )
+    fails >> OmiliaCreateRunOperator(
+        task_id="not_started",
+        project_id="0a000000-0000-4000-8000-000000000002",
+        junit_path=folder + "/fails/report.xml",
+        trigger_rule="all_done",
+        **shared,
+    )
+    OmiliaCreateRunOperator(
+        task_id="not_set",
+        project_id="0a000000-0000-4000-8000-000000000002",
+        artifacts_path="{{ dag_run.conf.get('a parameter that nobody has set') }}",
         **shared,
     )
 
@@ -370,25 +391,32 @@ def unwritable(folder: str) -> None:
 def test_a_file_that_can_not_be_written_changes_no_verdict(
     airflow: AirflowWithLineage, platforms: Control, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("")
     tasks = airflow.run(unwritable, folder=str(tmp_path))
     passes = tasks["passes_later"]
-    assert (passes.state, passes.tries) == ("success", 2)
+    assert (passes.state, passes.tries) == ("success", 2), passes.errors
     assert passes.error.kind == "ReportNotWrittenError"
     run_id = passes.result["run_id"]
     assert passes.error.message.startswith(
-        f"Run {run_id} passed. The JUnit report could not be written to {tmp_path}/file/passes_later.xml: "
+        f"Run {run_id} passed. The JUnit report could not be written to {tmp_path}/passes_later/report.xml: "
     )
-    checked(tmp_path / "passes_later.xml")
-    assert properties(tmp_path / "passes_later.xml")["airflow.try_number"] == ["2"]
+    checked(tmp_path / "report.xml")
+    assert properties(tmp_path / "report.xml")["airflow.try_number"] == ["2"]
     fails = tasks["fails"]
     assert fails.error.kind == "RunFailedError"
     assert "2 failed and 1 unavailable of 9 test cases." in fails.error.message
-    assert f"The JUnit report could not be written to {tmp_path}/file/fails.xml: " in fails.error.message
+    assert f"The JUnit report could not be written to {tmp_path}/fails/report.xml: " in fails.error.message
     assert fails.result["verdict"] == "failed"
     assert fails.result["junit_path"] is None
+    # What can be found out before a run is paid for is.
+    for name, said in (
+        ("not_started", "junit_path: nothing can be written to"),
+        ("not_set", "artifacts_path is 'None'"),
+    ):
+        assert tasks[name].error.kind == "ConfigurationError"
+        assert tasks[name].error.message.startswith(said)
     # The second try of the one that passed went on with its run.
     assert platforms.count("omilia.create_run") == 2
+    assert not list(tmp_path.glob(".*"))
 
 
 def in_an_object_storage() -> None:
