@@ -330,6 +330,14 @@ class Session:
         self._renewing = True
         try:
             yield from self.auth.renew(self._token_body)
+        except InvalidReplyError as e:
+            # What reads the response knows no connection, and whoever reads the message may have many.
+            said = str(e)
+            named = f"Connection {self.conn_id!r}"
+            if not said.startswith(named):
+                # Changed where it is, as nothing of its making may hang on to another.
+                e.args = (f"{named}: {said[:1].lower()}{said[1:]}",)
+            raise
         finally:
             self._renewing = False
 

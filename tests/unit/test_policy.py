@@ -343,6 +343,15 @@ def test_a_token_that_could_not_be_had_proves_that_nothing_was_done():
         assert _failure(_start(), answer, session=_token_session()).did_nothing
 
 
+@pytest.mark.parametrize(
+    "answer", [reply(status=200, body=b"?"), reply(status=302), ReplyTooLargeError()], ids=["odd", "redirect", "long"]
+)
+def test_whatever_a_token_endpoint_answers_the_message_names_the_connection(answer):
+    error = _failure(_get(), answer, session=_token_session())
+    assert type(error) is InvalidReplyError
+    assert str(error).startswith("Connection 'con': the token endpoint https://api.example.com/token ")
+
+
 def test_a_start_is_not_sent_when_its_time_is_over():
     session = _token_session()
 
