@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos older lint format demo demo-ui bench browser postgresql clean
+.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos short-runs older lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ fuzz: $(STAMP) ## Answer every operation as a hostile server would, in both clie
 
 chaos: $(STAMP) ## Kill workers and triggerers, lose replies, clear tasks: 270 tasks in some six minutes, then close the books. SEED=2 for others
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(TASKS),--tasks $(TASKS))
+
+short-runs: $(STAMP) ## Count the tasks that Airflow fails as their runs are over too soon: 100 runs of 0 to 5 s, without and with event_delay
+	@$(BIN)/python -m tests.short_runs $(if $(RUNS),--runs $(RUNS)) $(if $(DELAYS),--delays $(DELAYS))
 
 older: $(STAMP) ## Run all platforms on the last Airflows before 3.3: 3.0, 3.1 and 3.2, each in an environment of its own
 	@$(BIN)/python -m tests.older $(VERSION)

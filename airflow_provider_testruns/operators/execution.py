@@ -232,7 +232,9 @@ def _trigger_failed(task: StartRunOperator, context: Context, hook: PlatformHook
     times = MAX_TRIGGER_FAILURES + 1
     said = f"The trigger that waited for run {run.run_id} has failed {times} times: see the log for why."
     if int(ti.try_number or 0) <= int(ti.max_tries or 0):
-        said += f" The run is {run.raw_state} and goes on; the next try waits for it."
+        said += f" The run is {run.raw_state} and goes on; "
+        follows = task._starter is not None and task._starter.has_store
+        said += "the next try waits for it." if follows else "without a record, the next try starts another one."
     elif task.cancel_on_timeout:
         run = _give_up(
             task, hook, run, "nobody waits for it any more: the trigger has failed, and this was the last try"

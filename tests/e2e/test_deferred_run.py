@@ -22,6 +22,14 @@ pytestmark = pytest.mark.e2e
 
 #: A project of its own for each.
 FOR_ONE_TASK = ("killed", "cleared", "handed_over", "killed_in_place")
+#: Tasks of two DAGs whose runs are of one project.
+CROWD = [
+    ("crowd_one", "run_0"),
+    ("crowd_one", "run_1"),
+    ("crowd_one", "run_2"),
+    ("crowd_two", "run_3"),
+    ("crowd_two", "run_4"),
+]
 FINAL = ("success", "failed", "skipped", "upstream_failed")
 
 
@@ -33,6 +41,7 @@ class World:
     platforms: Control
     dag_runs: dict[str, str]
     watched: str
+    crowd: list[str]
 
     def started(self, project: str) -> list[dict[str, Any]]:
         """The runs of a project, in the order of their start."""
@@ -78,12 +87,13 @@ def world(shared: SharedAirflow) -> World:
     for number, name in enumerate(FOR_ONE_TASK):
         control.create_project(name, id=f"0e000000-0000-4000-8000-00000000000{number}", ending="passed")
     (watched,) = control.add_runs("omilia", "smoke-git")
-    dag_ids = ("through", *FOR_ONE_TASK, "watched")
+    project = control.create_project("crowd", id="0e000000-0000-4000-8000-0000000000c0", ending="passed")
+    crowd = control.add_runs("omilia", project, len(CROWD))
+    conf = {"watched": {"run_id": watched}, "crowd_one": {"run_ids": crowd}, "crowd_two": {"run_ids": crowd}}
+    dag_ids = ("through", *FOR_ONE_TASK, *conf)
     airflow.wait_for_dags(dag_ids)
-    dag_runs = {
-        dag_id: airflow.api.trigger(dag_id, {"run_id": watched} if dag_id == "watched" else None) for dag_id in dag_ids
-    }
-    return World(airflow, control, dag_runs, watched)
+    dag_runs = {dag_id: airflow.api.trigger(dag_id, conf.get(dag_id)) for dag_id in dag_ids}
+    return World(airflow, control, dag_runs, watched, crowd)
 
 
 THROUGH = [("eggplant", -1), ("futureagi", -1), ("omilia", 0), ("omilia", 1)]
@@ -145,6 +155,25 @@ def test_a_sensor_resumes_with_the_report_of_somebody_elses_run(world: World) ->
     assert (report["run_id"], report["verdict"], report["passed"]) == (world.watched, "passed", 4)
 
 
+def test_tasks_whose_runs_are_polled_together_have_each_its_own_lines_in_its_log(world: World) -> None:
+    """Whoever came first once got the lines of all others, of other DAGs too, and the others none."""
+    for dag_id, task_id in CROWD:
+        world.deferred(dag_id, task_id)
+    lists = world.platforms.count("omilia.list_project_runs")
+    wait_until(lambda: world.platforms.count("omilia.list_project_runs") >= lists + 3, "they are polled together")
+    world.platforms.finish_run(world.crowd[0])
+    assert world.ended(*CROWD[0]) == "success"
+    for run_id in world.crowd[1:]:
+        world.platforms.finish_run(run_id)
+    for (dag_id, task_id), run_id in zip(CROWD, world.crowd, strict=True):
+        assert world.ended(dag_id, task_id) == "success"
+        log = world.log(dag_id, task_id)
+        # Once of the worker, then of the triggerer: what it was at first, and its end.
+        assert log.count(f"Run {run_id} is ") >= 3, log
+        assert f"Run {run_id} is finished" in log, log
+        assert [other for other in world.crowd if other != run_id and other in log] == []
+
+
 def test_the_run_of_a_deferred_task_that_is_marked_failed_is_cancelled(world: World) -> None:
     world.deferred("killed")
     (run,) = world.started("killed")
@@ -202,9 +231,9 @@ def test_a_run_outlives_the_triggerer(world: World) -> None:
 
 def test_nothing_was_started_twice_or_against_the_documents(world: World) -> None:
     created = {platform: len(world.platforms.runs(platform)) for platform in ("eggplant", "futureagi", "omilia")}
-    # Two of Omilia in "through", one each that was killed, killed in place and handed over, two in "cleared", and the
-    # one that was watched.
-    assert created == {"eggplant": 1, "futureagi": 1, "omilia": 8}
+    # Two of Omilia in "through", one each that was killed, killed in place and handed over, two in "cleared", the one
+    # that was watched, and the crowd.
+    assert created == {"eggplant": 1, "futureagi": 1, "omilia": 8 + len(CROWD)}
     assert world.platforms.violations() == []
 
 

@@ -39,6 +39,19 @@ for number, dag_id in enumerate(("killed", "cleared", "handed_over", "killed_in_
             **{**OMILIA, "deferrable": dag_id != "killed_in_place"},
         )
 
+# Runs of one project, which the triggerer polls together, in two DAGs.
+for dag_id, numbers in (("crowd_one", (0, 1, 2)), ("crowd_two", (3, 4))):
+    with DAG(dag_id, schedule=None, params={"run_ids": []}):
+        for number in numbers:
+            OmiliaRunSensor(
+                task_id=f"run_{number}",
+                run_id=f"{{{{ params.run_ids[{number}] }}}}",
+                project_id="0e000000-0000-4000-8000-0000000000c0",
+                omilia_conn_id="held_omilia",
+                deferrable=True,
+                poke_interval=0.5,
+            )
+
 with DAG("watched", schedule=None, params={"run_id": ""}):
     OmiliaRunSensor(
         task_id="run",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_testruns.exceptions import RunCancelledError
 from airflow_provider_testruns.lifecycle.starting import Epoch, Mark, Phase, Record, Starter
 from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
@@ -79,6 +81,37 @@ def test_where_it_is_not_wanted_nothing_is_cancelled(control: Control, monkeypat
     (run_id,) = control.add_runs("omilia", _PROJECT)
     asyncio.run(_trigger(run_id, cancel_on_kill=False).on_kill())
     assert control.stats()["requests"] == 0
+
+
+def test_a_connection_that_cannot_be_read_for_a_moment_keeps_no_run_going(control: Control, monkeypatch) -> None:
+    _state_is(monkeypatch, "failed")
+    (run_id,) = control.add_runs("omilia", _PROJECT)
+    connection = os.environ["AIRFLOW_CONN_OMILIA_DEFAULT"]
+    monkeypatch.delenv("AIRFLOW_CONN_OMILIA_DEFAULT")
+
+    async def main() -> None:
+        killing = asyncio.create_task(_trigger(run_id).on_kill())
+        await asyncio.sleep(0.3)
+        monkeypatch.setenv("AIRFLOW_CONN_OMILIA_DEFAULT", connection)
+        await killing
+
+    asyncio.run(main())
+    assert control.run(run_id)["phase"] == "cancelled"
+
+
+def test_a_killed_task_that_its_cancel_did_not_reach_cancels_again_and_hands_nothing_over(control: Control) -> None:
+    """With the few seconds of a signal handler gone, the loop goes on cancelling; a deferral would end the process."""
+    operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT, deferrable=True, poll_interval=0.1)
+    ti = SimpleNamespace(
+        dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, max_tries=0, start_date=None,
+        xcom_push=lambda **pushed: operator.on_kill() if pushed["key"] == "run_url" else None,
+    )  # fmt: skip
+    control.fault("status", operation="omilia.revoke_run", status=503, times=3)
+    with pytest.raises(RunCancelledError):
+        operator.execute({"ti": ti})
+    (run,) = control.runs("omilia")
+    assert run["cancelled_by"] == "omilia.revoke_run"
+    assert control.count("omilia.revoke_run") >= 4
 
 
 def test_after_its_event_a_trigger_cancels_nothing(control: Control, monkeypatch) -> None:
