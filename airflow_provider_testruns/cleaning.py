@@ -23,6 +23,7 @@ from hashlib import blake2b
 from typing import Any
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.redaction import redact
 
 #: Stands for what was cut off.
@@ -171,7 +172,7 @@ def clean_json(
                 shown = distinct(redact(name) if masked else name)
                 out[shown] = walk(item, depth - 1, masked and name not in exact)
             return out
-        if isinstance(found, list | tuple | set | frozenset):
+        if isinstance(found, list | tuple | set | frozenset | Rows):
             if depth <= 0:
                 return CUT.strip()
             items = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.cleaning import outgoing_json
+from airflow_provider_testruns.cleaning import distinct, outgoing_json
 from airflow_provider_testruns.exceptions import StartSupersededError
 from airflow_provider_testruns.lifecycle.starting import Epoch
+from airflow_provider_testruns.limits import MESSAGE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -36,7 +38,7 @@ class TaskStateRecordStore:
         :raises StartSupersededError: when Airflow does not know this try any more: a later one owns the task.
         """
         try:
-            self._accessor.set(KEY, outgoing_json(data, exact=_EXACT))
+            self._accessor.set(KEY, outgoing_json({**data, **_compared(data)}, exact=_EXACT))
         except Exception as e:
             if _status(e) == 404:
                 raise StartSupersededError(
@@ -48,6 +50,17 @@ class TaskStateRecordStore:
     def clear(self) -> None:
         """Forget what was written."""
         self._accessor.delete(KEY)
+
+
+def _compared(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a look-up compares, in the form in which they still can be when they are clean."""
+    started_with = data.get("started_with")
+    if not isinstance(started_with, Mapping):
+        return {}
+    compared = {
+        name: distinct(value, MESSAGE) if isinstance(value, str) else value for name, value in started_with.items()
+    }
+    return {"started_with": compared}
 
 
 def record_store(context: Context) -> TaskStateRecordStore | None:

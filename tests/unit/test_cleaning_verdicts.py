@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.lifecycle.starting import _same
 from airflow_provider_testruns.model import (
     CaseResult,
     Gates,
+    Kind,
     Metric,
     Outcome,
     Run,
@@ -20,6 +24,10 @@ from airflow_provider_testruns.model import (
     Verdict,
     assess,
 )
+from airflow_provider_testruns.operators.record import TaskStateRecordStore
+from airflow_provider_testruns.platforms.omilia_replies import run_of
+from airflow_provider_testruns.platforms.reading import Fields
+from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.reporting.xcom import to_xcom
 
 pytestmark = pytest.mark.unit
@@ -108,3 +116,38 @@ def test_a_choice_of_an_evaluation_with_any_name(evaluation, choice):
     # A choice that was never made has no share.
     if "=" not in choice:
         assert assess(report, Gates(eval_thresholds={f"{evaluation}=never{choice}": 0.5})).verdict is Verdict.FAILED
+
+
+@given(st.text(_CHARACTERS, max_size=8), st.text(_CHARACTERS, max_size=8))
+def test_a_lost_start_is_looked_up_by_what_was_given_not_by_what_is_shown(given_, other):
+    """A run is told by the arguments that the platform shows again: one that differs only in what cleaning takes out is
+    another run, and the task's own is found, whatever is in its arguments."""
+
+    def shown(description: str) -> object:
+        row = {"runId": "r-1", "status": "STARTED", "description": description}
+        return run_of(Fields(row, "data"), Kind.RUN, lambda run_id, project_id: "").started_with["description"]
+
+    assert _same(shown(given_), given_)
+    assert _same(shown(other), given_) == (other == given_)
+    # Nor by the next try, which knows what was given from the record.
+    kept: dict[str, Any] = {}
+    store = TaskStateRecordStore(SimpleNamespace(set=lambda key, value: kept.update(value)))
+    store.write({"started_with": {"description": given_}})
+    assert _same(shown(given_), kept["started_with"]["description"])
+    assert _same(shown(other), kept["started_with"]["description"]) == (other == given_)
+
+
+def test_the_record_is_clean_and_has_ids_as_they_are():
+    secret = ClientSecrets(["canary-of-a-password"])
+    secret.hold()
+    kept: dict[str, object] = {}
+    store = TaskStateRecordStore(SimpleNamespace(set=lambda key, value: kept.update({key: value})))
+    run = {"run_id": "canary-of-a-password", "raw_state": "half \ud800\x00", "message": "canary-of-a-password"}
+    store.write({"run": run, "started_with": {"group": "canary-of-a-password"}, "cannot_list": "\x1b[31mno"})
+    secret.release()
+
+    assert kept["test_run"] == {
+        "run": {"run_id": "canary-of-a-password", "raw_state": "half \ufffd\ufffd", "message": "***"},
+        "started_with": {"group": "canary-of-a-password"},
+        "cannot_list": "no",
+    }
