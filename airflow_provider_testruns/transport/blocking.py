@@ -384,7 +384,8 @@ class _Adapter(HTTPAdapter):
 
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
         host, _ = super().build_connection_pool_key_attributes(*args, **kwargs)
-        return host, {"ssl_context": self._tls} if host["scheme"] == "https" else {}
+        # For http, too: the proxy on the way there may speak TLS.
+        return host, {"ssl_context": self._tls}
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
         """Leave the connection as it is: the context has all that it is about."""

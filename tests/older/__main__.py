@@ -12,7 +12,7 @@ ENVIRONMENTS = ROOT / ".older"
 #: The last of each series, and a day soon after it came out: what its dependencies have become since may break it.
 VERSIONS = {"3.0.6": "2025-09-15", "3.1.8": "2026-03-25", "3.2.2": "2026-06-20"}
 #: Those of our own requirements that were not there yet on such a day.
-_NEWER = ("apache-airflow-providers-common-compat", "aiohttp")
+_NEWER = ("apache-airflow-providers-common-compat", "aiohttp", "python-multipart", "requests", "urllib3")
 _END_OF_TIME = "2100-01-01"
 
 
