@@ -356,11 +356,14 @@ class EggplantAPI(PlatformAPI):
 
     def _visible(self, hidden: bool = False) -> list[Execution]:
         """Return the executions, oldest first; with ``hidden`` those too that lists leave out."""
-        return [
+        shown = [
             run
             for run in self.runs.all()
             if isinstance(run, Execution) and not run.vanished and (hidden or not run.hidden)
         ]
+        for run in shown:
+            self.runs.see(run)
+        return shown
 
     def _page(self, exchange: Exchange, known: tuple[str, ...], default: int) -> tuple[int, int, dict[str, str]]:
         """Return limit, offset and the other query parameters, checked."""

@@ -292,7 +292,7 @@ class RunBook:
     def find(self, run_id: str) -> SimulatedRun | None:
         """Return a run by its id, unless it has vanished."""
         run = self._by_id.get(run_id)
-        return None if run is None or run.vanished else self._seen(run)
+        return None if run is None or run.vanished else self.see(run)
 
     def get(self, run_id: str) -> SimulatedRun | None:
         """Return a run by its id, even when it has vanished."""
@@ -304,9 +304,10 @@ class RunBook:
 
     def listed(self, target_id: str) -> list[SimulatedRun]:
         """Return the runs of a target that lists show, oldest first."""
-        return [self._seen(r) for r in self._by_target.get(target_id, ()) if not (r.hidden or r.vanished)]
+        return [self.see(r) for r in self._by_target.get(target_id, ()) if not (r.hidden or r.vanished)]
 
-    def _seen(self, run: SimulatedRun) -> SimulatedRun:
+    def see(self, run: SimulatedRun) -> SimulatedRun:
+        """Note that a client looks at a run, which begins now if it waits for that."""
         if run.unseen:
             run.unseen = False
             run.round_started = self._clock.now()
