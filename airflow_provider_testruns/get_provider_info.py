@@ -149,10 +149,14 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "secret_key": _text(
                         "Secret key",
-                        "The secret key that belongs to the API key (Settings > API keys). With it requests are sent in"
-                        " the API's current form (X-Api-Key and X-Secret-Key), without it in the documented one"
-                        " (Bearer).",
+                        "The secret key that belongs to the API key (Settings > API keys). Future AGI needs both keys"
+                        " today; without this one requests are sent in the older, documented form (Bearer).",
                         format="password",
+                    ),
+                    "workspace_id": _text(
+                        "Workspace",
+                        "The id of the workspace whose run tests are meant, for keys that are not bound to one: without"
+                        " it the platform goes by the workspace that the key's user opened last.",
                     ),
                     "app_url": _text(
                         "App address",

@@ -344,6 +344,7 @@ class RunReport:
     :param unseen: why the evaluation figures could not be seen; ``None`` when ``metrics`` has all there are.
     :param disagreement: how counters and list contradict each other, a sentence; empty when they don't.
     :param commit: the Git commit that was tested, where the platform shows it; empty where it does not.
+    :param remarks: what else should be looked at and changes no verdict, each a sentence.
     """
 
     run: Run
@@ -353,6 +354,7 @@ class RunReport:
     unseen: ApiError | None = None
     disagreement: str = ""
     commit: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reconcile the counters with the list, and clean the names of metrics."""
@@ -465,7 +467,7 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
     :raises ApiError: when the verdict depends on evaluations that could not be seen.
     """
     judgement = _assess(report, gates or Gates())
-    notes = [report.disagreement] if report.disagreement else []
+    notes = [report.disagreement, *report.remarks] if report.disagreement else list(report.remarks)
     if again := tuple(case for case in report.cases if case.passed_after_rerun):
         tries = [f"{_ways(case)[-1]} (after {len(case.earlier) + 1} tries)" for case in again]
         notes.append(f"Passed after a re-run: {_some(tries)}.")

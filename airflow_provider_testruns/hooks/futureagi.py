@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_testruns.cleaning import is_id
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.model import Run
@@ -61,8 +62,13 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
                 raise settings.problem(name, "can't be a key: it holds a space or a character that is not ASCII.")
         if secret_key:
             headers = {"X-Api-Key": api_key, "X-Secret-Key": secret_key}
+            workspace = settings.text("workspace_id")
+            if workspace:
+                if not is_id(workspace):
+                    raise settings.problem("workspace_id", f"must be the workspace's id (a UUID), got {workspace!r}.")
+                headers["X-Workspace-Id"] = workspace
             return FixedHeaders(headers, (api_key, secret_key)), "password (the API key) and secret_key"
-        fields = "password (the API key), and secret_key (without it the key is sent as a bearer token)"
+        fields = "password (the API key), and secret_key (the Future AGI of today needs both keys)"
         return FixedHeaders({"Authorization": f"Bearer {api_key}"}, (api_key,)), fields
 
     # Executions

@@ -34,6 +34,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import CaseResult, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
+from airflow_provider_testruns.platforms.futureagi_metrics import TOOL, Evaluations
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
 
@@ -142,6 +143,8 @@ class FutureAGIPlatform(Platform):
             run_test = _uuid(run_test_id, "run_test_id")
         yield from self._check_evaluations(run_test, evaluations)
         chosen = yield from self._choose(run_test, include, exclude)
+        if simulator is not None:
+            yield from self._check_simulator(simulator)
         if self.dialect == "documented":
             body: dict[str, Any] = {"selectAll": include is None, "scenarioIds": list(include or exclude or ())}
             if simulator is not None:
@@ -375,11 +378,12 @@ class FutureAGIPlatform(Platform):
         ending = now.run.ending if now.run.ending not in (None, Verdict.PASSED) else run.ending
         unseen: ApiError | None = None
         cases: tuple[CaseResult, ...] = ()
-        metrics: Mapping[str, Metric] = {}
+        evaluations: Evaluations | None = None
+        summary: Any = None
         message = run.message
-        found = yield from _if_to_be_had(lambda: self._cases(run.run_id, with_metrics=not run_test_id))
+        found = yield from _if_to_be_had(lambda: self._cases(run.run_id, with_summary=not run_test_id))
         if not isinstance(found, ApiError):
-            cases, metrics = found
+            cases, evaluations, summary = found
         elif not run_test_id:
             unseen = found
         counts = now.counts
@@ -390,15 +394,31 @@ class FutureAGIPlatform(Platform):
         broke = ending is Verdict.FAILED and report.counts is not None and report.counts.decided == 0
         if run_test_id:
             call = self._eval_summary_call(run_test_id, run.run_id)
-            summary = yield from _if_to_be_had(lambda: ask(call))
-            if isinstance(summary, ApiError):
-                unseen = summary
-            else:
-                metrics = summary
+            shown = yield from _if_to_be_had(lambda: ask(call))
+            if not isinstance(shown, ApiError):
+                summary = shown
+            elif evaluations is None or not evaluations.by_id:
+                unseen = shown
             if broke and not message:
                 reason = yield from _if_to_be_had(lambda: self._error_reason(run, run_test_id))
                 message = reason if isinstance(reason, str) else ""
+        metrics = replies.metrics_of(summary, "the evaluation summary", evaluations)
+        if run_test_id:
+            tools = yield from self._tool_metrics(run.run_id, run_test_id)
+            if isinstance(tools, ApiError):
+                unseen = unseen or tools
+            else:
+                metrics |= tools
+        if any(metric.value is None and metric.scored for metric in metrics.values()):
+            metrics = yield from self._averaged(run.run_id, metrics)
         cases = yield from self._explained(run.run_id, cases)
+        unpaid = [case.message for case in cases if case.outcome is Outcome.FAILED and replies.is_unpaid(case.message)]
+        remarks: tuple[str, ...] = ()
+        if unpaid and report.counts is not None and len(unpaid) >= report.counts.failed:
+            # The agent was not tested: no call could be made.
+            broke, message = True, unpaid[0]
+        elif unpaid:
+            remarks = (f"{len(unpaid)} calls failed for the account's balance or limits: {unpaid[0]}",)
         told = replace(
             run,
             ending=Verdict.ERRORED if broke else ending,
@@ -412,7 +432,7 @@ class FutureAGIPlatform(Platform):
             unseen = type(unseen)(
                 f"The evaluations of execution {run.run_id} could not be seen. {unseen}", status=unseen.status
             )
-        return replace(report, run=told, cases=cases, metrics=metrics, unseen=unseen)
+        return replace(report, run=told, cases=cases, metrics=metrics, unseen=unseen, remarks=remarks)
 
     def check(self) -> Steps[str]:
         """Prove the address and the keys: the health call, then the list of run tests."""
@@ -722,7 +742,7 @@ class FutureAGIPlatform(Platform):
             limit=limit,
         )
 
-    def _eval_summary_call(self, run_test_id: str, execution_id: str) -> Call[dict[str, Metric]]:
+    def _eval_summary_call(self, run_test_id: str, execution_id: str) -> Call[Any]:
         return self._get(
             f"get the evaluation summary of execution {execution_id}",
             path("/simulate/run-tests/{id}/eval-summary/", id=_uuid(run_test_id, "run_test_id")),
@@ -748,19 +768,47 @@ class FutureAGIPlatform(Platform):
         runs.sort(key=lambda run: newest_first(run.started_at), reverse=True)
         return runs
 
-    def _cases(
-        self, execution_id: str, with_metrics: bool
-    ) -> Steps[tuple[tuple[CaseResult, ...], Mapping[str, Metric]]]:
-        metrics: dict[str, Metric] = {}
+    def _cases(self, execution_id: str, with_summary: bool) -> Steps[tuple[tuple[CaseResult, ...], Evaluations, Any]]:
+        evaluations, summaries = Evaluations(), []
 
         def read(reply: Reply, number: int) -> replies.Page[CaseResult]:
-            found = replies.call_page(reply, number, with_metrics=with_metrics and number == 1)
-            metrics.update(found.metrics)
+            found = replies.call_page(reply, number, evaluations.calls, with_summary=with_summary and number == 1)
+            evaluations.merge(found.evaluations)
+            if found.summary is not None:
+                summaries.append(found.summary)
             return found.page
 
         # A call that is listed twice with two ends is in the report with both: neither hides the other.
         cases = yield from self._calls_of(execution_id, read, lambda case: (case.name, case.outcome))
-        return tuple(cases), metrics
+        return tuple(cases), evaluations, summaries[0] if summaries else None
+
+    def _tool_metrics(self, execution_id: str, run_test_id: str) -> Steps[dict[str, Metric] | ApiError]:
+        """The evaluations of the use of tools: only the details of an execution have them, and no summary; or why they
+        are not available."""
+        detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test_id))
+        if isinstance(detail, ApiError) or detail.get("enable_tool_evaluation") is not True:
+            return {}
+        tools = Evaluations()
+
+        def page(number: int) -> Call[replies.Page[str]]:
+            call = self._of_execution("get the details of", execution_id, "", page=number, limit=_PAGE)
+            return call.reading(lambda reply: replies.tool_page(reply, number, tools))
+
+        rows = yield from _if_to_be_had(lambda: _all_pages(page, key=lambda row: row))
+        if isinstance(rows, ApiError):
+            return rows
+        return {name: metric for tally in tools.by_id.values() for name, metric in tally.metrics()}
+
+    def _averaged(self, execution_id: str, metrics: dict[str, Metric]) -> Steps[dict[str, Metric]]:
+        """The same metrics, with the averages of the analytics where the summary has none."""
+        analytics = yield from _if_to_be_had(lambda: self.get_analytics(execution_id))
+        averages = {} if isinstance(analytics, ApiError) else replies.averages(analytics)
+        return {
+            name: replace(metric, value=averages.get(name.casefold()))
+            if metric.value is None and metric.scored
+            else metric
+            for name, metric in metrics.items()
+        }
 
     def _calls_of(
         self,
@@ -809,7 +857,12 @@ class FutureAGIPlatform(Platform):
         if not names:
             return
         detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test_id))
-        known = None if isinstance(detail, ApiError) else replies.evaluation_names(detail)
+        if isinstance(detail, ApiError):
+            return
+        if detail.get("enable_tool_evaluation") is True:
+            # Which tools are used shows only in a call.
+            names = [name for name in names if not name.startswith(TOOL)]
+        known = replies.evaluation_names(detail)
         if known is None or not _unknown(names, known):
             return
         # A gate can be on a template, too, which only the summary names: without an execution, of the latest one.
@@ -827,6 +880,27 @@ class FutureAGIPlatform(Platform):
                 f"eval_thresholds names {', '.join(repr(name) for name in unknown)}, and run test {run_test_id} has no"
                 f" such evaluation. It has: {_named(sorted(known)) or 'none'}."
             )
+
+    def _check_simulator(self, simulator_id: str) -> Steps[None]:
+        """Make sure that a simulator is there: the server takes any id, and then runs the run test's own.
+
+        :raises ConfigurationError: when it is not.
+        """
+        at = path("/simulate/simulator-agents/{id}/", id=simulator_id)
+        call = self._get(f"get simulator {simulator_id}", at, lambda reply: replies.whole(reply, "the simulator"))
+        try:
+            yield from ask(call)
+        except NotFoundError as e:
+            if "simulatoragent" not in str(e).casefold():
+                # A server without the call.
+                return
+            raise ConfigurationError(
+                f"simulator_id {simulator_id!r} is no simulator of this connection's workspace; Future AGI would use"
+                f" the run test's own instead. {e}"
+            ) from e
+        except (PermissionDeniedError, InvalidRequestError):
+            # It is for the server to say what else is wrong.
+            return
 
     def _error_reason(self, run: Run, run_test_id: str) -> Steps[str]:
         # Only the rows of the list tell why an execution could not be set up.
@@ -853,6 +927,7 @@ class FutureAGIPlatform(Platform):
             )
         raise ConfigurationError(
             f"run_test_name {name!r} is not the name of a run test of this connection. {_near(name, found)}"
+            f" {replies.WORKSPACE}"
         )
 
     def _choose(self, run_test_id: str, include: list[str] | None, exclude: list[str] | None) -> Steps[list[str]]:

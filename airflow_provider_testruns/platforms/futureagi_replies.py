@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -20,6 +20,7 @@ from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.call import Reply
+from airflow_provider_testruns.platforms.futureagi_metrics import Evaluations, Tally, choices_of, fraction
 from airflow_provider_testruns.platforms.platform import Memory, own_words, settled
 from airflow_provider_testruns.platforms.reading import Fields, objects
 
@@ -44,6 +45,13 @@ _OUTCOMES = {"completed": Outcome.PASSED, "failed": Outcome.FAILED}
 #: Error replies that are given before the server's own code for a start is reached, or by its first checks: the key,
 #: the plan, the run test's id, and what the web framework refuses by itself (method, content type, accepted types).
 _REFUSED = frozenset({401, 402, 403, 404, 405, 406, 415, 429})
+#: For whoever does not find a run test that is there.
+WORKSPACE = (
+    "An API key sees the run tests of its own organization and workspace only; workspace_id of the connection names the"
+    " workspace."
+)
+#: What a call that the account can't pay for ends with, in lower case.
+_UNPAID = ("insufficient balance", "limit reached", "usage paused", "budget limit", "unpaid")
 _NO_SCENARIO = "at least one scenario is required"
 
 _ADVICE = {
@@ -79,11 +87,14 @@ class CallPage:
     """One page of an execution's calls.
 
     :param page: the calls.
-    :param metrics: the evaluations of the whole execution, which each page repeats; empty when not asked for.
+    :param evaluations: what those of its calls were given that no page before has shown.
+    :param summary: the platform's summary of the evaluations of the whole execution, which each page repeats; ``None``
+        when not asked for.
     """
 
     page: Page[CaseResult]
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    evaluations: Evaluations
+    summary: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +163,10 @@ def error_words(body: Any) -> str:
     """What an error reply says: its text, the fields that it names, and what can be done where that is known."""
     if not isinstance(body, Mapping):
         return ""
+    result = body.get("result")
+    if isinstance(result, Mapping) and not any(body.get(name) for name in ("detail", "message", "error")):
+        # What limits the rate of requests says so inside the result.
+        body = {**body, **{name: result[name] for name in ("detail", "message", "error") if name in result}}
     parts = [str(own_words("detail", "message", "error", "result")(body))]
     details = body.get("details")
     if isinstance(details, Mapping):
@@ -159,6 +174,8 @@ def error_words(body: Any) -> str:
             for text in texts if isinstance(texts, list) else [texts]:
                 if isinstance(text, str) and text and text not in parts[0]:
                     parts.append(f"{name}: {text}")
+    if body.get("type") == "not_found":
+        parts.append(WORKSPACE)
     advice = _ADVICE.get(body["type"]) if isinstance(body.get("type"), str) else None
     if advice:
         parts.append(advice)
@@ -257,6 +274,8 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
     # A rerun keeps the end time of the run before: only a final status, or one that is unknown, goes with it.
     finished_at = fields.moment("completed_at") if state is RunState.FINISHED or not known else None
     started_at, start_unreadable = fields.start("started_at")
+    # Before it has begun its calls are still being made, and their number grows.
+    preparing = state is RunState.QUEUED and not fields.get("total_calls")
     run = Run(
         platform=PLATFORM,
         run_id=execution_id,
@@ -265,7 +284,7 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
         ending=ending,
         started_at=started_at,
         finished_at=finished_at,
-        progress=None if uncounted is not None else _progress(counts.passed + counts.failed, counts.total),
+        progress=None if preparing or uncounted is not None else _progress(counts.passed + counts.failed, counts.total),
         url=url(run_test_id, execution_id),
         context={"run_test_id": run_test_id} if run_test_id else {},
         known_state=known,
@@ -366,12 +385,26 @@ def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
     )
 
 
-def call_page(reply: Reply, number: int, *, with_metrics: bool) -> CallPage:
-    """A page of an execution's calls."""
+def call_page(reply: Reply, number: int, known: Collection[str], *, with_summary: bool) -> CallPage:
+    """A page of an execution's calls.
+
+    :param known: the ids of the calls that pages before have shown.
+    :param with_summary: whether the summary of the evaluations is read, too.
+    """
+    evaluations = Evaluations()
+
+    def read(row: Any, where: str) -> CaseResult:
+        case = _case(row, where)
+        if case.name not in known and case.name not in evaluations.calls:
+            evaluations.calls.add(case.name)
+            evaluations.add(row.get("eval_outputs"))
+        return case
+
     fields = Fields(unwrapped(reply, "the runs"), "the runs' result")
-    page = page_of(fields.get("call_results"), number, "the runs' result.call_results", _case, in_pieces=True)
-    found = fields.get("eval_results") if with_metrics else None
-    return CallPage(page, {} if found is None else metrics_of(found, "the runs' result.eval_results"))
+    page = page_of(fields.get("call_results"), number, "the runs' result.call_results", read, in_pieces=True)
+    summary = fields.get("eval_results") if with_summary else None
+    metrics_of(summary, "the runs' result.eval_results")
+    return CallPage(page, evaluations, summary)
 
 
 def call_rows(reply: Reply, number: int) -> Page[dict[str, Any]]:
@@ -412,6 +445,12 @@ def _troubles(fields: Fields) -> Iterator[str]:
             yield f"{output.optional_text('name') or 'evaluation'}: {reason}"
 
 
+def is_unpaid(reason: str) -> bool:
+    """Whether a call failed for the account's balance, quota or invoices, and not for what it tested."""
+    folded = reason.casefold()
+    return any(words in folded for words in _UNPAID)
+
+
 def ended_reasons(reply: Reply, number: int) -> Page[tuple[str, str]]:
     """Why the calls of an execution ended, by their ids, from a page of its details: no other list tells."""
 
@@ -420,6 +459,36 @@ def ended_reasons(reply: Reply, number: int) -> Page[tuple[str, str]]:
         return fields.required("id"), fields.verbatim("ended_reason") or ""
 
     return page_of(reply.json(), number, "the execution", read, in_pieces=True)
+
+
+def tool_page(reply: Reply, number: int, tools: Evaluations) -> Page[str]:
+    """A page of an execution's details: the ids of its calls.
+
+    :param tools: takes what the calls' use of tools was given.
+    """
+
+    def read(row: Any, where: str) -> str:
+        call_id = Fields(row, where).required("id")
+        if call_id not in tools.calls:
+            tools.calls.add(call_id)
+            tools.add_tools(row.get("tool_outputs"))
+        return call_id
+
+    return page_of(reply.json(), number, "the execution", read, in_pieces=True)
+
+
+def averages(analytics: Mapping[str, Any]) -> dict[str, float]:
+    """The averages of an execution's analytics, by the evaluation's name in lower case."""
+    shown = analytics.get("eval_averages")
+    if not isinstance(shown, Mapping):
+        return {}
+    fields = Fields(shown, "the analytics' eval_averages")
+    found = {
+        name[4:].casefold(): fields.unless_unreadable(lambda name=name: fields.optional_number(name))  # type: ignore[misc]
+        for name in shown
+        if isinstance(name, str) and name.startswith("avg_")
+    }
+    return {name: fraction(value) for name, value in found.items() if value is not None}
 
 
 def evaluation_names(run_test: Mapping[str, Any]) -> set[str] | None:
@@ -458,18 +527,29 @@ def transcripts(reply: Reply) -> list[dict[str, Any]]:
     return [dict(row.raw) for row in fields.children("calls")]
 
 
-def eval_summary(reply: Reply) -> dict[str, Metric]:
-    """The figures of the evaluations by name, as fractions from 0 to 1."""
-    return metrics_of(unwrapped(reply, "the evaluation summary"), "the evaluation summary's result")
+def eval_summary(reply: Reply) -> Any:
+    """The evaluation summary as the API has it, for :func:`metrics_of`.
+
+    :raises InvalidReplyError: when that could not read it.
+    """
+    summary = unwrapped(reply, "the evaluation summary")
+    metrics_of(summary, "the evaluation summary's result")
+    return summary
 
 
-def metrics_of(value: Any, where: str) -> dict[str, Metric]:
-    """The figures in an evaluation summary, by the evaluation's name.
+def metrics_of(summary: Any, where: str, evaluations: Evaluations | None = None) -> dict[str, Metric]:
+    """The metrics of an execution, by the evaluation's name: its calls' own outputs, else the platform's summary.
 
     Nothing scored is a figure of 0 on the wire and ``None`` here. A share of one choice is under ``name=choice``. Of
     two evaluations with the same name the lower one counts, so that no gate is passed by the other.
+
+    :param summary: as :func:`eval_summary` gives it; ``None`` where it is not available.
+    :param where: its place in the response, for messages.
+    :param evaluations: of the execution's calls.
+    :raises InvalidReplyError: when the summary is not as documented.
     """
     found: dict[str, Metric] = {}
+    own = {} if evaluations is None else {key.lower(): tally for key, tally in evaluations.by_id.items()}
 
     def add(name: str, metric: Metric) -> None:
         known = found.get(name)
@@ -478,31 +558,70 @@ def metrics_of(value: Any, where: str) -> dict[str, Metric]:
         if len(found) > limits.METRICS:
             raise InvalidReplyError(f"{where} has more than {limits.METRICS:,} evaluations, choices included")
 
-    templates = objects(value, where)
+    templates = [] if summary is None else objects(summary, where)
+    used: set[str] = set()
     for template in templates:
         # The contract file has the figures here, the product in a list: an evaluation can be set up several times.
         configured = template.children("result") or [template]
-        total = _percentage(template, "total_pass_rate", "total_avg")
+        tallies = []
         for config in configured:
-            scored = config.integer("total_cells")
-            name = config.required("name")
-            if scored == 0:
-                add(name, Metric(None, 0))
-                continue
-            rate = _rate(config, template)
-            if rate is None and len(configured) == 1:
-                rate = total
-            if rate is not None:
-                add(name, Metric(rate, scored))
-            elif _is_choices(template):
-                for choice, share in _shares(config):
-                    add(f"{name}={choice}", Metric(share, scored))
-    for template in templates:
-        total = _percentage(template, "total_pass_rate", "total_avg")
-        scored = sum(config.integer("total_cells") for config in template.children("result"))
-        if total is not None and scored and template.required("name") not in found:
-            found[template.required("name")] = Metric(total, scored)
+            tally = own.get(str(config.get("id")).lower())
+            if tally is not None and tally.scored:
+                used.add(str(config.get("id")).lower())
+                tallies.append(tally)
+                for name, metric in tally.metrics():
+                    add(config.required("name") + name.removeprefix(tally.name), metric)
+            else:
+                _add_config(config, template, alone=len(configured) == 1, add=add)
+        _add_template(template, configured, tallies, found)
+    for key, tally in own.items():
+        if key not in used:
+            for name, metric in tally.metrics():
+                add(name, metric)
     return found
+
+
+def _add_config(config: Fields, template: Fields, *, alone: bool, add: Callable[[str, Metric], None]) -> None:
+    """One evaluation of the platform's summary."""
+    scored = config.integer("total_cells")
+    name = config.required("name")
+    if scored == 0:
+        add(name, Metric(None, 0))
+        return
+    rate = _rate(config, template)
+    if rate is None and alone:
+        rate = _percentage(template, "total_pass_rate", "total_avg")
+        if rate == 0.0 and config.get("output") == {}:
+            # Of outputs that are objects the summary makes nothing, and says 0.
+            rate = None
+    if rate is not None:
+        add(name, Metric(rate, scored))
+    elif _is_choices(template):
+        for choice, share in _shares(config):
+            add(f"{name}={choice}", Metric(share, scored))
+    elif template.verbatim("output_type") == "score":
+        add(name, Metric(None, scored))
+
+
+def _add_template(
+    template: Fields, configured: Sequence[Fields], tallies: Sequence[Tally], found: dict[str, Metric]
+) -> None:
+    """All evaluations of one template together, under its own name, unless one of them is called so."""
+    name = template.required("name")
+    if name in found or not template.children("result"):
+        return
+    if tallies:
+        values = [(tally.value, tally.scored) for tally in tallies]
+        if len(tallies) == len(configured) and all(value is not None for value, _ in values):
+            scored = sum(count for _, count in values)
+            found[name] = Metric(
+                fraction(sum((value or 0.0) * count for value, count in values) * 100 / scored), scored
+            )
+        return
+    total = _percentage(template, "total_pass_rate", "total_avg")
+    scored = sum(config.integer("total_cells") for config in configured)
+    if total is not None and scored and all(_rate(config, template) is not None for config in configured):
+        found[name] = Metric(total, scored)
 
 
 def _rate(config: Fields, template: Fields) -> float | None:
@@ -519,31 +638,34 @@ def _is_choices(template: Fields) -> bool:
 
 
 def _shares(config: Fields) -> Iterator[tuple[str, float]]:
+    """The share of each choice; of several that were made together, that of each of them."""
     output = config.child("output")
     if output is None:
         return
+    shares: dict[str, float] = {}
     for key in output.raw:
         share = Fields({"share": output.raw[key]}, f"{output.where}.{key}").optional_number("share")
-        if share is not None:
-            yield _choice(str(key)), share / 100.0
+        for choice in _made(str(key)) if share is not None else ():
+            shares[choice] = shares.get(choice, 0.0) + (share or 0.0)
+    for choice, share in shares.items():
+        yield choice, fraction(share)
 
 
-def _choice(key: str) -> str:
-    """The name of a choice; the product writes the list that an evaluation gave as text: ``"['No']"``."""
+def _made(key: str) -> list[str]:
+    """The choices of a key; the product writes what an evaluation gave as a string: ``"['No']"``."""
     # The parser of Python takes hundreds of bytes of memory for each of these.
-    if key.startswith("[") and len(key) <= limits.NAME:
+    if key.startswith(("[", "{")) and len(key) <= limits.NAME:
         try:
-            words = ast.literal_eval(key)
+            given = ast.literal_eval(key)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return key
-        if isinstance(words, list):
-            return ", ".join(str(word) for word in words)
-    return key
+            return [key]
+        return choices_of(given) or [key]
+    return [key]
 
 
 def _percentage(fields: Fields, *names: str) -> float | None:
     number = fields.optional_number(*names)
-    return None if number is None else number / 100.0
+    return None if number is None else fraction(number)
 
 
 def _progress(done: int, total: int) -> Progress | None:

@@ -70,6 +70,7 @@ from .futureagi_rules import (
     unauthenticated,
 )
 from .futureagi_views import (
+    SIMULATOR_ID,
     call_head,
     call_metrics,
     call_row,
@@ -159,6 +160,7 @@ class FutureAgiAPI(PlatformAPI):
             Operation("futureagi.public_health", "GET", "/api/public/health", self._public_health),
             Operation("futureagi.list_run_tests", "GET", "/simulate/run-tests/", self._list_run_tests),
             Operation("futureagi.get_run_test", "GET", f"{run_test}/", self._get_run_test),
+            Operation("futureagi.get_simulator", "GET", "/simulate/simulator-agents/{simulator_id}/", self._simulator),
             Operation(
                 "futureagi.get_run_test_id",
                 "GET",
@@ -249,6 +251,12 @@ class FutureAgiAPI(PlatformAPI):
         reply = error(405, "api_error", "method_not_allowed", text, {"detail": [text]})
         reply.headers.append(("allow", ", ".join(allowed)))
         return reply
+
+    @staticmethod
+    def _simulator(exchange: Exchange) -> Reply:
+        if exchange.params["simulator_id"] != SIMULATOR_ID:
+            raise not_found("No SimulatorAgent matches the given query.")
+        return json_reply(200, {"id": SIMULATOR_ID, "name": "Sandbox customer"})
 
     def _run_test(self, exchange: Exchange, dot: str = "") -> RunTest:
         run_test = self.run_tests.get(exchange.params["run_test_id"])

@@ -23,7 +23,7 @@ from .futureagi_calls import (
 _ORGANIZATION = "fa000000-0000-4000-8000-0000000000ff"
 _AGENT_ID = "fa000000-0000-4000-8000-0000000000a1"
 _AGENT_VERSION_ID = "fa000000-0000-4000-8000-0000000000a2"
-_SIMULATOR_ID = "fa000000-0000-4000-8000-0000000000a3"
+SIMULATOR_ID = "fa000000-0000-4000-8000-0000000000a3"
 _PHONE_NUMBER = "+15550100"
 #: When the named objects came to be.
 _EPOCH = 1_767_225_600.0
@@ -103,7 +103,7 @@ def call_row(run: AgentExecution, call: Call, status: str, now: float) -> dict[s
         "scenario_graph": {},
         "agent_definition_used_id": _AGENT_ID,
         "agent_definition_used_name": "Sandbox agent",
-        "simulator_agent_id": _SIMULATOR_ID,
+        "simulator_agent_id": SIMULATOR_ID,
         "simulator_agent_name": "Sandbox customer",
         "simulation_call_type": run.run_test.agent_type,
         "call_type": "Inbound",
@@ -288,8 +288,8 @@ def run_test_json(run_test: RunTest, last_run: float | None) -> dict[str, Any]:
             for s in run_test.scenarios
         ],
         "dataset_row_ids": [],
-        "simulator_agent": _SIMULATOR_ID,
-        "simulator_agent_detail": {"id": _SIMULATOR_ID, "name": "Sandbox customer"},
+        "simulator_agent": SIMULATOR_ID,
+        "simulator_agent_detail": {"id": SIMULATOR_ID, "name": "Sandbox customer"},
         "simulate_eval_configs": [e.id for e in run_test.evaluations],
         "simulate_eval_configs_detail": evaluations,
         "evals": evaluations,

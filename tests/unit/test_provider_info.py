@@ -42,7 +42,7 @@ _EXTRAS = {
         "poll_endpoint",
         "run_url_template",
     },
-    "futureagi": {"secret_key", "app_url", "verify", "cert", "key", "timeout", "max_file_size"},
+    "futureagi": {"secret_key", "workspace_id", "app_url", "verify", "cert", "key", "timeout", "max_file_size"},
     "omilia": {
         "personal_access_token",
         "grant_type",

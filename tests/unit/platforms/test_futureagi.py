@@ -63,6 +63,7 @@ EXECUTE = f"POST /simulate/run-tests/{RUN_TEST}/execute/"
 CANCEL = f"POST /simulate/test-executions/{EXECUTION}/cancel/"
 RERUN = f"POST /simulate/test-executions/{EXECUTION}/rerun-calls/"
 METRICS = f"GET /sdk/api/v1/simulation/metrics/?execution_id={EXECUTION}"
+RUN_TEST_DETAIL = f"GET /simulate/run-tests/{RUN_TEST}/"
 EVAL_SUMMARY = f"GET /simulate/run-tests/{RUN_TEST}/eval-summary/?execution_id={EXECUTION}"
 
 
@@ -687,13 +688,13 @@ def test_a_choice_with_a_long_name_is_not_parsed():
     key = "[" + "'No', " * 1_000_000 + "]"
     tracemalloc.start()
     try:
-        assert replies._choice(key) == key
-        assert replies._choice("[" * 400) == "[" * 400
+        assert replies._made(key) == [key]
+        assert replies._made("[" * 400) == ["[" * 400]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 1_000_000
-    assert replies._choice("['No', 'Yes']") == "No, Yes"
+    assert replies._made("['No', 'Yes']") == ["No", "Yes"]
 
 
 def test_list_group_reads_what_is_wanted():
@@ -842,7 +843,7 @@ def test_a_report_in_full():
         "escalated=No": Metric(0.75, 4),
         "escalated=Yes": Metric(0.25, 4),
     }
-    assert wire.asked == [METRICS, calls_key(), EVAL_SUMMARY]
+    assert wire.asked == [METRICS, calls_key(), EVAL_SUMMARY, RUN_TEST_DETAIL]
 
 
 def detail_key(page: int = 1) -> str:
@@ -1042,7 +1043,8 @@ def test_an_evaluation_of_an_unknown_kind_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("key", "choice"), [("No", "No"), ("['No']", "No"), ("['a', 'b']", "a, b"), ("[oops", "[oops"), ("[(1", "[(1")]
+    ("key", "choice"),
+    [("No", "No"), ("['No']", "No"), ("[oops", "[oops"), ("[(1", "[(1"), ("{'score': 0.5, 'choice': 'No'}", "No")],
 )
 def test_names_of_choices(key, choice):
     summary = [evaluation("e", "choices", {}, 1, output={key: 100.0})]
@@ -1441,7 +1443,10 @@ PARSERS: dict[str, tuple[Any, Any]] = {
         lambda r: replies.executions(r, 1, RUN_TEST, CURRENT.run_url, None, {EXECUTION}),
         listed([execution_row()]),
     ),
-    "calls": (lambda r: replies.call_page(r, 1, with_metrics=True), runs_reply([call_row(1)], eval_results=SUMMARY)),
+    "calls": (
+        lambda r: replies.call_page(r, 1, (), with_summary=True),
+        runs_reply([call_row(1)], eval_results=SUMMARY),
+    ),
     "call rows": (lambda r: replies.call_rows(r, 1), runs_reply([call_row(1)])),
     "evaluations": (replies.eval_summary, {"status": True, "result": SUMMARY}),
     "rows": (lambda r: replies.result_rows(r, "x"), {"status": True, "result": SUMMARY}),

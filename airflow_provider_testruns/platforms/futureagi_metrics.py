@@ -1,0 +1,195 @@
+"""Future AGI's evaluations as metrics: worked out from what each call was given, as the platform's own figures are.
+
+The platform's evaluation summary is right for plain outputs only. Where a template has ``choice_scores``, an output is
+an object (``{"score": 0.9, "choice": "Great"}``): the summary counts its Python text as a choice, and has no average
+of its scores. Of several choices in one answer it counts the combination. The calls' own outputs hold all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import distinct
+from airflow_provider_testruns.model import Metric
+from airflow_provider_testruns.platforms.reading import Fields
+
+#: What a tool evaluation's metric is called: ``tool:lookup``.
+TOOL = "tool:"
+_PASSED = frozenset({"passed", "pass", "true"})
+_FAILED = frozenset({"failed", "fail", "false"})
+#: The most evaluations, and choices of one, that are kept: a run test has a handful.
+_MOST = 1000
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the calls of an execution were given by one evaluation.
+
+    :param name: of the evaluation.
+    :param scored: how many calls it has scored.
+    :param passed: how many of them it has passed, where it passes or fails.
+    :param total: the sum of their scores, where it gives scores.
+    :param choices: how often each choice was made, where it chooses; a call may have made several.
+    """
+
+    name: str
+    kind: str
+    scored: int = 0
+    passed: int = 0
+    total: float = 0.0
+    choices: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def value(self) -> float | None:
+        """The pass rate or the average score, as a fraction; ``None`` for an evaluation that chooses."""
+        if not self.scored or self.kind == "choices":
+            return None
+        return fraction((self.passed if self.kind == "pass" else self.total) * 100 / self.scored)
+
+    def metrics(self) -> Iterator[tuple[str, Metric]]:
+        """By name; of an evaluation that chooses, each choice's share of the calls as ``name=choice``."""
+        if self.kind != "choices" or not self.scored:
+            yield self.name, Metric(self.value, self.scored)
+            return
+        for choice, count in self.choices.items():
+            yield f"{self.name}={choice}", Metric(fraction(count * 100 / self.scored), self.scored)
+
+
+class Evaluations:
+    """Adds up the outputs of an execution's calls, by the evaluation's id."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Tally] = {}
+        #: The calls that have been added, by their ids: pages of a list that grows may show one twice.
+        self.calls: set[str] = set()
+
+    def merge(self, page: Evaluations) -> None:
+        """Add what a page of the list of calls has shown.
+
+        :param page: of calls that were not added before.
+        """
+        self.calls |= page.calls
+        for key, tally in page.by_id.items():
+            known = self.by_id.get(key)
+            if known is None:
+                if len(self.by_id) < _MOST:
+                    self.by_id[key] = tally
+            elif known.kind == tally.kind:
+                known.scored += tally.scored
+                known.passed += tally.passed
+                known.total += tally.total
+                known.choices.update(tally.choices)
+
+    def add(self, outputs: Any) -> None:
+        """What one call was given.
+
+        :param outputs: an object by the evaluation's id, or a list; outputs that can't be read are not scored.
+        """
+        if isinstance(outputs, Mapping):
+            found = list(outputs.items())
+        elif isinstance(outputs, list):
+            found = [(None, output) for output in outputs]
+        else:
+            return
+        for key, value in found:
+            if isinstance(value, Mapping):
+                output = Fields(value, "an evaluation's output")
+                name = output.verbatim("name") if isinstance(output.get("name"), str) else None
+                if name:
+                    self._add(str(key or name), name, output)
+
+    def add_tools(self, outputs: Any) -> None:
+        """What one call's use of tools was given, by the tool's name: one tool may have been used several times.
+
+        :param outputs: an object, as the details of a call have it.
+        """
+        for value in outputs.values() if isinstance(outputs, Mapping) else ():
+            if isinstance(value, Mapping):
+                output = Fields(value, "a tool's output")
+                name = output.verbatim("name") if isinstance(output.get("name"), str) else None
+                if name:
+                    self._add(TOOL + name, TOOL + name, output)
+
+    def _add(self, key: str, name: str, output: Fields) -> None:
+        value = output.get("output", "value")
+        if value is None or output.get("error") is True or output.get("skipped") is True:
+            return
+        kind = _kind(output.get("output_type", "type"), value)
+        tally = self.by_id.get(key)
+        if tally is None:
+            if kind is None or len(self.by_id) >= _MOST:
+                return
+            tally = self.by_id[key] = Tally(distinct(name, limits.NAME), kind)
+        if tally.kind == "choices":
+            choices = choices_of(value)
+            if choices:
+                tally.scored += 1
+                for choice in choices:
+                    if choice in tally.choices or len(tally.choices) < _MOST:
+                        tally.choices[choice] += 1
+        elif tally.kind == "pass":
+            passed = _passed(value)
+            if passed is not None:
+                tally.scored += 1
+                tally.passed += passed
+        else:
+            score = _score(value)
+            if score is not None:
+                tally.scored += 1
+                tally.total += score
+
+
+def fraction(percentage: float) -> float:
+    """A percentage as a fraction, with as many places as the platform shows: 81.82 % is 0.8182."""
+    return round(round(percentage, 2) / 100, 6)
+
+
+def _kind(shown: Any, value: Any) -> str | None:
+    """``pass``, ``score`` or ``choices``; ``None`` for an output type that is not known, of which the value tells
+    nothing either."""
+    known = {"pass/fail": "pass", "score": "score", "numeric": "score", "choices": "choices"}
+    kind = known.get(shown.strip().casefold()) if isinstance(shown, str) else None
+    if kind is None and not isinstance(shown, str):
+        kind = "pass" if _passed(value) is not None else "score" if _score(value) is not None else None
+    return kind
+
+
+def _passed(value: Any) -> bool | None:
+    if isinstance(value, Mapping):
+        value = Fields(value, "an output").get("choice", "result")
+    if isinstance(value, bool):
+        return value
+    word = value.strip().casefold() if isinstance(value, str) else None
+    return True if word in _PASSED else False if word in _FAILED else None
+
+
+def _score(value: Any) -> float | None:
+    if isinstance(value, Mapping):
+        value = Fields(value, "an output").get("score")
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        score = float(value)
+    except OverflowError:
+        return None
+    return score if math.isfinite(score) else None
+
+
+def choices_of(value: Any) -> list[str]:
+    """The choices of one answer, each once."""
+    if isinstance(value, Mapping):
+        fields = Fields(value, "an output")
+        several = fields.get("choices")
+        value = several if several is not None else fields.get("choice")
+    values = value if isinstance(value, list) else [value]
+    return list(dict.fromkeys(distinct(choice, limits.NAME) for choice in values if isinstance(choice, str) and choice))
