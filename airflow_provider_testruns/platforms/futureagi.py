@@ -397,7 +397,8 @@ class FutureAGIPlatform(Platform):
             shown = yield from _if_to_be_had(lambda: ask(call))
             if not isinstance(shown, ApiError):
                 summary = shown
-            elif evaluations is None or not evaluations.by_id:
+            else:
+                # What the calls were given is known, but not which evaluations there should be.
                 unseen = shown
             if broke and not message:
                 reason = yield from _if_to_be_had(lambda: self._error_reason(run, run_test_id))

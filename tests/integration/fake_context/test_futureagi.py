@@ -178,7 +178,8 @@ def test_evaluations_that_could_not_be_seen_are_no_failed_verdict(control, defer
 def test_evaluations_that_nobody_asks_for_may_be_missing(control):
     control.fault("status", status=500, operation="futureagi.eval_summary")
     report = Task().run(execute())
-    assert (report["verdict"], report["metrics"]) == ("passed", {})
+    # What the calls were given is known without the summary.
+    assert (report["verdict"], report["metrics"]["politeness"]) == ("passed", 0.92)
 
 
 def test_scenarios_of_another_run_test_are_refused_by_name(control):
