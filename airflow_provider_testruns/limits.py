@@ -55,7 +55,7 @@ SHORTEST_SECRET: Final = 5
 #: ones have 128 bits at least. Shorter ones are masked where only a token can stand (``Authorization``).
 SHORTEST_TOKEN: Final = 16
 #: Tokens and secrets of closed clients that are still masked, for lines that come late, and their characters in all.
-RETIRED_SECRETS: Final = 64
+RETIRED_SECRETS: Final = 32
 RETIRED_CHARACTERS: Final = 512 * KB
 
 # A whole step: all the calls that one poll, one lookup or one report makes --------------------------------------------

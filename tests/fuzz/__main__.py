@@ -16,8 +16,10 @@ import traceback
 from pathlib import Path
 
 import structlog
+from hypothesis import HealthCheck, given, seed, settings
 
 from tests.fuzz.changes import chosen, mixed
+from tests.fuzz.drawn import answers
 from tests.fuzz.operations import Operation, World, recorded
 from tests.fuzz.trial import Change, EndlessError, Laboratory, laboratory
 
@@ -31,6 +33,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="at most so long")
     parser.add_argument("--trials", type=int, default=150_000, help="at most so many, an equal share of each operation")
     parser.add_argument("--mixed", type=int, default=20_000, help="of these, so many with several odd values")
+    parser.add_argument("--drawn", type=int, default=5_000, help="so many more that Hypothesis thinks of")
     parser.add_argument("--only", default="", help="operations whose name holds this")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -64,6 +67,8 @@ def _run(lab: Laboratory, world: World, arguments: argparse.Namespace, until: fl
                 client = "aiohttp" if asynchronous else "requests"
                 print(f"\n--- {operation.name} ({client}): {change.what}\n{detail}", flush=True)
             break
+    if not left:
+        _drawn(lab, world, arguments, until, kinds)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"\n{lab.made} trials, {lab.told} of them ended in an error of ours; {memory} MB of memory at most.")
     if left:
@@ -75,6 +80,29 @@ def _run(lab: Laboratory, world: World, arguments: argparse.Namespace, until: fl
         print(f"{count:6} {kind}")
     print(f"Once more: python -m tests.fuzz --seed {arguments.seed}, with --only and a part of an operation's name.")
     return 1
+
+
+def _drawn(lab: Laboratory, world: World, arguments: argparse.Namespace, until: float, kinds: dict[str, int]) -> None:
+    """What Hypothesis thinks of. It makes what fails as small as it can."""
+
+    @seed(arguments.seed)
+    @settings(
+        max_examples=arguments.drawn,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(answers(world))
+    def trial(drawn: tuple[Operation, Change, bool]) -> None:
+        if time.monotonic() < until:
+            lab.trial(*drawn[:2], asynchronous=drawn[2])
+
+    try:
+        trial()
+    except (Exception, EndlessError) as e:
+        kinds[f"Hypothesis: {type(e).__name__}: {str(e)[:100]!r}"] = 1
+        print("".join(traceback.format_exception(e))[-4_000:], flush=True)
 
 
 def _problem(lab: Laboratory, operation: Operation, change: Change, asynchronous: bool) -> tuple[str, str] | None:

@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import ApiError
 from tests.fuzz.changes import chosen, mixed
-from tests.fuzz.operations import World, public_methods, recorded
+from tests.fuzz.drawn import answers
+from tests.fuzz.operations import Operation, World, public_methods, recorded
 from tests.fuzz.trial import Change, Laboratory, fit_for_a_log, laboratory
 from tests.fuzz.values import BODIES, ODD, paths, replaced, restructured
 from tests.fuzz.wire import broken, responses
@@ -70,6 +72,16 @@ def test_whatever_a_platform_answers_ends_in_a_result_or_an_error_of_ours(world:
             raise
     # Some changes are of no consequence, and most are.
     assert 0.1 * lab.made < lab.told < 0.9 * lab.made
+
+
+def test_nor_does_anything_that_hypothesis_thinks_of(world: World, lab: Laboratory) -> None:
+    @settings(max_examples=300, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(answers(world))
+    def trial(drawn: tuple[Operation, Change, bool]) -> None:
+        operation, change, asynchronous = drawn
+        lab.trial(operation, change, asynchronous=asynchronous)
+
+    trial()
 
 
 @pytest.mark.parametrize("name", ["deep and closed", "many", "many keys", "one key many times", "a huge number"])
