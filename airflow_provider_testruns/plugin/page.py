@@ -11,11 +11,14 @@ from html import escape
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.plugin.stored import StoredRun
 
 #: How many cases are named as those that failed most often.
 MAX_CASES = 10
 _MAX_NAME = 200
+#: Beyond it a number in a report is a mistake, and too long for a column.
+_MOST = 10**12
 
 #: What a task without a report is said to be, by its state; a task that ended without one says "no report".
 _GOING = {
@@ -313,11 +316,13 @@ def _web(url: Any) -> str:
         parts = urlsplit(url)
     except ValueError:
         return ""
-    return url if parts.scheme in ("http", "https") and parts.netloc else ""
+    # What is no text for a page is no URL either.
+    return url if parts.scheme in ("http", "https") and parts.netloc and clean(url, None) == url else ""
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    # Cleaned when it was written, if it was written by us.
+    return clean(value, 1000) if isinstance(value, str) else ""
 
 
 def _short(text: str) -> str:
@@ -325,7 +330,8 @@ def _short(text: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """A number that stands for something: not one that nobody can have counted or waited for."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_MOST <= value <= _MOST:
         return None
     return value
 
@@ -364,7 +370,7 @@ def _duration(value: Any) -> str:
 def _when(value: Any) -> datetime | None:
     try:
         when = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return when if when is not None and when.tzinfo is not None else None
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import String, and_, cast, desc, func, or_, select, tuple_
+from sqlalchemy import Text, and_, case, cast, desc, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 from airflow_provider_testruns.links.run import URL_KEY
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _RETURN_KEY = "return_value"
 #: A name that every report has, and no return value of another of our tasks.
 _MARK = "pass_rate"
+
+#: How many characters of JSON a report has at most: 50 failures and 50 forgiven ones with all their texts are well
+#: within. Anything can be in an XCom, and nothing that is longer leaves the database.
+_LONGEST = 1_000_000
 
 _started = aliased(XComModel, name="started")
 _result = aliased(XComModel, name="result")
@@ -221,7 +225,10 @@ def _runs(query: Select[Any], dag_ids: Collection[str]) -> Select[Any]:
             _started.key == URL_KEY,
             _started.dag_id.in_(sorted(dag_ids)),
             # What is made of our classes has names of its own: those are known by their reports.
-            or_(TaskInstance.operator.in_(sorted(operator_names())), cast(_result.value, String).contains(_MARK)),
+            or_(
+                TaskInstance.operator.in_(sorted(operator_names())),
+                _bounded(_result.value).contains(_MARK),
+            ),
         )
     )
 
@@ -231,7 +238,8 @@ def _with_reports(session: Session, rows: Sequence[Any]) -> list[StoredRun]:
         return []
     table = XComModel
     wanted = [(row.dag_run_id, row.task_id, row.map_index) for row in rows]
-    query = select(table.dag_run_id, table.task_id, table.map_index, table.key, table.value).where(
+    value = _bounded(table.value).label("value")
+    query = select(table.dag_run_id, table.task_id, table.map_index, table.key, value).where(
         tuple_(table.dag_run_id, table.task_id, table.map_index).in_(wanted), table.key.in_([URL_KEY, _RETURN_KEY])
     )
     values = {tuple(row[:4]): row.value for row in session.execute(query)}
@@ -256,11 +264,20 @@ def _with_reports(session: Session, rows: Sequence[Any]) -> list[StoredRun]:
     return runs
 
 
+def _bounded(value: Any) -> Any:
+    """A stored value as the JSON that it is, ``NULL`` where it is too long; the database sees to it."""
+    text = cast(value, Text)
+    return case((func.length(text) <= _LONGEST, text))
+
+
 def _plain(value: Any) -> Any:
-    """An XCom's value. Some versions of Airflow store JSON as a text."""
-    if isinstance(value, str) and value[:1] in ("{", '"'):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
+    """An XCom's value from its JSON, which some versions of Airflow store as a text in JSON; ``None`` for what is
+    none, or is too long or too deep."""
+    for _ in range(2):
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                # What is in the text is a text.
+                break
     return value

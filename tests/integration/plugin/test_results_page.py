@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,13 +16,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import get_user
 from airflow.models.base import Base
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine, event, insert
+from sqlalchemy import create_engine, event, insert, select
+from sqlalchemy import text as sql_text
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 from starlette.applications import Starlette
@@ -30,7 +34,7 @@ from starlette.routing import Mount
 from airflow_provider_testruns.model import CaseResult, Counts, Outcome, Run, RunReport, RunState, assess
 from airflow_provider_testruns.plugin import ResultsPlugin
 from airflow_provider_testruns.plugin.app import NEWEST, RUNS, TASKS, _session, build
-from airflow_provider_testruns.plugin.stored import operator_names
+from airflow_provider_testruns.plugin.stored import _bounded, operator_names
 from airflow_provider_testruns.reporting.xcom import to_xcom
 
 pytestmark = pytest.mark.integration
@@ -59,10 +63,14 @@ class Manager:
     def __init__(self, dag_ids: set[str], xcoms: bool = True) -> None:
         self.dag_ids = dag_ids
         self.xcoms = xcoms
+        #: The DAGs whose XComs may be read all the same, or may not.
+        self.others: set[str] = set()
 
     def is_authorized_dag(self, **asked: Any) -> bool:
         assert asked["method"] == "GET"
-        return self.xcoms
+        assert asked["access_entity"] is DagAccessEntity.XCOM
+        details = asked.get("details")
+        return self.xcoms is not (details is not None and details.id in self.others)
 
     def get_authorized_dag_ids(self, **asked: Any) -> set[str]:
         return self.dag_ids
@@ -273,6 +281,20 @@ def test_who_may_not_read_xcoms_sees_nothing(page):
         assert "shop" not in reply.text
 
 
+@pytest.mark.parametrize("usually", [True, False])
+def test_xcoms_are_asked_for_by_dag(page, usually):
+    page.add({"number": 1}, {"number": 2, "dag": "other_dag", "task": "other_task"})
+    page.manager.dag_ids.add("other_dag")
+    page.manager.xcoms = usually
+    page.manager.others = {"other_dag"} if usually else {"shop"}
+    for path in ("", "tasks"):
+        html = page.get(path)
+        assert "shop . test" in html
+        assert "other" not in html
+        assert "other_task" not in page.get(path, dag_id="other_dag")
+    assert "other_task" not in page.get("", dag_id="other_dag", task_id="other_task")
+
+
 def test_who_is_not_logged_in_is_sent_to_the_login_and_back(page):
     def nobody() -> None:
         raise HTTPException(401, "Not authenticated")
@@ -308,12 +330,68 @@ def test_names_are_escaped_and_nothing_may_be_loaded(page, path):
         {"pass_rate": -4, "duration": -1, "failures": [1, {"name": 7}], "started_at": "yesterday", "url": 5},
         {"pass_rate": True, "passed": [], "failures": None, "failures_left_out": "x", "url": "http://["},
         {"verdict": "odd", "platform": None, "run_id": None, "started_at": "0001-01-01T00:00:00+14:00"},
+        {"verdict": "odd", "started_at": "9999-12-31T23:59:59-14:00", "finished_at": "9999-12-31T23:59:59-14:00"},
+        {"passed": 10**400, "failed": 10**308, "unavailable": 10**308, "total": -(10**400), "duration": 10**400},
+        {"pass_rate": 10**400, "duration": 1e300, "failures_left_out": 10**400, "failed": 1e308, "total": 1e16},
     ],
 )
 def test_a_report_of_another_shape_breaks_nothing(page, changes):
     page.add({"number": 1, "xcoms": {"return_value": report(1) | changes}}, {"number": 2})
     assert len(rows(page.get())) == 2
-    assert "nan" not in page.get("tasks")
+    for path in ("", "tasks"):
+        html = page.get(path, dag_id="shop")
+        assert "nan" not in text(html)
+        assert not re.search(r"\d{15}", text(html))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        # As it may stand in the database, whatever Airflow itself would write.
+        '{"pass_rate": 1e999, "verdict": "passed", "duration": -1e999, "total": NaN}',
+        '{"verdict": "passed", "pass_rate": ' + "9" * 5000 + "}",
+        '{"pass_rate": 1, "verdict": "passed", "failures": ' + "[" * 50_000 + "]" * 50_000 + "}",
+        '{"pass_rate": 1',
+        '"\\ud800"',
+        '{"pass_rate": 1, "verdict": "\\ud800", "run_id": "a\\u0000b", "url": "http://a/\\ud800"}',
+    ],
+    ids=["infinite", "digits", "deep", "half", "half a character", "odd characters"],
+)
+def test_whatever_is_stored_is_shown_or_left_out(page, value):
+    page.add({"number": 1}, {"number": 2})
+    with page.engine.begin() as connection:
+        change = "UPDATE xcom SET value = :value WHERE dag_run_id = 1 AND key = 'return_value'"
+        connection.execute(sql_text(change), {"value": value})
+    for path in ("", "tasks"):
+        reply = page.client.get(f"/testruns/{path}")
+        assert reply.status_code == 200
+        assert "shop . test" in reply.text
+
+
+def test_a_value_of_any_size_stays_in_the_database(page):
+    """The row of another task of the same DAG, or a report that somebody has blown up."""
+    long = report(1) | {"metrics": {"note": "x" * 31_000_000}}
+    page.add(
+        {"number": 1, "xcoms": {"return_value": long}},
+        {"number": 2, "operator": "Ours", "xcoms": {"run_url": "y" * 2_000_000}},
+    )
+    del long
+    tracemalloc.start()
+    try:
+        html = page.get()
+        page.get("tasks")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+    assert "no report" in text(html) or "started" in text(html)
+    assert len(rows(html)) == 2
+
+
+@pytest.mark.parametrize("dialect", [sqlite, postgresql, mysql], ids=["sqlite", "postgresql", "mysql"])
+def test_the_bound_is_in_the_statement_of_every_database(dialect):
+    statement = str(select(_bounded(XComModel.value)).compile(dialect=dialect.dialect()))
+    assert re.search(r"CASE WHEN \(length\(CAST\(xcom.value AS (TEXT|CHAR)\)\) <=", statement)
 
 
 def test_the_cases_that_fail_most_often_are_counted_over_the_newest_runs(page):
@@ -409,6 +487,18 @@ def test_pages_of_tasks_go_on_where_the_last_one_ended(page):
         '["then", 1, "t", 1]',
         '["2026-11-01T00:00:00", 1, "t", 1]',
         f'["2026-11-01T00:00:00+00:00", {10**30}, "t", 1]',
+        f'["2026-11-01T00:00:00+00:00", {"9" * 1900}, "t", 1]',
+        '["2026-11-01T00:00:00+00:00", 1e999, "t", 1]',
+        '["0001-01-01T00:00:00+14:00", 1, "t", 1]',
+        '["0001-01-01T00:00:00+00:00", "a", "t"]',
+        '["9999-12-31T23:59:59-14:00", 1, "t", 1]',
+        '["9999-12-31T23:59:59-14:00", "a", "t"]',
+        '["2026-11-01T00:00:00+00:00", "a", "\\ud800"]',
+        '["2026-11-01T00:00:00+00:00", "a\\u0000", "t"]',
+        '["2026-11-01T00:00:00+00:00", ["a"], {"b": "c"}]',
+        "[" * 1990,
+        '{"a":' * 390,
+        "[" * 900 + "]" * 900,
     ],
 )
 def test_a_place_that_is_none_is_refused(page, before):
@@ -416,6 +506,20 @@ def test_a_place_that_is_none_is_refused(page, before):
         reply = page.client.get(path, params={"before": before})
         assert reply.status_code == 422
         assert "not a place in the list" in reply.text
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"dag_id": "x" * 300}, {"task_id": "x" * 300, "dag_id": "shop"}, {"before": "[" * 3000}, {"dag_id": "a\0b"}],
+    ids=["dag_id", "task_id", "before", "NUL"],
+)
+def test_a_query_of_another_kind_is_refused_with_a_sentence(page, params):
+    page.add({"number": 1})
+    reply = page.client.get("/testruns/", params=params)
+    assert reply.status_code == 422
+    assert reply.headers["Content-Type"].startswith("text/html")
+    assert next(iter(params)) + ": " in text(reply.text)
+    assert page.client.get("/testruns/", params={"dag_id": "shop", "task_id": "a\0b"}).status_code == 422
 
 
 def test_without_runs_it_says_what_will_be_here(page):
