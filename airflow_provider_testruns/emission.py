@@ -136,8 +136,10 @@ def tidy(error: BaseException) -> BaseException:
 def _tidied(error: BaseException | None, left: int, *, top: bool = False) -> BaseException | None:
     if error is None or left <= 0:
         return None
-    said, shown = _said(error), outgoing(_said(error))
     known = type(error).__module__.partition(".")[0] in _KNOWN
+    said = _said(error)
+    # What others say of a response they may quote in full.
+    shown = outgoing(said, limits.LOG if known or top else limits.LINE)
     kept: BaseException = error
     if known or top:
         if said != shown:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import threading
 import weakref
@@ -145,6 +146,15 @@ class _Registry:
 
 
 _registry = _Registry()
+
+
+def _after_fork() -> None:
+    # Another thread of the parent may have held it.
+    _registry._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class ClientSecrets:

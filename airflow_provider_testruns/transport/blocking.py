@@ -35,6 +35,7 @@ from urllib3.exceptions import (
 from urllib3.exceptions import ProxyError as Urllib3ProxyError
 
 from airflow_provider_testruns import __version__
+from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, Upload, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport import failures
@@ -130,6 +131,7 @@ class BlockingClient:
         # Re-entrant: a signal handler may run a flow of its own in the middle of a renewal.
         self._renewal = RLock()
 
+    @tidy_errors
     def run(self, steps: Steps[T], until: float | None = None) -> T:
         """Carry steps to their end.
 

@@ -128,6 +128,11 @@ def test_an_error_whose_text_cannot_be_changed_is_replaced() -> None:
     assert tidy(harmless) is harmless
 
 
+def test_what_a_library_quotes_in_full_is_cut() -> None:
+    error = tidy(_raised(RunFailedError("x"), _raised(ValueError("y" * 10**6))))
+    assert len(str(error.__cause__)) < limits.LINE + 100
+
+
 def test_notes_and_long_chains() -> None:
     error = _raised(RunFailedError("x"))
     error.add_note(f"by the way: {TOKEN}")

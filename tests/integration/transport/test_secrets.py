@@ -10,12 +10,13 @@ import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from datetime import datetime
 from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_testruns.emission import get_logger
-from airflow_provider_testruns.exceptions import ApiError, TransportError
+from airflow_provider_testruns.emission import get_logger, tidy
+from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, TransportError
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
 from airflow_provider_testruns.platforms.call import Call, Reply, ask
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
@@ -96,6 +97,27 @@ def test_no_library_error_is_in_the_chain_of_ours(drive):
         one = one.__cause__ or one.__context__
     assert len(chain) == 2
     assert all(module.startswith("airflow_provider_testruns") for module in chain)
+
+
+def test_what_a_response_quotes_is_masked_in_the_chain_too(drive):
+    """The standard library's errors quote what they could not read."""
+    body = json.dumps({"startedAt": f"{TOKEN}\x1b[31m" + "x" * 50_000}).encode()
+
+    def read(reply):
+        try:
+            return datetime.fromisoformat(reply.json()["startedAt"])
+        except ValueError as e:
+            raise InvalidReplyError("startedAt is not a time") from e
+
+    with RawServer(answering(lambda seen: (200, body))) as server:
+        client = drive(session(server.url, fixed(TOKEN)))
+        with pytest.raises(ApiError) as caught:
+            client.ask(Call("look", "GET", "/", read))
+    tidied = tidy(caught.value)
+    assert tidied is caught.value
+    shown = _whole(tidied)
+    assert "canary" not in shown
+    assert len(shown) < 40_000
 
 
 def test_what_a_token_endpoint_echoes_is_masked_in_every_form(drive):
