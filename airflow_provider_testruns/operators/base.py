@@ -150,6 +150,7 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         self.read_booleans()
         return resume(self, context, event)
 
+    @tidy_errors
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral; also after a trigger that has failed, which Airflow would only fail the task for."""
         from airflow_provider_testruns.operators.overtime import time_left

@@ -144,7 +144,11 @@ def resume(task: StartRunOperator, context: Context, event: dict[str, Any] | Non
     :param event: as :meth:`.WaitEnd.to_event` makes it.
     :raises ConfigurationError: when it is none.
     """
-    end = WaitEnd.from_event(event)
+    with task._errors_in_junit(context):
+        end = WaitEnd.from_event(event)
+        if end.status is WaitStatus.ERROR and type(end.error) is ApiError:
+            # Whatever a platform answers, or does not answer, has a type of its own: the trigger itself has failed.
+            return resume_failed(task, context, str(end.error), ())
     hook = _ready_hook(task)
     task._run = end.run
     starter = task._starter = task._new_starter(context, hook)
@@ -193,8 +197,8 @@ def resume_failed(task: StartRunOperator, context: Context, reason: str, traceba
         return _obtain(task, context, hook, starter)
     if run is None:
         raise TriggerFailedError(
-            "The trigger has failed, and this version of Airflow has nothing that says which run it waited for: see"
-            " the XCom run_id. The run may go on. Check it on the platform."
+            f"The trigger has failed ({reason}), and there is nothing that says which run it waited for: see the XCom"
+            " run_id. The run may go on. Check it on the platform."
         )
     # XComs can be written by people, as the record can.
     run, seen = hook.client.run(starter.confirm(run, task.start_arguments()))

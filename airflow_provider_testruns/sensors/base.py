@@ -149,11 +149,12 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         from airflow_provider_testruns.lifecycle.waiting import WaitEnd
 
         self.read_booleans()
-        end = WaitEnd.from_event(event)
-        self._ended = end.run
         with self._errors_in_junit(context):
+            end = WaitEnd.from_event(event)
+            self._ended = end.run
             return self._conclude(context, end)
 
+    @tidy_errors
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's operators do. Its sensors would skip on any error with ``soft_fail``; see :meth:`_conclude`."""
         self._begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,12 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferr
 from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferralError
 from junitparser import JUnitXml
 
-from airflow_provider_testruns.exceptions import RunTimeoutError, TriggerFailedError
+from airflow_provider_testruns.exceptions import (
+    ConfigurationError,
+    PermissionDeniedError,
+    RunTimeoutError,
+    TriggerFailedError,
+)
 from airflow_provider_testruns.operators.execution import MAX_TRIGGER_FAILURES
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox import omilia
@@ -21,7 +27,7 @@ from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 from airflow_provider_testruns.triggers.run import RunTrigger
-from tests.integration.fake_context.tasks import Task, Told
+from tests.integration.fake_context.tasks import Task, Told, first_event
 
 pytestmark = pytest.mark.integration
 
@@ -143,6 +149,49 @@ def test_the_deadline_ends_the_wait_as_ever(control, store, cancels):
     assert (run["phase"] == "cancelled") is cancels
 
 
+@STORE
+def test_a_trigger_that_ends_in_an_event_about_a_failure_of_its_own_is_followed_by_another_too(
+    control, monkeypatch, store
+):
+    """An outage, a refusal, a run that is gone are the platform's; a fault in the trigger says nothing of the run."""
+    failing = _Failing(store=store)
+    first = failing.start()
+
+    def broken() -> Any:
+        raise RuntimeError("canary-fault")
+
+    monkeypatch.setattr(first, "_watcher", broken)
+    event = asyncio.run(first_event(first))
+    assert (event["status"], event["error"]["type"]) == ("error", "ApiError")
+    for _ in range(MAX_TRIGGER_FAILURES):
+        with pytest.raises(TaskDeferred) as deferred:
+            failing.operator().resume_execution("execute_complete", {"event": event}, failing.task.context)
+        assert deferred.value.trigger.deadline == first.deadline
+    with pytest.raises(TriggerFailedError):
+        failing.operator().resume_execution("execute_complete", {"event": event}, failing.task.context)
+    assert len(control.runs("omilia")) == 1
+
+
+@STORE
+def test_what_the_platform_says_is_final_is_no_failure_of_the_trigger(control, store):
+    failing = _Failing(store=store)
+    trigger = failing.start()
+    event = {"status": "error", "run": trigger.test_run, "error": {"type": "PermissionDeniedError", "message": "No."}}
+    with pytest.raises(PermissionDeniedError):
+        failing.operator().resume_execution("execute_complete", {"event": event}, failing.task.context)
+
+
+@pytest.mark.parametrize("event", [None, {}, {"status": "odd"}])
+def test_an_event_that_cannot_be_read_replaces_an_older_runs_file_too(control, tmp_path: Path, event):
+    junit = tmp_path / "report.xml"
+    junit.write_text(_STALE)
+    failing = _Failing(store=True, junit_path=str(junit))
+    failing.start()
+    with pytest.raises(ConfigurationError):
+        failing.operator().resume_execution("execute_complete", {"event": event}, failing.task.context)
+    assert "older run" not in junit.read_text()
+
+
 def test_a_stored_deadline_makes_no_wait_longer(control):
     failing = _Failing(store=True)
     failing.start()
@@ -155,7 +204,7 @@ def test_before_3_3_a_task_that_knows_nothing_of_its_run_says_so(control, kept):
     failing = _Failing(store=False)
     failing.start()
     failing.task.xcoms["test_run_wait"] = kept
-    with pytest.raises(TriggerFailedError, match="nothing that says which run"):
+    with pytest.raises(TriggerFailedError, match=r"has failed \(Trigger failure\), and there is nothing that says"):
         failing.resume()
     assert len(control.runs("omilia")) == 1
 
