@@ -311,7 +311,7 @@ class _ProjectOperator(_OmiliaOperator):
         :return: the project with the API's own field names, without ``gitToken``.
         :raises ConfigurationError: before any request, when only some of the Git arguments are given.
         """
-        project: dict[str, Any] = outgoing_json(self._send(self._connect(), self._rendered_token(context)))
+        project: dict[str, Any] = outgoing_json(self._send(self._connect(), self._rendered_token(context)), exact=())
         self.log.info("Project %s (%s).", project.get("id"), project.get("name"))
         return project
 

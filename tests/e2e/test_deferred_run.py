@@ -5,6 +5,7 @@ One set of DAG runs for all of them: each test goes on where those stand that we
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from tests.harness.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 #: A project of its own for each.
-FOR_ONE_TASK = ("killed", "cleared", "handed_over", "killed_in_place")
+FOR_ONE_TASK = ("killed", "cleared", "handed_over", "killed_in_place", "hostile")
 #: Tasks of two DAGs whose runs are of one project.
 CROWD = [
     ("crowd_one", "run_0"),
@@ -213,6 +214,22 @@ def test_a_cleared_task_leaves_its_run_and_starts_another(world: World) -> None:
     assert len(world.started("cleared")) == 2
 
 
+def test_what_a_hostile_platform_says_ends_one_wait_and_no_other(world: World) -> None:
+    world.deferred("hostile")
+    world.deferred("handed_over")
+    (run,) = world.started("hostile")
+    (other,) = world.started("handed_over")
+    said = "half \ud800 of a pair, NUL \x00, \x1b[31mred\x1b[0m\nERROR - a line that is not ours"
+    body = json.dumps({"detail": said})
+    world.platforms.fault("status", status=403, body=body, operation="omilia.get_run", path=run["run_id"])
+    assert world.ended("hostile") == "failed"
+    kind, message = world.airflow.api.errors("hostile", world.dag_runs["hostile"], "run")[0]
+    assert kind == "PermissionDeniedError"
+    assert "half \ufffd of a pair, NUL \ufffd, red ERROR - a line that is not ours" in message
+    # The same triggerer goes on with the others.
+    world.is_polled(other["run_id"])
+
+
 def test_a_run_outlives_the_triggerer(world: World) -> None:
     world.deferred("handed_over")
     (run,) = world.started("handed_over")
@@ -231,9 +248,9 @@ def test_a_run_outlives_the_triggerer(world: World) -> None:
 
 def test_nothing_was_started_twice_or_against_the_documents(world: World) -> None:
     created = {platform: len(world.platforms.runs(platform)) for platform in ("eggplant", "futureagi", "omilia")}
-    # Two of Omilia in "through", one each that was killed, killed in place and handed over, two in "cleared", the one
-    # that was watched, and the crowd.
-    assert created == {"eggplant": 1, "futureagi": 1, "omilia": 8 + len(CROWD)}
+    # Two of Omilia in "through", one each that was killed, killed in place, handed over and hostile, two in "cleared",
+    # the one that was watched, and the crowd.
+    assert created == {"eggplant": 1, "futureagi": 1, "omilia": 9 + len(CROWD)}
     assert world.platforms.violations() == []
 
 

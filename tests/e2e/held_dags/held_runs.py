@@ -31,7 +31,7 @@ with DAG("through", schedule=None):
     )
 
 # A project for each, so that each run is asked for by its own id.
-for number, dag_id in enumerate(("killed", "cleared", "handed_over", "killed_in_place")):
+for number, dag_id in enumerate(("killed", "cleared", "handed_over", "killed_in_place", "hostile")):
     with DAG(dag_id, schedule=None):
         OmiliaCreateRunOperator(
             task_id="run",
