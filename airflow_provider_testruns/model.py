@@ -106,6 +106,7 @@ class Run:
     :param start_unreadable: whether the platform gives a start that is no time: then ``started_at`` is ``None``, and
         the run may have begun whenever.
     :param parts: where it stands for several runs that are watched together: they, once all are over.
+    :param stalled: whether it counts as ended only because all of its work was done and the platform did not close it.
     :param source: of the object of the response as much as may be kept; see :attr:`raw`. Never stored.
     """
 
@@ -125,6 +126,7 @@ class Run:
     known_state: bool = True
     parts: tuple[Run, ...] = ()
     start_unreadable: bool = False
+    stalled: bool = False
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_testruns import exceptions
@@ -22,7 +22,7 @@ from airflow_provider_testruns.exceptions import (
     InvalidReplyError,
     NotFoundError,
 )
-from airflow_provider_testruns.model import Run, RunReport
+from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.call import Steps, pause
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.transport.policy import back_off, patiently
@@ -117,6 +117,8 @@ class Wait:
     :param slows_from: when the wait began (seconds of ``clock``), if the time between two looks is to double from look
         to look; ``None`` when it stays the same.
     :param max_interval: how long it may become, in seconds; ``None`` for any length.
+    :param stalled_after: for how many seconds a run may show that all of its work is done, and nothing else, before it
+        counts as ended, as errored; ``None`` for any time.
     """
 
     run: Run
@@ -128,6 +130,8 @@ class Wait:
     not_before: float = 0.0
     slows_from: float | None = None
     max_interval: float | None = None
+    stalled_after: float | None = None
+    _done_since: float | None = field(default=None, init=False)
     _unseen_since: float | None = field(default=None, init=False)
     _trouble: type[ApiError] | None = field(default=None, init=False)
     _warned: tuple[str, float] | None = field(default=None, init=False)
@@ -147,6 +151,9 @@ class Wait:
             self._warn_of_unknown_status(run)
         self.run, self.seen = run, True
         if run.final:
+            return WaitEnd(WaitStatus.FINISHED, run)
+        if self._has_stalled(run, news):
+            self.run = run = self._stalled(run)
             return WaitEnd(WaitStatus.FINISHED, run)
         return self._timeout(None)
 
@@ -207,6 +214,25 @@ class Wait:
         if self.clock() >= self.deadline:
             return WaitEnd(WaitStatus.TIMEOUT, self.run, error)
         return None
+
+    def _has_stalled(self, run: Run, news: bool) -> bool:
+        """Whether all of the run's work has been done for so long that the platform will hardly close it."""
+        progress, now = run.progress, self.clock()
+        if self.stalled_after is None or progress is None or not progress.total or progress.done < progress.total:
+            self._done_since = None
+            return False
+        if news or self._done_since is None:
+            self._done_since = now
+        return now - self._done_since >= self.stalled_after
+
+    def _stalled(self, run: Run) -> Run:
+        why = (
+            f"All {run.progress} pieces of work are done, and the platform has not closed the run for"
+            f" {(self.stalled_after or 0.0) / 60:.0f} minutes: it is still {run.raw_state}. Nothing was cancelled; a"
+            " retry asks the platform again before it starts anything."
+        )
+        self.log.warning(why)
+        return replace(run, state=RunState.FINISHED, ending=Verdict.ERRORED, message=why, stalled=True)
 
     def _warn_of_unknown_status(self, run: Run) -> None:
         """Once for each such status, and again every hour: the wait may last until its deadline for it."""

@@ -72,6 +72,8 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         that can't be had is a warning: it changes no verdict.
     """
 
+    #: See :class:`.Wait`; of the platforms whose runs may stay open for ever.
+    stalled_after: float | None = None
     operator_extra_links = (RunLink(),)
     template_fields: Sequence[str] = ()
     _places = ("junit_path", "artifacts_path")

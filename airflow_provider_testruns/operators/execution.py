@@ -89,7 +89,7 @@ def _follow(
     starter = task._starter
     assert starter is not None
     assert starter.deadline is not None
-    wait = Wait(run, starter.deadline, task.poll_interval, task.log, seen=seen)
+    wait = Wait(run, starter.deadline, task.poll_interval, task.log, seen=seen, stalled_after=task.stalled_after)
     try:
         end = _wait(task, context, hook, wait)
     except AirflowTaskTimeout:
@@ -440,7 +440,8 @@ def _judge(task: StartRunOperator, context: Context, hook: PlatformHook[Any], ru
     report = task._report = hook.client.run(steps)
     task._run = report.run
     judgement = assess(report, task.gates())
-    if task._starter is not None:
+    # The next try asks for a run that has stalled, and does not start another.
+    if task._starter is not None and not report.run.stalled:
         try:
             task._starter.judged(report.run, judgement.verdict)
         except StartSupersededError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_testruns.arguments import number, seconds
@@ -46,6 +47,9 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         same execution, instead of starting another (Airflow 3.3 and later, with ``durable``). Future AGI does that for
         voice agents only. Where it can't be done, or no call failed and a gate was missed, the log says so and a new
         execution is started.
+    :param stalled_after: seconds (or a timedelta) after which an execution ends as errored whose calls are all final
+        and which the platform does not close; nothing is cancelled, and a retry asks the platform again before it
+        starts anything. ``None`` waits until the timeout.
     :param futureagi_conn_id: the Airflow connection.
 
     The other arguments are those of :class:`.StartRunOperator`.
@@ -76,6 +80,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         simulator_id: str | None = None,
         eval_thresholds: dict[str, float] | None = None,
         rerun_failed_only: bool = False,
+        stalled_after: float | timedelta | None = 1800.0,
         futureagi_conn_id: str = "futureagi_default",
         **kwargs: Any,
     ) -> None:
@@ -88,6 +93,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         self.simulator_id = simulator_id
         self.eval_thresholds = eval_thresholds
         self.rerun_failed_only = rerun_failed_only
+        self.stalled_after = None if stalled_after is None else seconds("stalled_after", stalled_after)
         self.futureagi_conn_id = futureagi_conn_id
 
     def start_arguments(self) -> dict[str, Any]:
@@ -132,6 +138,9 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
     :param call_execution_ids: these calls. Those that are no calls of the execution are refused.
     :param select_all: all calls.
     :param eval_thresholds: as of :class:`FutureAGIExecuteTestRunOperator`.
+    :param stalled_after: seconds (or a timedelta) after which an execution ends as errored whose calls are all final
+        and which the platform does not close; nothing is cancelled, and a retry asks the platform again before it
+        starts anything. ``None`` waits until the timeout.
     :param futureagi_conn_id: the Airflow connection.
 
     The other arguments are those of :class:`.StartRunOperator`; when the time is over or the task is killed, the
@@ -160,6 +169,7 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
         call_execution_ids: Sequence[str] | None = None,
         select_all: bool = False,
         eval_thresholds: dict[str, float] | None = None,
+        stalled_after: float | timedelta | None = 1800.0,
         futureagi_conn_id: str = "futureagi_default",
         **kwargs: Any,
     ) -> None:
@@ -170,6 +180,7 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
         self.call_execution_ids = call_execution_ids
         self.select_all = select_all
         self.eval_thresholds = eval_thresholds
+        self.stalled_after = None if stalled_after is None else seconds("stalled_after", stalled_after)
         self.futureagi_conn_id = futureagi_conn_id
 
     def start_arguments(self) -> dict[str, Any]:

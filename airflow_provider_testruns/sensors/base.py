@@ -57,6 +57,8 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     operator_extra_links = (RunLink(),)
     template_fields: Sequence[str] = ()
     ui_color = "#e8f0e4"
+    #: See :class:`.Wait`; of the platforms whose runs may stay open for ever.
+    stalled_after: float | None = None
 
     def __init__(
         self,
@@ -193,7 +195,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     def _watch(self, deadline: float) -> Wait:
         from airflow_provider_testruns.lifecycle.waiting import Wait
 
-        self._wait = Wait(self.watched_run(), deadline, self.poke_interval, self.log)
+        self._wait = Wait(self.watched_run(), deadline, self.poke_interval, self.log, stalled_after=self.stalled_after)
         if self.exponential_backoff and self.deferrable:
             self._wait.slows_from = time.time()
             self._wait.max_interval = self.max_wait.total_seconds() if self.max_wait else None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_testruns.arguments import seconds
 from airflow_provider_testruns.operators.futureagi import thresholds
 from airflow_provider_testruns.sensors.base import RunSensor
 
@@ -21,6 +23,8 @@ class FutureAGITestExecutionSensor(RunSensor):
     :param run_test_id: its test run, if known: many executions of one test run are then polled with one call, and the
         link leads to the execution.
     :param eval_thresholds: the least average of an evaluation by its name, a fraction from 0 to 1.
+    :param stalled_after: seconds (or a timedelta) after which an execution ends as errored whose calls are all final
+        and which the platform does not close. ``None`` waits until the timeout.
     :param futureagi_conn_id: the Airflow connection.
 
     The other arguments are those of :class:`.RunSensor`.
@@ -37,6 +41,7 @@ class FutureAGITestExecutionSensor(RunSensor):
         execution_id: str,
         run_test_id: str | None = None,
         eval_thresholds: dict[str, float] | None = None,
+        stalled_after: float | timedelta | None = 1800.0,
         futureagi_conn_id: str = "futureagi_default",
         **kwargs: Any,
     ) -> None:
@@ -44,6 +49,7 @@ class FutureAGITestExecutionSensor(RunSensor):
         self.execution_id = execution_id
         self.run_test_id = run_test_id
         self.eval_thresholds = eval_thresholds
+        self.stalled_after = None if stalled_after is None else seconds("stalled_after", stalled_after)
         self.futureagi_conn_id = futureagi_conn_id
 
     def watched_run(self) -> Run:

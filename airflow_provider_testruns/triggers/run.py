@@ -55,6 +55,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
     :param max_interval: the longest time between two looks of such a wait, in seconds.
     :param event_delay: seconds from the deferral in which no event is sent; 0 for none. See :data:`SURELY_DEFERRED`.
     :param deferred_at: when the task was deferred; seconds since 1970.
+    :param stalled_after: as of :class:`.Wait`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         max_interval: float | None = None,
         event_delay: float = 0.0,
         deferred_at: float | None = None,
+        stalled_after: float | None = None,
     ) -> None:
         super().__init__()
         self.platform = platform
@@ -86,6 +88,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         self.max_interval = max_interval
         self.event_delay = event_delay
         self.deferred_at = deferred_at
+        self.stalled_after = stalled_after
         self._done = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -98,6 +101,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
             "max_interval": self.max_interval,
             "event_delay": self.event_delay or None,
             "deferred_at": self.deferred_at,
+            "stalled_after": self.stalled_after,
         }
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
@@ -149,6 +153,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
             not_before=self.not_before or 0.0,
             slows_from=self.slows_from,
             max_interval=self.max_interval,
+            stalled_after=self.stalled_after,
         )
         told: dict[str, Any] = {}
         async with self._watcher() as watcher:
@@ -335,6 +340,7 @@ def defer_until_final(
         max_interval=wait.max_interval,
         event_delay=_event_delay(),
         deferred_at=now,
+        stalled_after=wait.stalled_after,
     )
     # The deadline is the trigger's own: Airflow's time-out of a trigger never comes back to execute_complete, and the
     # run would go on.

@@ -62,6 +62,7 @@ _WHOLE = Run(
     known_state=False,
     parts=(_SMALL,),
     start_unreadable=True,
+    stalled=True,
 )
 
 

@@ -396,6 +396,28 @@ def test_an_unknown_status_is_warned_of_again_when_it_changes_and_every_hour():
     assert warned == ["MEDITATING", "LEVITATING", "MEDITATING", "MEDITATING", "MEDITATING"]
 
 
+_CALLS_DONE = replace(_RUNNING, progress=Progress(4, 4))
+
+
+def test_f4_a_run_whose_work_is_all_done_and_that_is_never_closed_ends_as_errored():
+    world = World(_RUNNING, replace(_RUNNING, progress=Progress(3, 4)), _CALLS_DONE, timeout=24 * 3600)
+    world.wait.stalled_after = 1800.0
+    end = world.end()
+    assert (end.status, end.run.ending, end.run.stalled) == (WaitStatus.FINISHED, Verdict.ERRORED, True)
+    assert "has not closed the run for 30 minutes" in end.run.message
+    assert 1800 <= world.clock.past < 1900
+    assert world.platform.count("cancel") == 0
+
+
+def test_f4_whatever_is_new_begins_the_time_again_and_without_a_limit_there_is_none():
+    looks = [_CALLS_DONE] * 150 + [replace(_CALLS_DONE, raw_state="evaluating")] * 150 + [_DONE]
+    world = World(*looks, timeout=24 * 3600)
+    world.wait.stalled_after = 1800.0
+    assert world.end() == WaitEnd(WaitStatus.FINISHED, _DONE)
+    world = World(*[_CALLS_DONE] * 500, _DONE, timeout=24 * 3600)
+    assert world.end() == WaitEnd(WaitStatus.FINISHED, _DONE)
+
+
 def test_an_unknown_status_does_not_outlast_the_deadline():
     assert World(_ODD, timeout=60.0).end() == WaitEnd(WaitStatus.TIMEOUT, _ODD)
 
