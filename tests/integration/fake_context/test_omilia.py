@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import time
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from airflow_provider_testruns.exceptions import (
     RunFailedError,
     RunTimeoutError,
     ServerError,
+    StartOutcomeUnknownError,
     TransportError,
 )
 from airflow_provider_testruns.hooks.omilia import OmiliaHook
@@ -576,3 +579,61 @@ def test_the_sensor_names_an_id_that_can_be_none(
     with pytest.raises(ConfigurationError, match=named):
         Task().run(sensor)
     assert control.requests() == []
+
+
+# A record that somebody else has written
+
+
+@pytest.mark.parametrize("verdict", [None, "passed"])
+def test_a_record_that_names_somebody_elses_run_touches_nothing(control: Control, verdict: str | None) -> None:
+    control.configure(run_seconds=1000.0)
+    task = Task(dag_run=SimpleNamespace(clear_number=0, start_date=datetime.now(UTC), run_after=None))
+    started = OmiliaCreateRunOperator(task_id="run", project_id=SMOKE, wait_for_completion=False)
+    ours = task.run(started)["run_id"]
+    (foreign,) = control.add_runs("omilia", REGRESSION)
+    honest = json.loads(json.dumps(task.record))
+    task.record["run"] = task.record["run"] | {
+        "run_id": foreign,
+        "context": {"project_id": REGRESSION},
+        "url": "javascript:alert(1)",
+    }
+    task.record.update(context={"project_id": REGRESSION}, seen=True)
+    if verdict is not None:
+        task.record.update(phase="judged", verdict=verdict)
+    operator = OmiliaCreateRunOperator(task_id="run", project_id=SMOKE, poll_interval=0.1)
+    said = task.fail(operator, StartOutcomeUnknownError)
+    assert f"its project_id is '{REGRESSION}', and this task's is '{SMOKE}'" in said
+    operator.on_kill()
+    # Nor is it cancelled when the task is cleared.
+    task.context["ti"].max_tries = 7
+    if verdict is None:
+        task.fail(OmiliaCreateRunOperator(task_id="run", project_id=SMOKE), StartOutcomeUnknownError)
+    assert control.run(foreign)["cancelled_by"] is None
+    assert control.count("omilia.create_run") == 1
+    assert "run_url" not in task.xcoms
+    # With the record as it was, the run is found again.
+    task.context["ti"].max_tries = 3
+    task.store["test_run"] = honest
+    again = OmiliaCreateRunOperator(task_id="run", project_id=SMOKE, wait_for_completion=False)
+    assert task.run(again)["run_id"] == ours
+    assert control.count("omilia.create_run") == 1
+    # But it can't be of a DAG run that was created later.
+    task.context["dag_run"].start_date = datetime.now(UTC) + timedelta(hours=1)
+    assert "before this DAG run was created" in task.fail(again, StartOutcomeUnknownError)
+
+
+def test_a_place_that_is_none_after_rendering_starts_nothing(control: Control, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("junit_path", "artifacts_path"):
+        for rendered, said in (
+            (None, f"{name} was given and is None after rendering"),
+            (2026, f"{name} must be a path"),
+            (True, f"{name} must be a path"),
+            (str(tmp_path / "pipe"), "a pipe"),
+        ):
+            operator = OmiliaCreateRunOperator(task_id="run", project_id=SMOKE, **{name: "{{ params.place }}"})
+            setattr(operator, name, rendered)
+            assert said in Task().fail(operator, ConfigurationError)
+    assert control.count("omilia.create_run") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    assert (tmp_path / "pipe").is_fifo()
