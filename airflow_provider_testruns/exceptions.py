@@ -35,12 +35,13 @@ class RunCancelledError(RunEndedError):
 
 
 class RunTimeoutError(AirflowException):
-    """The run was not final when the task's ``timeout`` (or ``execution_timeout``) was over."""
+    """The run was not final, or could not even be started, when the task's ``timeout`` (or ``execution_timeout``) was
+    over."""
 
 
 class TriggerFailedError(AirflowException):
     """The trigger that waited for the run has failed, again and again. The run may still be running: the next try waits
-    for it."""
+    for it (Airflow 3.3 and later)."""
 
 
 class ReportNotWrittenError(AirflowException):

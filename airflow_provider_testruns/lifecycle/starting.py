@@ -788,8 +788,8 @@ class Starter:
             known = f"{sent}, and the platform's list shows no run of it: nothing was started."
             self._forget(before)
         raise RunTimeoutError(
-            f"The time of this task was over before {start.what} could be started. {known} A longer timeout leaves time"
-            " to look for a lost start; the next try starts a run."
+            f"This task timed out before {start.what} could be started. {known} A longer timeout leaves time to look up"
+            " a lost start; the next try starts a run."
         )
 
     def _check_stopped(self, start: Start) -> None:

@@ -198,7 +198,7 @@ def resume_failed(task: StartRunOperator, context: Context, reason: str, traceba
     if run is None:
         raise TriggerFailedError(
             f"The trigger has failed ({reason}), and there is nothing that says which run it waited for: see the XCom"
-            " run_id. The run may go on. Check it on the platform."
+            " run_id. The run may still be running. Check it on the platform."
         )
     # XComs can be written by people, as the record can.
     run, seen = hook.client.run(starter.confirm(run, task.start_arguments()))
@@ -236,16 +236,16 @@ def _trigger_failed(task: StartRunOperator, context: Context, hook: PlatformHook
     times = MAX_TRIGGER_FAILURES + 1
     said = f"The trigger that waited for run {run.run_id} has failed {times} times: see the log for why."
     if int(ti.try_number or 0) <= int(ti.max_tries or 0):
-        said += f" The run is {run.raw_state} and goes on; "
+        said += f" The run is {run.raw_state} and left running; "
         follows = task._starter is not None and task._starter.has_store
         said += "the next try waits for it." if follows else "without a record, the next try starts another one."
     elif task.cancel_on_timeout:
         run = _give_up(
             task, hook, run, "nobody waits for it any more: the trigger has failed, and this was the last try"
         )
-        said += f" It has now ended as {run.raw_state}." if run.final else " It may go on: see the log."
+        said += f" It has now ended as {run.raw_state}." if run.final else " It may still be running: see the log."
     else:
-        said += " It goes on (cancel_on_timeout=False)."
+        said += " It is left running (cancel_on_timeout=False)."
     if run.url:
         said += f" The run: {run.url}"
     return TriggerFailedError(said)

@@ -38,7 +38,7 @@ def time_left(task: BaseOperator, clock: Callable[[], float] = time.monotonic) -
         seconds = until - clock()
         if seconds <= 0:
             raise AirflowTaskTimeout(
-                f"The execution_timeout of {limit:g} s is over for {SPARE:g} s, and Airflow's own alarm was lost."
+                f"The execution_timeout of {limit:g} s passed {SPARE:g} s ago, and Airflow's own alarm was lost."
             )
         return seconds
 

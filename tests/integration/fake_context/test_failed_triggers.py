@@ -106,7 +106,7 @@ def test_a_trigger_that_goes_on_failing_fails_the_task_and_the_run_goes_on_for_t
         failing.fail()
     assert junit.read_text() == _STALE
     follows = "the next try waits for it" if store else "the next try starts another one"
-    with pytest.raises(TriggerFailedError, match=f"goes on; .*{follows}"):
+    with pytest.raises(TriggerFailedError, match=f"left running; .*{follows}"):
         failing.resume()
     (run,) = control.runs("omilia")
     assert run["phase"] in ("pending", "running")
