@@ -213,7 +213,7 @@ class SimulatedRun:
         self.round_started = now
         self.duration = duration
         self.evaluates_only = evaluates_only
-        self.unseen = self.begins_when_seen and duration > 0
+        self.unseen = self.begins_when_seen and 0 < duration < math.inf
         self.cancel_requested = None
         self.cancelled_by = None
         self.raw_status = None
@@ -280,8 +280,9 @@ class RunBook:
     def add(self, run: SimulatedRun) -> None:
         """Enter a run, in its place by time of creation."""
         run.begins_when_seen = self._begin_when_seen()
-        # Not one that is over since long.
-        run.unseen = run.begins_when_seen and run.duration > 0 and run.created + run.duration > self._clock.now()
+        # Not one that is over since long, nor one that never ends.
+        until = run.created + run.duration
+        run.unseen = run.begins_when_seen and run.duration > 0 and self._clock.now() < until < math.inf
         self._by_id[run.run_id] = run
         runs = self._by_target.setdefault(run.target_id, [])
         position = len(runs)

@@ -385,7 +385,7 @@ def test_what_is_forbidden_altogether_ends_the_waits(sandbox):
 
 
 def test_a_list_that_is_dearer_than_single_looks_is_left_alone_for_a_while(sandbox, monkeypatch):
-    monkeypatch.setattr(watcher, "SINGLY_FOR", 2.0)
+    monkeypatch.setattr(watcher, "SINGLY_FOR", 5.0)
     control = sandbox.control
     old = control.add_runs("omilia", _PROJECT, 3000, age=86_400, duration=1.0)
     run_ids = control.add_runs("omilia", _PROJECT, 3)
