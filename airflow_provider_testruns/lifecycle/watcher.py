@@ -455,7 +455,8 @@ class _Shared:
     async def _join(self, connection: Connection) -> Watcher:
         digest = connection.digest
         watcher = self._watchers.get(digest)
-        if watcher is None:
+        # Settings that were given up can come back; the waits that are leaving the old watcher are not to return to it.
+        if watcher is None or watcher.retired:
 
             async def superseded() -> bool:
                 return await self._differs_from(digest)
@@ -496,7 +497,7 @@ class _Shared:
                 f"Connection {self._conn_id!r} can't be used ({type(e).__name__}: {clean(redact(why))}). Check it, and"
                 " the secrets backend and metadata database that it is read from."
             )
-            raise copy.copy(self._failure) from e
+            raise copy.copy(self._failure) from None
         self._failure, self._failures = None, 0
         return result
 

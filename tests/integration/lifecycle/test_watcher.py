@@ -805,6 +805,35 @@ def test_credentials_that_are_refused_are_read_again_and_opened_again_only_when_
     _run(main)
 
 
+def test_settings_that_were_given_up_and_come_back_get_a_client_of_their_own(monkeypatch):
+    """While a wait is still leaving the old one."""
+    monkeypatch.setattr(watcher, "REOPEN_AFTER", 0.0)
+    opened: list[str] = []
+    settings, accepted = "old", True
+
+    async def read() -> Any:
+        found = settings
+        return _Stored(found, opened, refuse=lambda: found == "old" and not accepted)
+
+    async def main() -> None:
+        nonlocal settings, accepted
+        async with shared_watcher("omilia", "omilia_default", read) as slow:
+            await slow.open()  # stays with what it has until it asks again
+            async with shared_watcher("omilia", "omilia_default", read) as other:
+                waiting = asyncio.create_task(other.wait(_wait("run-1", interval=0.02)))
+                await asyncio.sleep(0.05)
+                settings, accepted = "new", False
+                await _until(lambda: "new" in opened)
+                settings, accepted = "old", True
+                await slow.open()
+                assert opened == ["old", "new", "old", "closed old"]
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+        assert opened[4:] == ["closed new", "closed old"]
+
+    _run(main)
+
+
 def test_a_connection_that_cannot_be_read_for_a_while_fails_no_wait_and_is_not_asked_for_by_each(sandbox, caplog):
     control = sandbox.control
     run_ids = control.add_runs("omilia", _PROJECT, 50, duration=0.0)
