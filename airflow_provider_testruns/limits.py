@@ -40,6 +40,11 @@ HEADER_LINE: Final = 8_190
 
 #: A file that is downloaded (an artifact, a screenshot). The connection's extra ``max_file_size`` changes it.
 FILE_SIZE: Final = 1024 * MB
+#: Files that are saved of one run, all together: no more of them, and of screenshots no more bytes than
+#: ``max_file_size``.
+FILES: Final = 1_000
+#: A text that is handed on in one string, such as a JUnit file: with emojis it takes four times as much.
+TEXT_BODY: Final = 24 * MB
 #: The least rate of a download or an upload: so many bytes in each :data:`RATE_WINDOW`, or the transfer ends with an
 #: error.
 RATE_BYTES: Final = 64 * KB

@@ -34,7 +34,7 @@ _MANY_DIGITS = b"0" * (limits.DIGITS + 1)
 #: In UTF-8: bytes that begin a character of four bytes, and those that begin none.
 _EMOJI_LEADS = bytes(range(0xF0, 0xF5))
 _CONTINUED = bytes(range(0x80, 0xC0))
-_EMOJI = re.compile(rb"(?:[\xf0-\xf4][\x80-\xbf]{3})++")
+_EMOJI = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
 #: So many of them are written as escapes, at most.
 _MANY_EMOJIS = 200_000
 #: As far as the next bracket that is in no string. Possessive: nothing is tried again, whatever it is given.

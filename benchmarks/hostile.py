@@ -1,9 +1,10 @@
 """What hostile responses cost: ``python -m benchmarks.hostile [case …]``.
 
 A server sends each response to the client of the triggerer (a poll of one run, a poll of a group, a run's log) and to
-that of a worker (a poll, a report). Measured are the longest time in which the event loop stood still, what memory the
-process took beyond what it had, and how many polls of a healthy platform went well meanwhile, over another connection
-of the same loop. Each measurement has a process of its own.
+that of a worker (a poll, a report). Measured are the longest time in which the event loop stood still, by the clock and
+by the CPU time that the process took meanwhile (which other processes don't make longer), what memory the process took
+beyond what it had, and how many polls of a healthy platform went well meanwhile, over another connection of the same
+loop. Each measurement has a process of its own.
 """
 
 from __future__ import annotations
@@ -196,14 +197,15 @@ async def in_the_triggerer(url: str, what: str) -> dict[str, Any]:
     from airflow_provider_testruns.transport.nonblocking import AsyncClient
 
     loop = asyncio.get_running_loop()
-    stalls, polls = [0.0], 0
+    stalls, busy, polls = [0.0], [0.0], 0
     over = asyncio.Event()
 
     async def beat() -> None:
         while not over.is_set():
-            before = loop.time()
+            before, worked = loop.time(), time.process_time()
             await asyncio.sleep(_BEAT)
             stalls.append(loop.time() - before - _BEAT)
+            busy.append(time.process_time() - worked)
 
     async def poll(client: AsyncClient) -> None:
         nonlocal polls
@@ -216,7 +218,7 @@ async def in_the_triggerer(url: str, what: str) -> dict[str, Any]:
         await healthy.run(OmiliaPlatform().get_run("r-1"))
         others = [loop.create_task(beat()), loop.create_task(poll(healthy))]
         await asyncio.sleep(0.3)
-        stalls[:], polls, before, began = [0.0], 0, _memory(False), time.perf_counter()
+        stalls[:], busy[:], polls, before, began = [0.0], [0.0], 0, _memory(False), time.perf_counter()
         outcome = "read"
         try:
             result = await client.run(_steps(what))
@@ -227,7 +229,14 @@ async def in_the_triggerer(url: str, what: str) -> dict[str, Any]:
         await asyncio.sleep(_POLL)
         over.set()
         await asyncio.gather(*others)
-    return {"stall": max(stalls), "memory": _memory(True) - before, "took": took, "polls": polls, "outcome": outcome}
+    return {
+        "stall": max(stalls),
+        "busy": max(busy),
+        "memory": _memory(True) - before,
+        "took": took,
+        "polls": polls,
+        "outcome": outcome,
+    }
 
 
 def on_a_worker(url: str, what: str) -> dict[str, Any]:
@@ -274,14 +283,16 @@ def main() -> None:
         url, where, what = sys.argv[2:5]
         print(json.dumps(asyncio.run(in_the_triggerer(url, what)) if where == "triggerer" else on_a_worker(url, what)))
         return
-    print(f"{'response':28} {'where':10} {'step':7} {'stall ms':>9} {'MB':>7} {'s':>6} {'polls':>6}  outcome")
+    print(
+        f"{'response':28} {'where':10} {'step':7} {'stall ms':>9} {'CPU ms':>7} {'MB':>7} {'s':>6} {'polls':>5}  outcome"
+    )
     for case in sys.argv[1:] or CASES:
         for where, what in [("triggerer", step) for step in ("poll", "group", "log")] + [
             ("worker", "poll"),
             ("worker", "report"),
         ]:
             got = measure(case, where, what)
-            stall = f"{got['stall'] * 1000:9.1f}" if "stall" in got else " " * 9
+            stall = f"{got['stall'] * 1000:9.1f} {got['busy'] * 1000:7.1f}" if "stall" in got else " " * 17
             print(
                 f"{case:28} {where:10} {what:7} {stall} {got.get('memory', 0):7.1f} {got.get('took', 0):6.2f}"
                 f" {got.get('polls', ''):>6}  {' '.join(got['outcome'].split())[:150]}",

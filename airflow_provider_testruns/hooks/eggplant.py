@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError, NotFoundError
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
@@ -330,10 +331,24 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         :return: where each was written; empty where the server has none.
         :raises ApiError: when one can't be had that should be there. Those before it are there.
         """
-        return list(self._saved_artifacts(run, folder))
+        saved = list(islice(self._saved_artifacts(run, folder), limits.FILES))
+        if len(saved) == limits.FILES:
+            self.log.warning("Run %s has %d files or more: those beyond are left out.", run.run_id, limits.FILES)
+        return saved
 
     def _saved_artifacts(self, run: Run, folder: Place) -> Iterator[str]:
         kept = self.ask(self.platform.list_kept(run))
+        room = self.settings.max_file_size
+
+        def fits(file: Path) -> None:
+            nonlocal room
+            room -= file.stat().st_size
+            if room < 0:
+                raise InvalidReplyError(
+                    f"Connection {self.conn_id!r}: the screenshots of run {run.run_id} are larger together than"
+                    f" {self.settings.max_file_size:,} bytes. The extra 'max_file_size' of the connection sets how"
+                    " large they may be."
+                )
 
         def write(name: str, lines: Iterable[str]) -> str:
             def fetch(to: Path) -> None:
@@ -345,7 +360,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         for result_id in kept.failed_result_ids[:_EXPLAINED]:
             shown = self._picture_of_failure(result_id)
             if shown is not None:
-                saved = self._save_picture({"id": shown}, folder, f"{run.run_id}_{result_id}_failure")
+                saved = self._save_picture({"id": shown}, folder, f"{run.run_id}_{result_id}_failure", fits)
                 if saved is not None:
                     yield saved
         if kept.config_result_id is not None:
@@ -358,7 +373,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
                 yield write(f"{result_id}_log.jsonl", (json.dumps(line) + "\n" for line in lines))
             pictures = self._where_there(self.platform.list_screenshots(result_id, limit=MOST_ROWS)) or []
             for number, picture in enumerate(pictures, 1):
-                saved = self._save_picture(picture, folder, f"{run.run_id}_{result_id}_{number:03d}")
+                saved = self._save_picture(picture, folder, f"{run.run_id}_{result_id}_{number:03d}", fits)
                 if saved is not None:
                     yield saved
         if kept.run_number is not None:
@@ -376,22 +391,36 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
                 return shown
         return None
 
-    def _save_picture(self, picture: Mapping[str, Any], folder: Place, name: str) -> str | None:
+    def _save_picture(
+        self, picture: Mapping[str, Any], folder: Place, name: str, fits: Callable[[Path], None]
+    ) -> str | None:
         shown = picture.get("id")
         if isinstance(shown, bool) or not isinstance(shown, str | int):
             raise InvalidReplyError(f"Connection {self.conn_id!r}: a screenshot without an id: {picture!r:.200}")
         ending = PurePosixPath(str(picture.get("name") or "")).suffix.lower()
         try:
-            return self._download_image(str(shown), folder, name + (ending if ending in _IMAGES else ".png"), into=True)
+            name += ending if ending in _IMAGES else ".png"
+            return self._download_image(str(shown), folder, name, into=True, fits=fits)
         except NotFoundError as e:
             self.log.info("Not there: %s", e)
             return None
 
-    def _download_image(self, screenshot_id: str, place: Place, name: str, *, into: bool = False) -> str:
+    def _download_image(
+        self,
+        screenshot_id: str,
+        place: Place,
+        name: str,
+        *,
+        into: bool = False,
+        fits: Callable[[Path], None] = lambda file: None,
+    ) -> str:
         def fetch(to: Path) -> None:
             self.ask(ask(self.platform.screenshot(screenshot_id, to)))
 
-        check = partial(_require_image, f"Connection {self.conn_id!r}: screenshot {screenshot_id}")
+        def check(file: Path) -> None:
+            _require_image(f"Connection {self.conn_id!r}: screenshot {screenshot_id}", file)
+            fits(file)
+
         return save(place, fetch, name=name, check=check, into=into)
 
     def _where_there(self, steps: Steps[T]) -> T | None:

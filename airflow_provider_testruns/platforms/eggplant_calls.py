@@ -301,11 +301,16 @@ def _runs_call(limit: int, offset: int) -> Call[Page]:
 
 
 def _read_xml(reply: Reply) -> str:
+    if len(reply.body) > limits.TEXT_BODY:
+        raise InvalidReplyError(
+            f"the file is larger than {limits.TEXT_BODY:,} bytes, which is the most that is read of one",
+            status=reply.status,
+        )
     try:
         text = reply.body.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise InvalidReplyError("the reply is not a UTF-8 text", status=reply.status) from e
-    start = text.lstrip()[:9].casefold()
+    start = text[:1000].lstrip()[:9].casefold()
     if not start.startswith("<") or start.startswith(("<html", "<!doctype")):
         raise InvalidReplyError("the reply is not XML", status=reply.status)
     return text

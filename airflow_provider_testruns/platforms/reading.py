@@ -257,6 +257,8 @@ def _fold(key: Any) -> str:
 def _kind(value: Any) -> str:
     if value is None:
         return "missing"
+    if isinstance(value, Rows):
+        return "a list that is too large to be read whole"
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
     kind = next((name for type_, name in names.items() if isinstance(value, type_)), "a number")
     return f"{kind} ({str(value)[:60]!r})" if isinstance(value, str | int | float) else kind

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -307,6 +309,21 @@ def test_files_are_complete_or_absent(sandbox: SandboxServer, hook: EggplantHook
             part = "junit" if operation.endswith("junit") else "png"
             assert not folder.is_dir() or not [path for path in folder.iterdir() if part in path.name]
             sandbox.control.clear_faults(order)
+
+
+def test_the_files_of_a_run_have_an_end(
+    sandbox: SandboxServer, hook: EggplantHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = wait(hook, hook.start_test_configuration(NIGHTLY_RETURNS))
+    monkeypatch.setattr(limits, "FILES", 2)
+    assert len(hook.save_artifacts(run, tmp_path / "few")) == 2
+    monkeypatch.undo()
+    pictures = [path for path in hook.save_artifacts(run, tmp_path / "all") if path.endswith(".png")]
+    small = max(Path(path).stat().st_size for path in pictures)
+    hook._settings = replace(hook.settings, max_file_size=small)
+    hook.close()
+    with pytest.raises(InvalidReplyError, match=r"larger together than .*max_file_size"):
+        hook.save_artifacts(run, tmp_path / "small")
 
 
 def test_a_report_of_an_older_server_has_no_cases(sandbox: SandboxServer, hook: EggplantHook) -> None:
