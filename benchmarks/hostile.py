@@ -284,7 +284,7 @@ def main() -> None:
         print(json.dumps(asyncio.run(in_the_triggerer(url, what)) if where == "triggerer" else on_a_worker(url, what)))
         return
     print(
-        f"{'response':28} {'where':10} {'step':7} {'stall ms':>9} {'CPU ms':>7} {'MB':>7} {'s':>6} {'polls':>6} outcome",
+        f"{'what':28} {'where':10} {'step':7} {'stall ms':>9} {'CPU ms':>7} {'MB':>7} {'s':>6} {'polls':>6} outcome",
     )
     for case in sys.argv[1:] or CASES:
         for where, what in [("triggerer", step) for step in ("poll", "group", "log")] + [

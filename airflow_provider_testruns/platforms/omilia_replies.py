@@ -90,15 +90,12 @@ def one(reply: Reply, wanted: str | None = None, id_field: str = "runId") -> Fie
     data = payload(reply)
     if not isinstance(data, list):
         return Fields(data, "data")
-    rows = objects(data, "data")
-    if len(rows) == 1:
-        return rows[0]
-    if wanted is not None:
-        for row in rows:
-            if same_id(row.verbatim(id_field), wanted):
-                return row
+    # One after the other: of a list of any length only one is wanted.
+    for row in each(data, "data"):
+        if len(data) == 1 or (wanted is not None and same_id(row.verbatim(id_field), wanted)):
+            return row
     raise InvalidReplyError(
-        f"data should be one object, and is a list of {len(rows)}" + (f" without {wanted!r}" if wanted else "")
+        f"data should be one object, and is a list of {len(data)}" + (f" without {wanted!r}" if wanted else "")
     )
 
 
