@@ -780,7 +780,8 @@ class EggplantAPI(PlatformAPI):
         }
 
     def _began(self, run: Execution, case: CaseVerdict) -> float:
-        return run.created + case.starts * run.duration
+        # In a run that never ends, its first case is at it for ever.
+        return run.created + (case.starts * run.duration if math.isfinite(run.duration) else 0.0)
 
     def _list_results(self, exchange: Exchange) -> Reply:
         self._require_results_api()

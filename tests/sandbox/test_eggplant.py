@@ -297,3 +297,10 @@ def test_a_test_status_before_the_end(eggplant: Any, control: Control) -> None:
     control.advance(10)
     (item,) = eggplant.json("/ai/runs")["items"]
     assert (item.get("runstatus"), item["teststatus"]) == (None, "Passed")
+
+
+def test_results_of_a_run_that_never_ends_are_listed(eggplant: Any, control: Control) -> None:
+    control.hang_run(start(eggplant, model_id=CHECKOUT))
+    items = eggplant.json("/api/v2/test_results")["items"]
+    assert items
+    assert all(item["end_time"] is None for item in items)
