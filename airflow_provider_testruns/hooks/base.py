@@ -117,7 +117,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
             for secret in session.auth.known.for_airflow():
                 mask_secret(secret)
             for warning in settings.warnings():
-                self.log.warning(warning)
+                log.warning(warning)
         return BlockingClient(session, tls=settings.tls)
 
     @classmethod

@@ -304,11 +304,11 @@ class _Response(http.client.HTTPResponse):
             exchange.set_deadline()
         self.fp: Any = io.BufferedReader(_InTime(self.fp.detach(), sock, exchange))
 
-    def begin(self) -> None:
+    def begin(self, *args: Any, **kwargs: Any) -> None:
         head = _Head(self.fp)
         self.fp = head
         try:
-            super().begin()
+            super().begin(*args, **kwargs)
         finally:
             if self.fp is head:
                 self.fp = head.raw

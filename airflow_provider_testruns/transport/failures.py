@@ -61,7 +61,7 @@ def no_connection(error: BaseException, *, tls: bool, proxy: bool = False) -> Wi
     beneath = tuple(chain(error))
     if any(isinstance(found, TimeoutError) for found in beneath):
         return connect_timeout()
-    if tls and any(isinstance(found, _BROKEN_OFF) for found in beneath):
+    if tls and any(isinstance(found, _BROKEN_OFF) or type(found) is ssl.SSLError for found in beneath):
         return WireError("TLS failed: the other side closed the connection in the handshake", sent=False)
     where = "no connection through the proxy of the environment" if proxy else "no connection"
     about = "proxy" if proxy else ""
@@ -108,9 +108,10 @@ def tls_failure(error: BaseException, *, sent: bool) -> WireError | None:
             return WireError(f"TLS failed: certificate verify failed: {said}", sent=sent, about="verify")
         if isinstance(found, ssl.SSLError) and not isinstance(found, _BROKEN_OFF):
             reason = found.reason or ""
-            if "UNEXPECTED_EOF" in reason:
+            if not reason or "UNEXPECTED_EOF" in reason:
+                # Not TLS has said something, but the connection has gone.
                 continue
-            words = reason.replace("_", " ").lower() or "the handshake failed"
+            words = reason.replace("_", " ").lower()
             ours = any(part in reason for part in _OUR_CERTIFICATE)
             return WireError(f"TLS failed: {words}", sent=sent, about="cert" if ours else "")
     return None

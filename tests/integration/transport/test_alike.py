@@ -392,22 +392,27 @@ REFUSALS: dict[str, tuple[Callable[[Line], None], str]] = {
 @pytest.mark.parametrize(("talk", "words"), REFUSALS.values(), ids=REFUSALS)
 def test_proxies_that_open_no_tunnel(monkeypatch, talk, words):
     with RawServer(talk) as server:
-        monkeypatch.setenv("https_proxy", server.url.replace("//", "//user:canary@"))
+        monkeypatch.setenv("https_proxy", server.url.replace("//", "//user:canary-proxy-pass@"))
         kind, said, sent, _, did_nothing, _ = alike("https://platform.invalid", post())
     assert (kind, sent, did_nothing) == (TransportError, False, True)
     _matches(f"no connection through the proxy of the environment .*{words}.* Check the environment variables", said)
-    assert "canary" not in said
+    assert "canary-proxy" not in said
 
 
 @pytest.mark.parametrize(
-    "proxy", ["http://user:canary@127.0.0.1:1", "http://user:canary@nowhere.invalid:3128", "socks5://user:canary@h"]
+    "proxy",
+    [
+        "http://user:canary-proxy-pass@127.0.0.1:1",
+        "http://user:canary-proxy-pass@nowhere.invalid:3128",
+        "socks5://user:canary-proxy-pass@h",
+    ],
 )
 def test_proxies_that_are_not_there(monkeypatch, proxy):
     monkeypatch.setenv("https_proxy", proxy)
     kind, said, sent, _, did_nothing, _ = alike("https://platform.invalid", post())
     assert (kind, sent, did_nothing) == (TransportError, False, True)
     _matches("prox.* Check the environment variables", said)
-    assert "canary" not in said
+    assert "canary-proxy" not in said
 
 
 def test_the_environment_of_these_tests_has_no_proxy():
