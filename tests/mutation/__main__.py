@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--again", metavar="OUTCOME", help="try those once more that ended so, 'survived' for one")
     parser.add_argument("--jobs", type=int, default=1, help="so many at a time")
     parser.add_argument("--minutes", type=float, default=120, help="stop after this time")
-    parser.add_argument("--compare", type=Path, metavar="RESULTS", help="results of another suite, from before")
+    parser.add_argument("--compare", type=Path, metavar="RESULTS", help="of another suite: try what that found")
     parser.add_argument("--show", action="store_true", help="print the mutants that no test found")
     arguments = parser.parse_args()
     checkout = arguments.checkout.resolve()
@@ -49,12 +49,16 @@ def main() -> int:
     mutants = sample(checkout, arguments.seed, arguments.count)
     known = _read(results)
     todo = [each for each in mutants if each.name not in known or known[each.name]["outcome"] == arguments.again]
+    before = _read(arguments.compare) if arguments.compare else {}
+    if before:
+        # What was not found before can't be lost.
+        todo = [each for each in todo if before.get(each.name, {}).get("outcome") in FOUND]
     if todo:
         with only_path(checkout):
             _try(checkout, arguments.tests, todo, results, arguments.minutes * 60, arguments.jobs)
     known = _read(results)
     _tell(mutants, known, checkout, arguments.show)
-    return _compare(mutants, _read(arguments.compare), known) if arguments.compare else 0
+    return _compare(mutants, before, known) if before else 0
 
 
 def _version(checkout: Path) -> str:
@@ -151,7 +155,7 @@ def _compare(mutants: list[Mutant], before: dict[str, dict], after: dict[str, di
     both = [each.name for each in mutants if _is_one(before.get(each.name)) and _is_one(after.get(each.name))]
     found_before = {name for name in both if before[name]["outcome"] in FOUND}
     found_after = {name for name in both if after[name]["outcome"] in FOUND}
-    print(f"Of {len(both)} mutants tried with both: {len(found_before)} found before, {len(found_after)} now")
+    print(f"Of {len(both)} tried with both: {len(found_before)} found before, {len(found_after)} now")
     for name in sorted(found_before - found_after):
         print(f"  found before by {before[name]['by']}, and not now: {name}")
     return 1 if found_before - found_after else 0
