@@ -131,13 +131,15 @@ class Suite:
 
     def for_mutant(self, mutant: Mutant) -> list[Test]:
         """The tests to run, in order: one of each test function before a second of any, the cheap ones first."""
-        found = [self.tests[number] for number in self._covering(mutant)]
-        by_function: dict[str, list[Test]] = defaultdict(list)
-        for test in sorted(found, key=lambda test: test.seconds):
-            if test.id not in self._failed:
-                by_function[test.function].append(test)
-        waves = ((wave, test) for tests in by_function.values() for wave, test in enumerate(tests))
-        order = [test for _, test in sorted(waves, key=lambda each: (each[0], each[1].seconds))]
+        order: list[Test] = []
+        for numbers in self._covering(mutant):
+            found = sorted((self.tests[number] for number in numbers), key=lambda test: test.seconds)
+            by_function: dict[str, list[Test]] = defaultdict(list)
+            for test in found:
+                if test.id not in self._failed and test not in order:
+                    by_function[test.function].append(test)
+            waves = ((wave, test) for tests in by_function.values() for wave, test in enumerate(tests))
+            order += [test for _, test in sorted(waves, key=lambda each: (each[0], each[1].seconds))]
         units = _first([test for test in order if test.unit], MOST_TESTS, MOST_SECONDS)
         limits = (MOST_OVER_A_SOCKET, MOST_SECONDS_OVER_A_SOCKET) if units else (MOST_TESTS, MOST_SECONDS)
         others = _first([test for test in order if not test.unit], *limits)
@@ -145,12 +147,15 @@ class Suite:
         files = list(dict.fromkeys(test.file for test in others))
         return units + sorted(others, key=lambda test: files.index(test.file))
 
-    def _covering(self, mutant: Mutant) -> set[int]:
+    def _covering(self, mutant: Mutant) -> list[set[int]]:
+        """Those that run the line, and those that run the function: of a generator into which an error was thrown,
+        coverage does not see the rest.
+        """
         lines = self._lines.get(mutant.path, {})
+        tree = ast.parse((self._checkout / mutant.path).read_text())
         exact = set().union(*(lines.get(line, ()) for line in range(mutant.line, mutant.end_line + 1)))
         if exact:
-            return exact
-        tree = ast.parse((self._checkout / mutant.path).read_text())
+            return [exact, set().union(*(lines.get(line, ()) for line in _function(tree, mutant.line)))]
         around, names = _around(tree, mutant.line)
         found = set().union(*(lines.get(line, ()) for line in around))
         if not found and names:
@@ -158,7 +163,7 @@ class Suite:
             for path, run in self._lines.items():
                 mentions = _mentions((self._checkout / path).read_text(), names)
                 found |= set().union(*(run.get(line, ()) for line in mentions))
-        return found or set().union(*lines.values())
+        return [found or set().union(*lines.values())]
 
 
 def _first(tests: list[Test], most: int, seconds: float) -> list[Test]:
@@ -178,6 +183,14 @@ def stages(tests: list[Test]) -> list[list[Test]]:
         [test for test in tests if not test.unit],
     ]
     return [part for part in parts if part]
+
+
+def _function(tree: ast.Module, line: int) -> range:
+    """The lines of the innermost function around a line."""
+    functions = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+    around = [each for each in functions if each.lineno <= line <= (each.end_lineno or each.lineno)]
+    best = max(around, key=lambda each: each.lineno, default=None)
+    return range(best.lineno, (best.end_lineno or best.lineno) + 1) if best else range(0)
 
 
 def _around(tree: ast.Module, line: int) -> tuple[set[int], set[str]]:

@@ -140,6 +140,7 @@ def test_nothing_that_is_not_json_is_sent():
 def test_a_reply_is_what_the_call_reads_from_it():
     assert _exchange(_get(), reply(body={"status": "up"})) == {"status": "up"}
     assert _exchange(Call("cancel", "POST", "/x", no_value), reply(status=204, body=b"")) is None
+    assert _exchange(_get(), reply(status=299, body=5)) == 5
 
 
 _KINDS = {

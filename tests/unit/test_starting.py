@@ -483,6 +483,24 @@ def test_a_cleared_task_cancels_its_older_run_and_starts_anew():
     assert "the task was cleared and starts anew" in "\n".join(world.lines.of("info"))
 
 
+def test_arguments_in_another_order_are_the_same():
+    world = World()
+    world.obtain({"group": "g", "utterance": "u"})
+    world.obtain({"utterance": "u", "group": "g"})
+    assert "arguments of this task differ" not in world.warnings
+
+
+def test_a_run_that_may_have_been_started_before_a_clear_is_looked_for_less_and_less_often():
+    world = World()
+    world.intent()
+    world.platform.sleeps.clear()
+    world.obtain(epoch=CLEARED)
+    assert world.platform.sleeps[:5] == [1.0, 1.5, 2.25, 3.375, 5.0]
+    assert set(world.platform.sleeps[5:-1]) == {5.0}
+    told = [line for line in world.lines.of("info") if "looking for that, to cancel it" in line]
+    assert len(told) == 1
+
+
 def test_without_cancel_on_kill_the_older_run_goes_on():
     world = World(cancel_older=False)
     world.obtain()

@@ -250,6 +250,32 @@ def test_e6_the_start_of_a_model_that_runs_no_snippet_is_warned_of_and_can_be_re
     assert wire.requests == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ({"model_id": MODEL, "model_name": "BBCSport"}, "a run of model BBCSport"),
+        ({"model_id": MODEL}, f"a run of model {MODEL}"),
+        ({"model_id": MODEL, "test_case_id": 11, "model_name": "BBCSport"}, "test case 11 of model BBCSport"),
+        ({"rerun_id": 5, "model_name": "BBCSport"}, "a rerun of 5"),
+        ({"script": "Checkout.script"}, "a run of script Checkout.script"),
+    ],
+)
+def test_what_is_started_is_said(arguments: dict[str, Any], what: str) -> None:
+    assert prepared(Wire(), **arguments).what == what
+
+
+def test_what_cannot_be_listed_is_not_compared() -> None:
+    start = prepared(Wire(), script="Checkout.script", model_name="BBCSport")
+    assert start.cannot_list
+    assert start.started_with == {}
+
+
+@pytest.mark.parametrize("first", [None, 1, "1"])
+def test_every_key_of_an_object_is_looked_at(first: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"agent has the key 'speed'"):
+        prepared(Wire(), script="s", agent={"agent_id": first, "speed": 2})
+
+
 def test_rerun_id_a_test_case_id_in_words_stays_an_opaque_integer() -> None:
     wire = Wire({START: {"execution_id": RUN}})
     start = prepared(wire, rerun_id="42")
@@ -284,6 +310,11 @@ def start_error(answer: Any) -> Any:
 )
 def test_which_failed_starts_prove_that_nothing_was_started(answer: Any, proof: bool) -> None:
     assert start_error(answer).did_nothing is proof
+
+
+@pytest.mark.parametrize("key", ["detail", "message", "error", "title"])
+def test_the_words_of_an_error_are_told_wherever_they_are(key: str) -> None:
+    assert "HTTP 400: no such suite." in str(start_error(reply({key: " no such suite "}, 400)))
 
 
 def test_the_words_of_a_422_are_told_by_field() -> None:
@@ -805,6 +836,7 @@ def test_a_cancelled_run_of_a_model_did_not_pass() -> None:
         ("r-2", "Error"),
         ("r-3", "Cancelled"),
     ]
+    assert [case.message for case in report.cases if case.outcome is Outcome.PASSED] == [""]
     assert judge(report) is Verdict.FAILED
 
 

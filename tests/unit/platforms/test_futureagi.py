@@ -286,6 +286,14 @@ def test_row_unknown_scenario_ids():
         prepare(wire, DOCUMENTED, run_test_id=RUN_TEST, scenario_ids=[THREE])
 
 
+def test_of_many_scenarios_the_first_are_named():
+    many = [f"0c000000-0000-4000-8000-{n:012d}" for n in range(100, 125)]
+    with pytest.raises(ConfigurationError, match=rf"{many[19]} \(scenario 9\) and 5 more\.$"):
+        prepare(Wire({scenarios_key(): listed(named(*many))}), run_test_id=RUN_TEST, scenario_ids=[ONE])
+    with pytest.raises(ConfigurationError, match=rf"{many[19]} \(scenario 9\)\.$"):
+        prepare(Wire({scenarios_key(): listed(named(*many[:20]))}), run_test_id=RUN_TEST, scenario_ids=[ONE])
+
+
 def test_row_double_scenario_ids_run_twice():
     assert sent_body(scenario_ids=[ONE, TWO, ONE.upper()])["scenario_ids"] == [ONE, TWO]
     assert sent_body(DOCUMENTED, scenario_ids=[ONE, ONE])["scenarioIds"] == [ONE]
@@ -322,6 +330,12 @@ def test_row_500_on_start_is_an_unknown_outcome(status):
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 406, 415, 429])
 def test_replies_that_prove_that_nothing_was_started(status):
     assert replies.nothing_was_started(error(status, "whatever", "no"))
+
+
+@pytest.mark.parametrize("key", ["detail", "message"])
+def test_a_400_for_no_scenario_proves_it_wherever_it_says_so(key):
+    said = {"type": "validation_error", key: "At least one scenario is required to execute the test."}
+    assert replies.nothing_was_started(reply(said, 400))
 
 
 def test_a_400_proves_it_when_the_request_was_refused():
@@ -541,6 +555,13 @@ def test_a_run_in_full():
 def test_a_run_whose_run_test_is_not_known():
     run = Wire({METRICS: metrics_reply()}).run(CURRENT.get_run(EXECUTION))
     assert (run.url, run.context, CURRENT.group_of(run)) == ("", {}, None)
+
+
+def test_calls_that_are_not_counted_yet_are_none():
+    answer = metrics_reply("running", None, total_calls=5)
+    for key in ("completed_calls", "failed_calls"):
+        del answer["result"][key]
+    assert Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION)).progress == Progress(0, 5)
 
 
 def test_chat_runs_are_counted_by_their_calls():
@@ -1031,6 +1052,19 @@ def test_evaluations_that_are_set_up_more_than_once():
     }
 
 
+def test_a_figure_of_all_is_not_taken_for_one_of_several():
+    def config(name: str) -> dict[str, Any]:
+        return {"name": name, "id": "c", "total_cells": 2, "output": {}}
+
+    template = {"name": "tone", "id": "t", "output_type": "score", "total_avg": 65.0}
+    several = {**template, "result": [config("strict"), config("loose")]}
+    assert replies.metrics_of([several], "the summary") == {"tone": Metric(0.65, 4)}
+    assert replies.metrics_of([{**template, "result": [config("strict")]}], "the summary") == {
+        "strict": Metric(0.65, 2),
+        "tone": Metric(0.65, 2),
+    }
+
+
 def test_a_summary_as_the_contract_has_it():
     flat = [{"name": "resolved", "id": "t", "total_cells": 4, "output": {"pass": 50.0, "fail": 50.0}}]
     assert replies.metrics_of(flat, "the summary") == {"resolved": Metric(0.5, 4)}
@@ -1287,6 +1321,19 @@ def with_evaluations(names: list[str], *gates: str, **more: Any) -> Wire:
 def test_known_evaluations_cost_one_call():
     assert with_evaluations(["tone", "escalated", "a=b"], "tone", "escalated=No", "a=b").asked == [DETAIL, DETAIL]
     assert with_evaluations(["tone"]).asked == []
+
+
+@pytest.mark.parametrize("key", ["evals_detail", "simulate_eval_configs_detail", "evals"])
+def test_evaluations_are_known_under_each_of_their_names(key):
+    wire = Wire({DETAIL: {"id": RUN_TEST, key: [{"id": ONE, "name": "tone"}]}})
+    prepare(wire, run_test_id=RUN_TEST, select_all=True, evaluations=["tone"])
+    with pytest.raises(ConfigurationError, match="It has: 'tone'"):
+        prepare(wire, run_test_id=RUN_TEST, select_all=True, evaluations=["speed"])
+
+
+def test_an_evaluation_that_only_the_summary_knows_by_its_own_name():
+    summary = [{"name": "Tone of voice", "id": TWO, "result": [{"name": "strict", "id": ONE}]}]
+    with_evaluations(["tone"], "strict", **{LATEST_SUMMARY: {"status": True, "result": summary}})
 
 
 def test_an_unknown_evaluation_is_refused_before_anything_is_started():

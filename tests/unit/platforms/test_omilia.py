@@ -1099,9 +1099,10 @@ def test_up():
     assert wire.asked == ["GET /api/healthcheck/", "GET /api/projects/"]
 
 
-def test_down():
-    with pytest.raises(ServerError, match="'down'"):
-        Wire({"GET /api/healthcheck/": {"data": {"status": "down"}}}).run(platform.check())
+@pytest.mark.parametrize("status", ["down", "warming up"])
+def test_down(status):
+    with pytest.raises(ServerError, match=f"'{status}'"):
+        Wire({"GET /api/healthcheck/": {"data": {"status": status}}}).run(platform.check())
 
 
 def test_credentials_that_are_no_good():
