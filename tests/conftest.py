@@ -16,6 +16,7 @@ from typing import Any  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from airflow_provider_testruns import redaction  # noqa: E402
 from tests.harness import groups, leftovers  # noqa: E402
 from tests.harness.summary import Summary, seed_of  # noqa: E402
 
@@ -60,6 +61,13 @@ def _unit_means_unit(request: pytest.FixtureRequest) -> Iterator[None]:
     finally:
         del _unit_tests[request.node.nodeid]
     assert done == [], "marked 'unit', and yet"
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secrets of clients are masked beyond their ends: those of one unit test would be in the texts of the next."""
+    if request.node.get_closest_marker("unit") is not None:
+        monkeypatch.setattr(redaction, "_registry", redaction._Registry())
 
 
 @pytest.fixture(autouse=True)
