@@ -9,7 +9,7 @@ import stat
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import NoReturn
 
 import certifi
@@ -22,7 +22,8 @@ _KEPT = 8
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 
 _contexts: OrderedDict[tuple[object, ...], ssl.SSLContext] = OrderedDict()
-_lock = Lock()
+#: Re-entrant: a signal handler may open a client in the middle of another.
+_lock = RLock()
 
 
 class TlsFileError(Exception):
