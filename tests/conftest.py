@@ -84,6 +84,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEFT] = []
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """All workers must give a test the same name, and what gzip packs has the time in it."""
+    if isinstance(val, bytes) and not (len(val) <= 40 and val.isascii() and val.decode("ascii").isprintable()):
+        return f"{argname} of {len(val)} bytes"
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups.arrange(items)
