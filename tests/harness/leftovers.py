@@ -21,6 +21,7 @@ TOOLS = frozenset(
         ".cache",
         ".demo",
         ".git",
+        ".mutants",
         ".hypothesis",
         ".import_linter_cache",
         ".mypy_cache",
