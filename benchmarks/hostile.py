@@ -93,7 +93,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "64 MB of white space": lambda: b" " * (63 * MB) + _HEALTHY,
     "a log of 7 MB": lambda: _filled(7 * MB, lambda n: f'{{"sectionName": "s", "text": "line {n} of the log"}}'),
     "a report of 100,000 cases": lambda: (
-        _filled(0, _case)[:-2] + b"".join(b"," + _case(n).encode() for n in range(100_000)) + b"]}"
+        b'{"data": [' + b",".join(_case(number).encode() for number in range(100_000)) + b"]}"
     ),
     "a report of 63 MB": lambda: _filled(
         63 * MB,
@@ -159,6 +159,8 @@ class Server:
                 target, data = data.split(b" ", 2)[1], b""
                 if target.startswith(b"/healthy"):
                     sock.sendall(_head(200, Content_Length=len(_HEALTHY)) + _HEALTHY)
+                elif b"/run_stats/" in target:
+                    sock.sendall(_head(404, Content_Length=0))
                 elif self._case in STREAMS:
                     for piece in STREAMS[self._case]():
                         sock.sendall(piece)

@@ -34,6 +34,10 @@ T = TypeVar("T")
 MAX_CONNECTIONS = 8
 
 
+#: How much is read from a connection at once, in bytes.
+_AT_ONCE = 64 * 1024
+
+
 @dataclass(slots=True)
 class _Exchange:
     """How far a request is.
@@ -220,6 +224,10 @@ class _Connector(aiohttp.TCPConnector):
         exchange.connecting = True
         connection = await super().connect(*args, **kwargs)
         exchange.connecting = False
+        # So much is read, and parsed, before anything else gets a turn: asyncio's own 256 KB may be 10,000 responses.
+        transport: Any = connection.transport
+        if hasattr(transport, "max_size"):
+            transport.max_size = _AT_ONCE
         return connection
 
 
