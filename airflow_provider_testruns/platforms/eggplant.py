@@ -337,11 +337,26 @@ class EggplantPlatform(EggplantCalls, Platform):
         context = {name: stored[name] for name in _HOW_TO_FIND if name in stored}
         # Not the model's id, nor a result of a test configuration: they would be shown as given.
         context |= {name: value for name, value in identity.context.items() if name != "model_id"}
-        run = yield from self.get_run(run_id, **context)
+        try:
+            run = yield from self.get_run(run_id, **context)
+        except NotFoundError:
+            result = yield from self._stored_result(identity, stored)
+            if result is None:
+                raise
+            run = self._run_of_result(result, run_id, context)
         if run.started_with.get("type", "model") not in ("model", "testcase", "script"):
             # A word for the type that is not known is compared with nothing.
             run = replace(run, started_with={key: run.started_with[key] for key in run.started_with if key != "type"})
         return run
+
+    def _stored_result(self, identity: Identity, stored: Mapping[str, str]) -> Steps[Fields | None]:
+        """The result by which a run of a test configuration was once found, if it is one of this test configuration:
+        once it is known, what was there before the start is not remembered any more."""
+        test_config_id, known = identity.context.get("test_config_id"), stored.get("test_config_result_id", "")
+        if not test_config_id or not known:
+            return None
+        rows = yield from configurations.results_of(test_config_id)
+        return next((row for row in rows or [] if row.identifier("id").casefold() == known.casefold()), None)
 
     def _configuration_start(
         self, test_config_id: str | None, name: str | None, body: Mapping[str, Any] | None

@@ -27,6 +27,7 @@ from airflow_provider_testruns.model import (
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.eggplant import EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant_replies import error_of
+from airflow_provider_testruns.platforms.platform import Identity
 from airflow_provider_testruns.platforms.reading import Fields
 from airflow_provider_testruns.transport.effects import Request
 from tests.unit.platforms.steps import BASE_URL, Wire, reply
@@ -336,6 +337,23 @@ def test_e4_a_lost_start_is_looked_up_among_the_new_results_and_not_sent_again_i
     wire.answers[f"{CONFIG_RESULTS}/new"] = config_result("new", "PASSED")
     ended = wire.run(dai.get_run(found.run_id, **found.context))
     assert (ended.run_id, ended.ending) == ("new", Verdict.PASSED)
+
+
+@pytest.mark.parametrize("shown", ["c-1", None])
+def test_e4_the_next_try_finds_a_run_again_that_was_found_by_its_result(shown: str | None) -> None:
+    rows: list[dict[str, Any]] = [{"id": 7, "status": "PASSED"}]
+    run, dai, wire = configuration(rows)
+    rows += [{"id": 8, "status": "RUNNING"}]
+    seen = wire.run(dai.get_run(run.run_id, **run.context))
+    rows += [{"id": 9, "status": "FAILED"}]
+    rows[1] |= {"status": "PASSED", **({"test_config_id": shown} if shown else {})}
+    ours = Identity({"kind": "test_configuration", "test_config_id": "c-1"})
+    again = wire.run(dai.get_stored_run("t-1", ours, seen.context, None))
+    assert (again.run_id, again.ending, again.context["test_config_result_id"]) == ("t-1", Verdict.PASSED, "8")
+    # What is stored can be written by people: only a result of this task's test configuration is taken.
+    rows[1]["test_config_id"] = "c-2"
+    with pytest.raises(NotFoundError):
+        wire.run(dai.get_stored_run("t-1", ours, seen.context, None))
 
 
 def test_e4_a_server_without_results_is_waited_for_by_its_task_and_cannot_be_looked_up() -> None:
