@@ -495,6 +495,12 @@ def _assess(report: RunReport, gates: Gates) -> Judgement:
             return Judgement(Verdict.FAILED, (said + hint,))
         missed = _missed_evaluations(report, gates)
         return Judgement(Verdict.FAILED, missed) if missed else Judgement(Verdict.PASSED, (said,))
+    if counts is not None and gates.fail_on_no_tests and run.kind is not Kind.GENERATION:
+        listed = Counts.of(report.cases)
+        if report.cases and len(report.cases) >= counts.total and listed.decided == 0:
+            # Whatever is counted: by the list, which is whole, nothing was tested.
+            said = "By the platform's list, none of the test cases ran."
+            return Judgement(Verdict.FAILED, (f"{said} Set fail_on_no_tests=False if that may be.",))
 
     if counts is None and run.ending is None:
         why = f"The run is over ({run.raw_state}), and the platform says neither how it ended nor what was tested."

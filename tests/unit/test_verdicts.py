@@ -6,7 +6,7 @@ import fnmatch
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
@@ -93,6 +93,15 @@ def check_pass(counted: Counts | None, cases: list[CaseResult], gates: Gates) ->
 
 
 @settings(max_examples=600)
+@example(
+    counted=Counts(0, 0, 1, 0),
+    cases=[CaseResult("a", Outcome.NOT_RUN)],
+    gates=Gates(max_failures=1),
+    metrics={},
+    ending=None,
+    kind=Kind.RUN,
+    unseen=None,
+)
 @given(
     counted=_counters,
     cases=_cases,
