@@ -54,6 +54,7 @@ from airflow_provider_testruns.platforms.eggplant_names import (
     test_case_named,
 )
 from airflow_provider_testruns.platforms.eggplant_replies import (
+    began_before,
     error_text,
     execution_id_of,
     is_run,
@@ -403,6 +404,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         if self._highest_number is not None:
             # For servers where only GET /ai/runs shows the run, under a number of its own.
             context |= {"after_number": str(self._highest_number), "run_type": run_type}
+            context |= configurations.submitted_at(reply)
         # "started" is ours: the reply has no status, and the first poll's word is the first that counts.
         return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", context=context))
 
@@ -765,6 +767,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             and number > after
             and execution_id_of(row) is None
             and _is_like(row, context)
+            and not began_before(row, context.get("submitted_at"))
         }
         return list(by_number.values())
 
@@ -777,10 +780,13 @@ class EggplantPlatform(EggplantCalls, Platform):
         return None if run is None else self._linked(replace(run, run_id=run_id))
 
     def _runs_with(self, run_id: str) -> Steps[list[Fields]]:
-        """The items of GET /ai/runs that are a run, where they say so; among the newest only."""
+        """The items of GET /ai/runs that are a run, by its number there; among the newest, and as far back as it."""
+        number = int(run_id) if run_id.isascii() and run_id.isdecimal() else None
 
         def seen_enough(rows: list[Fields]) -> bool:
-            return len(rows) >= _POLLED_RUNS or any(is_run(row, run_id) for row in rows)
+            if any(is_run(row, run_id) for row in rows):
+                return True
+            return len(rows) >= _POLLED_RUNS and (number is None or _numbered_up_to(rows, number))
 
         rows = yield from self._runs_backwards(seen_enough)
         return [row for row in rows if is_run(row, run_id)]

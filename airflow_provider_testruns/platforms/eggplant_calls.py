@@ -208,25 +208,50 @@ class EggplantCalls:
 
     def _last_runs_page(self) -> Steps[tuple[int, list[Fields]]]:
         """The end of the list and where it begins. What is known of its length from before saves a call."""
-        offset, page = 0, Page([], 0)
-        for _ in range(5):
-            size = self._runs_page_size
-            # Half of the page is left for what is new.
-            offset = max(0, self._runs_total - max(1, size // 2))
-            page = yield from ask(_runs_call(size, offset))
-            self._runs_total = page.total
-            numbers = [number for number in map(number_of, page.rows) if number is not None]
-            self._highest_number = max([self._highest_number or 0, *numbers])
+        size = self._runs_page_size
+        # Half of the page is left for what is new.
+        offset = max(0, self._runs_total - max(1, size // 2))
+        page = yield from self._runs_page(size, offset)
+        if offset and not page.rows:
+            offset = 0
+            page = yield from self._runs_page(size, 0)
+        jumps = True
+        for _ in range(limits.PAGES):
             got = len(page.rows)
-            if got >= page.total:
-                # All there is, also from a server that gives everything whatever it is asked.
+            end = offset + got
+            if not got or got > size:
+                # There are none, or all are there, whatever was asked for.
+                self._runs_total = got
                 return 0, page.rows
-            if got and offset + got >= page.total:
+            if end >= page.total and not page.may_continue(size):
                 break
-            if 0 < got < size:
+            # The count is not sure: some servers count what the client may not see, or the page alone.
+            ahead = max(end, page.total - max(1, size // 2)) if jumps else end
+            following = yield from self._runs_page(size, ahead)
+            if ahead > end and not following.rows:
+                jumps, ahead = False, end
+                following = yield from self._runs_page(size, end)
+            if not following.rows or (following.first == page.first and end >= page.total):
+                break
+            if following.first == page.first:
+                raise InvalidReplyError(
+                    f"the list of runs is too large to be read: it has {page.total:,} rows by its own count and shows"
+                    f" {got:,}, whichever are asked for"
+                )
+            if got < size:
                 # The server's own limit is lower.
-                self._runs_page_size = got
+                self._runs_page_size = size = got
+            offset, page = ahead, following
+        else:
+            raise InvalidReplyError(f"the list of runs has no end: {limits.PAGES} pages were read, and there are more")
+        self._runs_total = end
         return offset, page.rows
+
+    def _runs_page(self, limit: int, offset: int) -> Steps[Page]:
+        page = yield from ask(_runs_call(limit, offset))
+        numbers = [number for number in map(number_of, page.rows) if number is not None]
+        self._highest_number = max([self._highest_number or 0, *numbers])
+        return page
 
 
 def pages(page: Callable[[int, int], Call[Any]], most: int | None, size: int = PAGE) -> Steps[list[Any]]:
@@ -240,11 +265,17 @@ def pages(page: Callable[[int, int], Call[Any]], most: int | None, size: int = P
     rows: list[Any] = []
     enough = limits.ROWS if most is None else most
     total, cost = 0, 0
+    before: Page | None = None
     for _ in range(limits.PAGES):
-        got: Page | None = yield from ask(page(min(size, enough - len(rows)), len(rows)))
-        if got is None:
+        asked = min(size, enough - len(rows))
+        got: Page | None = yield from ask(page(asked, len(rows)))
+        if got is None or (before is not None and got.first == before.first):
+            # The second: a server that gives the same whatever is asked for.
             return rows
         rows += got.rows
+        before = got if got.may_continue(asked) and len(rows) < enough else None
+        if before is not None:
+            continue
         if not got.rows or len(rows) >= min(got.total, enough):
             if most is None and got.rows and len(rows) < got.total:
                 total = got.total
@@ -264,7 +295,7 @@ def log_call(result_id: str, limit: int, offset: int) -> Call[Page]:
         f"get the log of test result {result_id}",
         "GET",
         path(RESULTS + "/{result_id}/logs", result_id=result_id),
-        partial(page_of, where="the reply"),
+        partial(page_of, where="the reply", counted=False),
         query={"limit": limit, "offset": offset},
         error_text=error_text,
     )
@@ -277,7 +308,8 @@ def _payload(what: str, target: str) -> Steps[dict[str, Any]]:
 def _listed(what: str, base: str, limit: int, filters: Mapping[str, str | int]) -> Steps[list[dict[str, Any]]]:
     def page(limit: int, offset: int) -> Call[Page]:
         query: dict[str, str | int | None] = {**filters, "limit": limit, "offset": offset}
-        return Call(what, "GET", base, partial(page_of, where="the reply"), query=query, error_text=error_text)
+        read = partial(page_of, where="the reply", counted=False)
+        return Call(what, "GET", base, read, query=query, error_text=error_text)
 
     rows = yield from pages(page, checked_limit(limit))
     return [dict(row.raw) for row in rows]
@@ -295,7 +327,7 @@ def unpaged(what: str, base: str) -> Steps[list[Fields]]:
 
 
 def _runs_call(limit: int, offset: int) -> Call[Page]:
-    read = partial(page_of, where="the reply")
+    read = partial(page_of, where="the reply", counted=False)
     query = {"limit": limit, "offset": offset}
     return Call("list runs", "GET", RUNS, read, query=query, error_text=error_text)
 

@@ -16,7 +16,7 @@ from hashlib import sha256
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps
 from airflow_provider_testruns.platforms.eggplant_calls import CONFIG_RESULTS, pages
-from airflow_provider_testruns.platforms.eggplant_replies import Page, error_text, optional_page
+from airflow_provider_testruns.platforms.eggplant_replies import Page, began_before, error_text, optional_page
 from airflow_provider_testruns.platforms.reading import Fields
 
 #: What a server answers where a call, or one of its filters, is missing.
@@ -121,6 +121,10 @@ def result_of(task_instance_id: str, rows: list[Fields], ids: Mapping[str, str])
     new = new_results(rows, ids)
     # A result that names another task is not this run's.
     new = [row for row in new or [] if row.get("task_instance_id") is None]
+    # Nor is one that began before: a result may be listed only at its end.
+    new = [row for row in new if not began_before(row, ids.get("submitted_at"))]
+    # Pages of a list that grows meanwhile may show one twice.
+    new = list({row.identifier("id").casefold(): row for row in new}.values())
     if len(new) > 1 and "submitted_at" in ids:
         near = [row for row in new if _is_near(row, datetime.fromisoformat(ids["submitted_at"]))]
         new = near if len(near) == 1 else new

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_provider_testruns import limits
@@ -21,7 +21,7 @@ from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.platform import settled
 from airflow_provider_testruns.platforms.reading import Fields, objects
 
-_SEPARATORS = re.compile(r"[\s_-]+")
+_SEPARATORS = re.compile(r"[\W_]+")
 #: Where a run's id may stand. Other fields may hold the ids of other runs (what it is a rerun of).
 _ID_FIELDS = ("id", "execution_id", "execution_status_id", "execution_uuid", "run_uuid", "uuid")
 #: Where the verdict of a run stands, and where its liveness does: a test status may be set while the run continues.
@@ -29,6 +29,11 @@ _VERDICT_FIELDS = ("status", "teststatus")
 _LIVENESS_FIELD = "runstatus"
 _STATUS_FIELDS = (*_VERDICT_FIELDS, _LIVENESS_FIELD)
 _START_FIELDS = ("starttime", "started_at")
+#: How much earlier than the answer to its start call a run may begin: by clocks that differ, and where the time has no
+#: zone.
+_CLOCKS_APART, _ZONES_APART = timedelta(minutes=5), timedelta(hours=15)
+#: How a time ends that says its zone.
+_ZONED = re.compile(r"([Zz]|UTC|GMT|[+-]\d{2}(:?\d{2})?)$")
 _END_FIELDS = ("endtime", "finished_at", "ended_at")
 #: How many different states of a model's runs are told of.
 _MOST_WORDS = 10
@@ -117,7 +122,7 @@ def word_of(raw: str, *, ended: bool) -> Status:
 
 
 def _folded(raw: str) -> str:
-    return _SEPARATORS.sub(" ", raw.strip().casefold())
+    return _SEPARATORS.sub(" ", raw.casefold()).strip()
 
 
 def list_of(value: Any, where: str) -> list[Any]:
@@ -158,9 +163,27 @@ class Page:
     total: int
     cost: int = 0
 
+    @property
+    def first(self) -> Any:
+        """Its first row as it came, to tell pages apart."""
+        return self.rows[0].raw if self.rows else None
+
+    def may_continue(self, asked: int) -> bool:
+        """Whether there may be more than it says: where its count is no more than its rows, and these are as many as
+        were asked for.
+
+        :param asked: how many were.
+        """
+        return is_full(len(self.rows), self.total, asked)
+
+
+def is_full(rows: int, total: int, asked: int) -> bool:
+    """Whether a page has as many rows as were asked for and no count beyond them: as a bare list has, too."""
+    return rows == asked and total <= rows
+
 
 def page_of(reply: Reply, where: str, *, counted: bool = True) -> Page:
-    """A page: ``{items, total_count}``, or a bare list, which is all there is.
+    """A page: ``{items, total_count}``, or a bare list, which counts nothing but itself.
 
     :param counted: whether ``total_count`` must be there; without it, the page is taken for all there is.
     :raises InvalidReplyError: when it is neither.
@@ -178,7 +201,7 @@ def page_of(reply: Reply, where: str, *, counted: bool = True) -> Page:
 
 def optional_page(reply: Reply, where: str) -> Page | None:
     """As :func:`page_of`; ``None`` for a web page, which is what servers without the call may answer."""
-    return None if is_web_page(reply) else page_of(reply, where)
+    return None if is_web_page(reply) else page_of(reply, where, counted=False)
 
 
 def is_web_page(reply: Reply) -> bool:
@@ -282,7 +305,10 @@ def _status_of(fields: Fields, *, ended: bool) -> tuple[str, Status]:
     if liveness and verdict:
         # As a word for liveness, "stopped" does not say that somebody stopped it.
         status = _ENDED if _folded(liveness) == "stopped" else word_of(liveness, ended=ended)
-        if status.state is not RunState.FINISHED and (status.known or (not ended and _has(fields, *_END_FIELDS))):
+        # An end time beside the word for how it ended says more than a word that was not brought up to date.
+        over = ended and word_of(verdict, ended=True).state is RunState.FINISHED
+        continues = status.known or (not ended and _has(fields, *_END_FIELDS))
+        if status.state is not RunState.FINISHED and continues and not over:
             return liveness, status
         outcome = word_of(verdict, ended=ended or status.state is RunState.FINISHED)
         if status.state is RunState.FINISHED and outcome.state is not RunState.FINISHED:
@@ -331,6 +357,20 @@ def together(model_name: str, runs: list[Run], context: Mapping[str, str], url: 
         # Before, they are in no one's interest, and the metadata database keeps what is waited for.
         parts=tuple(runs) if final else (),
     )
+
+
+def began_before(fields: Fields, submitted_at: str | None) -> bool:
+    """Whether something began before a start was answered, as far as both have a time.
+
+    :param fields: the object that tells of it.
+    :param submitted_at: when the start was answered, by the platform's clock, as ISO 8601.
+    """
+    began = start_of(fields)
+    if began is None or submitted_at is None:
+        return False
+    # A time without a zone is taken for UTC, and may be of any.
+    allowance = _CLOCKS_APART if _ZONED.search(str(fields.get(*_START_FIELDS))) else _ZONES_APART
+    return datetime.fromisoformat(submitted_at) - began > allowance
 
 
 def start_of(fields: Fields) -> datetime | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Run, RunReport, Verdict
@@ -19,6 +19,7 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     case_of,
     error_of,
     error_text,
+    is_full,
     is_web_page,
     optional_page,
     start_of,
@@ -43,12 +44,18 @@ class _Made(Generic[T]):
 
     :param rows: of each of its rows.
     :param total: how many there are on all pages.
+    :param first: the first row as it came.
     :param cost: is not counted: what is kept is little.
     """
 
     rows: list[T]
     total: int
+    first: Any = None
     cost: int = 0
+
+    def may_continue(self, asked: int) -> bool:
+        """As :meth:`.Page.may_continue`."""
+        return is_full(len(self.rows), self.total, asked)
 
 
 #: What names the commit that was tested, in the log of a suite that DAI has from Git.
@@ -353,7 +360,7 @@ def _optional_rows(
         if page is None or not all(mine(row) for row in page.rows):
             return None
         there = there or bool(page.rows)
-        return _Made([make(row) for row in page.rows], page.total)
+        return _Made([make(row) for row in page.rows], page.total, page.first)
 
     def page(limit: int, offset: int) -> Call[_Made[T] | None]:
         query: dict[str, str | int | None] = {**filters, "limit": limit, "offset": offset}

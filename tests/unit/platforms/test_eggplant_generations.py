@@ -6,6 +6,7 @@ test configurations; E5 tests that the platform ran again; E10 names for ids; E9
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -36,6 +37,7 @@ from tests.unit.platforms.test_eggplant import MODEL, PROGRESS, RUN, START, Page
 pytestmark = pytest.mark.unit
 
 RUNS = "GET /ai/runs"
+SUBMITTED = "Thu, 31 May 2018 17:10:00 GMT"
 
 
 def platform(**arguments: str) -> EggplantPlatform:
@@ -100,6 +102,58 @@ def test_e1_of_several_candidates_none_is_taken_and_all_are_named() -> None:
     run, dai, wire = started(rows)
     rows += [numbered(8), numbered(9)]
     with pytest.raises(InvalidReplyError, match=r"2 runs could be it: 8, 9"):
+        wire.run(dai.get_run(run.run_id, **run.context))
+
+
+#: What a server says of how many rows there are, by those of the page and all.
+COUNTS: dict[str, Any] = {
+    "of the page": lambda page, rows: {"items": page, "total_count": len(page)},
+    "none": lambda page, rows: {"items": page},
+    "a bare list": lambda page, rows: page,
+    "too many": lambda page, rows: {"items": page, "total_count": len(rows) + 137},
+}
+
+
+def oddly_counted(rows: list[dict[str, Any]], count: str) -> Any:
+    """A list in pages whose count is of little use."""
+
+    def answer(request: Request) -> Reply:
+        query = parse_qs(urlsplit(request.url).query)
+        offset = int(query["offset"][0])
+        return reply(COUNTS[count](rows[offset : offset + int(query["limit"][0])], rows))
+
+    return answer
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("before", [99, 100, 101, 250])
+def test_e1_the_new_run_is_found_whatever_the_list_says_of_its_length(before: int, count: str) -> None:
+    rows = [numbered(at, "PASSED") for at in range(before)]
+    dai, wire = platform(), Paged({START: {"execution_id": RUN}, RUNS: oddly_counted(rows, count)})
+    run = wire.ask(wire.run(dai.prepare_start(model_id=MODEL, model_name="BBCSport")).call)
+    for _ in range(2):
+        with pytest.raises(NotFoundError):
+            wire.run(dai.get_run(run.run_id, **run.context))
+    rows.append(numbered(2000))
+    assert wire.run(dai.get_run(run.run_id, **run.context)).context["run_number"] == "2000"
+
+
+@pytest.mark.parametrize(
+    ("start", "adopted"),
+    [
+        ("2018-05-31 17:09:00+00", True),
+        ("2018-05-31 16:59:00+00", False),
+        # Of any zone.
+        ("2018-05-31 10:09:00", True),
+        ("2018-05-30 17:09:00", False),
+        (None, True),
+    ],
+)
+def test_e1_a_run_that_began_before_the_start_is_not_adopted(start: str | None, adopted: bool) -> None:
+    dai, wire = platform(), Paged({START: reply({"execution_id": RUN}, date=SUBMITTED), RUNS: run_list([])})
+    run = wire.ask(wire.run(dai.prepare_start(model_id=MODEL, model_name="BBCSport")).call)
+    wire.answers[RUNS] = run_list([numbered(8, starttime=start)])
+    with nullcontext() if adopted else pytest.raises(NotFoundError):
         wire.run(dai.get_run(run.run_id, **run.context))
 
 
@@ -244,7 +298,6 @@ TASK = "GET /ai/testconfigtasks/t-1"
 RUN_CONFIG = "POST /task_scheduler_service/api/v1/task_instances/c-1"
 CONFIG_RESULTS = "GET /api/v2/test_config_results"
 RESULTS = "GET /api/v2/test_results"
-SUBMITTED = "Thu, 31 May 2018 17:10:00 GMT"
 
 
 def paged(rows: list[dict[str, Any]], *filters: str) -> Any:
@@ -269,7 +322,7 @@ def configuration(rows: list[dict[str, Any]], **answers: Any) -> tuple[Run, Eggp
     return wire.ask(start.call), dai, wire
 
 
-def config_result(result_id: str, status: str = "PASSED", minute: int | None = 1) -> dict[str, Any]:
+def config_result(result_id: str, status: str = "PASSED", minute: int | None = 10) -> dict[str, Any]:
     return {"id": result_id, "status": status, "start_time": None if minute is None else at(minute)}
 
 
@@ -299,6 +352,16 @@ def test_e4_of_two_new_results_the_one_that_began_with_the_start_is_taken() -> N
     assert wire.run(dai.get_run(run.run_id, **run.context)).context["test_config_result_id"] == "ours"
 
 
+def test_e4_a_result_that_is_listed_late_and_began_before_the_start_is_not_ours() -> None:
+    rows = [config_result("old")]
+    run, dai, wire = configuration(rows)
+    rows.append(config_result("theirs", minute=1))
+    with pytest.raises(NotFoundError):
+        wire.run(dai.get_run(run.run_id, **run.context))
+    rows.append(config_result("ours", minute=11))
+    assert wire.run(dai.get_run(run.run_id, **run.context)).context["test_config_result_id"] == "ours"
+
+
 @pytest.mark.parametrize("minute", [None, 10])
 def test_e4_two_new_results_that_could_both_be_it_are_named_and_none_is_taken(minute: int | None) -> None:
     rows = [config_result("old")]
@@ -314,6 +377,17 @@ def test_e4_results_of_other_configurations_are_not_ours_where_the_filter_is_ign
     rows.append(config_result("other") | {"test_config_id": "c-2"})
     with pytest.raises(NotFoundError):
         wire.run(dai.get_run(run.run_id, **run.context))
+
+
+@pytest.mark.parametrize("count", [count for count in COUNTS if count != "too many"])
+@pytest.mark.parametrize("before", [100, 250])
+def test_e4_all_pages_are_read_whatever_the_list_says_of_its_length(before: int, count: str) -> None:
+    rows = [config_result(f"old-{at}") for at in range(before)]
+    run, dai, wire = configuration(rows, **{CONFIG_RESULTS: oddly_counted(rows, count)})
+    with pytest.raises(NotFoundError):
+        wire.run(dai.get_run(run.run_id, **run.context))
+    rows.insert(120, config_result("new", "RUNNING"))
+    assert wire.run(dai.get_run(run.run_id, **run.context)).context["test_config_result_id"] == "new"
 
 
 def test_e4_thousands_of_results_are_remembered_in_little_room() -> None:
