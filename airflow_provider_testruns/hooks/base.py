@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_testruns.cleaning import clean_json, outgoing_text
-from airflow_provider_testruns.emission import GuardedLog
+from airflow_provider_testruns.emission import GuardedLog, get_logger
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 from airflow_provider_testruns.hooks.connection import Settings, check_extra
 from airflow_provider_testruns.model import Run, RunReport
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.transport.blocking import BlockingClient
     from airflow_provider_testruns.transport.nonblocking import AsyncClient
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Platform)
@@ -220,9 +219,9 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
         try:
             return True, outgoing_text(self.ask(self.platform.check(), patience=0.0))
         except (ApiError, ConfigurationError, AirflowNotFoundException) as e:
-            return False, str(e)
+            return False, outgoing_text(str(e))
         except AirflowException as e:
-            return False, f"Connection {self.conn_id!r} could not be read: {e}"
+            return False, outgoing_text(f"Connection {self.conn_id!r} could not be read: {e}")
 
 
 class StoredConnection(Generic[P]):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError, NotFoundError
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
@@ -437,9 +438,10 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
 def _require_image(what: str, file: Path) -> None:
     """A page that stands for an error is no screenshot, whatever its status."""
     with file.open("rb") as opened:
-        start = opened.read(60).lstrip()
+        start = opened.read(4_000).lstrip()
     if not start or start[:1] in (b"<", b"{"):
         raise InvalidReplyError(
-            f"{what} is not an image: {file.stat().st_size} bytes that begin with {start!r}. Nothing was kept. Check"
-            " that the connection's host is the API's own address."
+            f"{what} is not an image: {file.stat().st_size} bytes that begin with"
+            f" {clean(start.decode(errors='replace'), 60)!r}. Nothing was kept. Check that the"
+            " connection's host is the API's own address."
         )

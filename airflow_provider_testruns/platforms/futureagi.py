@@ -560,7 +560,7 @@ class FutureAGIPlatform(Platform):
             kind = reply.headers.get("content-type", "")
             # A sign-in page or a gateway's answer comes as a 200 too.
             if re.match(r"\s*(text/html|application/json)\b", kind, re.IGNORECASE):
-                raise InvalidReplyError(f"the export should be CSV, and is {kind[:60]}")
+                raise InvalidReplyError(f"the export should be CSV, and is {clean(kind, 60)}")
 
         at = path("/simulate/export/{id}/", id=_uuid(execution_id, "execution_id"))
         call = self._call(
@@ -1049,7 +1049,7 @@ def _lasting(steps: Steps[T]) -> Steps[T]:
 def _not_rerun(said: replies.Rerun, execution_id: str) -> ApiError:
     why = said.dispatch_error or said.left_out() or "no reason given"
     return (ServerError if said.dispatch_error else InvalidRequestError)(
-        f"Future AGI runs {said.succeeded or 'none'} of the calls of execution {execution_id} again: {why[:500]}"
+        f"Future AGI runs {said.succeeded or 'none'} of the calls of execution {execution_id} again: {clean(why, 500)}"
     )
 
 

@@ -680,5 +680,5 @@ def _state(raw: str) -> tuple[RunState, Verdict | None, bool]:
 def _id(fields: Fields, name: str) -> str:
     text = fields.required(name)
     if not UUID.fullmatch(text):
-        raise InvalidReplyError(f"{fields.where}: field {name!r} should be a UUID, and is {text[:60]!r}")
+        raise InvalidReplyError(f"{fields.where}: field {name!r} should be a UUID, and is {clean(text, 60)!r}")
     return text.lower()

@@ -298,7 +298,7 @@ def _why(row: Fields, unknown: str | None) -> str:
     if not reasons:
         reasons = [f"warning: {_text(warning.get('text'))}" for warning in row.children("warnings")]
     if unknown is not None:
-        reasons.append(f"status {unknown[:60]!r} is not one that the provider knows")
+        reasons.append(f"status {clean(unknown, 60)!r} is not one that the provider knows")
     return "; ".join(reason for reason in reasons if reason)
 
 
@@ -357,7 +357,7 @@ def trouble_in(lines: list[tuple[str, str]]) -> str:
         return ""
     first = found[0][0]
     said = "; ".join(text for section, text in found if section == first)
-    return (f"{first}: " if first else "") + (said if len(said) <= 300 else said[:300] + " […]")
+    return (f"{first}: " if first else "") + clean(said, 300)
 
 
 def without_git_token(value: Any) -> Any:

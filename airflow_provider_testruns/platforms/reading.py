@@ -17,6 +17,7 @@ from airflow_provider_testruns.cleaning import clean, is_id
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.times import read_time
+from airflow_provider_testruns.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ T = TypeVar("T")
 _MOST = 10**15
 #: How much of an object may be kept, see :meth:`Fields.excerpt`.
 _MOST_KEPT = 300
+#: How much of what is wrong an error shows. Cut by clean(), which masks before: of half a secret nothing is found.
+_SHOWN = 60
 
 
 class Fields:
@@ -111,7 +114,7 @@ class Fields:
         if not is_id(found):
             raise InvalidReplyError(
                 f"{self.where}: field {names[0]!r} should be an id (letters, digits and . _ : -, at most"
-                f" {limits.ID} of them), and is {found[:60]!r}"
+                f" {limits.ID} of them), and is {clean(found, _SHOWN)!r}"
             )
         return str(found)
 
@@ -168,7 +171,7 @@ class Fields:
         try:
             return read_time(found), False
         except ValueError:
-            log.debug("%s: field %r is not a time: %s", self.where, names[0], _kind(found))
+            log.debug("%s: field %r is not a time: %s", self.where, names[0], redact(_kind(found)))
             return None, True
 
     def unless_unreadable(self, read: Callable[[], T | None]) -> T | None:
@@ -179,7 +182,7 @@ class Fields:
         try:
             return read()
         except InvalidReplyError as e:
-            log.debug("Passed over: %s", e)
+            log.debug("Passed over: %s", redact(str(e)))
             return None
 
     def excerpt(self) -> dict[str, Any]:
@@ -261,4 +264,4 @@ def _kind(value: Any) -> str:
         return "a list that is too large to be read whole"
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
     kind = next((name for type_, name in names.items() if isinstance(value, type_)), "a number")
-    return f"{kind} ({str(value)[:60]!r})" if isinstance(value, str | int | float) else kind
+    return f"{kind} ({clean(str(value), _SHOWN)!r})" if isinstance(value, str | int | float) else kind

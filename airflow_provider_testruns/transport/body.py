@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import BinaryIO
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.transport.decoding import Decoder
 from airflow_provider_testruns.transport.effects import EncodingError, ReplyTooLargeError, Request
@@ -44,7 +45,9 @@ class Body:
             if self._success and self.length is not None and self.length > self._most:
                 raise ReplyTooLargeError
         elif into is not None:
-            raise EncodingError(f"the file is compressed ({headers.get('content-encoding', '')[:60]!r}) on the way")
+            raise EncodingError(
+                f"the file is compressed ({clean(headers.get('content-encoding', ''), 60)!r}) on the way"
+            )
 
     @property
     def length(self) -> int | None:

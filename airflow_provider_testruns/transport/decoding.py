@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.transport.effects import EncodingError
 
 #: What every request says that it takes. What aiohttp and urllib3 would add depends on what else is installed.
@@ -29,7 +30,8 @@ class Decoder:
         names = [name for name in parts if name not in ("", "identity")]
         if len(names) > 1 or not set(names) <= {"gzip", "x-gzip", "deflate"}:
             raise EncodingError(
-                f"it is compressed as {', '.join(names)[:60]!r}, which was not asked for (Accept-Encoding: {ACCEPTED})"
+                f"it is compressed as {clean(', '.join(names), 60)!r}, which was not asked for"
+                f" (Accept-Encoding: {ACCEPTED})"
             )
         self._name = names[0] if names else ""
         self._stream = None if not names else self._new_stream()

@@ -359,7 +359,8 @@ class Session:
         if 300 <= reply.status < 400:
             raise InvalidReplyError(
                 f"Connection {self.conn_id!r}: the token endpoint {request.url} redirects to"
-                f" {_origin(reply.headers.get('location', ''))}, where no credentials are sent. Check auth_url.",
+                f" {self._shown_origin(reply.headers.get('location', ''))}, where no credentials are sent."
+                " Check auth_url.",
                 status=reply.status,
             )
         if reply.status in (400, 401):
@@ -415,7 +416,7 @@ class Session:
         if request.method != "GET":
             why = f"it redirects a {request.method}, which is not followed"
         elif _origin(target) != _origin(request.url):
-            why = f"it redirects to {_origin(target)}, where the credentials must not go"
+            why = f"it redirects to {self._shown_origin(target)}, where the credentials must not go"
         elif redirects > 3:
             why = "it redirects in circles"
         else:
@@ -458,6 +459,10 @@ class Session:
             status=status,
             retry_after=retry_after(reply.headers, self.clock()),
         )
+
+    def _shown_origin(self, url: str) -> str:
+        """Masked before it is read: a name in lower case is no longer found."""
+        return clean(_origin(self.mask(url)), limits.ANSWER)
 
     def _head(self, what: str, request: Request) -> str:
         url = request.url.split("?", 1)[0]

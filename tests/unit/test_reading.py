@@ -16,6 +16,9 @@ from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.platforms.call import Reply, path
 from airflow_provider_testruns.platforms.reading import Fields, each, newest_first, objects
 from airflow_provider_testruns.platforms.times import read_time
+from airflow_provider_testruns.redaction import ClientSecrets, redact
+from airflow_provider_testruns.transport.decoding import Decoder
+from airflow_provider_testruns.transport.effects import EncodingError
 from tests.unit.strategies import json_values
 
 pytestmark = pytest.mark.unit
@@ -320,3 +323,22 @@ def test_a_list_in_pieces_is_read_one_by_one_and_not_whole(monkeypatch):
         objects(long, "it")
     with pytest.raises(InvalidReplyError, match="too large to be read: it is longer"):
         Reply(200, {}, json.dumps(rows).encode()).json()
+
+
+@pytest.mark.parametrize("before", range(40, 61))
+def test_an_error_that_quotes_a_part_of_a_response_shows_no_part_of_a_secret(before):
+    secret = "canary-0123456789-password"
+    with_secret = "x" * before + " " + secret
+    secrets = ClientSecrets([secret])
+    secrets.hold()
+    try:
+        for read in (
+            lambda: Fields({"a": with_secret}, "reply").identifier("a"),
+            lambda: Fields(with_secret, "reply"),
+            lambda: Decoder(with_secret),
+        ):
+            with pytest.raises((InvalidReplyError, EncodingError)) as raised:
+                read()
+            assert "canary" not in redact(str(raised.value))
+    finally:
+        secrets.release()

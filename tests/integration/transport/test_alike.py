@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import trustme
+from aiohttp.client_proto import ResponseHandler
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, ServerError, TransportError
 from tests.integration.transport.wires import Blocking, Line, Nonblocking, RawServer, answering, get, post, session
@@ -254,6 +255,28 @@ def test_handshakes_that_fail(talk, words):
     assert (kind, sent, did_nothing) == (TransportError, False, True)
     _matches(words, said)
     assert "not permitted" not in said
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_the_triggerer_reads_little_at_once_over_tls_too(authority, bundle, monkeypatch, over_tls):
+    sizes = []
+    receive = ResponseHandler.data_received
+
+    def received(self, data):
+        sizes.append(len(data))
+        receive(self, data)
+
+    monkeypatch.setattr(ResponseHandler, "data_received", received)
+    body = b" " * 3_000_000 + BODY
+    with RawServer(sending(reply(body=body)), tls=_serving(authority) if over_tls else None) as server:
+        client = Nonblocking(session(server.url, timeout=30.0), verify=bundle)
+        try:
+            client.ask(get())
+        finally:
+            client.close()
+    assert sum(sizes) > len(body)
+    # What is left of a TLS record before is read with it.
+    assert max(sizes) <= 2 * 64 * 1024
 
 
 def test_certificates_that_are_not_trusted(authority, bundle):
