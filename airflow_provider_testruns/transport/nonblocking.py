@@ -229,7 +229,7 @@ class _Connector(aiohttp.TCPConnector):
         if hasattr(transport, "max_size"):
             transport.max_size = _AT_ONCE
         # Over TLS the buffer is another one, made for the handshake.
-        tls = getattr(transport, "_ssl_protocol", None)
+        tls: Any = getattr(transport, "_ssl_protocol", None)
         if hasattr(tls, "_ssl_buffer_view") and len(tls._ssl_buffer) > _AT_ONCE:
             tls.max_size = _AT_ONCE
             tls._ssl_buffer = bytearray(_AT_ONCE)
