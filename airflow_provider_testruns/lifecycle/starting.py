@@ -58,10 +58,13 @@ _MAY_PASS = (AuthenticationError, InvalidReplyError)
 
 #: Times that a record can hold, in seconds since 1970; the year 3000 is late enough.
 _EARLIEST, _LATEST = -62_135_596_800.0, 32_503_680_000.0
-#: The longest time for a start, and the furthest that a clock can be off, that a record can hold; seconds.
-_LONGEST_WINDOW, _MOST_OFFSET = 7 * 86_400.0, 10 * 366 * 86_400.0
+#: The longest time for a start, which a connection can set, and the furthest that a clock can be off, that a record can
+#: hold; seconds. A look-up lasts for as long as the former.
+_LONGEST_WINDOW, _MOST_OFFSET = 600.0, 10 * 366 * 86_400.0
 #: How far workers' clocks may be apart, so that a record is not from the future; seconds.
 _WORKERS_APART = 3_600.0
+#: How far ahead of the clock that a platform sends with its replies the times of its runs may be; seconds.
+_PLATFORM_AHEAD = 2 * 86_400.0
 _REMOVE = (
     "Check the platform; when no run of this task is running there, remove the key test_run from the task's state store"
     " (or set durable=False for one run), and the next try starts a new one."
@@ -182,11 +185,12 @@ class Record:
             _check(isinstance(started_with, dict) and isinstance(data["fingerprint"], str), "started_with")
             _check(_is_texts(context), "context")
             _check(data.get("cannot_list") is None or isinstance(data["cannot_list"], str), "cannot_list")
+            phase = Phase(data["phase"])
             run = Run.from_dict(data["run"]) if data.get("run") else None
             _check(run is None or (isinstance(run.run_id, str) and _is_texts(run.context)), "run")
             return cls(
                 epoch=Epoch(*(int(part) for part in data["epoch"])),
-                phase=Phase(data["phase"]),
+                phase=phase,
                 intent_at=_seconds(data["intent_at"], "intent_at", 0.0, _LATEST),
                 window=_seconds(data["window"], "window", 0.0, _LONGEST_WINDOW),
                 mark=Mark(
@@ -198,7 +202,9 @@ class Record:
                 context=context,
                 started_with=started_with,
                 cannot_list=data.get("cannot_list"),
-                run=run,
+                # A start that was about to be sent has none: one that stands there all the same is nobody's word, and
+                # must not be what is cancelled when the task is killed.
+                run=None if phase is Phase.INTENT else run,
                 seen=bool(data.get("seen")),
                 verdict=Verdict(data["verdict"]) if data.get("verdict") else None,
                 deadline=None
@@ -367,7 +373,7 @@ class Starter:
     def _identify(self, arguments: Mapping[str, Any], record: Record) -> Steps[None]:
         """Find out what a run of this task must show, from the task itself."""
         identity = yield from patiently(
-            self.platform.identity(**arguments), PATIENCE, clock=self._clock, log=self._log.warning
+            self.platform.identity(**arguments), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
         )
         self._identity = identity if identity is not None else Identity(record.context, record.started_with)
 
@@ -560,7 +566,11 @@ class Starter:
         if data is None:
             return None
         record = Record.from_json(data)
-        if record.intent_at > self._clock() + _WORKERS_APART:
+        # By it all runs would be too old to be this task's, and a second one would be started. Local time that is taken
+        # for UTC is ahead, too.
+        latest_mark = record.intent_at + max(0.0, record.mark.offset or 0.0) + _PLATFORM_AHEAD
+        marked_later = record.mark.at is not None and record.mark.at > latest_mark
+        if record.intent_at > self._clock() + _WORKERS_APART or marked_later:
             raise StartOutcomeUnknownError(
                 f"The record of this task's start can't be right: it is from the future. Nothing is started. {_REMOVE}"
             )
@@ -636,6 +646,11 @@ class Starter:
         while now is None:
             try:
                 now = yield from self._poll(run, log=self._log.warning)
+            except InvalidRequestError as e:
+                raise StartOutcomeUnknownError(
+                    f"The record of this task's start can't be right: the platform refuses the run that it names. {e}"
+                    f" Nothing is started. {_REMOVE}"
+                ) from e
             except NotFoundError as e:
                 if record.verdict is Verdict.PASSED:
                     raise StartOutcomeUnknownError(
@@ -740,7 +755,8 @@ class Starter:
             try:
                 # A look-up relies on it that the start has arrived within the window, or never does: whatever holds
                 # this process up in between, a suspended machine included.
-                run = yield from ask(replace(start.call, not_after=record.intent_at + self._window))
+                call = replace(start.call, not_after=record.intent_at + self._window, send_before=self.deadline)
+                run = yield from ask(call)
             except ApiError as e:
                 if e.did_nothing:
                     wait = max(back_off(failures), e.retry_after or 0.0)

@@ -115,6 +115,7 @@ class Call(Generic[T]):
     :param lasting: statuses of error replies that asking again soon does not change, although they look passing.
     :param not_after: wall-clock time (seconds since 1970) by which a call that is not repeatable is answered or given
         up; past it, it is not sent any more.
+    :param send_before: wall-clock time from which on such a call is not sent any more; one that was has its full time.
     :param secrets: what of the request must not be seen in messages, beside the connection's own credentials.
     """
 
@@ -134,6 +135,7 @@ class Call(Generic[T]):
     lasting: frozenset[int] = frozenset()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     not_after: float | None = None
+    send_before: float | None = None
 
     def reading(self, read: Callable[[Reply], Any]) -> Call[Any]:
         """The same request, read in another way."""

@@ -315,7 +315,7 @@ class Session:
         """
         until = began + self.timeout if call.not_after is None else min(call.not_after, began + self.timeout)
         left = until - self.clock()
-        if left <= 0:
+        if left <= 0 or (call.send_before is not None and call.send_before <= self.clock()):
             raise self._wire_error(
                 WireError("not sent, as its time had passed before it could be", sent=False),
                 call.what,

@@ -374,6 +374,10 @@ def test_a_start_is_not_sent_after_the_time_that_it_was_given():
     assert type(error) is TransportError
     assert error.did_nothing
     assert _sent(_start(not_after=now + 4.0), session=session).timeout == 4.0
+    error = _failure(_start(send_before=now), session=session)
+    assert error.did_nothing
+    # Once it is sent it has its full time: what was cut off would have to be looked for.
+    assert _sent(_start(send_before=now + 4.0), session=session).timeout == 30.0
 
 
 def test_what_a_start_waited_for_is_taken_off_its_time():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from airflow_provider_testruns.exceptions import (
     ApiError,
     ConfigurationError,
+    InvalidRequestError,
     PermissionDeniedError,
     StartOutcomeUnknownError,
 )
@@ -157,7 +158,7 @@ def test_what_is_stored_beside_the_run_changes_nothing() -> None:
         started_with={"group": "theirs"},
         fingerprint="0" * 16,
         mark={"run_id": None, "at": None, "offset": None},
-        window=86_400.0,
+        window=600.0,
     )
     assert "its project_id is 'theirs', and this task's is 'p'" in world.refused()
     world.store.data |= {"phase": "intent", "run": None}
@@ -232,7 +233,15 @@ def test_what_is_on_the_way_is_found_again_and_cancelled_on_a_clear() -> None:
     assert world.platform.count("start") == 1
 
 
-@pytest.mark.parametrize("before", [lambda data: data.update(phase="intent", run=None), lambda data: None])
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda data: data.update(phase="intent", run=None),
+        # A run beside a start that is said to be still on the way: nobody ever asks for it.
+        lambda data: data.update(phase="intent"),
+        lambda data: None,
+    ],
+)
 def test_a_killed_task_cancels_no_run_that_is_not_confirmed(before: Callable[[dict[str, Any]], None]) -> None:
     world = World()
     before(world.store.data)
@@ -320,6 +329,24 @@ def test_a_record_from_the_future_waits_for_nothing() -> None:
     # Clocks of workers may be apart.
     world.store.data["intent_at"] = BEGIN + 600.0
     assert world.try_().how == "adopted"
+
+
+def test_a_mark_from_the_future_does_not_make_all_runs_too_old() -> None:
+    world = World()
+    world.store.data |= {"phase": "intent", "run": None, "mark": {"run_id": None, "at": BEGIN + 3e8, "offset": None}}
+    assert "from the future" in world.refused()
+    assert world.platform.actions == []
+
+
+def test_an_id_that_the_platform_refuses_is_the_records_fault() -> None:
+    world = World()
+
+    def refuse(*args: Any) -> Steps[Run]:
+        yield from ()
+        raise InvalidRequestError("HTTP 422: not a UUID", status=422)
+
+    world.platform.get_stored_run = refuse  # type: ignore[method-assign]
+    assert "HTTP 422" in world.refused()
 
 
 @pytest.mark.parametrize("offset", [2.5e11, -2.5e11, float("inf")])
