@@ -246,9 +246,14 @@ def _checked_url(conn_id: str, name: str, value: str) -> str:
     except ValueError:
         parts, port = urlsplit(""), None
     usable = parts.scheme in ("http", "https") and _HOST.fullmatch(parts.netloc.rpartition("@")[2])
+    if usable and _is_half_an_address(parts.hostname or ""):
+        raise ConfigurationError(
+            f"Connection {conn_id!r}: {name} must have a name, or an IPv4 address of four numbers from 0 to 255; got"
+            f" {_without_secrets(value)!r}."
+        )
     if not usable or port == 0 or "\\" in value or any(c.isspace() for c in value):
         raise _no_url(conn_id, name, value)
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise ConfigurationError(
             f"Connection {conn_id!r}: {name} must not hold a user or password; the fields login and password do."
         )
@@ -294,6 +299,17 @@ def _leads_to_a_fixed_host(template: str) -> bool:
         and _HOST.fullmatch(parts.netloc) is not None
         and not any(c == "\\" or c.isspace() for c in template)
     )
+
+
+def _is_half_an_address(host: str) -> bool:
+    """Whether it is all numbers and no IPv4 address: "127.1" is one to some libraries, and to others none."""
+    if not host.replace(".", "").isdigit():
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def _is_loopback(host: str) -> bool:

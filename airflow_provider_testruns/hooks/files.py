@@ -45,6 +45,8 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _ALMOST_A_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?P<slashes>/?)(?!/)")
 #: Schemes after which nothing but a URL can be meant.
 _SCHEMES = frozenset({"file", "s3", "s3a", "s3n", "gs", "gcs", "az", "abfs", "abfss", "adl", "wasb", "wasbs", "hdfs"})
+#: A URL that lacks its colon: ``s3//bucket``, ``file;//a``.
+_NO_COLON = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)[;.]?//")
 #: The longest name of a file on usual file systems, in bytes.
 _LONGEST_NAME = 255
 #: Folders of version control, which may hold credentials: they are no part of a suite, however they are reached.
@@ -261,7 +263,13 @@ def as_zip(source: Place) -> Iterator[Path]:
         if not place.is_dir():
             raise ConfigurationError(f"path: there is no file or folder {str(place)!r}. Give a ZIP file or a folder.")
         if isinstance(place, Path):
-            count = _pack(archive, _local_files(place.resolve()))
+            root = place.resolve()
+            if any(_is_version_control(part) for part in root.parts):
+                raise ConfigurationError(
+                    f"path: {str(place)!r} is, or is in, a folder of version control, which may hold credentials. Give"
+                    " the folder with the suites."
+                )
+            count = _pack(archive, _local_files(root))
         else:
             count = _pack(archive, _remote_files(place))
         if count == 0:
@@ -442,6 +450,12 @@ def _place_of_text(text: str, argument: str) -> Path | ObjectStoragePath:
                 f"{argument}: {shown(text)} is neither a path nor a URL. Did you mean"
                 f" {almost['scheme']}://{text[almost.end() :][:60]}?"
             )
+    torn = _NO_COLON.match(text)
+    if torn is not None and torn["scheme"].lower().rstrip(".") in _SCHEMES:
+        raise ConfigurationError(
+            f"{argument}: {shown(text)} is neither a path nor a URL. Did you mean"
+            f" {torn['scheme'].rstrip('.')}://{text[torn.end() :][:60]}?"
+        )
     return _local_path(text, argument)
 
 

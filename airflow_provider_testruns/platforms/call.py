@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 def clean_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The headers of a response by their lower-case names, with clean values."""
-    return {clean(name, limits.NAME).lower(): clean(value, limits.HEADER_LINE) for name, value in headers}
+    return {clean(name, limits.NAME).lower(): clean(value.strip(), limits.HEADER_LINE) for name, value in headers}
 
 
 @dataclass(frozen=True, slots=True)

@@ -830,7 +830,8 @@ class EggplantPlatform(EggplantCalls, Platform):
             fields = Fields(reply.json(), "the reply")
             known = dict(context)
             for name in ("test_config_id", "test_config_result_id"):
-                shown = fields.optional_identifier(name)
+                # The state does not depend on it.
+                shown = fields.unless_unreadable(partial(fields.optional_identifier, name))
                 if shown:
                     known[name] = shown
             return self._linked(run_of(fields, run_id, known, Kind.TEST_CONFIGURATION))

@@ -289,6 +289,62 @@ class _Head:
         self.lines.append(line)
         return line
 
+    def rest(self) -> list[bytes]:
+        """The lines of a head that is none of a response yet."""
+        self.lines.clear()
+        while len(self.lines) <= failures.MAX_OTHER_HEADERS:
+            line = self.readline(failures.MAX_LINE + 1)
+            if len(line) > failures.MAX_LINE:
+                break
+            if line in (b"\r\n", b"\n", b""):
+                return self.lines
+        raise http.client.HTTPException("too much before the response")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+
+class _Chunks:
+    """What a body in chunks is read from. urllib3 takes much that is no chunk, and aiohttp does not.
+
+    :param raw: what it is read from.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        #: How much of a chunk is still to come, with the end of the line after it.
+        self._left = 0
+        self._trailer: list[bytes] | None = None
+
+    def readline(self, limit: int = -1) -> bytes:
+        line: bytes = self.raw.readline(limit)
+        if len(line) == limit and not line.endswith(b"\n"):
+            raise http.client.LineTooLong("between chunks")
+        if self._trailer is None:
+            size = failures.chunk_size(line)
+            if size:
+                self._left = size + 2
+            else:
+                self._trailer = []
+            return line
+        self._trailer.append(line)
+        if line in (b"\r\n", b"\n", b""):
+            failures.check_head(self._trailer)
+            # What urllib3 ends at.
+            return b"\r\n"
+        if len(self._trailer) > failures.MAX_OTHER_HEADERS:
+            raise http.client.HTTPException("too many headers after the last chunk")
+        return line
+
+    def read(self, size: int = -1) -> bytes:
+        # urllib3 reads what is behind a chunk by itself.
+        behind = self._left == 2
+        data: bytes = self.raw.read(size)
+        self._left -= len(data)
+        if behind and data and data != b"\r\n"[: len(data)]:
+            raise http.client.HTTPException("a chunk that does not end where it should")
+        return data
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.raw, name)
 
@@ -313,17 +369,32 @@ class _Response(http.client.HTTPResponse):
             if self.fp is head:
                 self.fp = head.raw
         failures.check_head(head.lines)
+        if self.chunked and self.fp is not None:
+            self.fp = _Chunks(self.fp)
 
     def _read_status(self) -> tuple[str, int, str]:
+        # A proxy's answer to CONNECT is read without begin().
+        tunnel = not isinstance(self.fp, _Head)
+        head = _Head(self.fp) if tunnel else self.fp
         # http.client passes over 100 only; 102, 103 and whatever else may come before the response are none either.
         for _ in range(_MAX_INTERIM):
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 100 <= status < 200 or status == 101:
-                # A proxy's answer to CONNECT is read without begin().
-                if isinstance(self.fp, _Head):
-                    self.fp.lines.clear()
-                return version, status, reason
-            http.client.parse_headers(self.fp)
+            line = head.readline(failures.MAX_LINE + 1)
+            if not line:
+                raise http.client.RemoteDisconnected("closed")
+            if len(line) > failures.MAX_LINE:
+                raise http.client.LineTooLong("status line")
+            failures.check_status_line(line)
+            version, status, *reason = line.decode("latin-1").rstrip("\r\n").split(" ", 2)
+            if not 100 <= int(status) < 200 or status == "101":
+                head.lines.clear()
+                if tunnel:
+                    # http.client takes any lines for its head, and looks at none.
+                    lines = head.rest()
+                    failures.check_head(lines)
+                    head.raw.close()
+                    self.fp = io.BytesIO(b"".join(lines))
+                return version, int(status), reason[0].strip() if reason else ""
+            failures.check_head(head.rest())
         raise http.client.HTTPException("no end of interim responses")
 
 

@@ -15,10 +15,18 @@ from collections.abc import Iterator
 
 from airflow_provider_testruns.transport.effects import WireError
 
-#: What a header line may hold, in bytes, and how many there may be; http.client's own limits.
+#: What a header line may hold, in bytes, with its end, and how many there may be: http.client's own limits, which count
+#: the blank line, too.
 MAX_LINE = 65_536
-MAX_HEADERS = 100
+MAX_HEADERS = 99
+#: How many there may be in what is no response yet, and after the last chunk; aiohttp's own limit.
+MAX_OTHER_HEADERS = 128
 
+#: The first line of a response, and one that is whole; so much of one as there is may be completed by the end of it.
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}( [^\r\n]*)?\r?\n")
+_A_STATUS_LINE = b"HTTP/1.1 200 \r\n"
+#: The line before a chunk.
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\r\n]*)?\r\n")
 #: A header's name.
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: OpenSSL's words for a certificate of ours that the other side does not take, or misses.
@@ -126,6 +134,19 @@ def is_malformed(error: BaseException) -> bool:
     )
 
 
+def check_status_line(line: bytes) -> None:
+    """Check the first line of a response as strictly as aiohttp's parser does.
+
+    :param line: with its end.
+    :raises HTTPException: when it is no HTTP/1.
+    """
+    if _STATUS_LINE.fullmatch(line):
+        return
+    if not line.endswith(b"\n") and _STATUS_LINE.fullmatch(line + (_A_STATUS_LINE[len(line) :] or b"\n")):
+        raise http.client.IncompleteRead(line)
+    raise http.client.BadStatusLine("no HTTP")
+
+
 def check_head(lines: list[bytes]) -> None:
     """Check the header lines of a response as strictly as aiohttp's parser does.
 
@@ -134,25 +155,42 @@ def check_head(lines: list[bytes]) -> None:
     """
     if not lines or lines[-1] not in (b"\r\n", b"\n"):
         raise http.client.IncompleteRead(b"")
-    lengths: list[bytes] = []
-    encoded = False
+    headers: list[list[bytes]] = []
     for line in lines[:-1]:
         text = line.rstrip(b"\r\n")
         if b"\0" in text or b"\r" in text:
             raise http.client.HTTPException("a header with a character that none may hold")
         if line[:1] in (b" ", b"\t"):
             # The value of the line before goes on.
+            if headers:
+                headers[-1][1] += text
             continue
         name, colon, value = text.partition(b":")
         if not colon or not _TOKEN.fullmatch(name):
             raise http.client.HTTPException("a header without a name")
-        if name.lower() == b"content-length":
-            lengths.append(value.strip())
-        encoded = encoded or name.lower() == b"transfer-encoding"
+        headers.append([name.lower(), value])
+    lengths = [value.strip() for name, value in headers if name == b"content-length"]
+    encodings = [value.strip() for name, value in headers if name == b"transfer-encoding"]
+    names = [name for name, _ in headers if name in (b"content-length", b"transfer-encoding")]
+    # An empty encoding is none to that parser, unless it comes after a length.
+    encoded = any(encodings) or (encodings and names[0] == b"content-length")
     if len(lengths) > 1 or (lengths and encoded):
         raise http.client.HTTPException("two lengths")
     if lengths and not (lengths[0].isdigit() and len(lengths[0]) < 19):
         raise http.client.HTTPException("a length that is no number")
+
+
+def chunk_size(line: bytes) -> int:
+    """The length of a chunk, by the line before it, read as strictly as aiohttp's parser does.
+
+    :raises HTTPException: when it is none.
+    """
+    found = _CHUNK.fullmatch(line)
+    if found is not None:
+        return int(found[1], 16)
+    if not line.endswith(b"\n") and _CHUNK.fullmatch((line.rstrip(b"\r") or b"0") + b"\r\n"):
+        raise http.client.IncompleteRead(line)
+    raise http.client.HTTPException("a chunk without a length")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -7,9 +7,11 @@ import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, clean_headers
@@ -203,8 +205,6 @@ class AsyncClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"airflow-provider-testruns/{__version__}", "Accept-Encoding": ACCEPTED},
             auto_decompress=False,
-            max_line_size=failures.MAX_LINE,
-            max_field_size=failures.MAX_LINE,
         )
 
     async def _proxy_for(self, url: str) -> Proxy | None:
@@ -216,8 +216,20 @@ class AsyncClient:
         return self._proxies[origin]
 
 
+class _Protocol(ResponseHandler):
+    """Reads a proxy's answer to CONNECT with the limits that all responses have; aiohttp has 8 kB for it."""
+
+    def set_response_params(self, **params: Any) -> None:
+        params |= {"max_line_size": failures.MAX_LINE, "max_field_size": failures.MAX_LINE}
+        super().set_response_params(**params | {"max_headers": failures.MAX_OTHER_HEADERS})
+
+
 class _Connector(aiohttp.TCPConnector):
     """Notes while a connection is being made; of a proxy's tunnel aiohttp's errors don't tell it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = cast("partial[ResponseHandler]", partial(_Protocol, loop=self._loop))
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         exchange = _EXCHANGE.get()
@@ -241,7 +253,9 @@ def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
     """The headers as requests gives them: a name that is there several times has all its values."""
     raw = response.raw_headers
     version = response.version
-    if len(raw) > failures.MAX_HEADERS or version is None or version.major != 1:
+    # With a colon, a blank and the end of the line.
+    long = any(len(name) + len(value) + 4 > failures.MAX_LINE for name, value in raw)
+    if long or len(raw) > failures.MAX_HEADERS or version is None or version.major != 1 or response.status < 100:
         raise failures.not_http()
     headers: dict[str, str] = {}
     for name, value in raw:

@@ -92,7 +92,9 @@ def _read(value: str, variable: str) -> Proxy:
             sent=False,
             about="proxy",
         )
-    if parts.scheme not in ("http", "https") or not host or port == 0 or any(c.isspace() for c in given):
+    # "http:/host" is none that is called http.
+    torn = "://" not in value and host in ("http", "https")
+    if parts.scheme not in ("http", "https") or not host or torn or port == 0 or any(c.isspace() for c in given):
         # What it is, is not said: there may be a password in it.
         raise WireError(
             f"the proxy in the environment variable {variable} is not an http or https URL", sent=False, about="proxy"

@@ -218,7 +218,15 @@ def test_what_is_no_address(host):
     )
 
 
-@pytest.mark.parametrize("host", ["https://id:canary-pass@h", "https://canary-key@h", "id:canary-pass@h"])
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "http://10.0.0.256:80", "https://010.0.0.1/base"])
+def test_what_is_an_ipv4_address_to_one_client_only(host):
+    assert _problem(host=host).startswith("host must have a name, or an IPv4 address of four numbers from 0 to 255; ")
+    assert _read(host="10.0.0.255").base_url == "https://10.0.0.255"
+
+
+@pytest.mark.parametrize(
+    "host", ["https://id:canary-pass@h", "https://canary-key@h", "id:canary-pass@h", "https://@h", "https://:@h"]
+)
 def test_credentials_do_not_belong_into_the_address(host):
     assert _problem(host=host) == ("host must not hold a user or password; the fields login and password do.")
 

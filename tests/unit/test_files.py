@@ -175,6 +175,8 @@ _CHECKS = pytest.mark.parametrize(
         ("", "path is empty"),
         (" ", "path is empty"),
         ("s3:/bucket/x", "Did you mean s3://bucket/x?"),
+        ("s3//bucket/x", "Did you mean s3://bucket/x?"),
+        ("file//a/b", "Did you mean file://a/b?"),
         ("s3:bucket/x", "Did you mean s3://bucket/x?"),
         ("GS:/bucket/x", "Did you mean GS://bucket/x?"),
         ("anything:/bucket/x", "Did you mean anything://bucket/x?"),
@@ -499,6 +501,9 @@ def test_no_link_leads_into_a_folder_of_version_control(tmp_path, caplog, folder
             "tests/ünï.yml",
         ]
     assert caplog.text.count("is a link into a folder of version control") == 3
+    (tmp_path / "suites").symlink_to(tmp_path / folder)
+    with pytest.raises(ConfigurationError, match=r"suites' is, or is in, a folder of"), as_zip(tmp_path / "suites"):
+        pass
 
 
 def test_the_folder_itself_may_be_a_link(tmp_path):

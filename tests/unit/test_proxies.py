@@ -104,6 +104,7 @@ def test_forms_of_a_proxy(bare, value, proxy):
         "http://p:0",
         "http://p p",
         "http://[::1",
+        "http:/u:canary@p",
     ],
 )
 def test_what_is_no_proxy_is_named_by_its_variable_and_not_shown(bare, value):

@@ -120,6 +120,11 @@ GOOD = {
     "a blank line before it": b"\r\n" + reply(),
     "a folded header": reply(b"X: y\r\n z"),
     "no ASCII": reply(b"X: \xe4\xff"),
+    "120 headers before it": b"HTTP/1.1 103 Early Hints\r\n" + b"X: y\r\n" * 120 + b"\r\n" + reply(),
+    "as many headers as can be": reply(*[b"X: y"] * 98),
+    "a line as long as can be": reply(b"X-Long: " + b"x" * (65_536 - 10)),
+    "a folded length": reply(b"Content-Length:\r\n %d" % len(BODY), length=False),
+    "no encoding": reply(b"Transfer-Encoding:", b"Content-Length: %d" % len(BODY), length=False),
 }
 
 
@@ -143,11 +148,44 @@ BAD: dict[str, tuple[Callable[[Line], None], type[ApiError], str]] = {
     "closed in the body": (sending(reply()[:-1]), TransportError, LOST),
     "closed in a chunk": (sending(chunked(b"8\r\n" + BODY[:4])), TransportError, LOST),
     "closed before the last chunk": (sending(chunked(b"8\r\n" + BODY + b"\r\n")), TransportError, LOST),
+    "closed in the first line": (sending(b"HTTP/1.1 20"), TransportError, LOST),
+    "closed in the line of a chunk": (sending(chunked(b"8")), TransportError, LOST),
+    "closed after the last chunk": (sending(chunked(b"8\r\n" + BODY + b"\r\n0\r\n")), TransportError, LOST),
     "closed after 102": (sending(b"HTTP/1.1 102 Processing\r\n\r\n"), TransportError, LOST),
     "another protocol": (sending(b"SSH-2.0-OpenSSH_9.2\r\n"), TransportError, NO_HTTP),
     "HTTP/0.9": (sending(BODY), TransportError, NO_HTTP),
     "HTTP/2": (sending(reply().replace(b"HTTP/1.1", b"HTTP/2.0")), TransportError, NO_HTTP),
     "a status of words": (sending(reply().replace(b"200", b"two")), TransportError, NO_HTTP),
+    **{
+        f"the first line {line!r}": (sending(reply().replace(b"HTTP/1.1 200 OK", line)), TransportError, NO_HTTP)
+        for line in (
+            b"HTTP/1.2 200 OK",
+            b"HTTP/1.1  200 OK",
+            b"HTTP/1.1\t200 OK",
+            b"HTTP/1.1 +200 OK",
+            b"HTTP/1.1 099 OK",
+            b" HTTP/1.1 200 OK",
+            b"HTTP/1.1 200 O\rK",
+            b"HTTP/1.1 200 " + b"x" * 70_000,
+        )
+    },
+    **{
+        f"the chunk {chunk!r}": (sending(chunked(chunk)), TransportError, NO_HTTP)
+        for chunk in (
+            b" 8\r\n" + BODY + b"\r\n0\r\n\r\n",
+            b"0x8\r\n" + BODY + b"\r\n0\r\n\r\n",
+            b"-8\r\n" + BODY,
+            b"0_8\r\n" + BODY + b"\r\n0\r\n\r\n",
+            b"f" * 18 + b"\r\n" + BODY,
+            b"8\r\n" + BODY + b"xx0\r\n\r\n",
+            b"8\r\n" + BODY + b"\r\n0\r\nnothing\r\n\r\n",
+            b"8\r\n" + BODY + b"\r\n0\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+        )
+    },
+    "one header too many": (sending(reply(*[b"X: y"] * 99)), TransportError, NO_HTTP),
+    "a line that is too long": (sending(reply(b"X: " + b"x" * (65_536 - 4))), TransportError, NO_HTTP),
+    "no header before it": (sending(b"HTTP/1.1 103 Early Hints\r\nnothing\r\n\r\n" + reply()), TransportError, NO_HTTP),
+    "a folded length that is none": (sending(reply(b"Content-Length: 8\r\n 0", length=False)), TransportError, NO_HTTP),
     "a status of four digits": (sending(reply().replace(b"200", b"2000")), TransportError, NO_HTTP),
     "a header of 70 kB": (sending(reply(b"X: " + b"x" * 70_000)), TransportError, NO_HTTP),
     "120 headers": (sending(reply(*[b"X: y"] * 120)), TransportError, NO_HTTP),
@@ -346,7 +384,7 @@ class Proxy:
             line.reply(200, b'{"by": "proxy"}')
             return
         with socket.create_connection(("127.0.0.1", self._target)) as target:
-            line.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            line.send(b"HTTP/1.1 200 Connection established\r\nX: " + b"x" * 9_000 + b"\r\n\r\n")
             back = threading.Thread(target=_pump, args=(target, line.sock), daemon=True)
             back.start()
             _pump(line.sock, target)
@@ -408,6 +446,14 @@ REFUSALS: dict[str, tuple[Callable[[Line], None], str]] = {
     "403": (lambda line: line.read_head() and line.reply(403), r"\(it answered HTTP 403\)"),
     "407": (lambda line: line.read_head() and line.reply(407), r"\(it answered HTTP 407\)"),
     "closed": (lambda line: line.read_head() and None, r"\(it did not answer as a proxy does\)"),
+    "403 and much": (
+        lambda line: line.read_head() and line.send(b"HTTP/1.1 403 F\r\nX: " + b"x" * 30_000 + b"\r\n\r\n"),
+        r"\(it answered HTTP 403\)",
+    ),
+    "a head that is none": (
+        lambda line: line.read_head() and line.send(b"HTTP/1.1 200 OK\r\nnothing\r\n\r\n"),
+        r"\(it did not answer as a proxy does\)",
+    ),
     "no HTTP": (lambda line: line.read_head() and line.send(b"SSH-2.0\r\n\r\n"), "did not answer as a proxy does"),
 }
 
