@@ -257,5 +257,6 @@ def test_faults_over_http(control: Control, sandbox: SandboxServer) -> None:
 def test_faults_are_counted(control: Control, sandbox: SandboxServer) -> None:
     control.fault("status", platform="omilia", status=503, times=2)
     statuses(sandbox, 3)
-    assert control.stats()["faults"] == {"status": 2}
+    # A request of an earlier test, which nobody waits for any more, may still meet its own fault.
+    assert control.stats()["faults"]["status"] == 2
     assert [r.fault for r in control.requests("omilia.healthcheck")] == ["status", "status", None]
