@@ -57,17 +57,17 @@ class World:
         before = self.looks(run_id)
         wait_until(lambda: self.looks(run_id) >= before + 2, f"run {run_id} is polled")
 
-    def deferred(self, dag_id: str, task_id: str = "run", index: int = -1) -> None:
+    def deferred(self, dag_id: str, task_id: str = "run", index: int = -1, try_number: int = 1) -> None:
         """Wait until a task is deferred, and all of Airflow has taken note of it.
 
         An event that comes while the scheduler still has the end of the first part before it would fail the task:
         Airflow 3.3 then takes the one for the end of the whole task.
         """
         state = self.airflow.wait_for_task(dag_id, self.dag_runs[dag_id], task_id, ("deferred", *FINAL), index)
-        assert state == "deferred", self.log(dag_id, task_id, 1, index)
+        assert state == "deferred", self.log(dag_id, task_id, try_number, index)
         noted = (
             f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{dag_id}',"
-            f" task_id='{task_id}', run_id='{self.dag_runs[dag_id]}', try_number=1, map_index={index})"
+            f" task_id='{task_id}', run_id='{self.dag_runs[dag_id]}', try_number={try_number}, map_index={index})"
         )
         log = self.airflow.logs / "scheduler.log"
         wait_until(lambda: noted in log.read_text(), f"{dag_id}.{task_id} is noted as deferred")
@@ -205,6 +205,7 @@ def test_a_cleared_task_leaves_its_run_and_starts_another(world: World) -> None:
     old, new = world.started("cleared")
     wait_until(lambda: world.platforms.run(old["run_id"])["phase"] == "cancelled", "the old run is cancelled")
     world.airflow.wait_for_task("cleared", world.dag_runs["cleared"], "run", ("deferred",))
+    world.deferred("cleared", try_number=2)
     world.is_polled(new["run_id"])
     assert world.platforms.run(new["run_id"])["cancelled_by"] is None
     world.platforms.finish_run(new["run_id"])
