@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_testruns.arguments import interval, seconds
+from airflow_provider_testruns.arguments import boolean, interval, seconds
 from airflow_provider_testruns.cleaning import outgoing_json
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import NotFoundError
@@ -180,7 +180,7 @@ class EggplantStartTestConfigurationOperator(StartRunOperator):
 
         :raises ConfigurationError: naming the argument that can't be right.
         """
-        return replace(super().gates(), fail_on_rerun=self.fail_on_rerun)
+        return replace(super().gates(), fail_on_rerun=boolean("fail_on_rerun", self.fail_on_rerun))
 
 
 class EggplantAbortExecutionOperator(PlatformOperator):

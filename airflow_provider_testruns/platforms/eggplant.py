@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.arguments import boolean
 from airflow_provider_testruns.cleaning import is_clean, is_id
 from airflow_provider_testruns.exceptions import (
     ConfigurationError,
@@ -109,6 +110,8 @@ _HOW_TO_FIND = (
 )
 #: How far apart two calls may show the start of one run.
 _SAME_START = timedelta(seconds=5)
+#: Of how many runs of GET /ai/runs it is remembered for which execution they were taken.
+_MOST_ADOPTED = 10_000
 #: How far back GET /ai/runs is searched for an execution.
 _POLLED_RUNS = 300
 
@@ -164,6 +167,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         self._oldest_first = False
         self._model_names: dict[str, str] = {}
         self._model_ids: dict[str, str] = {}
+        self._adopted: dict[str, set[str]] = {}
         self._lookers: dict[str, Callable[[str, Mapping[str, str]], Steps[Run | None]]] = {
             "progress": self._look_in_progress,
             "executions": self._look_in_executions,
@@ -243,7 +247,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         if task_instance_body is not None:
             raise ConfigurationError("task_instance_body goes with test_config_id or test_config_name only.")
         check_names(body, names)
-        check_assets(body, names["agent_name"], require_assets)
+        check_assets(body, names["agent_name"], boolean("require_assets", require_assets))
         if "model_id" not in body and names["model_name"] and not body.keys() & {"rerun_id", "script"}:
             body["model_id"], listed_as = yield from model_named(self, names["model_name"])
             self._learn(body["model_id"], names["model_name"])
@@ -753,8 +757,27 @@ class EggplantPlatform(EggplantCalls, Platform):
                 f" it: {numbers}"
             )
         for row in candidates:
-            return run_of(row, run_id, {**context, "run_number": str(number_of(row))})
+            number = str(number_of(row))
+            self._note_adopted(run_id, number)
+            return run_of(row, run_id, {**context, "run_number": number})
         return None
+
+    def _note_adopted(self, run_id: str, number: str) -> None:
+        """Note which execution a number in GET /ai/runs was taken for.
+
+        :raises InvalidReplyError: when it was for two that were started at the same time: one of them is not listed
+            yet, and which can't be told.
+        """
+        by = self._adopted.setdefault(number, set())
+        by.add(run_id.casefold())
+        if len(self._adopted) > _MOST_ADOPTED:
+            del self._adopted[next(iter(self._adopted))]
+        if len(by) > 1:
+            raise InvalidReplyError(
+                f"run {number} of the list could be each of {len(by)} executions that were started at the same time,"
+                f" and the list does not show which: {', '.join(sorted(by)[:10])}. An Airflow pool with one slot keeps"
+                " starts of one model apart"
+            )
 
     @staticmethod
     def _candidates(rows: list[Fields], after: int, context: Mapping[str, str]) -> list[Fields]:
@@ -777,7 +800,10 @@ class EggplantPlatform(EggplantCalls, Platform):
         if run is None:
             rows = yield from self._runs_with(number)
             run = run_of(rows[-1], number, context) if rows else None
-        return None if run is None else self._linked(replace(run, run_id=run_id))
+        if run is None:
+            return None
+        self._note_adopted(run_id, number)
+        return self._linked(replace(run, run_id=run_id))
 
     def _runs_with(self, run_id: str) -> Steps[list[Fields]]:
         """The items of GET /ai/runs that are a run, by its number there; among the newest, and as far back as it."""

@@ -170,4 +170,6 @@ def untested(body: Mapping[str, Any]) -> list[str]:
 
 def _filled(value: Any) -> bool:
     """Whether one of an object's fields has a value."""
-    return isinstance(value, Mapping) and any(item not in (None, "") for item in value.values())
+    return isinstance(value, Mapping) and any(
+        item.strip() if isinstance(item, str) else item is not None for item in value.values()
+    )

@@ -127,7 +127,9 @@ def test_single_executions(eggplant: Any, control: Control) -> None:
         ("v2", (404, 405, 404, 404, 200)),
     ],
 )
-def test_generations_of_the_server(eggplant: Any, control: Control, generation: str, found: tuple[int, ...]) -> None:
+def test_e11_generations_of_the_server(
+    eggplant: Any, control: Control, generation: str, found: tuple[int, ...]
+) -> None:
     run_id = start(eggplant, model_id=CHECKOUT)
     task = eggplant.post(f"/task_scheduler_service/api/v1/task_instances/{named_id(11)}").json()["task_instance_id"]
     control.configure(eggplant_generation=generation)
@@ -275,7 +277,7 @@ def test_no_token(eggplant: Any, control: Control) -> None:
     assert "no bearer token" in control.violations()[0]
 
 
-def test_names_and_tokens_of_api_v2(eggplant: Any, control: Control) -> None:
+def test_e7_names_and_tokens_of_api_v2(eggplant: Any, control: Control) -> None:
     cases = eggplant.json("/ai/models/1/testcases")["items"]
     assert cases[0] == {"id": 11, "testcaseName": "Pay by card"}
     assert eggplant.get("/ai/models/99/testcases").status_code == 404
@@ -289,7 +291,7 @@ def test_names_and_tokens_of_api_v2(eggplant: Any, control: Control) -> None:
     assert eggplant.post("/api/v2/auth", data=good).status_code == 422
 
 
-def test_a_test_status_before_the_end(eggplant: Any, control: Control) -> None:
+def test_e11_a_test_status_before_the_end(eggplant: Any, control: Control) -> None:
     control.configure(eggplant_early_verdict=True)
     start(eggplant, model_id=CHECKOUT)
     (item,) = eggplant.json("/ai/runs")["items"]

@@ -229,7 +229,7 @@ def test_null_inside_an_object_is_sent_as_given() -> None:
     [
         ({"model_id": MODEL, "test_case_id": 1}, ["No agent", "No asset"]),
         ({"model_id": MODEL, "test_case_id": 1, "agent": {"agent_id": "1"}}, ["No asset"]),
-        ({"model_id": MODEL, "agent": {"agent_id": ""}, "asset": {"asset_path": "/s"}}, ["No agent"]),
+        ({"model_id": MODEL, "agent": {"agent_id": " "}, "asset": {"asset_path": "/s"}}, ["No agent"]),
         ({"model_id": MODEL, "asset": {}}, ["No agent", "No asset"]),
         ({"model_id": MODEL, "agent": {"agent_id": "1"}, "asset": {"asset_path": "/s"}}, []),
         ({"script": "s"}, []),
@@ -245,8 +245,11 @@ def test_e6_the_start_of_a_model_that_runs_no_snippet_is_warned_of_and_can_be_re
     if not warned:
         assert prepared(wire, require_assets=True, **arguments).warnings == ()
         return
+    # A template makes a text of it.
+    assert len(prepared(wire, require_assets="False", **arguments).warnings) == len(warned)
+    wire.requests.clear()
     with pytest.raises(ConfigurationError, match="require_assets=True"):
-        prepared(wire, require_assets=True, **arguments)
+        prepared(wire, require_assets="True", **arguments)
     assert wire.requests == []
 
 
@@ -910,7 +913,7 @@ def test_runs_of_a_model_need_a_name_and_a_limit_that_can_be_right(context: dict
 
 
 @pytest.mark.parametrize("answer", [reply(None, 204), reply({}, 409), reply({}, 200)])
-def test_an_abort_is_one_delete(answer: Reply) -> None:
+def test_e8_an_abort_is_one_delete(answer: Reply) -> None:
     wire = Wire({ABORT: answer})
     wire.run(platform().cancel_run(RUN, model_name="BBCSport"))
     assert wire.asked == [ABORT]

@@ -1,11 +1,13 @@
 """Eggplant DAI's releases as public clients have met them: each test names its row of what was learned from them.
 
 The rows: E1 runs that only GET /ai/runs shows; E2 status words that are not in the table; E3 liveness and verdict; E4
-test configurations; E5 tests that the platform ran again; E10 names for ids; E9 reasons, screenshots and commits.
+test configurations; E5 tests that the platform ran again; E7 tokens; E9 reasons, screenshots and commits; E10 names for
+ids.
 """
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError, NotFoundError
+from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.hooks.eggplant import EggplantHook
 from airflow_provider_testruns.model import (
     Counts,
     Gates,
@@ -157,6 +161,19 @@ def test_e1_a_run_that_began_before_the_start_is_not_adopted(start: str | None, 
         wire.run(dai.get_run(run.run_id, **run.context))
 
 
+def test_e1_one_run_is_never_taken_for_two_executions() -> None:
+    dai, wire = platform(), Paged({RUNS: run_list([])})
+    runs = []
+    for execution in ("e-1", "e-2"):
+        wire.answers[START] = {"execution_id": execution}
+        runs.append(wire.ask(wire.run(dai.prepare_start(model_id=MODEL, model_name="BBCSport")).call))
+    wire.answers[RUNS] = run_list([numbered(8)])
+    first = wire.run(dai.get_run("e-1", **runs[0].context))
+    for run in (runs[1], first):
+        with pytest.raises(InvalidReplyError, match=r"run 8 of the list could be each of 2 executions.*: e-1, e-2"):
+            wire.run(dai.get_run(run.run_id, **run.context))
+
+
 @pytest.mark.parametrize(
     ("arguments", "like", "unlike"),
     [
@@ -290,6 +307,34 @@ def test_e3_runstatus_says_whether_a_run_continues_and_the_other_words_how_it_en
     item = {"id": RUN, "modelname": "BBCSport", **fields}
     run = Wire({PROGRESS: item}).run(platform().get_run(RUN))
     assert (run.state, run.ending) == (state, ending)
+
+
+# --- E7: tokens ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "url"),
+    [
+        ({"auth": "v2"}, f"{BASE_URL}/api/v2/auth"),
+        ({"auth_url": "https://dai.example.com/api/v2/auth"}, "https://dai.example.com/api/v2/auth"),
+    ],
+)
+def test_e7_a_token_of_api_v2_is_asked_for_with_json(extra: dict[str, str], url: str) -> None:
+    settings = Settings("conn", BASE_URL, "client-canary", "secret-canary", extra)
+    auth, _ = EggplantHook.make_auth(settings)
+    sent: list[Request] = []
+
+    def carry(request: Request, fields: str) -> Any:
+        sent.append(request)
+        yield from ()
+        return b'{"access_token": "token-canary"}'
+
+    assert list(auth.renew(carry)) == []
+    assert auth.headers() == {"Authorization": "Bearer token-canary"}
+    (request,) = sent
+    assert (request.method, request.url) == ("POST", url)
+    assert request.headers["Content-Type"] == "application/json"
+    assert json.loads(request.body or b"") == {"client_id": "client-canary", "client_secret": "secret-canary"}
 
 
 # --- E4: test configurations ---------------------------------------------------------------------------------------
