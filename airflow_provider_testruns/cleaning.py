@@ -128,6 +128,7 @@ def clean_json(
     mask: bool = False,
     exact: Collection[str] = (),
     most: int | None = None,
+    characters: int | None = None,
 ) -> Any:
     """Data like JSON whose every string and key is clean, and whose every number can be encoded and stored.
 
@@ -140,12 +141,18 @@ def clean_json(
     :param mask: whether secrets are masked in every string.
     :param exact: keys whose values are ids, in which nothing is masked or cut: others must find them as they are.
     :param most: the most values in all; what is beyond is left out, with ``[…]`` in its place.
+    :param characters: the most characters in all, but for ids; what is beyond is cut to :data:`.limits.STATUS` each.
     """
     left = [math.inf if most is None else most]
+    room = [math.inf if characters is None else characters]
 
     def text(found: str, masked: bool) -> str:
         if mask and not masked:
             return clean(found, None, lines=True)
+        if masked and len(found) > limits.STATUS:
+            if room[0] < len(found):
+                return clean(redact(found, keep=8 * limits.STATUS), limits.STATUS, lines=True)
+            room[0] -= len(found)
         return clean(redact(found) if masked else found, limit, lines=True)
 
     def walk(found: Any, depth: int, masked: bool) -> Any:
@@ -199,7 +206,7 @@ def outgoing_json(value: Any, *, exact: Collection[str] = _IDS) -> Any:
     :param value: what is going to be stored or sent.
     :param exact: keys whose values are ids, in which nothing is masked.
     """
-    return clean_json(value, mask=True, exact=exact, most=limits.OUTGOING)
+    return clean_json(value, mask=True, exact=exact, most=limits.OUTGOING, characters=limits.OUTGOING_TEXT)
 
 
 def outgoing_text(text: str, limit: int | None = limits.LINE, *, lines: bool = False) -> str:

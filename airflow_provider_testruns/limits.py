@@ -103,6 +103,8 @@ LINE: Final = 4_000
 LOG: Final = 64 * KB
 #: Why a case failed, in the JUnit file and in memory; XCom and logs have less.
 MESSAGE: Final = 4_000
+#: Characters of all of those of a report. What is beyond is cut to :data:`ANSWER`: its first lines are still there.
+MESSAGES: Final = 16_000_000
 #: One piece of a run's own log, of several lines.
 LOG_TEXT: Final = 64 * KB
 #: Characters of a run's own log that one process writes to the task's log.
@@ -111,3 +113,5 @@ RUN_LOG: Final = 2_000_000
 URL: Final = 2_000
 #: Values in an event, a record or an XCom: what is beyond is left out and says so.
 OUTGOING: Final = 100_000
+#: Characters of all its texts together; then each is cut to :data:`STATUS`. Ids are not.
+OUTGOING_TEXT: Final = 4_000_000

@@ -228,10 +228,34 @@ class CaseResult:
         if self.message:
             object.__setattr__(self, "message", clean(self.message, limits.MESSAGE, lines=True))
 
+    def bounded(self, room: int) -> CaseResult:
+        """The same case; where its messages have more characters than ``room`` together, with the beginning of each."""
+        lengths = [len(self.message), *(len(one.message) for one in self.earlier)]
+        if sum(lengths) <= room or max(lengths) <= limits.ANSWER:
+            return self
+        earlier = tuple(replace(one, message=clean(one.message, limits.ANSWER, lines=True)) for one in self.earlier)
+        return replace(self, message=clean(self.message, limits.ANSWER, lines=True), earlier=earlier)
+
     @property
     def passed_after_rerun(self) -> bool:
         """Whether it passed, and not at its first try."""
         return self.outcome is Outcome.PASSED and any(one.outcome is not Outcome.PASSED for one in self.earlier)
+
+
+class Messages:
+    """Bounds the messages of a report's cases, all together, while they are read; see :data:`.limits.MESSAGES`."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = limits.MESSAGES
+
+    def bounded(self, case: CaseResult) -> CaseResult:
+        """The case, with a shorter message when the ones before it have used up what there is."""
+        if case.message or case.earlier:
+            case = case.bounded(max(0, self._left))
+            self._left -= len(case.message) + sum(len(one.message) for one in case.earlier)
+        return case
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +383,11 @@ class RunReport:
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Reconcile the counters with the list, and clean the names of metrics."""
+        """Reconcile the counters with the list, bound the messages, and clean the names of metrics."""
+        messages = Messages()
+        bounded = tuple(messages.bounded(case) for case in self.cases)
+        if any(one is not other for one, other in zip(bounded, self.cases, strict=True)):
+            object.__setattr__(self, "cases", bounded)
         if any(metric_name(name) != name for name in self.metrics):
             object.__setattr__(self, "metrics", {metric_name(name): metric for name, metric in self.metrics.items()})
         counts, disagreement = reconcile(self.counts, self.cases)

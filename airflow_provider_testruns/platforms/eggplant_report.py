@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
-from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Run, RunReport, Verdict
+from airflow_provider_testruns.model import CaseResult, Counts, Kind, Messages, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
 from airflow_provider_testruns.platforms.eggplant_calls import PAGE, RESULTS, RUNS, log_call, pages
 from airflow_provider_testruns.platforms.eggplant_configurations import LACKING, result_of, results_of
@@ -158,7 +158,7 @@ def _results_of(run: Run) -> Steps[_Results]:
     config_result_id = run.context.get("test_config_result_id")
     again, gap = _UNSETTLED
     while True:
-        results = yield from _result_rows(run, config_result_id, _result)
+        results = yield from _result_rows(run, config_result_id, partial(_result, messages=Messages()))
         settled = [result for result in results if result is not None]
         if len(settled) == len(results):
             return settled
@@ -169,10 +169,10 @@ def _results_of(run: Run) -> Steps[_Results]:
         yield from pause(gap)
 
 
-def _result(row: Fields) -> _Result | None:
+def _result(row: Fields, messages: Messages) -> _Result | None:
     """A row of a list of results; ``None`` while the server has not settled it."""
     case = case_of(row)
-    return None if case is None else _Result(row.identifier("id"), case, start_of(row))
+    return None if case is None else _Result(row.identifier("id"), messages.bounded(case), start_of(row))
 
 
 def _last_tries(run: Run, results: _Results) -> _Results:

@@ -31,7 +31,7 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     StartOutcomeUnknownError,
 )
-from airflow_provider_testruns.model import CaseResult, Metric, Outcome, Run, RunReport, RunState, Verdict
+from airflow_provider_testruns.model import CaseResult, Messages, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
 from airflow_provider_testruns.platforms.futureagi_metrics import TOOL, Evaluations
@@ -770,14 +770,14 @@ class FutureAGIPlatform(Platform):
         return runs
 
     def _cases(self, execution_id: str, with_summary: bool) -> Steps[tuple[tuple[CaseResult, ...], Evaluations, Any]]:
-        evaluations, summaries = Evaluations(), []
+        evaluations, summaries, messages = Evaluations(), [], Messages()
 
         def read(reply: Reply, number: int) -> replies.Page[CaseResult]:
             found = replies.call_page(reply, number, evaluations.calls, with_summary=with_summary and number == 1)
             evaluations.merge(found.evaluations)
             if found.summary is not None:
                 summaries.append(found.summary)
-            return found.page
+            return replace(found.page, rows=[messages.bounded(case) for case in found.page.rows])
 
         # A call that is listed twice with two ends is in the report with both: neither hides the other.
         cases = yield from self._calls_of(execution_id, read, lambda case: (case.name, case.outcome))

@@ -28,7 +28,7 @@ from airflow_provider_testruns.exceptions import (
     NotFoundError,
     ServerError,
 )
-from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Run, RunReport, Verdict
+from airflow_provider_testruns.model import CaseResult, Counts, Kind, Messages, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, Upload, ask, no_value, path
 from airflow_provider_testruns.platforms.omilia_replies import (
     Artifact,
@@ -509,10 +509,16 @@ class OmiliaPlatform(Platform):
         if run.kind is Kind.GENERATION:
             return RunReport(run)
         stats = yield from _if_there(self.get_run_stats(run.run_id).reading(lambda reply: counts_of(reply, run.run_id)))
+        messages = Messages()
+
+        def case(row: Fields) -> tuple[CaseResult, bool]:
+            found, known = case_of(row)
+            return messages.bounded(found), known
+
         rows = yield from _if_there(
             self.list_run_test_cases(run.run_id).reading(
                 # Row by row: of a run of 100,000 cases, the rows take ten times the memory of what is kept of them.
-                lambda reply: [case_of(row) for row in each(bare_rows(reply), "data")]
+                lambda reply: [case(row) for row in each(bare_rows(reply), "data")]
             )
         )
         if stats is None and rows is not None:

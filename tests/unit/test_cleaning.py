@@ -228,3 +228,12 @@ def test_what_leaves_has_no_secrets_but_ids_stay_as_they_are(secret):
         "run_id": secret,
         "context": {"project_id": secret},
     }
+
+
+def test_what_leaves_has_a_limit_in_all(monkeypatch):
+    monkeypatch.setattr(limits, "OUTGOING_TEXT", 10_000)
+    value = [{"run_id": "r" * 200, "state": "finished", "context": {"id": "c" * 1_000}, "message": "m" * 3_000}] * 20
+    given = outgoing_json(value)
+    assert [len(one["message"]) for one in given] == [3_000] * 3 + [limits.STATUS] * 17
+    assert given[-1]["message"].endswith(CUT)
+    assert all(one | {"message": ""} == value[0] | {"message": ""} for one in given)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_testruns import lifecycle, model
+from airflow_provider_testruns import lifecycle, limits, model
 from airflow_provider_testruns.exceptions import ConfigurationError, ServerError
 from airflow_provider_testruns.model import (
     CaseResult,
@@ -440,3 +440,15 @@ def test_gates_are_fractions(value):
 def test_no_public_class_is_taken_for_a_test():
     names = itertools.chain.from_iterable(vars(module) for module in (model, lifecycle))
     assert not [name for name in names if name.startswith("Test")]
+
+
+def test_the_messages_of_a_report_have_a_limit_in_all(monkeypatch):
+    monkeypatch.setattr(limits, "MESSAGES", 10_000)
+    again = CaseResult("b", Outcome.PASSED, earlier=(CaseResult("b", Outcome.FAILED, message="e" * 3_000),))
+    failed = [CaseResult(f"a{number}", Outcome.FAILED, message="m" * 3_000) for number in range(9)]
+    report = RunReport(_run(), None, (*failed, again))
+    assert [len(case.message) for case in report.cases] == [3_000] * 3 + [limits.ANSWER] * 6 + [0]
+    assert len(report.cases[-1].earlier[0].message) == limits.ANSWER
+    assert report.cases[3].message.endswith("[…]")
+    assert dataclasses.replace(report, commit="x").cases is report.cases
+    assert [case.outcome for case in report.cases] == [Outcome.FAILED] * 9 + [Outcome.PASSED]
