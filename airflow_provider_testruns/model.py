@@ -23,9 +23,19 @@ from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 _MOST_CASES = 10**15
 
 #: What a platform's fields are named that hold secrets.
-_SECRET = re.compile("token|secret|passw|authorization|credential", re.IGNORECASE)
+_SECRET = re.compile(
+    "token|secret|passw|passphrase|pwd|authorization|credential|cookie|(api|access|private|signing|auth)[ _-]?key",
+    re.IGNORECASE,
+)
 #: The most values of a run's raw form.
 _MOST_RAW = 1000
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same, without what is named like a secret, at whatever depth."""
+    if isinstance(value, Mapping):
+        return {name: _without_secrets(item) for name, item in value.items() if not _SECRET.search(str(name))}
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
 class RunState(enum.StrEnum):
@@ -138,8 +148,7 @@ class Run:
     def raw(self) -> dict[str, Any]:
         """What the platform's response shows of the run, under the API's own field names: cleaned, bounded, without
         what is named like a secret. Empty for a run that comes from what Airflow has stored."""
-        shown = {name: value for name, value in (self.source or {}).items() if not _SECRET.search(str(name))}
-        cleaned: dict[str, Any] = clean_json(shown, mask=True, most=_MOST_RAW)
+        cleaned: dict[str, Any] = clean_json(_without_secrets(self.source or {}), mask=True, most=_MOST_RAW)
         return cleaned
 
     def to_dict(self) -> dict[str, Any]:

@@ -833,10 +833,13 @@ class EggplantPlatform(EggplantCalls, Platform):
         :raises NotFoundError: when neither is shown, with the answers.
         """
         task, answers = yield from self._configuration_task(run_id, context)
-        if task is not None and (task.known_state or not context.get("test_config_id")):
+        ended_without_a_word = task is not None and task.final and task.ending is None
+        if task is not None and not context.get("test_config_id"):
             return task
-        result = yield from self._configuration_result(run_id, context)
-        if result is not None and (task is None or result.final):
+        if task is not None and task.known_state and not ended_without_a_word:
+            return task
+        result = yield from self._configuration_result(run_id, context if task is None else task.context)
+        if result is not None and (task is None or result.final or ended_without_a_word):
             return result
         if task is not None:
             return task

@@ -475,6 +475,21 @@ def test_e4_the_next_try_finds_a_run_again_that_was_found_by_its_result(shown: s
         wire.run(dai.get_stored_run("t-1", ours, seen.context, None))
 
 
+@pytest.mark.parametrize(
+    ("word", "ending"), [("FAILED", Verdict.FAILED), ("PASSED", Verdict.PASSED), ("RUNNING", None), (None, None)]
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_e4_a_task_that_only_says_that_it_has_finished_is_judged_by_its_result(
+    word: str | None, ending: Verdict | None, named: bool
+) -> None:
+    rows = [config_result("old")]
+    run, dai, wire = configuration(rows)
+    rows += [config_result("new", word)] if word else []
+    wire.answers[TASK] = {"runstatus": "FINISHED", **({"test_config_result_id": "new"} if named else {})}
+    seen = wire.run(dai.get_run(run.run_id, **run.context))
+    assert (seen.final, seen.ending) == (word != "RUNNING", ending)
+
+
 def test_e4_a_server_without_results_is_waited_for_by_its_task_and_cannot_be_looked_up() -> None:
     dai, wire = platform(), Wire({RUN_CONFIG: reply({"task_instance_id": "t-1"}, 201), TASK: {"runstatus": "RUNNING"}})
     start = wire.run(dai.prepare_start(test_config_id="c-1"))
@@ -594,13 +609,23 @@ def test_e9_the_reason_is_the_last_line_that_says_best_why(lines: list[tuple[Any
 
 
 def test_the_raw_form_of_a_run_has_what_the_document_names_and_is_bounded_clean_and_never_stored() -> None:
-    run = Wire({PROGRESS: row(long="x" * 100_000, api_token="canary", odd="a\x00\x1b[31mb", many=[0] * 9999)}).run(
-        platform().get_run(RUN)
-    )
+    run = Wire(
+        {
+            PROGRESS: row(
+                long="x" * 100_000,
+                api_token="canary",
+                headers={"x": 1, "X-Api-Key": "canary"},
+                list=[{"id": 2, "db_pwd": "canary"}],
+                odd="a\x00\x1b[31mb",
+                many=[0] * 9999,
+            )
+        }
+    ).run(platform().get_run(RUN))
     assert run.raw["username"] == "tester@example.com"
     assert (run.raw["initiator"], run.raw["processid"], run.raw["agentname"]) == ("api", "5637", None)
     assert len(repr(run.raw)) < 10_000
     assert "api_token" not in run.raw
+    assert (run.raw["headers"], run.raw["list"]) == ({"x": 1}, [{"id": 2}])
     assert run.to_dict().keys().isdisjoint({"source", "raw"})
     assert (Run.from_dict(run.to_dict()), Run.from_dict(run.to_dict()).raw) == (run, {})
 
