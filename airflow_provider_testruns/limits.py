@@ -105,6 +105,9 @@ LOG: Final = 64 * KB
 MESSAGE: Final = 4_000
 #: Characters of all of those of a report. What is beyond is cut to :data:`ANSWER`: its first lines are still there.
 MESSAGES: Final = 16_000_000
+#: Characters of the details of a report's cases (ids of dialogs and the like). What is beyond is left out; cases that
+#: passed at once may use half of them.
+DETAILS: Final = 8_000_000
 #: One piece of a run's own log, of several lines.
 LOG_TEXT: Final = 64 * KB
 #: Characters of a run's own log that one process writes to the task's log.

@@ -31,6 +31,17 @@ _SECRET = re.compile(
 _MOST_RAW = 1000
 
 
+#: Shared by all cases without any: there may be a hundred thousand.
+_NO_DETAILS: Mapping[str, str | int | bool] = {}
+
+
+def _detail(value: Any) -> str | int | bool:
+    """A detail of a case as it may be kept."""
+    if isinstance(value, bool | int) and abs(value) <= _MOST_CASES:
+        return value
+    return distinct(str(value))
+
+
 def _without_secrets(value: Any) -> Any:
     """The same, without what is named like a secret, at whatever depth."""
     if isinstance(value, Mapping):
@@ -214,6 +225,9 @@ class CaseResult:
     :param message: why it did not pass, in one text; empty when it did.
     :param suite: the suite, scenario or model that it belongs to; empty when the platform does not say.
     :param earlier: the tries of the same case before the one that counts, where the platform ran it again.
+    :param tries: how often the platform ran it, by its own count; 0 when it does not say.
+    :param details: what else the platform says of it and people look for (how often it was tried, the ids of its
+        dialogs), under the API's own field names: texts, whole numbers, true and false.
     :param as_it_came: suite and name as the platform spells them, where they are not clean; for comparing only, never
         to be shown or stored.
     """
@@ -224,10 +238,15 @@ class CaseResult:
     message: str = ""
     suite: str = ""
     earlier: tuple[CaseResult, ...] = ()
+    tries: int = 0
+    details: Mapping[str, str | int | bool] = field(default_factory=lambda: _NO_DETAILS, hash=False)
     as_it_came: tuple[str, str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Clean what the platform says."""
+        if self.details:
+            cleaned = {clean(name): _detail(value) for name, value in self.details.items()}
+            object.__setattr__(self, "details", cleaned)
         suite, name = distinct(self.suite), distinct(self.name)
         if (suite, name) != (self.suite, self.name):
             if self.as_it_came is None:
@@ -248,22 +267,33 @@ class CaseResult:
     @property
     def passed_after_rerun(self) -> bool:
         """Whether it passed, and not at its first try."""
-        return self.outcome is Outcome.PASSED and any(one.outcome is not Outcome.PASSED for one in self.earlier)
+        if self.outcome is not Outcome.PASSED:
+            return False
+        return self.tries > 1 or any(one.outcome is not Outcome.PASSED for one in self.earlier)
 
 
 class Messages:
-    """Bounds the messages of a report's cases, all together, while they are read; see :data:`.limits.MESSAGES`."""
+    """Bounds the messages of a report's cases, all together, while they are read, and their details; see
+    :data:`.limits.MESSAGES` and :data:`.limits.DETAILS`."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_details_left", "_left")
 
     def __init__(self) -> None:
         self._left = limits.MESSAGES
+        self._details_left = limits.DETAILS
 
     def bounded(self, case: CaseResult) -> CaseResult:
         """The case, with a shorter message when the ones before it have used up what there is."""
         if case.message or case.earlier:
             case = case.bounded(max(0, self._left))
             self._left -= len(case.message) + sum(len(one.message) for one in case.earlier)
+        if case.details:
+            size = sum(len(name) + len(str(value)) for name, value in case.details.items())
+            # Half of what there is stays for the cases that somebody will look at.
+            plain = case.outcome is Outcome.PASSED and not case.passed_after_rerun
+            if self._details_left - size < (limits.DETAILS // 2 if plain else 0):
+                return replace(case, details={})
+            self._details_left -= size
         return case
 
 
@@ -508,7 +538,7 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
     judgement = _assess(report, gates or Gates())
     notes = [report.disagreement, *report.remarks] if report.disagreement else list(report.remarks)
     if again := tuple(case for case in report.cases if case.passed_after_rerun):
-        tries = [f"{_ways(case)[-1]} (after {len(case.earlier) + 1} tries)" for case in again]
+        tries = [f"{_ways(case)[-1]} (after {max(case.tries, len(case.earlier) + 1)} tries)" for case in again]
         notes.append(f"Passed after a re-run: {_some(tries)}.")
     return replace(judgement, notes=(*notes, *judgement.notes)) if notes else judgement
 

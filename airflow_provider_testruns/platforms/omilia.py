@@ -31,6 +31,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Messages, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, Upload, ask, no_value, path
 from airflow_provider_testruns.platforms.omilia_replies import (
+    DELAYS,
     Artifact,
     artifact_of,
     bare_rows,
@@ -59,6 +60,8 @@ _KINDS = {Kind.RUN.value: Kind.RUN, Kind.GENERATION.value: Kind.GENERATION}
 _ANY_TYPE = {"Accept": "*/*"}
 #: How many projects are looked through, at most, for a generation whose project is not known.
 _MOST_PROJECTS = 25
+#: How many test cases, or projects, a sentence names.
+_MOST_NAMED = 10
 _find_words = own_words("detail", "errors", "message", "error")
 
 
@@ -523,7 +526,8 @@ class OmiliaPlatform(Platform):
         )
         if stats is None and rows is not None:
             stats = Counts()
-        report = RunReport(run, stats, _cases(rows or [], run.run_id, stats))
+        cases = _cases(rows or [], run.run_id, stats)
+        report = RunReport(run, stats, cases, remarks=_delays(cases))
         if run.ending is Verdict.FAILED and (report.counts is None or report.counts.not_passed == 0):
             report = replace(report, run=(yield from self._broken(run)))
         return report
@@ -695,6 +699,15 @@ def _cases(read: list[tuple[CaseResult, bool]], run_id: str, stats: Counts | Non
         "passed, as in the run's statistics" if passed else "unavailable",
     )
     return tuple(replace(case, outcome=Outcome.PASSED) if passed and not known else case for case, known in read)
+
+
+def _delays(cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
+    """The test cases in which the platform saw delays, in a sentence; nothing when there is none."""
+    names = [case.name for case in cases if case.details.get(DELAYS)]
+    if not names:
+        return ()
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return (f"Had delays: {', '.join(names[:_MOST_NAMED])}{more}.",)
 
 
 def _project_body(

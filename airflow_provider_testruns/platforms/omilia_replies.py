@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from airflow_provider_testruns import limits
@@ -59,6 +60,9 @@ SHOWN = {
 }
 #: The sample's ``executionTime`` of 889.0 is ``889.000 ms`` in its log; the table says seconds.
 _PER_SECOND = 1000.0
+#: What the model *Run Test Case Stats* has of how a case went, beside its status.
+TRIES = "numberOfTries"
+DELAYS = "hadDelays"
 #: No document is nested deeper than logs are, which is three levels.
 _DEEPEST = 50
 _USER_OF_URL = re.compile(r"(https?://)[^/\s@]+@", re.IGNORECASE)
@@ -277,15 +281,38 @@ def case_of(row: Fields) -> tuple[CaseResult, bool]:
     raw = row.verbatim("status") or ""
     outcome = _OUTCOMES.get(raw.strip().casefold())
     milliseconds = row.unless_unreadable(lambda: row.optional_number("executionTime"))
+    details = _details_of(row)
     return (
         CaseResult(
             name,
             outcome or Outcome.UNAVAILABLE,
             None if milliseconds is None or milliseconds < 0 else milliseconds / _PER_SECOND,
             "" if outcome is Outcome.PASSED else _why(row, None if outcome else raw),
+            tries=int(details.get(TRIES, 0)),
+            details=details,
         ),
         outcome is not None,
     )
+
+
+def _details_of(row: Fields) -> dict[str, str | int | bool]:
+    """What shows a flaky case, and the ids that lead to its dialogs; what is null or can't be read is left out."""
+    found: dict[str, str | int | bool | None] = {
+        TRIES: row.unless_unreadable(lambda: None if row.get(TRIES) is None else row.integer(TRIES)),
+        DELAYS: row.unless_unreadable(lambda: _optional_flag(row, DELAYS)),
+    }
+    for name in ("dialogId", "goldenDialogId"):
+        # No ids of paths: the document's own have dots and spaces. They decide nothing.
+        found[name] = row.unless_unreadable(partial(row.optional_text, name, limit=limits.NAME)) or None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _optional_flag(row: Fields, name: str) -> bool | None:
+    """True or false, which the same page has as strings elsewhere (``overwrite``); ``None`` when it is not there."""
+    found = row.get(name)
+    if isinstance(found, str) and found.strip().casefold() in ("true", "false"):
+        return found.strip().casefold() == "true"
+    return None if found is None else row.flag(name, default=False)
 
 
 def _why(row: Fields, unknown: str | None) -> str:

@@ -111,6 +111,10 @@ def build(
                 element, is_error = itself
                 suite.append(element)
                 tests, failures, errors = tests + 1, failures + (not is_error), errors + is_error
+        # A testcase may have no properties by the schema that Jenkins checks files against; its suite may.
+        for case in cases:
+            for key, value in _details(case):
+                suite.add_property(_clean(f"case.{case.name}.{key}"), value)
         # Not add_testcases(), which counts all over again by reading the elements.
         suite.extend([_case(case, run.platform, case in allowed) for case in cases])
         suite.tests, suite.failures, suite.errors = tests, failures, errors
@@ -130,7 +134,7 @@ def _is_failure(case: CaseResult, allowed: frozenset[CaseResult]) -> bool:
 
 
 def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
-    from junitparser import Failure, Skipped
+    from junitparser import SystemOut
     from junitparser.xunit2 import TestCase
 
     classname = f"{platform}.{case.suite}" if case.suite else platform
@@ -138,8 +142,18 @@ def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
     for earlier in case.earlier:
         if earlier.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE):
             element.append(_earlier_try(earlier, passed=case.outcome is Outcome.PASSED))
-    if case.outcome is Outcome.PASSED:
-        return element
+    if case.outcome is not Outcome.PASSED:
+        element.append(_result(case, allowed))
+    if case.details:
+        # Beside the case, in the form that readers take for properties of it.
+        said = SystemOut("\n".join(f"[[PROPERTY|{key}={value}]]" for key, value in _details(case)))
+        element.append(said)
+    return element
+
+
+def _result(case: CaseResult, allowed: bool) -> FinalResult:
+    from junitparser import Failure, Skipped
+
     what = case.outcome.value.replace("_", " ")
     result: FinalResult
     if allowed:
@@ -150,8 +164,15 @@ def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
         result = Skipped(_line("", case.message, what), case.outcome.value)
     # Never empty: some readers take a result without a text for none.
     result.text = _clean(case.message) if case.message.strip() else what
-    element.append(result)
-    return element
+    return result
+
+
+def _details(case: CaseResult) -> list[tuple[str, str]]:
+    """What else the platform says of a case."""
+    return [
+        (_clean(name), _clean(str(value).lower() if isinstance(value, bool) else str(value)))
+        for name, value in case.details.items()
+    ]
 
 
 def _earlier_try(case: CaseResult, *, passed: bool) -> InterimResult:

@@ -11,6 +11,8 @@ from airflow_provider_testruns.model import CaseResult, Judgement, Run, RunRepor
 MAX_FAILURES = 50
 #: How much of each text that a platform gives goes to XCom, in characters.
 MAX_MESSAGE = 500
+#: The same of a detail of a case, such as an id.
+MAX_DETAIL = 200
 
 
 def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> dict[str, Any]:
@@ -22,7 +24,8 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
     :return: ``platform, run_id, verdict`` (lower case), ``reasons, raw_state, url, started_at, finished_at`` (ISO 8601,
         UTC), ``duration`` (seconds), ``total, passed, failed, unavailable, not_run`` (``None`` when the platform gives
         no counts), ``pass_rate`` (0 to 1), ``failures`` (at most 50 of ``{name, suite, message}``, without those that
-        are allowed), ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
+        are allowed; with ``details`` where the platform gives more of a case, under its own names),
+        ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
         ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``; and
         ``commit``, where the platform shows which one was tested.
     """
@@ -50,6 +53,7 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
                 "name": shorten(case.name, MAX_MESSAGE),
                 "suite": shorten(case.suite, MAX_MESSAGE),
                 "message": shorten(case.message, MAX_MESSAGE, lines=True),
+                **({"details": _details(case)} if case.details else {}),
             }
             for case in shown
         ],
@@ -62,6 +66,12 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
         "metrics": {name: metric.value for name, metric in report.metrics.items()},
         "junit_path": junit_path,
         **({"commit": report.commit} if report.commit else {}),
+    }
+
+
+def _details(case: CaseResult) -> dict[str, str | int | bool]:
+    return {
+        name: shorten(value, MAX_DETAIL) if isinstance(value, str) else value for name, value in case.details.items()
     }
 
 

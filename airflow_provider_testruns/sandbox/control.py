@@ -282,13 +282,15 @@ class Control:
         duration: float | None = None,
         id: str | None = None,
         cases: int | None = None,
+        tries: int = 0,
     ) -> str:
         """Create an Omilia project; return its id.
 
         :param cases: how many test cases it has.
+        :param tries: how often the first case is tried before it ends as it does, with delays; 0 for the usual number.
         """
         with self._state.lock:
-            return self._state.omilia.add_project(name, _ending(ending), duration, id, cases).id
+            return self._state.omilia.add_project(name, _ending(ending), duration, id, cases, tries).id
 
     def set_target(
         self,

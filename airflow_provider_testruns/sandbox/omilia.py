@@ -87,6 +87,7 @@ class Project(Target):
     git_provider: str | None = None
     suites: bytes | None = None
     cases: tuple[CaseTemplate, ...] = SMOKE
+    tries: int = 0
 
     @property
     def uses_git(self) -> bool:
@@ -494,6 +495,7 @@ class OmiliaAPI(PlatformAPI):
                     f"sandbox_SND_{project.name}.{stamp}",
                     # A golden dialog's id has a space in it, as in the documents.
                     f"{self.random.getrandbits(160):040x}. {stamp}",
+                    project.tries if position == 0 else 0,
                 )
             )
         return results
@@ -726,10 +728,12 @@ class OmiliaAPI(PlatformAPI):
         duration: float | None,
         project_id: str | None,
         cases: int | None,
+        tries: int = 0,
     ) -> Project:
         """Create a project.
 
         :param cases: how many cases it has; None for the usual ones.
+        :param tries: how often the first case is tried, with delays; 0 for the usual number.
         """
         chosen = ending_for_name(name) if ending is None else ending
         templates: tuple[CaseTemplate, ...] = REGRESSION if chosen is Ending.FAILED else SMOKE
@@ -738,7 +742,7 @@ class OmiliaAPI(PlatformAPI):
                 CaseTemplate(f"suite_{i // 10 + 1}", "sandbox", f"case_{i + 1:03d}", None, f"utterance {i + 1}")
                 for i in range(cases)
             )
-        project = Project(project_id or self.new_id(), name, chosen, duration, cases=templates)
+        project = Project(project_id or self.new_id(), name, chosen, duration, cases=templates, tries=tries)
         project.suites = suite_archive(templates) if templates else None
         self.projects[project.id] = project
         return project

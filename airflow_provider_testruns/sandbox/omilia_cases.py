@@ -84,6 +84,7 @@ class CaseResult:
     :param milliseconds: how long it took.
     :param dialog_id: what was said in it.
     :param golden_id: what should have been said.
+    :param tries: how often it was tried; 0 for what is usual: twice where it failed, else once.
     """
 
     template: CaseTemplate
@@ -92,6 +93,7 @@ class CaseResult:
     milliseconds: float
     dialog_id: str
     golden_id: str
+    tries: int = 0
 
 
 def is_picked(template: CaseTemplate, filters: Mapping[str, Any]) -> bool:
@@ -109,7 +111,7 @@ def case_json(case: CaseResult, done: bool) -> dict[str, Any]:
     failed = done and case.status == "fail"
     unavailable = done and case.status == "unavailable"
     return {
-        "numberOfTries": 2 if failed else int(done),
+        "numberOfTries": (case.tries or (2 if failed else 1)) if done else 0,
         "executionTime": case.milliseconds if done else 0.0,
         "testCaseName": case.template.name,
         "dialogId": case.dialog_id,
@@ -121,7 +123,7 @@ def case_json(case: CaseResult, done: bool) -> dict[str, Any]:
         "assertionErrors": [_assertion_error(case)] if failed else [],
         "generalErrors": [{"text": _UNAVAILABLE}] if unavailable else [],
         "warnings": [{"text": "Answer came later than usual"}] if failed else [],
-        "hadDelays": failed,
+        "hadDelays": failed or (done and case.tries > 1),
     }
 
 

@@ -32,6 +32,7 @@ SCHEMA: dict[str, tuple[set[str], set[str], set[str]]] = {
     "failure": _RESULT,
     "error": _RESULT,
     "skipped": _RESULT,
+    "system-out": (set(), set(), set()),
 }
 _MIXED = {"failure", "error", "skipped", "system-out", "system-err"}
 

@@ -138,6 +138,30 @@ def test_a_report_as_a_file(tmp_path: Path) -> None:
     }
 
 
+def test_details_of_cases_are_properties_of_the_suite_and_stand_beside_the_case(tmp_path: Path) -> None:
+    """By Jenkins's schema a testcase has none."""
+    more = {"numberOfTries": 2, "hadDelays": True, "dialogId": "a. <b>"}
+    cases = (
+        CaseResult("pays", Outcome.FAILED, message="no", details=more),
+        CaseResult("greets", Outcome.PASSED, suite="smoke", details={"numberOfTries": 1}),
+        CaseResult("waits", Outcome.PASSED),
+    )
+    file = written(tmp_path, RunReport(RUN, None, cases), assess(RunReport(RUN, None, cases)))
+    found = {name: value for name, value in properties(file).items() if name.startswith("case.")}
+    assert found == {
+        "case.pays.numberOfTries": ["2"],
+        "case.pays.hadDelays": ["true"],
+        "case.pays.dialogId": ["a. <b>"],
+        "case.greets.numberOfTries": ["1"],
+    }
+    root = ElementTree.parse(file).getroot()
+    smoke = next(suite for suite in root if suite.get("name") == "smoke")
+    assert [p.attrib for p in smoke.iter("property")] == [{"name": "case.greets.numberOfTries", "value": "1"}]
+    said = {case.get("name"): case.findtext("system-out") for case in root.iter("testcase")}
+    lines = "[[PROPERTY|numberOfTries=2]]\n[[PROPERTY|hadDelays=true]]\n[[PROPERTY|dialogId=a. <b>]]"
+    assert said == {"pays": lines, "greets": "[[PROPERTY|numberOfTries=1]]", "waits": None}
+
+
 def test_two_readers_find_the_same(tmp_path: Path) -> None:
     file = written(tmp_path, REPORT, assess(REPORT))
     assert outcomes_of_two_readers(file) == {

@@ -213,6 +213,33 @@ def test_verdicts(control: Control, project_id: str, error: type[Exception] | No
     assert task.xcoms["return_value"]["verdict"] == verdict
 
 
+@DEFERRABLE
+def test_tries_delays_and_dialogs_are_in_report_and_file(
+    control: Control, hook: OmiliaHook, tmp_path: Path, deferrable: bool
+) -> None:
+    control.create_project("several tries", ending="passed", id="0a000000-0000-4000-8000-0000000f1a41", tries=3)
+    report = Task().run(run_suites(project_id="0a000000-0000-4000-8000-0000000f1a41", deferrable=deferrable))
+    assert report["notes"] == [
+        "Had delays: balance_current_account.",
+        "Passed after a re-run: balance_current_account (after 3 tries).",
+    ]
+    task = Task()
+    with pytest.raises(RunFailedError):
+        task.run(run_suites(project_id=REGRESSION, deferrable=deferrable, junit_path=str(tmp_path / "report.xml")))
+    failed = task.xcoms["return_value"]["failures"][0]
+    row = next(
+        case for case in hook.list_run_test_cases(task.xcoms["run_id"]) if case["testCaseName"] == failed["name"]
+    )
+    names = ("numberOfTries", "hadDelays", "dialogId", "goldenDialogId")
+    assert failed["details"] == {name: row[name] for name in names}
+    assert (row["numberOfTries"], row["hadDelays"]) == (2, True)
+    text = (tmp_path / "report.xml").read_text()
+    for name in names:
+        value = str(row[name]).replace("True", "true")
+        assert f'name="case.{failed["name"]}.{name}" value="{value}"' in text
+        assert f"[[PROPERTY|{name}={value}]]" in text
+
+
 def test_no_tests_may_be_allowed(control: Control) -> None:
     report = Task().run(run_suites(project_id=EMPTY, fail_on_no_tests=False))
     assert (report["verdict"], report["total"]) == ("passed", 0)

@@ -249,6 +249,19 @@ def test_a_run_as_documented():
     assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
+def test_what_the_api_says_of_a_run_beside_its_state_is_its_raw_form():
+    more = {"parallelTestCases": 4, "tasks": [{"name": "clone", "gitToken": GIT_TOKEN}], "isRevocable": True}
+    raw = Wire({GET_RUN: data(run_json(**more))}).run(platform.get_run(RUN)).raw
+    assert (raw["parallelTestCases"], raw["duration"], raw["isRevocable"]) == (4, "0:00:03", True)
+    assert raw["tasks"] == [{"name": "clone"}]
+    assert raw["artifact"]["ttl"] == 604800
+    large = run_json(tasks=[{"log": "x" * 1000}] * 1_000, artifact={"name": "a\u202e"})
+    run = Wire({GET_RUN: data(large)}).run(platform.get_run(RUN))
+    assert "tasks" not in run.raw
+    assert run.raw["artifact"] == {"name": "a"}
+    assert GIT_TOKEN not in json.dumps(run.to_dict())
+
+
 def test_progress():
     assert run_as("STARTED", executionMeta={"current": 3, "total": 9}).progress == Progress(3, 9)
     assert run_as("STARTED", executionMeta={"current": 3}).progress == Progress(3)
@@ -723,6 +736,48 @@ def test_messages_of_cases():
         "step null, null: expected 'null', found '{\"x\": 1}'",
         "",
     ]
+
+
+DIALOGS = {
+    "dialogId": "iandronis_SND_ia_iandronis_app_1.1681812519019.7db27172adc94a3cbc648c8456f6f796",
+    "goldenDialogId": "c0bf3e121907d0b2ca2beb219c38926858201a18.1681143584265.83db1d064122481b848adad10fb5c0f3",
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "details"),
+    [
+        ({}, {"numberOfTries": 1, "hadDelays": False, **DIALOGS}),
+        ({"numberOfTries": 3, "hadDelays": True}, {"numberOfTries": 3, "hadDelays": True, **DIALOGS}),
+        # As texts, as the page has the booleans of another table.
+        ({"numberOfTries": "2", "hadDelays": "True"}, {"numberOfTries": 2, "hadDelays": True, **DIALOGS}),
+        # What is null, empty or can't be read is left out, and fails nothing.
+        ({"numberOfTries": None, "hadDelays": None, "dialogId": "", "goldenDialogId": None}, {}),
+        ({"numberOfTries": -1, "hadDelays": "maybe", "dialogId": {}, "goldenDialogId": []}, {}),
+        ({"numberOfTries": 10**30, "hadDelays": 1, "dialogId": 7, "goldenDialogId": True}, {"dialogId": "7"}),
+        # An id with a space and a line break in it, as the page's own sample.
+        (
+            {"goldenDialogId": "76a0.\n 168"},
+            {"numberOfTries": 1, "hadDelays": False, **DIALOGS, "goldenDialogId": "76a0.  168"},
+        ),
+    ],
+)
+def test_tries_delays_and_dialogs_of_a_case(more, details):
+    report = report_of({STATS: data(stats_json(1)), CASES: data([case_json(**more)])})
+    assert report.cases[0].details == details
+    assert judge(report) is Verdict.PASSED
+
+
+def test_cases_that_took_several_tries_or_had_delays_are_noted():
+    rows = [
+        case_json("steady"),
+        case_json("flaky", numberOfTries=3),
+        case_json("slow", hadDelays=True),
+        case_json("bad", "fail", numberOfTries=2, hadDelays=True),
+    ]
+    wire = Wire({STATS: data(stats_json(3, 1)), CASES: data(rows)})
+    judgement = assess(wire.run(platform.get_report(run_as("FAILURE"))), Gates(max_failures=1))
+    assert judgement.notes == ("Had delays: slow, bad.", "Passed after a re-run: flaky (after 3 tries).")
 
 
 def test_a_single_case_may_stand_without_a_list():
