@@ -25,7 +25,8 @@ def main(command: Sequence[str]) -> int:
 
     :return: its exit code.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # An interrupt, too: whoever is started in the background by a shell ignores it otherwise.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _interrupt)
     loops: list[subprocess.Popen[bytes]] = []
     try:
