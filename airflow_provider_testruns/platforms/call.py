@@ -16,9 +16,11 @@ from urllib.parse import quote
 
 from airflow_provider_testruns import limits, parsing
 from airflow_provider_testruns.cleaning import clean
-from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
+from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, InvalidReplyError
 
 T = TypeVar("T")
+S = TypeVar("S")
+E = TypeVar("E")
 
 
 def clean_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -144,6 +146,65 @@ class Call(Generic[T]):
 
 #: A platform's steps: see the module's text.
 Steps = Generator[Call[Any] | Sleep, Any, T]
+
+
+class StepIterator(Generic[S, T]):
+    """Iterates over what a generator yields, and sends it what each of them came to: the one loop behind everything
+    that executes steps, in a worker, in the triggerer and in between.
+
+    Set :attr:`value` or :attr:`error` before the next step is taken; after the last, :attr:`result` is what the
+    generator returned. As a context manager it closes the generator.
+
+    :param steps: the generator, not begun.
+    """
+
+    __slots__ = ("_steps", "error", "result", "value")
+
+    result: T
+
+    def __init__(self, steps: Generator[S, Any, T]) -> None:
+        self._steps = steps
+        #: What the last step came to.
+        self.value: Any = None
+        #: What the last step failed with; raised at its ``yield``.
+        self.error: Exception | None = None
+
+    def __enter__(self) -> StepIterator[S, T]:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._steps.close()
+
+    def __iter__(self) -> StepIterator[S, T]:
+        return self
+
+    def __next__(self) -> S:
+        value, error = self.value, self.error
+        self.value = self.error = None
+        try:
+            return self._steps.send(value) if error is None else self._steps.throw(error)
+        except StopIteration as stop:
+            self.result = stop.value
+            raise
+        finally:
+            # Else the error and this frame keep each other alive.
+            del error
+
+
+def through(steps: Generator[S, Any, T], handle: Callable[[S], Generator[E, Any, Any]]) -> Generator[E, Any, T]:
+    """The same steps, each of them done by ``handle``.
+
+    :param steps: what to do.
+    :param handle: the steps that one step is made of. What it returns, the step came to; an
+        :class:`~..exceptions.ApiError` of it is raised where the step was yielded, any other error ends everything.
+    """
+    with StepIterator(steps) as every:
+        for step in every:
+            try:
+                every.value = yield from handle(step)
+            except ApiError as e:
+                every.error = e
+        return every.result
 
 
 def ask(call: Call[T]) -> Steps[T]:

@@ -33,7 +33,7 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.model import CaseResult, Messages, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms import futureagi_replies as replies
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
+from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, ask, path, pause, through
 from airflow_provider_testruns.platforms.futureagi_metrics import TOOL, Evaluations
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
@@ -1028,22 +1028,11 @@ def _if_to_be_had(steps: Callable[[], Steps[T]]) -> Steps[T | ApiError]:
 
 def _lasting(steps: Steps[T]) -> Steps[T]:
     """The same steps, with replies that stand for "not to be had" not asked for again by those who carry them."""
-    value: Any = None
-    error: ApiError | None = None
-    try:
-        while True:
-            try:
-                step = steps.throw(error) if error is not None else steps.send(value)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            value, error = None, None
-            try:
-                value = yield replace(step, lasting=_NOT_TO_BE_HAD) if isinstance(step, Call) else step
-            except ApiError as e:
-                error = e
-    finally:
-        steps.close()
+
+    def handle(step: Call[Any] | Sleep) -> Steps[Any]:
+        return (yield replace(step, lasting=_NOT_TO_BE_HAD) if isinstance(step, Call) else step)
+
+    return (yield from through(steps, handle))
 
 
 def _not_rerun(said: replies.Rerun, execution_id: str) -> ApiError:

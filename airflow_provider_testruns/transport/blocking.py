@@ -36,12 +36,13 @@ from urllib3.exceptions import ProxyError as Urllib3ProxyError
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.emission import tidy_errors
-from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, Upload, clean_headers
+from airflow_provider_testruns.platforms.call import Reply, Sleep, StepIterator, Steps, Upload, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport import failures
 from airflow_provider_testruns.transport.body import Body
 from airflow_provider_testruns.transport.decoding import ACCEPTED
 from airflow_provider_testruns.transport.effects import (
+    Effect,
     Flow,
     Read,
     Renew,
@@ -154,32 +155,26 @@ class BlockingClient:
         self.close()
 
     def _drive(self, flow: Flow[T]) -> T:
-        value: Any = None
-        error: Exception | None = None
-        try:
-            while True:
+        with StepIterator(flow) as effects:
+            for effect in effects:
                 try:
-                    effect = flow.throw(error) if error else flow.send(value)
-                except StopIteration as stop:
-                    result: T = stop.value
-                    return result
-                value, error = None, None
-                try:
-                    left = self.time_left()
-                    match effect:
-                        case Request():
-                            value = self._send(effect if effect.timeout <= left else replace(effect, timeout=left))
-                        case Sleep(seconds):
-                            self._sleep(min(seconds, left))
-                        case Read():
-                            value = effect()
-                        case Renew(_, stale):
-                            with self._renewal:
-                                self._drive(self.session.renewing(stale))
+                    effects.value = self._perform(effect)
                 except Exception as e:  # whatever it is, the flow decides what it means
-                    error = e
-        finally:
-            flow.close()
+                    effects.error = e
+            return effects.result
+
+    def _perform(self, effect: Effect) -> Any:
+        left = self.time_left()
+        match effect:
+            case Request():
+                return self._send(effect if effect.timeout <= left else replace(effect, timeout=left))
+            case Sleep(seconds):
+                return self._sleep(min(seconds, left))
+            case Read():
+                return effect()
+            case Renew(_, stale):
+                with self._renewal:
+                    return self._drive(self.session.renewing(stale))
 
     def _send(self, request: Request) -> Reply:
         proxy = proxy_for(request.url)

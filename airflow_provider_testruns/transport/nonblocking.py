@@ -14,12 +14,13 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from airflow_provider_testruns import __version__
-from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps, clean_headers
+from airflow_provider_testruns.platforms.call import Reply, Sleep, StepIterator, Steps, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport import failures
 from airflow_provider_testruns.transport.body import Body
 from airflow_provider_testruns.transport.decoding import ACCEPTED
 from airflow_provider_testruns.transport.effects import (
+    Effect,
     Flow,
     Read,
     Renew,
@@ -102,33 +103,28 @@ class AsyncClient:
         await self.close()
 
     async def _drive(self, flow: Flow[T]) -> T:
-        value: Any = None
-        error: Exception | None = None
-        try:
-            while True:
+        with StepIterator(flow) as effects:
+            for effect in effects:
                 try:
-                    effect = flow.throw(error) if error else flow.send(value)
-                except StopIteration as stop:
-                    result: T = stop.value
-                    return result
-                value, error = None, None
-                try:
-                    if isinstance(effect, Request):
-                        value = await self._send(effect)
-                    elif isinstance(effect, Sleep):
-                        await asyncio.sleep(effect.seconds)
-                    elif isinstance(effect, Read):
-                        # Parsing holds up the loop even so, but for no longer than what is counted before allows; the
-                        # rest takes turns with it. One at a time: each takes its memory.
-                        async with self._reading:
-                            value = await asyncio.to_thread(effect)
-                    elif isinstance(effect, Renew):
-                        async with self._renewal:
-                            await self._drive(self.session.renewing(effect.stale))
+                    effects.value = await self._perform(effect)
                 except Exception as e:  # whatever it is, the flow decides what it means
-                    error = e
-        finally:
-            flow.close()
+                    effects.error = e
+            return effects.result
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Request():
+                return await self._send(effect)
+            case Sleep(seconds):
+                return await asyncio.sleep(seconds)
+            case Read():
+                # Parsing holds up the loop even so, but for no longer than what is counted before allows; the rest
+                # takes turns with it. One at a time: each takes its memory.
+                async with self._reading:
+                    return await asyncio.to_thread(effect)
+            case Renew(_, stale):
+                async with self._renewal:
+                    return await self._drive(self.session.renewing(stale))
 
     async def _send(self, request: Request) -> Reply:
         if request.upload is not None or request.save_to is not None:

@@ -29,7 +29,7 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.parsing import UnreadableError
-from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps
+from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, through
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.auth import Auth
 from airflow_provider_testruns.transport.effects import (
@@ -179,33 +179,23 @@ class Session:
         allowance = allowance or Allowance.on_a_worker()
         spent = _Spent()
         self.auth.known.hold()
-        value: Any = None
-        error: ApiError | None = None
-        try:
-            while True:
-                try:
-                    step = steps.throw(error) if error else steps.send(value)
-                except StopIteration as stop:
-                    result: T = stop.value
-                    return result
-                value, error = None, None
-                if isinstance(step, Sleep):
-                    yield step
-                    if step.new_step:
-                        spent = _Spent()
-                    continue
-                try:
-                    self._check_allowance(step, allowance, spent)
-                    began = self.clock()
-                    try:
-                        value = yield from self.exchange(step, until, tally, allowance, spent)
-                    finally:
-                        if step.save_to is None and step.upload is None:
-                            spent.seconds += max(0.0, self.clock() - began)
-                except ApiError as e:
-                    error = e
-        finally:
-            steps.close()
+
+        def handle(step: Call[Any] | Sleep) -> Flow[Any]:
+            nonlocal spent
+            if isinstance(step, Sleep):
+                yield step
+                if step.new_step:
+                    spent = _Spent()
+                return None
+            self._check_allowance(step, allowance, spent)
+            began = self.clock()
+            try:
+                return (yield from self.exchange(step, until, tally, allowance, spent))
+            finally:
+                if step.save_to is None and step.upload is None:
+                    spent.seconds += max(0.0, self.clock() - began)
+
+        return (yield from through(steps, handle))
 
     def _check_allowance(self, call: Call[Any], allowance: Allowance, spent: _Spent) -> None:
         """Refuse to send one more call of a step that has cost enough.
@@ -544,39 +534,28 @@ def patiently(
     :param log: called with a message and arguments for each failure that is passed over.
     """
     until = clock() + seconds
-    bears_until: float | None = None
-    failures = 0
-    value: Any = None
-    error: ApiError | None = None
-    step: Call[Any] | Sleep | None = None
-    try:
+
+    def handle(step: Call[Any] | Sleep) -> Steps[Any]:
+        bears_until: float | None = None
+        failures = 0
         while True:
-            if error is not None and isinstance(step, Call):
-                pause = max(back_off(failures), error.retry_after or 0.0)
-                give_up_at = until if _passing(step, error) else 0.0
-                if grace and _may_pass(step, error):
-                    give_up_at = bears_until = bears_until or clock() + grace
-                if clock() + pause <= give_up_at:
-                    failures += 1
-                    if log is not None:
-                        log("%s Trying again in %.0f s.", error, pause)
-                    yield Sleep(pause)
-                    error = None
-            if step is None or error is not None or not failures:
-                try:
-                    step = steps.throw(error) if error else steps.send(value)
-                except StopIteration as stop:
-                    result: T = stop.value
-                    return result
-            value, error = None, None
             try:
-                value = yield step
+                return (yield step)
             except ApiError as e:
-                error = e
-            else:
-                failures, bears_until = 0, None
-    finally:
-        steps.close()
+                if not isinstance(step, Call):
+                    raise
+                wait = max(back_off(failures), e.retry_after or 0.0)
+                give_up_at = until if _passing(step, e) else 0.0
+                if grace and _may_pass(step, e):
+                    give_up_at = bears_until = bears_until or clock() + grace
+                if clock() + wait > give_up_at:
+                    raise
+                failures += 1
+                if log is not None:
+                    log("%s Trying again in %.0f s.", e, wait)
+            yield Sleep(wait)
+
+    return (yield from through(steps, handle))
 
 
 def _passing(call: Call[Any], error: ApiError) -> bool:
