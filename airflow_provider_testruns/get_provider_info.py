@@ -153,6 +153,13 @@ def get_provider_info() -> dict[str, Any]:
                         " today; without this one requests are sent in the older, documented form (Bearer).",
                         format="password",
                     ),
+                    "dialect": _text(
+                        "Form of the API",
+                        "current: what Future AGI takes today, with both keys. documented: the older form (Bearer), for"
+                        " old installations only. Automatic: current with a secret key.",
+                        enum=[None, "current", "documented"],
+                        values_display={"null": "automatic"},
+                    ),
                     "workspace_id": _text(
                         "Workspace",
                         "The id of the workspace whose run tests are meant, for keys that are not bound to one: without"

@@ -127,7 +127,9 @@ class Run:
     :param start_unreadable: whether the platform gives a start that is no time: then ``started_at`` is ``None``, and
         the run may have begun whenever.
     :param parts: where it stands for several runs that are watched together: they, once all are over.
-    :param stalled: whether it counts as ended only because all of its work was done and the platform did not close it.
+    :param stalled: whether it counts as ended only because all of its work was done and the platform did not close it,
+        or because it was adopted after its start and never began.
+    :param start_error: what came instead of a good response to its start, of a run that was found and adopted after it.
     :param source: of the object of the response as much as may be kept; see :attr:`raw`. Never stored.
     """
 
@@ -148,6 +150,7 @@ class Run:
     parts: tuple[Run, ...] = ()
     start_unreadable: bool = False
     stalled: bool = False
+    start_error: str = ""
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_testruns.cleaning import is_id
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.model import Run
-from airflow_provider_testruns.platforms.futureagi import DEFAULT_BASE_URL, Dialect, FutureAGIPlatform, RerunType
+from airflow_provider_testruns.platforms.futureagi import (
+    DEFAULT_BASE_URL,
+    DIALECTS,
+    Dialect,
+    FutureAGIPlatform,
+    RerunType,
+)
+from airflow_provider_testruns.platforms.futureagi_replies import UUID
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders
 
 if TYPE_CHECKING:
@@ -23,7 +29,9 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
 
     The connection: ``host`` is the API's address (``https://api.futureagi.com`` when empty), ``password`` the API key.
     With the extra ``secret_key`` the API's current dialect is spoken (``X-Api-Key`` and ``X-Secret-Key``), without it
-    the documented one (``Authorization: Bearer``). The extra ``app_url`` is the web app's address, for links, where it
+    the documented one (``Authorization: Bearer``), which only older installations take; the extra ``dialect``
+    (``current`` or ``documented``) says which it is to be. ``workspace_id`` names the workspace, for keys that are
+    bound to none. The extra ``app_url`` is the web app's address, for links, where it
     is not that of the API's host; ``verify`` and ``timeout`` are as for all platforms.
 
     Every method raises an :class:`~..exceptions.ApiError` (one of its children) when the platform can't be asked or
@@ -46,9 +54,8 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
 
     @classmethod
     def make_platform(cls, settings: Settings) -> FutureAGIPlatform:
-        """The platform of a connection; the extra ``secret_key`` chooses the dialect."""
-        dialect: Dialect = "current" if settings.text("secret_key") else "documented"
-        return FutureAGIPlatform(dialect, settings.base_url, settings.url("app_url"))
+        """The platform of a connection; the extra ``dialect`` chooses the dialect, or else ``secret_key`` does."""
+        return FutureAGIPlatform(_dialect(settings), settings.base_url, settings.url("app_url"))
 
     @classmethod
     def make_auth(cls, settings: Settings) -> tuple[Auth, str]:
@@ -60,16 +67,17 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         for name, value in (("password", api_key), ("secret_key", secret_key)):
             if not value.isascii() or any(character.isspace() for character in value):
                 raise settings.problem(name, "can't be a key: it holds a space or a character that is not ASCII.")
-        if secret_key:
-            headers = {"X-Api-Key": api_key, "X-Secret-Key": secret_key}
-            workspace = settings.text("workspace_id")
-            if workspace:
-                if not is_id(workspace):
-                    raise settings.problem("workspace_id", f"must be the workspace's id (a UUID), got {workspace!r}.")
-                headers["X-Workspace-Id"] = workspace
+        workspace = settings.text("workspace_id").strip()
+        if workspace and not UUID.fullmatch(workspace):
+            raise settings.problem("workspace_id", f"must be the workspace's id (a UUID), got {workspace!r}.")
+        further = {"X-Workspace-Id": workspace.lower()} if workspace else {}
+        if _dialect(settings) == "current":
+            headers = {"X-Api-Key": api_key, "X-Secret-Key": secret_key, **further}
             return FixedHeaders(headers, (api_key, secret_key)), "password (the API key) and secret_key"
         fields = "password (the API key), and secret_key (the Future AGI of today needs both keys)"
-        return FixedHeaders({"Authorization": f"Bearer {api_key}"}, (api_key,)), fields
+        if secret_key:
+            fields = "password (the API key), and dialect (the Future AGI of today needs both keys: dialect=current)"
+        return FixedHeaders({"Authorization": f"Bearer {api_key}", **further}, (api_key, secret_key)), fields
 
     # Executions
 
@@ -81,7 +89,8 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         exclude_scenario_ids: Sequence[str] | None = None,
         simulator_id: str | None = None,
     ) -> Run:
-        """Start an execution of a run test: ``POST /simulate/run-tests/{run_test_id}/execute/``.
+        """Start an execution of a run test: ``POST /simulate/run-tests/{run_test_id}/execute/``; that of a prompt
+        simulation with ``POST /simulate/prompt-templates/{prompt_template_id}/simulations/{run_test_id}/execute/``.
 
         Exactly one of ``select_all=True``, ``scenario_ids`` and ``exclude_scenario_ids`` says what is run. In the
         current dialect ids that are no scenarios of the run test are refused before anything is started.
@@ -233,11 +242,12 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
     def get_test_execution_detail(self, execution_id: str, page: int = 1, limit: int = 30) -> dict[str, Any]:
         """One page of an execution with its calls: ``GET /simulate/test-executions/{id}/``.
 
-        Heavy, and the server writes when it is asked: for results, not for polling. An unknown id is a 500.
+        Heavy, and the server writes when it is asked: for results, not for polling.
 
         :param execution_id: the execution (a UUID).
         :param page: the page of its calls, from 1.
         :param limit: calls on a page.
+        :raises NotFoundError: when there is no such execution.
         """
         return self.ask(self.platform.get_test_execution_detail(execution_id, page, limit))
 
@@ -254,7 +264,8 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
     def list_transcripts(self, execution_id: str) -> list[dict[str, Any]]:
         """The calls of an execution, with what was said: ``GET /simulate/test-executions/{id}/transcripts/``.
 
-        :param execution_id: the execution (a UUID). Of an unknown one there are no calls.
+        :param execution_id: the execution (a UUID).
+        :raises NotFoundError: when there is none with it.
         """
         return self.ask(self.platform.list_transcripts(execution_id))
 
@@ -303,3 +314,21 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
     def health(self) -> dict[str, Any]:
         """The server's health: ``GET /api/public/health``, with the keys, or ``GET /health/`` when documented."""
         return self.ask(self.platform.health())
+
+
+def _dialect(settings: Settings) -> Dialect:
+    """The dialect of a connection.
+
+    :raises ConfigurationError: when it is none, or its keys are missing.
+    """
+    has_secret = bool(settings.text("secret_key"))
+    chosen = settings.choice("dialect", DIALECTS)
+    if chosen == "current" and not has_secret:
+        raise settings.problem(
+            "secret_key",
+            "must be filled in: dialect is 'current', which needs both keys, the API key as password and the secret key"
+            " that belongs to it (Settings > API keys of Future AGI).",
+        )
+    if not chosen:
+        chosen = "current" if has_secret else "documented"
+    return "current" if chosen == "current" else "documented"

@@ -33,7 +33,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.lifecycle.waiting import GRACE, fetch_report
 from airflow_provider_testruns.limits import MESSAGE
-from airflow_provider_testruns.model import Kind, Run, Verdict, judge
+from airflow_provider_testruns.model import Kind, Run, RunState, Verdict, judge
 from airflow_provider_testruns.platforms.call import Steps, ask, pause
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, Start
 from airflow_provider_testruns.transport.policy import back_off, patiently
@@ -493,6 +493,18 @@ class Starter:
             self.record = replace(self.record, phase=Phase.JUDGED, run=run, verdict=verdict, seen=True)
             self._keep_if_possible()
 
+    def gave_up(self, run: Run) -> None:
+        """Note that a run was given up that has stalled. The next try asks the platform for it: one that has still not
+        begun then, after an error of its start, is cancelled, and a new one started.
+
+        :param run: as it was seen last.
+        """
+        record = self.record
+        if record is not None and record.run is not None and _same_id(record.run.run_id, run.run_id):
+            kept = replace(record.run, stalled=True, start_error=run.start_error or record.run.start_error)
+            self.record = replace(record, run=kept, seen=True)
+            self._keep_if_possible()
+
     def catch_up(self) -> None:
         """Try once more to keep a record that could not be kept.
 
@@ -669,7 +681,13 @@ class Starter:
                     " is started. Check the platform for the run; clear the task to start a new one."
                 ) from e
         now = self._ours(now, record)
+        if run.start_error:
+            now = replace(now, start_error=run.start_error)
         self.record = record
+        if run.stalled:
+            if run.start_error and now.state is RunState.QUEUED and (yield from self._stopped_unbegun(now)):
+                return None
+            self.record = record = replace(record, run=replace(run, stalled=False))
         if record.phase is Phase.JUDGED and now.final:
             if record.verdict is Verdict.PASSED:
                 self._log.info("Run %s has passed in an earlier try: not started again.", run.run_id)
@@ -690,6 +708,27 @@ class Starter:
         self._log.info("Run %s was started by an earlier try: waiting for it, no new start.", run.run_id)
         self.saw(now)
         return Obtained(now, "reattached", seen=True)
+
+    def _stopped_unbegun(self, run: Run) -> Steps[bool]:
+        """Cancel a run that has never begun and that an earlier try gave up: it must not begin beside a new one.
+
+        :return: whether it has ended.
+        """
+        self._log.warning(
+            "Run %s of an earlier try has still not begun (%s). Its start had failed: %s",
+            run.run_id,
+            run.raw_state,
+            run.start_error,
+        )
+        if not self._cancel_older:
+            self._log.warning("It is waited for, and nothing is started (cancel_on_kill=False).")
+            return False
+        self.older = run
+        run = yield from stop(
+            self.platform, run, self._log, why="it has not begun, and a new one is started", clock=self._clock
+        )
+        self.older = None
+        return run.final
 
     def _start(self, arguments: Mapping[str, Any], fingerprint: str) -> Steps[Obtained]:
         start = yield from patiently(
@@ -913,6 +952,9 @@ class Starter:
                 " platform; clear the task to start a new one."
             ) from cause
         self._log.warning("Run %s is the one whose start got no reply: adopted.", run.run_id)
+        if cause is not None:
+            # Told again with how it ends, if that is all that is known of why.
+            run = replace(run, start_error=clean(str(cause), MESSAGE))
         if not_compared:
             self._log.info("The platform's list does not show, so not compared: %s.", ", ".join(not_compared))
         self._started(run, seen=True)

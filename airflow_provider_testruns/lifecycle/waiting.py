@@ -39,6 +39,9 @@ REPORT_GRACE = 15.0
 WAKE_WITHIN = 0.5
 #: How often a wait warns of a status that the provider does not know; seconds.
 _WARN_AGAIN = 3600.0
+#: How long a run may be pending that was adopted after an error of its start, before it counts as never to begin, where
+#: there is a limit for runs that stall; seconds.
+BEGINS_WITHIN = 600.0
 #: How far a poll may stray from its interval, as a fraction, so that polls of many runs do not march in step.
 JITTER = 0.1
 
@@ -118,7 +121,8 @@ class Wait:
         to look; ``None`` when it stays the same.
     :param max_interval: how long it may become, in seconds; ``None`` for any length.
     :param stalled_after: for how many seconds a run may show that all of its work is done, and nothing else, before it
-        counts as ended, as errored; ``None`` for any time.
+        counts as ended, as errored; ``None`` for any time. One that was adopted after an error of its start may be
+        pending for no longer than that and :data:`BEGINS_WITHIN`.
     """
 
     run: Run
@@ -131,7 +135,8 @@ class Wait:
     slows_from: float | None = None
     max_interval: float | None = None
     stalled_after: float | None = None
-    _done_since: float | None = field(default=None, init=False)
+    #: What a run shows that has stalled, if nothing else comes, and since when.
+    _stuck: tuple[Any, float] | None = field(default=None, init=False)
     _unseen_since: float | None = field(default=None, init=False)
     _trouble: type[ApiError] | None = field(default=None, init=False)
     _warned: tuple[str, float] | None = field(default=None, init=False)
@@ -144,6 +149,7 @@ class Wait:
         if self._trouble is not None:
             self.log.info("The platform answers again about run %s.", run.run_id)
         self._trouble, self._unseen_since, self.not_before = None, None, 0.0
+        run = self._with_start_error(run)
         news = (run.raw_state, run.progress) != (self.run.raw_state, self.run.progress)
         if news or not self.seen:
             self._tell(run)
@@ -152,7 +158,7 @@ class Wait:
         self.run, self.seen = run, True
         if run.final:
             return WaitEnd(WaitStatus.FINISHED, run)
-        if self._has_stalled(run, news):
+        if self._has_stalled(run):
             self.run = run = self._stalled(run)
             return WaitEnd(WaitStatus.FINISHED, run)
         return self._timeout(None)
@@ -215,22 +221,57 @@ class Wait:
             return WaitEnd(WaitStatus.TIMEOUT, self.run, error)
         return None
 
-    def _has_stalled(self, run: Run, news: bool) -> bool:
-        """Whether all of the run's work has been done for so long that the platform will hardly close it."""
-        progress, now = run.progress, self.clock()
-        if self.stalled_after is None or progress is None or not progress.total or progress.done < progress.total:
-            self._done_since = None
+    def would_stall(self, run: Run) -> bool:
+        """Whether :meth:`look` would end the wait since the run has stalled. What a list shows of a run's progress can
+        be less exact than what the run shows by itself: whoever polls a list then looks at the run alone.
+
+        :param run: as a list shows it.
+        """
+        before = self._stuck
+        stalled = self._has_stalled(self._with_start_error(run))
+        if stalled:
+            # For the look at the run alone: it says the same or something else.
+            self._stuck = before
+        return stalled
+
+    def _with_start_error(self, run: Run) -> Run:
+        """Polls don't tell how a run was started."""
+        kept = self.run.start_error
+        return replace(run, start_error=kept) if kept and not run.start_error else run
+
+    def _has_stalled(self, run: Run) -> bool:
+        """Whether all of the run's work has been done, or it has not begun, for so long that the platform will hardly
+        close it, or begin it."""
+        progress, limit = run.progress, self.stalled_after
+        shows: Any = None
+        if limit is not None and not run.final:
+            # Lists and single runs spell a status in different ways.
+            status = run.raw_state.strip().casefold()
+            if run.start_error and run.state is RunState.QUEUED:
+                shows, limit = status, min(limit, BEGINS_WITHIN)
+            elif progress is not None and progress.total and progress.done >= progress.total:
+                shows = (status, progress)
+        if shows is None or limit is None:
+            self._stuck = None
             return False
-        if news or self._done_since is None:
-            self._done_since = now
-        return now - self._done_since >= self.stalled_after
+        now = self.clock()
+        if self._stuck is None or self._stuck[0] != shows:
+            self._stuck = (shows, now)
+        return now - self._stuck[1] >= limit
 
     def _stalled(self, run: Run) -> Run:
-        why = (
-            f"All {run.progress} pieces of work are done, and the platform has not closed the run for"
-            f" {(self.stalled_after or 0.0) / 60:.0f} minutes: it is still {run.raw_state}. Nothing was cancelled; a"
-            " retry asks the platform again before it starts anything."
-        )
+        since = 0.0 if self._stuck is None else self.clock() - self._stuck[1]
+        if run.start_error and run.state is RunState.QUEUED:
+            why = (
+                f"The run has not begun for {since / 60:.0f} minutes: it is still {run.raw_state}. It was found after"
+                f" its start had failed: {run.start_error}"
+            )
+        else:
+            why = (
+                f"All {run.progress} pieces of work are done, and the platform has not closed the run for"
+                f" {since / 60:.0f} minutes: it is still {run.raw_state}."
+            )
+        why += " Nothing was cancelled; a retry asks the platform again before it starts anything."
         self.log.warning(why)
         return replace(run, state=RunState.FINISHED, ending=Verdict.ERRORED, message=why, stalled=True)
 

@@ -322,7 +322,7 @@ class Watcher:
         missing = []
         for member in members:
             run = shown.get(member.wait.run.run_id)
-            if run is None:
+            if run is None or (member.waits and member.wait.would_stall(run)):
                 missing.append(member)
             elif member.waits:
                 member.look(run)

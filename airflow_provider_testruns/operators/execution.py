@@ -440,10 +440,13 @@ def _judge(task: StartRunOperator, context: Context, hook: PlatformHook[Any], ru
     report = task._report = hook.client.run(steps)
     task._run = report.run
     judgement = assess(report, task.gates())
-    # The next try asks for a run that has stalled, and does not start another.
-    if task._starter is not None and not report.run.stalled:
+    if task._starter is not None:
         try:
-            task._starter.judged(report.run, judgement.verdict)
+            if report.run.stalled:
+                # The next try asks for it, and does not start another beside it.
+                task._starter.gave_up(report.run)
+            else:
+                task._starter.judged(report.run, judgement.verdict)
         except StartSupersededError:
             task._released = True
             raise
@@ -473,6 +476,8 @@ def _timed_out(task: StartRunOperator, hook: PlatformHook[Any], end: WaitEnd) ->
     run = end.run
     said = f"Run {run.run_id} was not final in time (timeout {task.timeout:g} s): {run.raw_state}"
     said += f", {run.progress}." if run.progress is not None else "."
+    if run.start_error:
+        said += f" It was found after its start had failed: {run.start_error}"
     if end.error is not None:
         said += f" The last look at it failed: {end.error}"
     if task.cancel_on_timeout:

@@ -113,6 +113,7 @@ class Call(Generic[T]):
     :param repeatable: whether sending it again changes nothing. ``False`` for what starts or changes something.
     :param did_nothing: whether an error reply to a call that is not repeatable proves that nothing was done.
     :param error_text: finds the platform's own words in the JSON of an error reply.
+    :param stands_for: the status that an error reply should have had, where a platform is known to give another.
     :param headers: more headers.
     :param lasting: statuses of error replies that asking again soon does not change, although they look passing.
     :param not_after: wall-clock time (seconds since 1970) by which a call that is not repeatable is answered or given
@@ -133,6 +134,7 @@ class Call(Generic[T]):
     repeatable: bool = True
     did_nothing: Callable[[Reply], bool] = lambda reply: 400 <= reply.status < 500 and reply.status != 408
     error_text: Callable[[Any], str] | None = None
+    stands_for: Callable[[Reply], int] | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     lasting: frozenset[int] = frozenset()
     secrets: tuple[str, ...] = field(default=(), repr=False)

@@ -41,6 +41,8 @@ from airflow_provider_testruns.platforms.reading import Fields, newest_first
 T = TypeVar("T")
 
 Dialect = Literal["documented", "current"]
+#: The words for the extra ``dialect``.
+DIALECTS: tuple[Dialect, ...] = ("documented", "current")
 RerunType = Literal["eval_only", "call_and_eval"]
 
 DEFAULT_BASE_URL = "https://api.futureagi.com"
@@ -79,7 +81,7 @@ class FutureAGIPlatform(Platform):
     title: ClassVar[str] = "Future AGI"
 
     def __init__(self, dialect: Dialect = "current", base_url: str = DEFAULT_BASE_URL, app_url: str = "") -> None:
-        if dialect not in ("documented", "current"):
+        if dialect not in DIALECTS:
             raise ConfigurationError(f"dialect must be 'documented' or 'current', got {dialect!r}.")
         self.dialect = dialect
         self.base_url = base_url.rstrip("/")
@@ -102,6 +104,10 @@ class FutureAGIPlatform(Platform):
     ) -> Steps[Start]:
         """Check a start's arguments and make it ready: ``POST /simulate/run-tests/{run_test_id}/execute/``.
 
+        A run test whose ``source_type`` is ``prompt`` is a prompt simulation, and has a start of its own: ``POST
+        /simulate/prompt-templates/{prompt_template_id}/simulations/{run_test_id}/execute/``. The first one would make
+        voice calls for it, without an agent or a phone.
+
         The server takes every list of ids as it comes (unknown ones run nothing and end as completed, those of other
         run tests really run, double ones run twice), so the list is checked here, against the run test's scenarios.
         In the current dialect its flag for "all but these" does nothing, so an exclusion is worked out here.
@@ -111,7 +117,8 @@ class FutureAGIPlatform(Platform):
         :param scenario_ids: run these scenarios (UUIDs). Exactly one of this and the next two.
         :param exclude_scenario_ids: run all scenarios of the run test but these.
         :param select_all: run all scenarios of the run test.
-        :param simulator_id: the simulator (a UUID), when it is not to be the run test's own.
+        :param simulator_id: the simulator (a UUID), when it is not to be the run test's own. Prompt simulations take
+            none.
         :param evaluations: names of evaluations that the run test must have.
         :param rerun_of: run calls of this execution again instead; see :meth:`prepare_rerun`, also for the next two.
         :raises ConfigurationError: for arguments that can't be right, naming them.
@@ -141,12 +148,30 @@ class FutureAGIPlatform(Platform):
             run_test = yield from self._find_run_test(run_test_name)
         else:
             run_test = _uuid(run_test_id, "run_test_id")
-        yield from self._check_evaluations(run_test, evaluations)
+        detail: dict[str, Any] | ApiError = {}
+        if evaluations or self.dialect == "current":
+            # Those who speak the documented dialect know no prompt simulations.
+            detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test))
+        is_prompt = not isinstance(detail, ApiError) and replies.is_prompt(detail)
+        if is_prompt:
+            self._check_prompt(run_test, simulator)
+        yield from self._check_evaluations(run_test, evaluations, detail)
         chosen = yield from self._choose(run_test, include, exclude)
+        warnings: tuple[str, ...] = ()
         if simulator is not None:
-            yield from self._check_simulator(simulator)
-        if self.dialect == "documented":
-            body: dict[str, Any] = {"selectAll": include is None, "scenarioIds": list(include or exclude or ())}
+            warnings += yield from self._check_simulator(simulator)
+        if isinstance(detail, ApiError) and detail.transient:
+            warnings += (
+                f"Whether run test {run_test} is a prompt simulation, which is started in another way, could not be"
+                f" seen: it is started as one of an agent. {detail}",
+            )
+        at = path("/simulate/run-tests/{run_test_id}/execute/", run_test_id=run_test)
+        if is_prompt:
+            assert not isinstance(detail, ApiError)
+            template, at = _prompt_start(run_test, detail)
+            body: dict[str, Any] = {"scenario_ids": chosen, "select_all": select_all}
+        elif self.dialect == "documented":
+            body = {"selectAll": include is None, "scenarioIds": list(include or exclude or ())}
             if simulator is not None:
                 body["simulatorId"] = simulator
         else:
@@ -154,21 +179,26 @@ class FutureAGIPlatform(Platform):
             if simulator is not None:
                 body["simulator_id"] = simulator
         named = f"{run_test_name!r} ({run_test})" if run_test_name is not None else run_test
-        call = self._call(
-            f"execute run test {run_test}",
+        kind = "run test"
+        if is_prompt:
+            kind, named = "prompt simulation", f"{named}, of prompt template {template}"
+        call = Call(
+            f"execute {kind} {run_test}",
             "POST",
-            path("/simulate/run-tests/{run_test_id}/execute/", run_test_id=run_test),
+            at,
             lambda reply: replies.started(reply, run_test, self.run_url),
+            error_text=partial(replies.start_error_words, dialect=self.dialect),
             json=body,
             repeatable=False,
             did_nothing=replies.nothing_was_started,
         )
         return Start(
-            what=f"an execution of run test {named}",
+            what=f"an execution of {kind} {named}",
             call=call,
             context={"run_test_id": run_test},
             # The rows of the list name neither scenario ids nor a simulator: nothing but time and id tells runs apart.
             not_compared=("scenario_ids", "simulator_id"),
+            warnings=warnings,
         )
 
     def prepare_rerun(
@@ -209,8 +239,9 @@ class FutureAGIPlatform(Platform):
                 f"Execution {execution} is {run.raw_state}: its calls can be run again when it is final. Wait for it"
                 " with FutureAGITestExecutionSensor, or cancel it."
             )
-        if run_test is not None:
-            yield from self._check_evaluations(run_test, evaluations)
+        if run_test is not None and evaluations:
+            detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test))
+            yield from self._check_evaluations(run_test, evaluations, detail)
         if not select_all:
             there = yield from self._call_states(execution)
             unknown = [call for call in calls or () if call not in there]
@@ -403,6 +434,8 @@ class FutureAGIPlatform(Platform):
             if broke and not message:
                 reason = yield from _if_to_be_had(lambda: self._error_reason(run, run_test_id))
                 message = reason if isinstance(reason, str) else ""
+        if broke and not message:
+            message = run.start_error
         metrics = replies.metrics_of(summary, "the evaluation summary", evaluations)
         if run_test_id:
             tools = yield from self._tool_metrics(run.run_id, run_test_id)
@@ -442,7 +475,10 @@ class FutureAGIPlatform(Platform):
         version = health.get("version")
         release = f", version {clean(version, limits.NAME)}" if isinstance(version, str) and version else ""
         seen = "run tests can be listed" if page.rows else "there are no run tests yet"
-        return f"Connected to Future AGI at {self.base_url}{release}, in the {self.dialect} dialect; {seen}."
+        said = f"Connected to Future AGI at {self.base_url}{release}, in the {self.dialect} dialect; {seen}."
+        if self.dialect == "documented":
+            said += f" Reading does not show whether a run can be started: {replies.NEEDS_BOTH_KEYS}"
+        return said
 
     def run_url(self, run_test_id: str | None, execution_id: str) -> str:
         """The page of an execution in the web app; empty when its run test is not known."""
@@ -530,27 +566,40 @@ class FutureAGIPlatform(Platform):
     def get_test_execution_detail(self, execution_id: str, page: int = 1, limit: int = 30) -> Steps[dict[str, Any]]:
         """One page of an execution with its calls: ``GET /simulate/test-executions/{id}/``.
 
-        Heavy, and the server writes when it is asked: for results, never for polling. An unknown id is a 500.
+        Heavy, and the server writes when it is asked: for results, never for polling.
+
+        :raises NotFoundError: when there is no such execution, which the server answers with 500.
         """
         return (yield from ask(self._of_execution("get the details of", execution_id, "", page=page, limit=limit)))
 
     def get_eval_summary(self, run_test_id: str, execution_id: str) -> Steps[list[dict[str, Any]]]:
         """The evaluations of an execution: ``GET /simulate/run-tests/{id}/eval-summary/?execution_id=``.
 
-        Figures are from 0 to 100. One that nothing was scored for is 0 with ``total_cells`` 0, and so are those of an
-        execution that does not exist.
+        Figures are from 0 to 100. One that nothing was scored for is 0 with ``total_cells`` 0. The server says so of an
+        execution that does not exist, too: where nothing was scored, it is asked for.
+
+        :raises NotFoundError: when there is no such execution.
         """
         call = self._eval_summary_call(run_test_id, execution_id)
         rows: list[dict[str, Any]] = yield from ask(
             call.reading(lambda reply: replies.result_rows(reply, "the evaluation summary"))
         )
+        if not replies.anything_scored(rows):
+            yield from self.get_run(execution_id)
         return rows
 
     def list_transcripts(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
-        """The calls of an execution with their transcripts: ``GET /simulate/test-executions/{id}/transcripts/``."""
+        """The calls of an execution with their transcripts: ``GET /simulate/test-executions/{id}/transcripts/``.
+
+        The server shows an execution that does not exist as one without calls: where there are none, it is asked for.
+
+        :raises NotFoundError: when there is no such execution.
+        """
 
         call = self._of_execution("get the transcripts of", execution_id, "transcripts/")
         rows: list[dict[str, Any]] = yield from ask(call.reading(replies.transcripts))
+        if not rows:
+            yield from self.get_run(execution_id)
         return rows
 
     def export_csv(self, execution_id: str, save_to: Path) -> Steps[None]:
@@ -673,7 +722,7 @@ class FutureAGIPlatform(Platform):
         )
 
     def _call(self, what: str, method: str, at: str, read: Callable[[Reply], T], **more: Any) -> Call[T]:
-        return Call(what, method, at, read, error_text=replies.error_words, **more)
+        return Call(what, method, at, read, error_text=replies.error_words, stands_for=replies.status_meant, **more)
 
     def _get(self, what: str, at: str, read: Callable[[Reply], T], **query: str | int | None) -> Call[T]:
         return self._call(what, "GET", at, read, query=query)
@@ -853,12 +902,30 @@ class FutureAGIPlatform(Platform):
         rows = yield from self.list_call_results(execution_id)
         return {row["call_execution_id"].lower(): str(row.get("status") or "").casefold() for row in rows}
 
-    def _check_evaluations(self, run_test_id: str, names: Collection[str]) -> Steps[None]:
-        """Make sure that evaluations are there before a run is paid for, as far as the server tells."""
-        if not names:
-            return
-        detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test_id))
-        if isinstance(detail, ApiError):
+    def _check_prompt(self, run_test_id: str, simulator_id: str | None) -> None:
+        """Refuse what the start of a prompt simulation can't say.
+
+        :raises ConfigurationError: when it is asked for.
+        """
+        if self.dialect == "documented":
+            raise ConfigurationError(
+                f"Run test {run_test_id} is a prompt simulation, which the documented dialect cannot start: only the"
+                " current one can, with the API key as password and secret_key of the connection."
+            )
+        if simulator_id is not None:
+            raise ConfigurationError(
+                f"simulator_id {simulator_id!r} was given, and run test {run_test_id} is a prompt simulation, whose"
+                " start takes none: leave it out."
+            )
+
+    def _check_evaluations(
+        self, run_test_id: str, names: Collection[str], detail: dict[str, Any] | ApiError
+    ) -> Steps[None]:
+        """Make sure that evaluations are there before a run is paid for, as far as the server tells.
+
+        :param detail: of the run test, or why it is not available.
+        """
+        if not names or isinstance(detail, ApiError):
             return
         if detail.get("enable_tool_evaluation") is True:
             # Which tools are used shows only in a call.
@@ -882,26 +949,37 @@ class FutureAGIPlatform(Platform):
                 f" such evaluation. It has: {_named(sorted(known)) or 'none'}."
             )
 
-    def _check_simulator(self, simulator_id: str) -> Steps[None]:
+    def _check_simulator(self, simulator_id: str) -> Steps[tuple[str, ...]]:
         """Make sure that a simulator is there: the server takes any id, and then runs the run test's own.
 
+        :return: what is to be said where that could not be seen.
         :raises ConfigurationError: when it is not.
         """
         at = path("/simulate/simulator-agents/{id}/", id=simulator_id)
         call = self._get(f"get simulator {simulator_id}", at, lambda reply: replies.whole(reply, "the simulator"))
         try:
-            yield from ask(call)
+            found = yield from ask(call)
         except NotFoundError as e:
-            if "simulatoragent" not in str(e).casefold():
-                # A server without the call.
-                return
+            # A server without the call answers with 404, too, but not with these words.
+            if replies.WORKSPACE in str(e) or "simulatoragent" in str(e).casefold():
+                raise ConfigurationError(
+                    f"simulator_id {simulator_id!r} is no simulator of this connection's workspace; Future AGI would"
+                    f" use the run test's own instead. {e}"
+                ) from e
+            unseen: ApiError = e
+        except (PermissionDeniedError, InvalidRequestError) as e:
+            unseen = e
+        else:
+            if str(found.get("id") or simulator_id).lower() == simulator_id and found.get("deleted") is not True:
+                return ()
             raise ConfigurationError(
-                f"simulator_id {simulator_id!r} is no simulator of this connection's workspace; Future AGI would use"
-                f" the run test's own instead. {e}"
-            ) from e
-        except (PermissionDeniedError, InvalidRequestError):
-            # It is for the server to say what else is wrong.
-            return
+                f"simulator_id {simulator_id!r} is no simulator that can be used: the platform shows it as deleted, or"
+                " shows another one for it. Future AGI would use the run test's own instead."
+            )
+        return (
+            f"Whether simulator {simulator_id} exists could not be seen; where it does not, Future AGI uses the run"
+            f" test's own without saying so. {unseen}",
+        )
 
     def _error_reason(self, run: Run, run_test_id: str) -> Steps[str]:
         # Only the rows of the list tell why an execution could not be set up.
@@ -964,6 +1042,30 @@ class FutureAGIPlatform(Platform):
                 " nothing would be run."
             )
         return chosen
+
+
+def _prompt_start(run_test_id: str, detail: Mapping[str, Any]) -> tuple[str, str]:
+    """The prompt template of a prompt simulation, and the path of its start.
+
+    :raises ConfigurationError: when it can't be started.
+    """
+    template = replies.prompt_template(detail)
+    if template is None:
+        raise ConfigurationError(
+            f"Run test {run_test_id} is a prompt simulation, and the platform shows no prompt template of it, by which"
+            " it is started. Open it in Future AGI: its prompt may have been deleted."
+        )
+    if replies.prompt_version_is_gone(detail):
+        raise ConfigurationError(
+            f"The prompt version of run test {run_test_id}, a prompt simulation, has been deleted. Give the simulation"
+            " another version in Future AGI."
+        )
+    at = path(
+        "/simulate/prompt-templates/{prompt_template_id}/simulations/{run_test_id}/execute/",
+        prompt_template_id=template,
+        run_test_id=run_test_id,
+    )
+    return template, at
 
 
 def _all_pages(

@@ -21,7 +21,7 @@ from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome,
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.futureagi_metrics import Evaluations, Tally, choices_of, fraction
-from airflow_provider_testruns.platforms.platform import Memory, own_words, settled
+from airflow_provider_testruns.platforms.platform import Memory, settled
 from airflow_provider_testruns.platforms.reading import Fields, objects
 
 T = TypeVar("T")
@@ -50,9 +50,26 @@ WORKSPACE = (
     "An API key sees the run tests of its own organization and workspace only; workspace_id of the connection names the"
     " workspace."
 )
-#: What a call that the account can't pay for ends with, in lower case.
-_UNPAID = ("insufficient balance", "limit reached", "usage paused", "budget limit", "unpaid")
-_NO_SCENARIO = "at least one scenario is required"
+#: For whoever uses the documented dialect with a server of today.
+NEEDS_BOTH_KEYS = (
+    "the Future AGI of today takes starts in the current dialect only, which needs both keys: the API key as password"
+    " and secret_key of the connection. The extra dialect=documented is for older installations."
+)
+#: What a call that the account can't pay for ends with, in lower case; what was said, or how long, has limits, too.
+_UNPAID = re.compile(
+    r"insufficient balance|free tier.*limit reached|usage paused|budget limit|\bunpaid\b"
+    r"|^(?!.*\b(?:turns?|messages?|duration|time|length|silence|retry|retries|tokens?)\b.*limit reached)"
+    r".*limit reached",
+    re.DOTALL,
+)
+#: What the product refuses a start with before it has made an execution, in lower case, beside the fields in `details`.
+_REFUSED_FOR = (
+    "at least one scenario is required",
+    "are not completed",
+    "prompt version has been deleted",
+)
+#: The words of a 500 that is a 404: the product's view has not expected that an id is unknown.
+_NO_MATCH = re.compile(r"no \w+ matches the given query", re.IGNORECASE)
 
 _ADVICE = {
     "payment_required": "The plan, the credits or the licence do not cover this run: upgrade, or run fewer scenarios.",
@@ -151,35 +168,116 @@ def nothing_was_started(reply: Reply) -> bool:
         body = reply.json()
     except InvalidReplyError:
         return False
-    if not isinstance(body, Mapping) or body.get("type") != "validation_error":
+    if not isinstance(body, Mapping) or body.get("type") not in ("validation_error", None):
         return False
     details = body.get("details")
-    if isinstance(details, Mapping) and details:
+    if isinstance(details, Mapping) and details and body.get("type") is not None:
         return True
-    return str(own_words("detail", "message")(body)).lower().startswith(_NO_SCENARIO)
+    said = _own_words(body).lower()
+    return not said.startswith("failed to") and any(words in said for words in _REFUSED_FOR)
+
+
+def _own_words(body: Mapping[str, Any], within: int = 2) -> str:
+    """The text of an error reply: under one of some names, each of which may be a text, or an object that has it.
+
+    :param within: how deep it may be.
+    """
+    for name in ("detail", "message", "error", "result", "reason", "code"):
+        found = body.get(name)
+        if isinstance(found, str) and found.strip():
+            return found.strip()
+        if isinstance(found, list):
+            texts = [text.strip() for text in found if isinstance(text, str) and text.strip()]
+            if texts:
+                return "; ".join(texts)
+        if within and isinstance(found, Mapping) and (inner := _own_words(found, within - 1)):
+            return inner
+    return ""
 
 
 def error_words(body: Any) -> str:
     """What an error reply says: its text, the fields that it names, and what can be done where that is known."""
     if not isinstance(body, Mapping):
         return ""
-    result = body.get("result")
-    if isinstance(result, Mapping) and not any(body.get(name) for name in ("detail", "message", "error")):
-        # What limits the rate of requests says so inside the result.
-        body = {**body, **{name: result[name] for name in ("detail", "message", "error") if name in result}}
-    parts = [str(own_words("detail", "message", "error", "result")(body))]
+    parts = [_own_words(body)]
     details = body.get("details")
     if isinstance(details, Mapping):
         for name, texts in details.items():
             for text in texts if isinstance(texts, list) else [texts]:
                 if isinstance(text, str) and text and text not in parts[0]:
                     parts.append(f"{name}: {text}")
-    if body.get("type") == "not_found":
+    if body.get("type") == "not_found" or _NO_MATCH.search(parts[0]):
         parts.append(WORKSPACE)
     advice = _ADVICE.get(body["type"]) if isinstance(body.get("type"), str) else None
     if advice:
         parts.append(advice)
     return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts if part)
+
+
+def start_error_words(body: Any, dialect: str) -> str:
+    """The same of a start, whose fields have other names in the other dialect.
+
+    :param dialect: that was spoken.
+    """
+    said = error_words(body)
+    details = body.get("details") if isinstance(body, Mapping) else None
+    if not isinstance(details, Mapping):
+        return said
+    unknown = {name for name, texts in details.items() if "unknown field" in str(texts).casefold()}
+    if dialect == "documented" and unknown & {"scenarioIds", "selectAll", "simulatorId"}:
+        return f"{said} This server does not take the documented dialect: {NEEDS_BOTH_KEYS}"
+    if dialect == "current" and unknown & {"scenario_ids", "select_all", "simulator_id"}:
+        return (
+            f"{said} This server does not take the current dialect: for an older installation, set the extra"
+            " dialect=documented of the connection."
+        )
+    return said
+
+
+def status_meant(reply: Reply) -> int:
+    """The status that an error reply should have: the product answers 500 for some unknown ids."""
+    if reply.status != 500:
+        return reply.status
+    try:
+        body = reply.json()
+    except InvalidReplyError:
+        return reply.status
+    return 404 if isinstance(body, Mapping) and _NO_MATCH.search(_own_words(body)) else reply.status
+
+
+def is_prompt(run_test: Mapping[str, Any]) -> bool:
+    """Whether a run test is a prompt simulation, by its details."""
+    shown = run_test.get("source_type")
+    return isinstance(shown, str) and shown.strip().casefold() == "prompt"
+
+
+def prompt_template(run_test: Mapping[str, Any]) -> str | None:
+    """The id of a prompt simulation's template, by its details; ``None`` when they have none."""
+    for name in ("prompt_template", "prompt_template_detail", "prompt_template_id"):
+        found = run_test.get(name)
+        if isinstance(found, Mapping):
+            found = found.get("id")
+        if isinstance(found, str) and UUID.fullmatch(found.strip()):
+            return found.strip().lower()
+    return None
+
+
+def prompt_version_is_gone(run_test: Mapping[str, Any]) -> bool:
+    """Whether the details of a prompt simulation say that its version was deleted."""
+    shown = run_test.get("prompt_version_detail")
+    if isinstance(shown, Mapping) and shown.get("deleted") is True:
+        return True
+    return "prompt_version" in run_test and not run_test["prompt_version"] and not shown
+
+
+def anything_scored(summary: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an evaluation summary has a figure of anything."""
+    return any(
+        item.get("total_cells")
+        for row in summary
+        for item in (row, *(row.get("result") or ()))
+        if isinstance(item, Mapping)
+    )
 
 
 def whole(reply: Reply, where: str) -> dict[str, Any]:
@@ -246,7 +344,11 @@ def page_of(value: Any, number: int, where: str, read: Callable[[Any, str], T], 
 
 def started(reply: Reply, run_test_id: str, url: RunUrl) -> Run:
     """The execution that a start has made. Its status is not believed: only a poll says where a run stands."""
-    fields = Fields(reply.json(), "the start's reply")
+    body = reply.json()
+    # That of a prompt simulation is wrapped.
+    if isinstance(body, Mapping) and "execution_id" not in body and isinstance(body.get("result"), Mapping):
+        body = body["result"]
+    fields = Fields(body, "the start's reply")
     execution_id = _id(fields, "execution_id")
     return Run(
         platform=PLATFORM,
@@ -373,7 +475,10 @@ def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
         raw_state=clean(raw, limits.STATUS),
         ending=ending,
         started_at=started_at,
-        progress=fields.unless_unreadable(
+        # Until it has begun its calls are still being made, and their number grows.
+        progress=None
+        if state is RunState.QUEUED
+        else fields.unless_unreadable(
             lambda: _progress(fields.integer("calls_attempted", default=0), fields.integer("calls", default=0))
         ),
         url=url(run_test_id, execution_id),
@@ -447,8 +552,7 @@ def _troubles(fields: Fields) -> Iterator[str]:
 
 def is_unpaid(reason: str) -> bool:
     """Whether a call failed for the account's balance, quota or invoices, and not for what it tested."""
-    folded = reason.casefold()
-    return any(words in folded for words in _UNPAID)
+    return _UNPAID.search(reason.casefold()) is not None
 
 
 def ended_reasons(reply: Reply, number: int) -> Page[tuple[str, str]]:

@@ -84,6 +84,7 @@ class RunOrder(_Order):
     hidden: bool | None = None
     vanished: bool | None = None
     artifact_expired: bool | None = None
+    stuck: bool | None = None
 
 
 class NextOrder(_Order):

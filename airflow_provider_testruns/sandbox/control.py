@@ -15,7 +15,7 @@ from .catalogue import targets
 from .eggplant import GENERATIONS
 from .engine import Ending, SimulatedRun
 from .faults import Fault, FaultKind, FaultMoment
-from .futureagi_calls import AgentExecution
+from .futureagi_calls import FAILURE_REASON, WORKSPACE_ID, AgentExecution, RunTest
 from .mistakes import Mistake, UnknownRun
 from .omilia import OmiliaRun
 from .platform import Plan, Settings
@@ -23,6 +23,7 @@ from .state import SandboxState
 from .traffic import SeenRequest
 
 _PROGRESS_SHAPES = ("documented", "list", "items")
+_DIALECTS = ("both", "current", "documented")
 
 
 class Control:
@@ -157,6 +158,8 @@ class Control:
             raise Mistake(f"eggplant_generation is one of {', '.join(GENERATIONS)}")
         if settings.get("eggplant_progress_shape", "list") not in _PROGRESS_SHAPES:
             raise Mistake(f"eggplant_progress_shape is one of {', '.join(_PROGRESS_SHAPES)}")
+        if settings.get("futureagi_dialects", "both") not in _DIALECTS:
+            raise Mistake(f"futureagi_dialects is one of {', '.join(_DIALECTS)}")
         with self._state.lock:
             for name, value in settings.items():
                 setattr(self._state.settings, name, value)
@@ -259,12 +262,20 @@ class Control:
         scenarios: Mapping[str, int] | None = None,
         agent_type: str = "text",
         recovers: bool = False,
+        prompt_template: str | None = None,
+        workspace: str = WORKSPACE_ID,
+        failure_reason: str = FAILURE_REASON,
+        never_closes: bool = False,
     ) -> str:
         """Create a Future AGI run test; return its id.
 
         :param scenarios: names and numbers of rows.
         :param agent_type: ``text`` or ``voice``.
         :param recovers: True when calls that failed pass once they are run again.
+        :param prompt_template: the id of its prompt template, for a prompt simulation.
+        :param workspace: the id of the workspace that it belongs to.
+        :param failure_reason: why calls fail that do, such as the platform's words for a balance that is used up.
+        :param never_closes: True when its executions go on for ever, though all of their calls are over.
         """
         if agent_type not in ("text", "voice"):
             raise Mistake("agent_type is text or voice")
@@ -272,7 +283,17 @@ class Control:
             made = self._state.futureagi.add_run_test(
                 name, _ending(ending), duration, id, scenarios, agent_type, recovers
             )
+            made.prompt_template = prompt_template
+            made.workspace, made.failure_reason, made.never_closes = workspace, failure_reason, never_closes
             return made.id
+
+    def delete_prompt_version(self, run_test_id: str) -> None:
+        """Delete the version of the prompt that a Future AGI prompt simulation runs."""
+        with self._state.lock:
+            target = self._state.futureagi.target(run_test_id)
+            if not isinstance(target, RunTest) or not target.is_prompt:
+                raise Mistake("only prompt simulations have a prompt")
+            target.has_prompt_version = False
 
     def create_project(
         self,
@@ -369,6 +390,7 @@ class Control:
         hidden: bool | None = None,
         vanished: bool | None = None,
         artifact_expired: bool | None = None,
+        stuck: bool | None = None,
     ) -> None:
         """Decide about one run. What is None stays as it is.
 
@@ -377,6 +399,7 @@ class Control:
         :param hidden: leave it out of every list.
         :param vanished: answer 404 to every question about it.
         :param artifact_expired: its artifact is gone (Omilia).
+        :param stuck: it never closes, though all of its calls are over (Future AGI).
         """
         with self._state.lock:
             run = self._find(run_id)
@@ -395,6 +418,10 @@ class Control:
                 if not isinstance(run, OmiliaRun):
                     raise Mistake("only runs of Omilia have artifacts")
                 run.artifact_expired = artifact_expired
+            if stuck is not None:
+                if not isinstance(run, AgentExecution):
+                    raise Mistake("only executions of Future AGI can be stuck")
+                run.stuck = stuck
             run.revision += 1
 
     def finish_run(self, run_id: str, ending: Ending | str | None = None) -> None:

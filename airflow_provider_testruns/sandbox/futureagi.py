@@ -14,6 +14,8 @@ The scenarios of the nth run test are ``fa000000-0000-4000-8000-0000000n0001`` a
 ``completed_at`` and counters of 0 for ever, as the product's do; voice executions have no calls before they run.
 
 The dialect follows the credentials: a bearer token is the documented one, the two key headers are the current one.
+Keys are bound to a workspace, and find the run tests of no other. The unbound ones go by ``X-Workspace-Id``, and
+without it by the workspace that their user has opened last. The calls below ``/sdk`` know no workspaces.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from .exchange import (
     json_reply,
 )
 from .futureagi_calls import (
-    FAILURE_REASON,
+    WORKSPACE_ID,
     AgentExecution,
     Call,
     RunTest,
@@ -91,6 +93,11 @@ from .platform import Plan, PlatformAPI, RunDescription, duration_of, ending_of
 
 API_KEY = "sandbox-canary-futureagi-api-key"
 SECRET_KEY = "sandbox-canary-futureagi-secret-key"
+#: Keys of a user who made them before there were workspaces.
+UNBOUND_API_KEY = "sandbox-canary-futureagi-unbound-api-key"
+UNBOUND_SECRET_KEY = "sandbox-canary-futureagi-unbound-secret-key"
+#: What the web app sends as a bearer token.
+LOGIN_TOKEN = "sandbox-canary-futureagi-login-token"
 
 
 _WORKFLOW_DOWN = "Failed client connect: the workflow service does not answer"
@@ -169,6 +176,12 @@ class FutureAgiAPI(PlatformAPI):
             ),
             Operation("futureagi.list_scenarios", "GET", f"{run_test}/scenarios/", self._list_scenarios),
             Operation("futureagi.execute", "POST", f"{run_test}/execute/", self._execute),
+            Operation(
+                "futureagi.execute_prompt",
+                "POST",
+                "/simulate/prompt-templates/{template_id:uuid}/simulations/{run_test_id:uuid}/execute/",
+                self._execute_prompt,
+            ),
             Operation("futureagi.run_test_status", "GET", f"{run_test}/status/", self._run_test_status),
             Operation("futureagi.list_executions", "GET", f"{run_test}/executions/", self._list_executions),
             Operation("futureagi.eval_summary", "GET", f"{run_test}/eval-summary/", self._eval_summary),
@@ -215,15 +228,25 @@ class FutureAgiAPI(PlatformAPI):
                     "Invalid Token parsed: Invalid token encryption",
                     "Authorization beside X-Api-Key",
                 )
-            if token != API_KEY:
+            if self.settings.futureagi_dialects == "current" and token == LOGIN_TOKEN:
+                # It reads, and what it starts must be said in the current dialect.
+                exchange.params = {**exchange.params, "dialect": "current", "workspace": WORKSPACE_ID}
+                return
+            if token != API_KEY or self.settings.futureagi_dialects == "current":
                 raise unauthenticated("authentication_failed", "Invalid Token parsed: Invalid token encryption")
-            exchange.params = {**exchange.params, "dialect": "documented"}
+            exchange.params = {**exchange.params, "dialect": "documented", "workspace": WORKSPACE_ID}
             return
         if not api_key or not secret_key:
             raise unauthenticated("not_authenticated", NO_CREDENTIALS, "no credentials")
-        if (api_key, secret_key) != (API_KEY, SECRET_KEY):
+        # What those know who have no current dialect are the names of its headers.
+        dialect = "documented" if self.settings.futureagi_dialects == "documented" else "current"
+        workspace = WORKSPACE_ID
+        if (api_key, secret_key) == (UNBOUND_API_KEY, UNBOUND_SECRET_KEY):
+            wanted = exchange.headers.get("x-workspace-id", "") or self.settings.futureagi_open_workspace
+            workspace = wanted.lower() or WORKSPACE_ID
+        elif (api_key, secret_key) != (API_KEY, SECRET_KEY):
             raise unauthenticated("authentication_failed", "Invalid API key or secret key")
-        exchange.params = {**exchange.params, "dialect": "current"}
+        exchange.params = {**exchange.params, "dialect": dialect, "workspace": workspace}
 
     def before_operation(self, exchange: Exchange, operation: Operation) -> None:
         """Refuse a client that would not take JSON."""
@@ -259,17 +282,25 @@ class FutureAgiAPI(PlatformAPI):
         return json_reply(200, {"id": SIMULATOR_ID, "name": "Sandbox customer"})
 
     def _run_test(self, exchange: Exchange, dot: str = "") -> RunTest:
-        run_test = self.run_tests.get(exchange.params["run_test_id"])
+        run_test = self._visible(exchange, exchange.params["run_test_id"])
         if run_test is None:
             raise not_found(f"Run test not found{dot}")
         return run_test
 
-    def _find(self, execution_id: str) -> AgentExecution | None:
-        run = self.runs.find(execution_id)
-        return run if isinstance(run, AgentExecution) else None
+    def _visible(self, exchange: Exchange, run_test_id: str) -> RunTest | None:
+        """Return a run test of the request's workspace."""
+        run_test = self.run_tests.get(run_test_id)
+        return run_test if run_test is not None and run_test.workspace == exchange.params["workspace"] else None
 
-    def _execution(self, execution_id: str, dot: str = ".") -> AgentExecution:
-        run = self._find(execution_id.lower())
+    def _find(self, execution_id: str, exchange: Exchange | None = None) -> AgentExecution | None:
+        """Return an execution; with an exchange, one of its workspace only."""
+        run = self.runs.find(execution_id)
+        if not isinstance(run, AgentExecution):
+            return None
+        return run if exchange is None or self._visible(exchange, run.run_test.id) else None
+
+    def _execution(self, execution_id: str, dot: str = ".", exchange: Exchange | None = None) -> AgentExecution:
+        run = self._find(execution_id.lower(), exchange)
         if run is None:
             raise not_found(f"Test execution not found{dot}")
         return run
@@ -323,7 +354,13 @@ class FutureAgiAPI(PlatformAPI):
         }
         query = read_query(exchange, known)
         search = query.get("search", "").casefold()
-        found = [t for t in self.run_tests.values() if search in t.name.casefold()]
+        found = [
+            t
+            for t in self.run_tests.values()
+            if search in t.name.casefold() and t.workspace == exchange.params["workspace"]
+        ]
+        if "simulation_type" in query:
+            found = [t for t in found if t.is_prompt == (query["simulation_type"] == "prompt")]
         page, limit = int(query.get("page", 1)), int(query.get("limit", 10))
         shown, paging = self._page(exchange, len(found), page, limit, "run tests")
         return json_reply(200, {**paging, "results": [self._run_test_json(t) for t in found[shown]]})
@@ -338,7 +375,7 @@ class FutureAgiAPI(PlatformAPI):
     def _get_run_test_id(self, exchange: Exchange) -> Reply:
         name = exchange.params["run_test_name"]
         for run_test in self.run_tests.values():
-            if run_test.name == name:
+            if run_test.name == name and run_test.workspace == exchange.params["workspace"]:
                 result = {"run_test_id": run_test.id, "run_test_name": run_test.name}
                 return json_reply(200, {"status": True, "result": result})
         raise Refusal(invalid("Run test not found"))
@@ -370,7 +407,7 @@ class FutureAgiAPI(PlatformAPI):
 
     def _execute(self, exchange: Exchange) -> Reply:
         documented = exchange.params["dialect"] == "documented"
-        run_test = self.run_tests.get(exchange.params["run_test_id"])
+        run_test = self._visible(exchange, exchange.params["run_test_id"])
         body = read_json(exchange)
         ids_name, all_name, simulator_name = (
             ("scenarioIds", "selectAll", "simulatorId")
@@ -402,25 +439,62 @@ class FutureAgiAPI(PlatformAPI):
             "select_all": body.get(all_name, False),
             "simulator_id": body.get(simulator_name),
         }
+        started = self._started(run_test, chosen, arguments, "Test execution started successfully")
+        return json_reply(200, {**started, "status": "PENDING" if documented else "started"})
+
+    def _execute_prompt(self, exchange: Exchange) -> Reply:
+        """Start a prompt simulation. Whatever does not belong together is a 500."""
+        run_test = self._visible(exchange, exchange.params["run_test_id"])
+        body = read_json(exchange)
+        problems = Problems()
+        for name, value in body.items():
+            if name == "scenario_ids":
+                check_ids(problems, name, value)
+            elif name == "select_all":
+                check_boolean(problems, name, value)
+            else:
+                problems.add(name, "Unknown field.")
+        problems.refuse()
+        if run_test is None or run_test.prompt_template != exchange.params["template_id"]:
+            raise Refusal(error(500, "server_error", "server_error", "Failed to execute simulation"))
+        if not run_test.has_prompt_version:
+            text = "Prompt version has been deleted. Please update the simulation with a valid version."
+            raise Refusal(invalid(text))
+        asked = [str(i).lower() for i in body.get("scenario_ids", [])]
+        # Here the flag does what its name says.
+        chosen = self._choose(run_test, asked, body.get("select_all", False))
+        if not chosen:
+            raise Refusal(invalid("At least one scenario is required to execute the test."))
+        arguments = {
+            "run_test_id": run_test.id,
+            "prompt_template_id": run_test.prompt_template,
+            "dialect": exchange.params["dialect"],
+            "scenario_ids": asked,
+            "select_all": body.get("select_all", False),
+        }
+        started = self._started(run_test, chosen, arguments, "Simulation execution started successfully")
+        return json_reply(200, {"status": True, "result": {**started, "status": "pending"}})
+
+    def _started(self, run_test: RunTest, chosen: list[str], arguments: dict[str, Any], message: str) -> dict[str, Any]:
+        """Start an execution, and say so."""
         plan = self.take_plan(run_test)
+        if run_test.is_prompt and "prompt_template_id" not in arguments:
+            # The worker makes voice calls for it, without an agent or a phone.
+            plan = Plan(Ending.ERRORED, plan.duration)
         if self.settings.futureagi_workflow_down:
             # The execution is in the database already, and stays pending for ever.
             self._new_execution(run_test, chosen, arguments, self.clock.now(), Plan(plan.ending, _FOR_EVER))
             raise Refusal(invalid(f"Failed to start hosted test execution: {_WORKFLOW_DOWN}"))
         run = self._new_execution(run_test, chosen, arguments, self.clock.now(), plan)
         # A voice execution's calls are only made once it runs.
-        return json_reply(
-            200,
-            {
-                "message": "Test execution started successfully",
-                "execution_id": run.run_id,
-                "run_test_id": run_test.id,
-                "status": "PENDING" if documented else "started",
-                "total_scenarios": len(chosen),
-                "total_calls": 0 if run.is_voice else len(run.calls),
-                "scenario_ids": chosen,
-            },
-        )
+        return {
+            "message": message,
+            "execution_id": run.run_id,
+            "run_test_id": run_test.id,
+            "total_scenarios": len(chosen),
+            "total_calls": 0 if run.is_voice else len(run.calls),
+            "scenario_ids": chosen,
+        }
 
     def _choose(self, run_test: RunTest, asked: list[str], all_but: bool) -> list[str]:
         """Return the ids of the scenarios that will run. The current dialect ignores its flag."""
@@ -461,6 +535,7 @@ class FutureAgiAPI(PlatformAPI):
             scenario_ids=scenario_ids,
             scenario_names=", ".join(dict.fromkeys(s.name for s in scenarios)) or "No scenarios",
             run_test=run_test,
+            stuck=run_test.never_closes,
         )
         run.add_calls(scenarios, self.new_id)
         self.runs.add(run)
@@ -472,7 +547,7 @@ class FutureAgiAPI(PlatformAPI):
             text = "This endpoint does not accept a request body."
             details = {"non_field_errors": [text], **{name: ["Unknown field."] for name in body}}
             raise Refusal(error(400, "validation_error", "invalid", text, details, next(iter(body))), text)
-        run = self._execution(exchange.params["execution_id"], dot="")
+        run = self._execution(exchange.params["execution_id"], dot="", exchange=exchange)
         now = self.clock.now()
         message = "Cancellation signal sent to workflow"
         if run.phase(now).is_final:
@@ -505,7 +580,7 @@ class FutureAgiAPI(PlatformAPI):
                 "Either 'select_all' must be True or 'call_execution_ids' must be provided",
             )
         problems.refuse()
-        run = self._execution(exchange.params["execution_id"], dot="")
+        run = self._execution(exchange.params["execution_id"], dot="", exchange=exchange)
         now = self.clock.now()
         status = run.status(now)
         if not run.phase(now).is_final:
@@ -629,7 +704,7 @@ class FutureAgiAPI(PlatformAPI):
             **dict.fromkeys(("filters", "group_keys", "row_groups"), check_text),
         }
         query = read_query(exchange, known)
-        run = self._find(exchange.params["execution_id"])
+        run = self._find(exchange.params["execution_id"], exchange)
         if run is None:
             text = "Failed to retrieve test execution: No TestExecution matches the given query."
             raise Refusal(error(500, "server_error", "server_error", text))
@@ -659,7 +734,7 @@ class FutureAgiAPI(PlatformAPI):
     def _transcripts(self, exchange: Exchange) -> Reply:
         read_query(exchange, {})
         # An unknown execution is answered like one without calls.
-        run = self._find(exchange.params["execution_id"])
+        run = self._find(exchange.params["execution_id"], exchange)
         now = self.clock.now()
         calls = []
         if run is not None:
@@ -695,7 +770,7 @@ class FutureAgiAPI(PlatformAPI):
     def _describe(self, exchange: Exchange, describe: Callable[[AgentExecution, float], dict[str, Any]]) -> Reply:
         """Answer a question about one execution that takes no query parameters."""
         read_query(exchange, {})
-        run = self._execution(exchange.params["execution_id"])
+        run = self._execution(exchange.params["execution_id"], exchange=exchange)
         return json_reply(200, describe(run, self.clock.now()))
 
     def _kpis(self, exchange: Exchange) -> Reply:
@@ -719,10 +794,10 @@ class FutureAgiAPI(PlatformAPI):
         item_id = exchange.params["item_id"]
         run_test: RunTest | None
         if kind == "runtest":
-            run_test = self.run_tests.get(item_id)
+            run_test = self._visible(exchange, item_id)
             runs = [] if run_test is None else self._listed(run_test)
         else:
-            run = self._find(item_id)
+            run = self._find(item_id, exchange)
             runs = [] if run is None else [run]
             run_test = None if run is None else run.run_test
         if run_test is None:
@@ -837,7 +912,7 @@ class FutureAgiAPI(PlatformAPI):
                 "started_at": zulu(run.round_started),
                 "completed_at": zulu(run.round_started + call.seconds) if status in ("completed", "failed") else None,
                 "call_summary": f"{call.scenario.name}, row {call.row + 1}",
-                "ended_reason": FAILURE_REASON if status == "failed" else "customer-ended-call",
+                "ended_reason": run.run_test.failure_reason if status == "failed" else "customer-ended-call",
                 "eval_outputs": run.scores(call, status, now),
             }
             return json_reply(200, {"status": True, "result": result})
@@ -916,7 +991,7 @@ class FutureAgiAPI(PlatformAPI):
         rows: list[tuple[Any, ...]] = []
         for call, status in run.calls_now(now):
             scores = [f"{s['name']}: {s['output']}" for s in run.scores(call, status, now).values()]
-            problem = FAILURE_REASON if status == "failed" else ""
+            problem = run.run_test.failure_reason if status == "failed" else ""
             rows.append((call.scenario.name, call.row + 1, status, ", ".join(scores), problem))
         return RunDescription(
             title=f"Run test {run.target_name}",

@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .clock import offset
-from .engine import Ending, Phase, SimulatedRun, Target
+from .engine import PENDING_SHARE, Ending, Phase, SimulatedRun, Target
 
 
 def named_id(number: int) -> str:
     """Return the id of a named object."""
     return f"fa000000-0000-4000-8000-{number:012d}"
+
+
+#: The workspace that keys are bound to, and that run tests are made in, unless it is said otherwise.
+WORKSPACE_ID = "fa000000-0000-4000-8000-0000000000b1"
+FAILURE_REASON = "The agent hung up before the customer's request was understood"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,26 @@ class RunTest(Target):
     agent_type: str = "text"
     #: True when a call that failed passes once it is run again.
     recovers: bool = False
+    #: The id of the prompt template of a prompt simulation; None for the run test of an agent.
+    prompt_template: str | None = None
+    #: False once the version of that prompt has been deleted.
+    has_prompt_version: bool = True
+    #: The workspace that it belongs to.
+    workspace: str = WORKSPACE_ID
+    #: Why its calls fail that do.
+    failure_reason: str = FAILURE_REASON
+    #: True when its executions never close, though all of their calls are over.
+    never_closes: bool = False
 
     @property
     def is_voice(self) -> bool:
         """True for a voice agent."""
-        return self.agent_type == "voice"
+        return self.agent_type == "voice" and not self.is_prompt
+
+    @property
+    def is_prompt(self) -> bool:
+        """True for a prompt simulation."""
+        return self.prompt_template is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -90,7 +110,6 @@ class Call:
 
 #: The statuses of calls that took place.
 MADE = ("completed", "failed", "analyzing")
-FAILURE_REASON = "The agent hung up before the customer's request was understood"
 SETUP_REASON = "Failed to set up the test execution: the agent did not answer the connection check"
 
 
@@ -113,11 +132,20 @@ class AgentExecution(SimulatedRun):
     calls: list[Call] = field(default_factory=list)
     scenario_ids: list[str] = field(default_factory=list)
     scenario_names: str = ""
+    #: True for one that never closes, though all of its calls are over.
+    stuck: bool = False
 
     @property
     def is_voice(self) -> bool:
         """True for a voice agent."""
         return self.run_test.is_voice
+
+    def phase(self, now: float) -> Phase:
+        """Return where the execution stands."""
+        phase = SimulatedRun.phase(self, now)
+        if self.stuck and phase in (Phase.FINISHED, Phase.EVALUATING):
+            return Phase.RUNNING
+        return phase
 
     def add_calls(self, scenarios: Iterable[Scenario], new_id: Callable[[], str]) -> None:
         """Make the calls, as the ending wants them: one for each row of each scenario."""
@@ -150,10 +178,15 @@ class AgentExecution(SimulatedRun):
         self.restart(now, duration, evaluates_only)
 
     def visible_calls(self, now: float) -> list[Call]:
-        """Return the calls that exist already."""
-        if self.is_voice and self.phase(now) is Phase.PENDING and not any(c.settled for c in self.calls):
-            return []
+        """Return the calls that exist already. Those of a voice agent are made one after the other, while it is
+        pending."""
+        if self.makes_calls(now):
+            return self.calls[: int(len(self.calls) * self.fraction(now) / PENDING_SHARE)]
         return self.calls
+
+    def makes_calls(self, now: float) -> bool:
+        """True while calls are still being made."""
+        return self.is_voice and self.phase(now) is Phase.PENDING and not any(c.settled for c in self.calls)
 
     def call_statuses(self, now: float) -> list[str]:
         """Return the status of every call, in order."""
@@ -194,7 +227,7 @@ class AgentExecution(SimulatedRun):
 
     def counts(self, now: float) -> dict[str, int]:
         """Return how many calls there are of each status, and in all."""
-        statuses = self.call_statuses(now) if self.visible_calls(now) else []
+        statuses = self.call_statuses(now)[: len(self.visible_calls(now))]
         counts = {
             word: statuses.count(word)
             for word in ("completed", "failed", "pending", "analyzing", "ongoing", "cancelled")
@@ -216,7 +249,7 @@ class AgentExecution(SimulatedRun):
     def calls_now(self, now: float) -> list[tuple[Call, str]]:
         """Return the calls that exist already, with their statuses."""
         visible = self.visible_calls(now)
-        return list(zip(visible, self.call_statuses(now), strict=True)) if visible else []
+        return list(zip(visible, self.call_statuses(now)[: len(visible)], strict=True))
 
     def has_scores(self, now: float) -> bool:
         """True once the evaluations are over."""

@@ -9,7 +9,6 @@ from typing import Any
 from .clock import offset, zulu
 from .engine import Ending
 from .futureagi_calls import (
-    FAILURE_REASON,
     MADE,
     SETUP_REASON,
     AgentExecution,
@@ -23,6 +22,7 @@ from .futureagi_calls import (
 _ORGANIZATION = "fa000000-0000-4000-8000-0000000000ff"
 _AGENT_ID = "fa000000-0000-4000-8000-0000000000a1"
 _AGENT_VERSION_ID = "fa000000-0000-4000-8000-0000000000a2"
+PROMPT_VERSION_ID = "fa000000-0000-4000-8000-0000000000a4"
 SIMULATOR_ID = "fa000000-0000-4000-8000-0000000000a3"
 _PHONE_NUMBER = "+15550100"
 #: When the named objects came to be.
@@ -51,7 +51,7 @@ def row_json(run: AgentExecution, now: float) -> dict[str, Any]:
         "agent_definition": "Sandbox agent",
         "agent_version": "v1",
         "agent_type": run.run_test.agent_type,
-        "source_type": "agent_definition",
+        "source_type": "prompt" if run.run_test.is_prompt else "agent_definition",
         "error_reason": SETUP_REASON if run.ending is Ending.ERRORED and final else None,
         "total_chats": 0 if run.is_voice else counts["total"],
         "total_number_of_fagi_agent_turns": connected * 4,
@@ -81,7 +81,7 @@ def call_row(run: AgentExecution, call: Call, status: str, now: float) -> dict[s
     }
     ended = {
         "completed": "customer-ended-call",
-        "failed": FAILURE_REASON,
+        "failed": run.run_test.failure_reason,
         "cancelled": "Cancelled by user",
     }
     unmeasured = (
@@ -180,7 +180,8 @@ def head_json(run: AgentExecution, counts: dict[str, int], now: float) -> dict[s
         "status": run.status(now),
         "started_at": zulu(run.created),
         "completed_at": None if finished is None else zulu(finished),
-        "total_calls": counts["total"],
+        # Not known before all calls of a voice agent are made.
+        "total_calls": 0 if run.makes_calls(now) else counts["total"],
         "completed_calls": counts["completed"] if counted else 0,
         "failed_calls": counts["failed"] if counted else 0,
     }
@@ -257,10 +258,7 @@ def run_test_json(run_test: RunTest, last_run: float | None) -> dict[str, Any]:
         }
         for e in run_test.evaluations
     ]
-    return {
-        "id": run_test.id,
-        "name": run_test.name,
-        "description": f"Sandbox run test {run_test.name}",
+    source: dict[str, Any] = {
         "agent_definition": _AGENT_ID,
         "agent_definition_detail": {
             "id": _AGENT_ID,
@@ -276,6 +274,23 @@ def run_test_json(run_test: RunTest, last_run: float | None) -> dict[str, Any]:
         "prompt_template_detail": None,
         "prompt_version": None,
         "prompt_version_detail": None,
+    }
+    if run_test.is_prompt:
+        version = PROMPT_VERSION_ID if run_test.has_prompt_version else None
+        source = {
+            **dict.fromkeys(source),
+            "source_type": "prompt",
+            "source_type_display": "Prompt",
+            "prompt_template": run_test.prompt_template,
+            "prompt_template_detail": {"id": run_test.prompt_template, "name": "Sandbox prompt"},
+            "prompt_version": version,
+            "prompt_version_detail": version and {"id": version, "template_version": "v1"},
+        }
+    return {
+        "id": run_test.id,
+        "name": run_test.name,
+        "description": f"Sandbox run test {run_test.name}",
+        **source,
         "scenarios": [s.id for s in run_test.scenarios],
         "scenarios_detail": [
             {

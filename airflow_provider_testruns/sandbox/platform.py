@@ -31,6 +31,10 @@ class Settings:
         a model), ``list`` or ``items``.
     :param futureagi_workflow_down: a start leaves a pending execution behind and answers 400; a rerun answers 200
         and starts nothing.
+    :param futureagi_dialects: which dialects Future AGI takes: ``both``, ``current`` (then an API key as bearer token
+        is refused, and a login token is taken) or ``documented`` (as of older installations).
+    :param futureagi_open_workspace: the id of the workspace that the user of the unbound keys has opened last; empty
+        for the usual one.
     :param artifact_bytes: size of the run artifacts; 0 for small ones with real contents.
     :param artifact_ttl: seconds until an artifact expires.
     """
@@ -43,6 +47,8 @@ class Settings:
     eggplant_early_verdict: bool = False
     eggplant_progress_shape: str = "documented"
     futureagi_workflow_down: bool = False
+    futureagi_dialects: str = "both"
+    futureagi_open_workspace: str = ""
     artifact_bytes: int = 0
     artifact_ttl: int = 604_800
 

@@ -275,7 +275,8 @@ class Session:
                 request = self._follow(call, request, reply, redirects)
                 continue
             if not 200 <= reply.status < 300:
-                error = self.error_for(reply, call.what, request, call.error_text, call.secrets)
+                meant = reply.status if call.stands_for is None else call.stands_for(reply)
+                error = self.error_for(reply, call.what, request, call.error_text, call.secrets, meant)
                 error.did_nothing = call.did_nothing(reply)
                 raise error
             self.auth.accepted()
@@ -427,9 +428,13 @@ class Session:
         request: Request,
         error_text: Callable[[Any], str] | None,
         secrets: tuple[str, ...] = (),
+        meant: int | None = None,
     ) -> ApiError:
-        """The typed error of a reply that is none of 2xx and 3xx."""
-        status = reply.status
+        """The typed error of a reply that is none of 2xx and 3xx.
+
+        :param meant: the status that it should have had; its own without.
+        """
+        status = meant or reply.status
         kind: type[ApiError]
         if status == 401:
             kind = AuthenticationError
@@ -445,7 +450,7 @@ class Session:
             kind = InvalidRequestError
         next_step = _HINTS["proxy"] if status == 407 else _NEXT_STEP[kind].format(fields=self.auth_fields)
         return kind(
-            f"{self._head(what, request)}: HTTP {status}: {self._answer(reply, error_text, secrets)} {next_step}",
+            f"{self._head(what, request)}: HTTP {reply.status}: {self._answer(reply, error_text, secrets)} {next_step}",
             status=status,
             retry_after=retry_after(reply.headers, self.clock()),
         )

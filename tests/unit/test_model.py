@@ -63,6 +63,7 @@ _WHOLE = Run(
     parts=(_SMALL,),
     start_unreadable=True,
     stalled=True,
+    start_error="e",
 )
 
 

@@ -42,7 +42,17 @@ _EXTRAS = {
         "poll_endpoint",
         "run_url_template",
     },
-    "futureagi": {"secret_key", "workspace_id", "app_url", "verify", "cert", "key", "timeout", "max_file_size"},
+    "futureagi": {
+        "secret_key",
+        "dialect",
+        "workspace_id",
+        "app_url",
+        "verify",
+        "cert",
+        "key",
+        "timeout",
+        "max_file_size",
+    },
     "omilia": {
         "personal_access_token",
         "grant_type",

@@ -418,6 +418,44 @@ def test_f4_whatever_is_new_begins_the_time_again_and_without_a_limit_there_is_n
     assert world.end() == WaitEnd(WaitStatus.FINISHED, _DONE)
 
 
+def test_l4_an_adopted_run_that_never_begins_ends_as_errored_with_the_words_of_its_start():
+    adopted = replace(_QUEUED, start_error="HTTP 400: the workflow service does not answer.")
+    for stalled_after, seconds in ((1800.0, 600.0), (300.0, 300.0)):
+        world = World(_QUEUED, timeout=24 * 3600)
+        world.wait.run, world.wait.stalled_after = adopted, stalled_after
+        end = world.end()
+        assert (end.status, end.run.ending, end.run.stalled) == (WaitStatus.FINISHED, Verdict.ERRORED, True)
+        assert "has not begun" in end.run.message
+        assert "the workflow service does not answer" in end.run.message
+        assert seconds <= world.clock.past < seconds + 60
+    # One that begins, one whose start went well, and one that nobody has set a limit for.
+    for run, stalled_after, looks in (
+        (adopted, 1800.0, [_QUEUED] * 30 + [_RUNNING] * 200),
+        (_QUEUED, 1800.0, [_QUEUED] * 300),
+        (adopted, None, [_QUEUED] * 300),
+    ):
+        world = World(*looks, _DONE, timeout=24 * 3600)
+        world.wait.run, world.wait.stalled_after = run, stalled_after
+        assert world.end().run.ending is _DONE.ending
+
+
+def test_f4_a_list_alone_ends_no_wait_as_stalled():
+    """It counts calls that are going as done, and spells the status in another way."""
+    world = World(_RUNNING, timeout=24 * 3600)
+    wait, listed = world.wait, replace(_CALLS_DONE, raw_state=_RUNNING.raw_state.title())
+    wait.stalled_after = 1800.0
+    assert wait.look(listed) is None
+    world.clock.now += 1800.0
+    assert wait.would_stall(listed)
+    assert wait.look(replace(_CALLS_DONE, progress=Progress(3, 4))) is None
+    assert not wait.would_stall(listed)
+    world.clock.now += 1800.0
+    assert wait.would_stall(listed)
+    end = wait.look(replace(_CALLS_DONE, raw_state=_RUNNING.raw_state))
+    assert end is not None
+    assert end.run.stalled
+
+
 def test_an_unknown_status_does_not_outlast_the_deadline():
     assert World(_ODD, timeout=60.0).end() == WaitEnd(WaitStatus.TIMEOUT, _ODD)
 

@@ -174,6 +174,27 @@ def test_runs_that_cannot_be_listed_together_share_token_and_connections(sandbox
     assert max(times) - min(times) > 0.6
 
 
+def test_f4_what_the_list_takes_for_done_is_asked_for_singly_before_it_ends_as_stalled(sandbox):
+    """Future AGI's list counts calls that are going as attempted."""
+    control = sandbox.control
+    run_test = control.create_run_test("one-call", scenarios={"One": 1})
+    going, stuck = control.add_runs("futureagi", run_test, 2, age=30.0)
+    control.hang_run(going)
+    control.set_run(stuck, stuck=True, duration=10.0)
+
+    async def main() -> None:
+        def wait(run_id: str) -> Wait:
+            run = Run("futureagi", run_id, RunState.RUNNING, "running", context={"run_test_id": run_test})
+            return Wait(run, time.time() + 3.0, _INTERVAL, _log, stalled_after=0.5)
+
+        ends = await asyncio.gather(_watch(wait(going)), _watch(wait(stuck)))
+        assert [end.status for end in ends] == [WaitStatus.TIMEOUT, WaitStatus.FINISHED]
+        assert ends[1].run.stalled
+        assert control.count("futureagi.list_executions") > 0
+
+    _run(main)
+
+
 def test_a_run_that_the_list_does_not_show_is_asked_for_singly(sandbox):
     control = sandbox.control
     run_ids = control.add_runs("omilia", _PROJECT, 20)

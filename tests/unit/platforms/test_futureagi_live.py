@@ -1,6 +1,6 @@
 """Future AGI as its own running server answers: each test names its row of what was learned from it.
 
-The rows: F1 workspaces; F3 balance and quota; L1 and L2 choices and scores that are objects; L3 tools; L5 simulators;
+The rows: F1 workspaces; F2 prompt simulations; F3 balance and quota; F5 and L6 dialects; L1 and L2 choices and scores that are objects; L3 tools; L5 simulators;
 L7 the words of a 429; L8 progress while calls are made; L10 rounding.
 """
 
@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_testruns.exceptions import ConfigurationError, NotFoundError
+from airflow_provider_testruns.exceptions import ConfigurationError, NotFoundError, ServerError
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
 from airflow_provider_testruns.model import Gates, Metric, Progress, Verdict, assess, judge
 from airflow_provider_testruns.platforms import futureagi_replies as replies
+from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.futureagi_metrics import Evaluations
 from tests.unit.platforms.steps import Wire, reply
 from tests.unit.platforms.test_futureagi import (
@@ -24,15 +25,22 @@ from tests.unit.platforms.test_futureagi import (
     EXECUTION,
     METRICS,
     ONE,
+    OTHER_RUN_TEST,
     RUN_TEST,
     RUN_TEST_DETAIL,
+    THREE,
+    TWO,
     call_row,
     calls,
     calls_key,
     detail_key,
     error,
     evaluation,
+    execution_row,
+    executions_key,
+    listed,
     metrics_reply,
+    page_key,
     prepare,
     report_of,
     runs_reply,
@@ -221,9 +229,95 @@ def test_l5_a_simulator_that_is_none_is_refused_before_the_start() -> None:
     wire = Wire({at: error(404, "not_found", "No SimulatorAgent matches the given query.")})
     with pytest.raises(ConfigurationError, match=r"simulator_id .* is no simulator"):
         prepare(wire, run_test_id=RUN_TEST, select_all=True, simulator_id=ONE)
-    for answer in ({"id": ONE, "name": "Customer"}, reply({}, 404), error(403, "permission_error", "no")):
+    for answer in ({"id": OTHER_RUN_TEST}, {"id": ONE, "deleted": True}):
+        with pytest.raises(ConfigurationError, match="simulator_id"):
+            prepare(Wire({at: answer}), run_test_id=RUN_TEST, select_all=True, simulator_id=ONE)
+    seen = prepare(Wire({at: {"id": ONE, "name": "Customer"}}), run_test_id=RUN_TEST, select_all=True, simulator_id=ONE)
+    assert (seen.call.json["simulator_id"], seen.warnings) == (ONE, ())
+    # Where it can't be seen, the log says what may come of it.
+    for answer in (reply({}, 404), error(403, "permission_error", "no")):
         start = prepare(Wire({at: answer}), run_test_id=RUN_TEST, select_all=True, simulator_id=ONE)
         assert start.call.json["simulator_id"] == ONE
+        assert "could not be seen" in start.warnings[0]
+
+
+PROMPT = {"id": RUN_TEST, "source_type": "prompt", "prompt_template": TWO, "prompt_version": THREE}
+PROMPT_START = f"POST /simulate/prompt-templates/{TWO}/simulations/{RUN_TEST}/execute/"
+
+
+@pytest.mark.parametrize("template", [TWO.upper(), {"id": TWO}])
+def test_f2_the_start_of_a_prompt_simulation_is_wrapped(template: Any) -> None:
+    wire = Wire({RUN_TEST_DETAIL: {**PROMPT, "prompt_template": template}})
+    wire.answers[PROMPT_START] = {"status": True, "result": {"execution_id": EXECUTION, "status": "pending"}}
+    start = prepare(wire, run_test_id=RUN_TEST, select_all=True)
+    assert start.call.json == {"scenario_ids": [], "select_all": True}
+    assert wire.ask(start.call).run_id == EXECUTION
+    assert wire.asked == [RUN_TEST_DETAIL, PROMPT_START]
+
+
+@pytest.mark.parametrize(
+    ("detail", "words"),
+    [
+        ({**PROMPT, "prompt_template": None}, "no prompt template"),
+        ({**PROMPT, "prompt_version": None, "prompt_version_detail": None}, "has been deleted"),
+        ({**PROMPT, "prompt_version_detail": {"id": THREE, "deleted": True}}, "has been deleted"),
+    ],
+)
+def test_f2_a_prompt_simulation_that_cannot_be_started(detail: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        prepare(Wire({RUN_TEST_DETAIL: detail}), run_test_id=RUN_TEST, select_all=True)
+
+
+def test_f2_whether_it_is_a_prompt_simulation_that_could_not_be_seen_is_said() -> None:
+    wire = Wire({RUN_TEST_DETAIL: error(500, "server_error", "broken")})
+    start = prepare(wire, run_test_id=RUN_TEST, select_all=True)
+    assert (start.call.path, len(start.warnings)) == (f"/simulate/run-tests/{RUN_TEST}/execute/", 1)
+    assert "prompt simulation" in start.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "proven"),
+    [
+        ({"type": "validation_error", "detail": "Prompt version has been deleted. Please update."}, True),
+        ({"result": {"error": "No scenarios", "detail": "At least one scenario is required to execute"}}, True),
+        ({"result": {"error": "Scenarios incomplete", "detail": "2 scenario(s) are not completed. Wait"}}, True),
+        ({"type": "validation_error", "detail": "Failed to start test execution: they are not completed"}, False),
+        ({"details": {"field": ["x"]}, "detail": "x"}, False),
+        ({"result": {"result": {"result": {"detail": "are not completed"}}}}, False),
+    ],
+)
+def test_l4_what_proves_that_nothing_was_started(body: dict[str, Any], proven: bool) -> None:
+    assert replies.nothing_was_started(reply(body, 400)) is proven
+
+
+def test_l6_fields_of_the_other_dialect_are_explained() -> None:
+    details = {"scenarioIds": ["Unknown field."], "selectAll": ["Unknown field."]}
+    body = {"type": "validation_error", "detail": "scenarioIds: Unknown field.", "details": details}
+    assert "secret_key of the connection" in replies.start_error_words(body, "documented")
+    assert replies.start_error_words(body, "current") == replies.error_words(body)
+    other = {**body, "details": {"scenario_ids": ["Unknown field."]}}
+    assert "dialect=documented" in replies.start_error_words(other, "current")
+    assert replies.start_error_words(None, "current") == ""
+
+
+@pytest.mark.parametrize(
+    "reason", ["Conversation turn limit reached", "Max duration limit reached", "no balance found"]
+)
+def test_f3_other_limits_are_failures_of_the_test(reason: str) -> None:
+    assert not replies.is_unpaid(reason)
+
+
+DETAIL_PAGE = page_key(f"/simulate/test-executions/{EXECUTION}/", limit=30)
+
+
+def test_l11_a_500_that_names_no_match_is_not_found() -> None:
+    wire = Wire({DETAIL_PAGE: error(500, "server_error", "Failed: No TestExecution matches the given query.")})
+    with pytest.raises(NotFoundError, match=r"HTTP 500: .*organization and workspace only"):
+        wire.run(CURRENT.get_test_execution_detail(EXECUTION))
+    wire = Wire({DETAIL_PAGE: error(500, "server_error", "Failed: database")})
+    with pytest.raises(ServerError):
+        wire.run(CURRENT.get_test_execution_detail(EXECUTION))
+    assert replies.status_meant(Reply(500, {}, b"no JSON")) == 500
 
 
 def test_l7_the_words_of_a_429_are_inside_its_result() -> None:
@@ -236,10 +330,17 @@ def test_l7_the_words_of_a_429_are_inside_its_result() -> None:
         },
     }
     assert replies.error_words(json.loads(json.dumps(body))) == "Rate limit exceeded: 1 api requests per minute."
+    assert (
+        replies.error_words({"status": False, "result": {"code": "RATE_LIMITED", "retry_after": 1}}) == "RATE_LIMITED."
+    )
+    assert replies.error_words({"error": {"message": "slow down"}, "result": {"code": 1}}) == "slow down."
 
 
 def test_l8_there_is_no_progress_while_the_calls_are_still_being_made() -> None:
     early = metrics_reply("pending", {"total": 69, "completed": 0, "failed": 0, "pending": 69}, total_calls=0)
     assert Wire({METRICS: early}).run(CURRENT.get_run(EXECUTION)).progress is None
+    rows = [execution_row(status="Pending", calls=69, calls_attempted=0)]
+    (row,) = Wire({executions_key(): listed(rows)}).run(CURRENT.find_runs(None, RUN_TEST))
+    assert row.progress is None
     later = metrics_reply("running", {"total": 130, "completed": 2, "failed": 0, "pending": 128}, total_calls=0)
     assert Wire({METRICS: later}).run(CURRENT.get_run(EXECUTION)).progress == Progress(2, 130)
