@@ -1,7 +1,8 @@
 """Future AGI as its own running server answers: each test names its row of what was learned from it.
 
-The rows: F1 workspaces; F2 prompt simulations; F3 balance and quota; F5 and L6 dialects; L1 and L2 choices and scores that are objects; L3 tools; L5 simulators;
-L7 the words of a 429; L8 progress while calls are made; L10 rounding.
+The rows: F1 workspaces; F2 prompt simulations; F3 balance and quota; L1 and L2 choices and scores that are objects; L3
+tools; L4 refused starts; L5 simulators; L6 dialects; L7 the words of a 429; L8 progress while calls are made; L10
+rounding; L11 unknown ids.
 """
 
 from __future__ import annotations
