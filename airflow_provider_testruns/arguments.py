@@ -104,6 +104,21 @@ def names(argument: str, value: Any) -> tuple[str, ...]:
     return tuple(name for name in (name.strip() for name in listed) if name)
 
 
+def check_project(project_id: Any, project_name: Any, *, optional: bool = False) -> None:
+    """Check that a project is given, and once, where the DAG is written; what templates make of it is checked later.
+
+    :param project_id: its id.
+    :param project_name: its name.
+    :param optional: whether it may be left out.
+    :raises ConfigurationError: when it is not.
+    """
+    given = [value for value in (project_id, project_name) if value is not None]
+    if len(given) > 1 or not (given or optional):
+        said = "both" if given else "none"
+        most = "At most" if optional else "Exactly"
+        raise ConfigurationError(f"{most} one of project_id and project_name must be given; given: {said}.")
+
+
 def shown(value: Any) -> str:
     """A value for a message, cut where it is long."""
     text = repr(value)

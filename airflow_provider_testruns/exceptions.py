@@ -73,6 +73,8 @@ class ApiError(AirflowException):
     transient: bool = False
     #: Whether it is proven that the call did nothing on the platform; only then a start may be sent again unseen.
     did_nothing: bool = False
+    #: The platform's own words in an error response: masked, cleaned and cut, as the message quotes them.
+    answer: str = ""
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(clean(redact(message), limits.LINE))

@@ -189,7 +189,7 @@ def get_provider_info() -> dict[str, Any]:
                         "password": "Password, client secret or bearer token",
                     },
                     "placeholders": {
-                        "host": "https://us1-m.ocp.ai/testing-studio",
+                        "host": "https://us1-m.ocp.ai/<service path>",
                         "port": _PORT,
                         "login": "empty with a bearer token or a personal access token",
                         "password": "empty with a personal access token",
@@ -198,8 +198,9 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "personal_access_token": _text(
                         "Personal access token",
-                        "Sent as X-OCP-PERSONAL-ACCESS-TOKEN; the way for unattended jobs. User name and password stay"
-                        " empty with it.",
+                        "Sent as X-OCP-PERSONAL-ACCESS-TOKEN; the way for unattended jobs, as user name and password"
+                        " need a one-time password besides. User name and password stay empty with it. Somebody must"
+                        " log in as its account every 90 days, or it dies.",
                         format="password",
                     ),
                     "grant_type": _text(
@@ -211,7 +212,7 @@ def get_provider_info() -> dict[str, Any]:
                     ),
                     "realm": _text(
                         "Realm",
-                        "master on the EU1, US1 and US2 platforms, ocp on CA1 and Frankfurt. Default: master.",
+                        "master on the EU1, US1 and US2 platforms, ocp on CA1 and Frankfurt. Default: by the host.",
                     ),
                     "auth_url": _AUTH_URL,
                     "verify": _VERIFY,

@@ -22,7 +22,7 @@ from airflow_provider_testruns.model import Run, RunReport
 from airflow_provider_testruns.platforms.call import Steps, ask
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.transport.auth import Auth
-from airflow_provider_testruns.transport.policy import Session, patiently
+from airflow_provider_testruns.transport.policy import Advice, Session, patiently
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.files import Place
@@ -71,6 +71,14 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
 
         :raises ConfigurationError: naming the field that can't be right.
         """
+
+    @classmethod
+    def make_advice(cls, settings: Settings) -> Advice:
+        """What this platform's users should know when something is refused.
+
+        :param settings: the connection's fields.
+        """
+        return Advice()
 
     @property
     def settings(self) -> Settings:
@@ -272,7 +280,13 @@ def _session(
         settings = replace(settings, timeout=timeout)
     auth, fields = hook.make_auth(settings)
     return Session(
-        settings.conn_id, settings.base_url, auth, fields, settings.timeout, max_file_size=settings.max_file_size
+        settings.conn_id,
+        settings.base_url,
+        auth,
+        fields,
+        settings.timeout,
+        max_file_size=settings.max_file_size,
+        advice=hook.make_advice(settings),
     )
 
 

@@ -25,6 +25,7 @@ from airflow_provider_testruns.model import Kind, Run
 from airflow_provider_testruns.platforms.call import Call, Reply, ask
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
+from airflow_provider_testruns.transport.policy import Advice
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -34,6 +35,32 @@ T = TypeVar("T")
 #: The Keycloak client of the platform's own password grant.
 _CLIENT_ID = "ocp"
 _PERSONAL_ACCESS_TOKEN = "X-OCP-PERSONAL-ACCESS-TOKEN"
+_FOR_UNATTENDED = "Use a personal access token (extra personal_access_token) for unattended tasks."
+#: From the page API Authentication, as are the hosts and realms below.
+_WHY_A_TOKEN_DIES = (
+    "A personal access token dies in three ways: it has expired ('Expires at') or was revoked, and is listed as"
+    " Revoked; its account's password is older than 90 days (the password policy holds for it, too); or nobody has"
+    " logged in to its account for 90 days, which deactivates the account even while the token is used. Log in to the"
+    " console as that account, or have it re-activated, change its password if asked to, and make a new token: after a"
+    " re-activation the old one stays dead."
+)
+_NEEDS_OTP = (
+    "With user name and password the platform asks for a one-time password (otp) besides, on all environments, which no"
+    f" connection can hold. {_FOR_UNATTENDED}"
+)
+_REALMS = (
+    "The realm is master on EU1, US1 and US2 (where tokens come from https://auth.us2-m.ocp.ai), ocp on CA1 and"
+    " Frankfurt."
+)
+_SERVICE_PATH = (
+    "Open Testing Studio in the console and read the request URLs in the browser's network tab: what stands there"
+    " between the host's name and /api/ belongs into the connection's host."
+)
+#: The platform's own domain, and the regions whose realm is not master.
+_DOMAIN = ".ocp.ai"
+_OCP_REALM = ("ca1", "frankfurt")
+#: The region whose tokens come from a host of their own, and that host.
+_US2 = ("us2-m.ocp.ai", "auth.us2-m.ocp.ai")
 
 
 class OmiliaHook(PlatformHook[OmiliaPlatform]):
@@ -54,8 +81,12 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
     The last two ask Keycloak for tokens. Its endpoint is the extra ``auth_url``, whole; without it
     ``{scheme, name and port of the host}/auth/realms/{realm}/protocol/openid-connect/token``: a path in *host* is the
     service's own and is left out there, as Keycloak stands beside the service and not below it. Where that is not so
-    (another auth host as on US2, or a prefix before both as in the sandbox), fill in ``auth_url``.
-    ``realm`` is ``master`` without anything else.
+    (a prefix before both as in the sandbox), fill in ``auth_url``. Without ``realm`` it is ``ocp`` on the platform's
+    hosts in CA1 and Frankfurt, and ``master`` everywhere else; on US2 tokens come from its auth host.
+
+    A personal access token is the way for unattended tasks: the platform's *API authentication* page says that user
+    name and password need a one-time password besides, on every environment, which no connection can hold. The token
+    dies with its account: see the error of a 401.
 
     All methods raise :class:`.ConfigurationError` before any request when an argument or a field of the connection
     can't be right, and one of the children of :class:`.ApiError` when the platform refuses or can't be asked. Calls
@@ -150,6 +181,23 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         )
         return auth, fields
 
+    @classmethod
+    def make_advice(cls, settings: Settings) -> Advice:
+        """What the platform's pages say of refused credentials, of realms, and of the path in *host*.
+
+        :param settings: the connection's fields.
+        """
+        unauthorized = forbidden = ""
+        if settings.text("personal_access_token"):
+            unauthorized = _WHY_A_TOKEN_DIES
+            forbidden = f"If the account could do this before: {_WHY_A_TOKEN_DIES}"
+        elif not settings.login:
+            unauthorized = f"A bearer token lasts minutes. {_FOR_UNATTENDED}"
+        elif settings.text("grant_type") != "client_credentials":
+            unauthorized = _NEEDS_OTP
+        token = f"{_NEEDS_OTP} {_REALMS}" if settings.text("grant_type") != "client_credentials" else _REALMS
+        return Advice(unauthorized, forbidden, token, _about_the_path(settings.base_url))
+
     # Projects
 
     def healthcheck(self) -> dict[str, Any]:
@@ -177,7 +225,8 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """Create a project. ``POST /api/projects/``.
 
         Its test suites are in a Git repository with all of the last three arguments, and in Testing Studio's own
-        S3 storage with none of them.
+        S3 storage with none of them. The request is sent once; where the platform refuses it for the names of the Git
+        arguments, of which the API page has two, once more with the others.
 
         :param name: its name.
         :param group: its group, one that the user has access to.
@@ -188,7 +237,15 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         :raises ConfigurationError: when only some of the Git arguments are given.
         """
         self._mask(git_token)
-        return self._send(self.platform.create_project(name, group, url, git_token, git_provider))
+        return self.ask(self.platform.saving_project(None, name, group, url, git_token, git_provider))
+
+    def find_project_id(self, project_name: str) -> str:
+        """The id of the one project of a name, from ``GET /api/projects/``.
+
+        :param project_name: the project's name, to the letter.
+        :raises ConfigurationError: when no project, or more than one, has this name.
+        """
+        return self.ask(self.platform.project_named(project_name))
 
     def get_project(self, project_id: str) -> dict[str, Any]:
         """A project, with its latest run as ``latestRun``. ``GET /api/projects/{project_id}``.
@@ -219,7 +276,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         :raises ConfigurationError: when only some of the Git arguments are given.
         """
         self._mask(git_token)
-        return self._send(self.platform.update_project(project_id, name, group, url, git_token, git_provider))
+        return self.ask(self.platform.saving_project(project_id, name, group, url, git_token, git_provider))
 
     def delete_project(self, project_id: str) -> None:
         """Delete a project. ``DELETE /api/projects/{project_id}``.
@@ -518,11 +575,30 @@ def _token_url(settings: Settings) -> str:
     given = settings.url("auth_url")
     if given:
         return given
-    realm = settings.text("realm", "master")
+    parts = urlsplit(settings.base_url)
+    host = (parts.hostname or "").rstrip(".")
+    realm = settings.text("realm") or _realm_of(host)
     if realm in (".", ".."):
         raise settings.problem("realm", f"must be the name of a realm, such as master or ocp, got {realm!r}.")
-    parts = urlsplit(settings.base_url)
-    return f"{parts.scheme}://{parts.netloc}/auth/realms/{quote(realm, safe='')}/protocol/openid-connect/token"
+    beside = _US2[1] if host == _US2[0] or host.endswith(f".{_US2[0]}") else parts.netloc
+    return f"{parts.scheme}://{beside}/auth/realms/{quote(realm, safe='')}/protocol/openid-connect/token"
+
+
+def _realm_of(host: str) -> str:
+    """The realm of a host, by its region: ``pub.ca1.ocp.ai``, ``us1-m.ocp.ai``."""
+    if not host.endswith(_DOMAIN):
+        return "master"
+    regions = {label.partition("-")[0] for label in host.removesuffix(_DOMAIN).split(".")}
+    return "ocp" if regions.intersection(_OCP_REALM) else "master"
+
+
+def _about_the_path(base_url: str) -> str:
+    path = urlsplit(base_url).path.rstrip("/")
+    if f"{path}/".casefold().endswith("/api/"):
+        return "The connection's host ends with /api, which every call adds itself: leave it out."
+    if not path:
+        return f"Is the service path before /api/ missing? The connection's host has none. {_SERVICE_PATH}"
+    return f"Is the service path before /api/ missing or another one than {path}? {_SERVICE_PATH}"
 
 
 def _header_value(settings: Settings, name: str, value: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_testruns.arguments import interval, seconds
+from airflow_provider_testruns.arguments import check_project, interval, seconds
 from airflow_provider_testruns.cleaning import is_id, outgoing_json
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, InvalidRequestError, NotFoundError
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.model import Run
 
 
+def _project(project_id: str | None, project_name: str | None) -> dict[str, Any]:
+    """The project as an argument of a start. That without a name is as it was before there were names: by it a retry
+    knows whether its arguments are those of the try before."""
+    return {"project_id": project_id} if project_name is None else {"project_name": project_name}
+
+
 class OmiliaCreateRunOperator(StartRunOperator):
     """Runs the test suites of an Omilia Testing Studio project and judges the result.
 
@@ -38,6 +44,8 @@ class OmiliaCreateRunOperator(StartRunOperator):
     :param stream_logs: tell the run's own log in the task's log while it is going, each line once, in place and
         deferred. It costs one more request for each look at the run. After a restart of the triggerer the lines since
         the task was deferred are told again. Trouble with the log never changes a verdict.
+    :param project_name: the project's name, instead of its id; looked up before anything is started. No project of that
+        name, or more than one, is an error.
     :param omilia_conn_id: the Airflow connection.
 
     The other arguments are those of :class:`.StartRunOperator`.
@@ -47,6 +55,7 @@ class OmiliaCreateRunOperator(StartRunOperator):
     conn_id_field = "omilia_conn_id"
     template_fields: Sequence[str] = (
         "project_id",
+        "project_name",
         "group",
         "utterance",
         "description",
@@ -57,16 +66,19 @@ class OmiliaCreateRunOperator(StartRunOperator):
     def __init__(
         self,
         *,
-        project_id: str,
+        project_id: str | None = None,
         group: str | None = None,
         utterance: str | None = None,
         description: str | None = None,
         stream_logs: bool = False,
+        project_name: str | None = None,
         omilia_conn_id: str = "omilia_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.project_id = project_id
+        self.project_name = project_name
+        check_project(project_id, project_name)
         self.group = group
         self.utterance = utterance
         self.description = description
@@ -77,7 +89,7 @@ class OmiliaCreateRunOperator(StartRunOperator):
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of ``POST /api/runs/``."""
         return {
-            "project_id": self.project_id,
+            **_project(self.project_id, self.project_name),
             "group": self.group,
             "utterance": self.utterance,
             "description": self.description,
@@ -141,6 +153,8 @@ class OmiliaCreateGenerationOperator(StartRunOperator):
     :param test_suite: the test suites that test cases are made for, separated by commas.
     :param overwrite: whether test cases that are there are replaced.
     :param simulation_data: the simulation data to add, separated by commas.
+    :param project_name: the project's name, instead of its id; looked up before anything is started. No project of that
+        name, or more than one, is an error.
     :param omilia_conn_id: the Airflow connection.
 
     The other arguments are those of :class:`.StartRunOperator`. A generation has no test results: those about them
@@ -151,6 +165,7 @@ class OmiliaCreateGenerationOperator(StartRunOperator):
     conn_id_field = "omilia_conn_id"
     template_fields: Sequence[str] = (
         "project_id",
+        "project_name",
         "group",
         "test_suite",
         "overwrite",
@@ -162,16 +177,19 @@ class OmiliaCreateGenerationOperator(StartRunOperator):
     def __init__(
         self,
         *,
-        project_id: str,
+        project_id: str | None = None,
         group: str | None = None,
         test_suite: str | None = None,
         overwrite: bool = False,
         simulation_data: str | None = None,
+        project_name: str | None = None,
         omilia_conn_id: str = "omilia_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.project_id = project_id
+        self.project_name = project_name
+        check_project(project_id, project_name)
         self.group = group
         self.test_suite = test_suite
         self.overwrite = overwrite
@@ -185,7 +203,7 @@ class OmiliaCreateGenerationOperator(StartRunOperator):
         """The arguments of ``POST /api/generations/``."""
         return {
             "kind": "generation",
-            "project_id": self.project_id,
+            **_project(self.project_id, self.project_name),
             "group": self.group,
             "test_suite": self.test_suite,
             "overwrite": self.overwrite,
@@ -203,6 +221,13 @@ class _OmiliaOperator(PlatformOperator):
     def __init__(self, *, omilia_conn_id: str = "omilia_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.omilia_conn_id = omilia_conn_id
+
+    def _project_id(self, hook: OmiliaHook, project_id: str | None, project_name: str | None) -> str:
+        """The id of the project; that of a name is looked up."""
+        found = hook.ask(hook.platform.project_of(project_id, project_name))
+        if project_name is not None:
+            self.log.info("Project %r is %s.", project_name, found)
+        return found
 
     def _connect(self) -> OmiliaHook:
         hook = cast("OmiliaHook", self.make_hook())
@@ -386,32 +411,45 @@ class OmiliaUpdateProjectOperator(_ProjectOperator):
     ``PUT /api/projects/{project_id}`` of the Testing Studio API, which takes the whole project as when it was created.
 
     :param project_id: the project.
-    :param name: as for :class:`OmiliaCreateProjectOperator`.
+    :param name: its name from now on; as for :class:`OmiliaCreateProjectOperator`.
     :param group: as for :class:`OmiliaCreateProjectOperator`.
     :param url: as for :class:`OmiliaCreateProjectOperator`.
     :param git_token: as for :class:`OmiliaCreateProjectOperator`; the API does not keep the old one.
     :param git_provider: as for :class:`OmiliaCreateProjectOperator`.
+    :param project_name: the name that it has now, instead of its id; looked up.
     :param omilia_conn_id: the Airflow connection.
     """
 
-    template_fields: Sequence[str] = ("project_id", "name", "group", "url", "git_provider", "omilia_conn_id")
+    template_fields: Sequence[str] = (
+        "project_id",
+        "project_name",
+        "name",
+        "group",
+        "url",
+        "git_provider",
+        "omilia_conn_id",
+    )
 
     def __init__(
         self,
         *,
-        project_id: str,
+        project_id: str | None = None,
         name: str,
         group: str,
         url: str | None = None,
         git_token: str | None = None,
         git_provider: str | None = None,
+        project_name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, group=group, url=url, git_token=git_token, git_provider=git_provider, **kwargs)
         self.project_id = project_id
+        self.project_name = project_name
+        check_project(project_id, project_name)
 
     def _send(self, hook: OmiliaHook, git_token: str | None) -> dict[str, Any]:
-        return hook.update_project(self.project_id, self.name, self.group, self.url, git_token, self.git_provider)
+        project_id = self._project_id(hook, self.project_id, self.project_name)
+        return hook.update_project(project_id, self.name, self.group, self.url, git_token, self.git_provider)
 
 
 class OmiliaDeleteProjectOperator(_OmiliaOperator):
@@ -421,38 +459,48 @@ class OmiliaDeleteProjectOperator(_OmiliaOperator):
     that it is gone is what was asked for.
 
     :param project_id: the project.
+    :param project_name: its name, instead of its id; looked up. On a later try that no project has it any more is what
+        was asked for.
     :param omilia_conn_id: the Airflow connection.
     """
 
-    template_fields: Sequence[str] = ("project_id", "omilia_conn_id")
+    template_fields: Sequence[str] = ("project_id", "project_name", "omilia_conn_id")
 
-    def __init__(self, *, project_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, project_id: str | None = None, project_name: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.project_id = project_id
+        self.project_name = project_name
+        check_project(project_id, project_name)
 
     @tidy_errors
     def execute(self, context: Context) -> None:
         """Delete the project.
 
         :raises NotFoundError: on the first try, when there is none.
+        :raises ConfigurationError: when ``project_name`` is the name of more than one; on the first try, of none.
         """
+        from airflow_provider_testruns.platforms.omilia import NoSuchProjectError
+
         hook = self._connect()
+        project_id = ""
         try:
-            hook.delete_project(self.project_id)
-        except NotFoundError:
+            project_id = self._project_id(hook, self.project_id, self.project_name)
+            hook.delete_project(project_id)
+        except (NotFoundError, NoSuchProjectError):
             # The try before may have deleted it and not heard of it.
             if int(context["ti"].try_number or 1) < 2:
                 raise
-            self.log.info("There is no project %s any more.", self.project_id)
+            self.log.info("There is no project %s any more.", project_id or repr(self.project_name))
         except ApiError as e:
-            if not e.transient or not self._is_gone(hook):
+            # Without an id the delete was not sent.
+            if not e.transient or not project_id or not self._is_gone(hook, project_id):
                 raise
             self.log.info("The reply was lost, and the project is gone: it was deleted. %s", e)
-        self.log.info("Deleted project %s.", self.project_id)
+        self.log.info("Deleted project %s.", project_id or repr(self.project_name))
 
-    def _is_gone(self, hook: OmiliaHook) -> bool:
+    def _is_gone(self, hook: OmiliaHook, project_id: str) -> bool:
         try:
-            hook.get_project(self.project_id)
+            hook.get_project(project_id)
         except NotFoundError:
             return True
         except ApiError as e:
@@ -469,21 +517,25 @@ class OmiliaUploadTestSuitesOperator(_OmiliaOperator):
     :param project_id: the project.
     :param path: a ZIP file or a folder, local or an object storage URL (``s3://conn_id@bucket/suites``).
     :param field: the form field, which the API page does not name.
+    :param project_name: the project's name, instead of its id; looked up.
     :param omilia_conn_id: the Airflow connection.
     """
 
-    template_fields: Sequence[str] = ("project_id", "path", "omilia_conn_id")
+    template_fields: Sequence[str] = ("project_id", "project_name", "path", "omilia_conn_id")
 
     def __init__(
         self,
         *,
-        project_id: str,
+        project_id: str | None = None,
         path: Place,
         field: str = "file",
+        project_name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.project_id = project_id
+        self.project_name = project_name
+        check_project(project_id, project_name)
         self.path = path
         self.field = field
 
@@ -493,8 +545,10 @@ class OmiliaUploadTestSuitesOperator(_OmiliaOperator):
         from airflow_provider_testruns.hooks.files import check_source
 
         check_source(self.path, "path")
-        self._connect().upload_test_suites(self.project_id, self.path, self.field)
-        self.log.info("The test suites of project %s are those of %s now.", self.project_id, self.path)
+        hook = self._connect()
+        project_id = self._project_id(hook, self.project_id, self.project_name)
+        hook.upload_test_suites(project_id, self.path, self.field)
+        self.log.info("The test suites of project %s are those of %s now.", project_id, self.path)
 
 
 class _DownloadOperator(_OmiliaOperator):
@@ -535,17 +589,22 @@ class OmiliaDownloadTestSuitesOperator(_DownloadOperator):
     :param project_id: the project.
     :param path: where the file is to be, local or an object storage URL; a folder takes it as
         ``{project_id}_suites.zip``.
+    :param project_name: the project's name, instead of its id; looked up.
     :param omilia_conn_id: the Airflow connection.
     """
 
-    template_fields: Sequence[str] = ("project_id", "path", "omilia_conn_id")
+    template_fields: Sequence[str] = ("project_id", "project_name", "path", "omilia_conn_id")
 
-    def __init__(self, *, project_id: str, path: Place, **kwargs: Any) -> None:
+    def __init__(
+        self, *, project_id: str | None = None, path: Place, project_name: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(path=path, **kwargs)
         self.project_id = project_id
+        self.project_name = project_name
+        check_project(project_id, project_name)
 
     def _fetch(self, hook: OmiliaHook) -> str:
-        return hook.download_test_suites(self.project_id, self.path)
+        return hook.download_test_suites(self._project_id(hook, self.project_id, self.project_name), self.path)
 
 
 class OmiliaDownloadRunArtifactOperator(_DownloadOperator):
@@ -582,18 +641,32 @@ class OmiliaDownloadGenerationArtifactOperator(_DownloadOperator):
         ``{generation_id}_artifacts.zip``.
     :param project_id: its project, if known. It is looked at only when the file can't be had, to say why; without it
         the user's projects are looked through.
+    :param project_name: the project's name, instead of its id; looked up before the download.
     :param omilia_conn_id: the Airflow connection.
     """
 
-    template_fields: Sequence[str] = ("generation_id", "path", "project_id", "omilia_conn_id")
+    template_fields: Sequence[str] = ("generation_id", "path", "project_id", "project_name", "omilia_conn_id")
 
-    def __init__(self, *, generation_id: str, path: Place, project_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        generation_id: str,
+        path: Place,
+        project_id: str | None = None,
+        project_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(path=path, **kwargs)
         self.generation_id = generation_id
         self.project_id = project_id
+        self.project_name = project_name
+        check_project(project_id, project_name, optional=True)
 
     def _fetch(self, hook: OmiliaHook) -> str:
-        return hook.download_generation_artifact(self.generation_id, self.path, self.project_id or "")
+        project_id = self.project_id or ""
+        if self.project_name is not None:
+            project_id = self._project_id(hook, self.project_id, self.project_name)
+        return hook.download_generation_artifact(self.generation_id, self.path, project_id)
 
 
 class OmiliaGenerateGoldenDialogOperator(_DownloadOperator):

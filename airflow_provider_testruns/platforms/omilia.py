@@ -14,11 +14,12 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.cleaning import is_id
+from airflow_provider_testruns.cleaning import clean, is_id
 from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
     ApiError,
@@ -56,6 +57,9 @@ log = get_logger(__name__)
 
 _GIT_PROVIDERS = ("gitlab", "github")
 _KINDS = {Kind.RUN.value: Kind.RUN, Kind.GENERATION.value: Kind.GENERATION}
+#: What the body of a project calls the Git arguments, by the sample and by the table of the API page.
+_NAMES_OF_THE_SAMPLE: Mapping[str, str] = MappingProxyType({"git_token": "gitToken", "git_provider": "gitProvider"})
+_NAMES_OF_THE_TABLE: Mapping[str, str] = MappingProxyType({"git_token": "git_token", "git_provider": "git_provider"})
 #: Files are not JSON, and a server that goes by this header must not refuse to send them.
 _ANY_TYPE = {"Accept": "*/*"}
 #: How many projects are looked through, at most, for a generation whose project is not known.
@@ -63,6 +67,10 @@ _MOST_PROJECTS = 25
 #: How many test cases, or projects, a sentence names.
 _MOST_NAMED = 10
 _find_words = own_words("detail", "errors", "message", "error")
+
+
+class NoSuchProjectError(ConfigurationError):
+    """There is no project of a name."""
 
 
 class OmiliaPlatform(Platform):
@@ -97,9 +105,12 @@ class OmiliaPlatform(Platform):
         url: str | None = None,
         git_token: str | None = None,
         git_provider: str | None = None,
+        *,
+        names: Mapping[str, str] = _NAMES_OF_THE_SAMPLE,
     ) -> Call[dict[str, Any]]:
         """*Create Project*: ``POST /api/projects/``.
 
+        :param names: what the body calls the Git arguments.
         :raises ConfigurationError: when only some of the Git arguments are given, or one can't be right.
         """
         return _call(
@@ -107,7 +118,7 @@ class OmiliaPlatform(Platform):
             "POST",
             "/api/projects/",
             _read_project(None),
-            json=_project_body(name, group, url, git_token, git_provider),
+            json=_project_body(name, group, url, git_token, git_provider, names),
             repeatable=False,
             secrets=_secrets_of(git_token),
         )
@@ -120,9 +131,12 @@ class OmiliaPlatform(Platform):
         url: str | None = None,
         git_token: str | None = None,
         git_provider: str | None = None,
+        *,
+        names: Mapping[str, str] = _NAMES_OF_THE_SAMPLE,
     ) -> Call[dict[str, Any]]:
         """*Edit Project*: ``PUT /api/projects/{project_id}``.
 
+        :param names: what the body calls the Git arguments.
         :raises ConfigurationError: when only some of the Git arguments are given, or one can't be right.
         """
         return _call(
@@ -130,10 +144,41 @@ class OmiliaPlatform(Platform):
             "PUT",
             _path("/api/projects/{project_id}", project_id=project_id),
             _read_project(project_id),
-            json=_project_body(name, group, url, git_token, git_provider),
+            json=_project_body(name, group, url, git_token, git_provider, names),
             repeatable=False,
             secrets=_secrets_of(git_token),
         )
+
+    def saving_project(self, project_id: str | None, *project: str | None) -> Steps[dict[str, Any]]:
+        """*Create Project*, or *Edit Project*, whichever of the API page's two namings the platform takes.
+
+        The Git arguments are ``gitToken`` and ``gitProvider`` in the page's sample, ``git_token`` and ``git_provider``
+        in its table. The request goes out with the sample's names, and once more with the table's only where the
+        platform refused the first one (400, 422) for its Git arguments: such a refusal proves that nothing was created.
+
+        :param project_id: the project to change; ``None`` makes a new one.
+        :param project: arguments of :meth:`create_project`, by position.
+        :raises ConfigurationError: when only some of the Git arguments are given, or one can't be right.
+        """
+        make: Callable[..., Call[dict[str, Any]]] = (
+            self.create_project if project_id is None else partial(self.update_project, project_id)
+        )
+        call = make(*project)
+        with_git = _NAMES_OF_THE_SAMPLE["git_token"] in call.json
+        try:
+            saved = yield from ask(call)
+        except InvalidRequestError as refusal:
+            if not with_git or not _speaks_of_names(refusal):
+                raise
+            log.info("%s Sending the project again, with the names git_token and git_provider.", refusal)
+            saved = yield from ask(make(*project, names=_NAMES_OF_THE_TABLE))
+        if with_git and Fields(saved, "data").get("gitStorage") is False:
+            log.warning(
+                "Project %s was saved, and the platform shows it without Git storage: it has ignored the Git arguments."
+                " Nothing is sent again, as that could make a second project. Change this one on the platform.",
+                saved.get("id"),
+            )
+        return saved
 
     def delete_project(self, project_id: str) -> Call[None]:
         """*Delete Project*: ``DELETE /api/projects/{project_id}``."""
@@ -177,6 +222,7 @@ class OmiliaPlatform(Platform):
             no_value,
             upload=Upload(field, file),
             repeatable=False,
+            error_text=_words_on_an_upload,
         )
 
     def download_test_suites(self, project_id: str, file: Path) -> Call[None]:
@@ -315,6 +361,35 @@ class OmiliaPlatform(Platform):
         where = _path("/api/dialogs/{dialog_id}/golden/", dialog_id=dialog_id)
         return _call(f"get the golden dialog of {dialog_id}", "GET", where, lambda reply: reply.json())
 
+    # Names instead of ids
+
+    def project_named(self, name: str) -> Steps[str]:
+        """The id of the one project of a name, from *Get Projects*.
+
+        :param name: the project's name, to the letter.
+        :raises NoSuchProjectError: when no project has this name.
+        :raises ConfigurationError: when more than one has, or that can't be told.
+        """
+        _required("project_name", name)
+        call: Call[str] = self.list_projects().reading(lambda reply: _id_of_project(reply, name))
+        return (yield from ask(call))
+
+    def project_of(self, project_id: str | None, project_name: str | None) -> Steps[str]:
+        """The id of a project that is given by its id or by its name.
+
+        :param project_id: its id; ``None`` or empty with a name.
+        :param project_name: its name; looked up with one call.
+        :raises ConfigurationError: for both, for neither, and where the name is not that of one project.
+        """
+        if project_name is None:
+            return _identifier("project_id (or project_name)" if project_id is None else "project_id", project_id)
+        if project_id:
+            raise ConfigurationError(
+                f"Exactly one of project_id and project_name must be given, got both: {project_id!r} and"
+                f" {project_name!r}."
+            )
+        return (yield from self.project_named(project_name))
+
     # What more a run tells of itself
 
     def get_revocable_run(self, run_id: str) -> Call[tuple[Run, bool]]:
@@ -364,7 +439,7 @@ class OmiliaPlatform(Platform):
 
     def prepare_start(  # type: ignore[override]  # a platform's own arguments, in place of any
         self,
-        project_id: str,
+        project_id: str | None = None,
         group: str | None = None,
         utterance: str | None = None,
         description: str | None = None,
@@ -373,8 +448,9 @@ class OmiliaPlatform(Platform):
         test_suite: str | None = None,
         overwrite: bool = False,
         simulation_data: str | None = None,
+        project_name: str | None = None,
     ) -> Steps[Start]:
-        """Make the start of a run or of a generation ready. Asks nothing.
+        """Make the start of a run or of a generation ready. Asks nothing, but for the project's id.
 
         :param project_id: the project.
         :param group: of a run: only test cases of this group. Of a generation: the group of the new test cases.
@@ -384,11 +460,15 @@ class OmiliaPlatform(Platform):
         :param test_suite: of a generation: the test suites that test cases are made for, separated by commas.
         :param overwrite: of a generation: whether test cases that are there are replaced.
         :param simulation_data: of a generation: the simulation data to add, separated by commas.
+        :param project_name: the project's name, instead of its id; looked up in *Get Projects*.
         :raises ConfigurationError: naming the argument that can't be right.
         """
-        yield from ()
+        # What can't be right is found before anything is looked up.
         if _kind(kind) is Kind.RUN:
             _not_for("run", test_suite=test_suite, overwrite=overwrite, simulation_data=simulation_data)
+            if project_name is not None:
+                self.create_run("p", group, utterance, description)
+            project_id = yield from self.project_of(project_id, project_name)
             return Start(
                 f"run of project {project_id}",
                 self.create_run(project_id, group, utterance, description),
@@ -396,6 +476,9 @@ class OmiliaPlatform(Platform):
                 {"group": group or None, "utterance": utterance or None, "description": description or None},
             )
         _not_for("generation", utterance=utterance, description=description)
+        if project_name is not None:
+            self.create_generation("p", group, test_suite, overwrite, simulation_data)
+        project_id = yield from self.project_of(project_id, project_name)
         call = self.create_generation(project_id, group, test_suite, overwrite, simulation_data)
         return Start(
             f"generation for project {project_id}",
@@ -410,7 +493,7 @@ class OmiliaPlatform(Platform):
         )
 
     def identity(self, **arguments: Any) -> Steps[Identity | None]:
-        """The project, and what a run or a generation shows of its arguments. Asks nothing."""
+        """The project, and what a run or a generation shows of its arguments. Asks for the project's id only."""
         start = yield from self.prepare_start(**arguments)
         return Identity(start.context, start.started_with)
 
@@ -632,16 +715,46 @@ class OmiliaPlatform(Platform):
 
 
 def _call(what: str, method: str, where: str, read: Callable[[Reply], T], **more: Any) -> Call[T]:
-    return Call(what, method, where, read, error_text=_platforms_words, **more)
+    return Call(what, method, where, read, **{"error_text": _platforms_words, **more})
 
 
 def _platforms_words(body: Any) -> str:
     """The platform's own words for an error: ``detail``, sometimes ``errors``; never a Git token."""
     try:
-        clean = without_git_token(body)
+        shown = without_git_token(body)
     except InvalidReplyError:
         return "an answer that is nested too deeply"
-    return _find_words(clean) or str(clean)
+    wrong = [f"{'.'.join(where)}: {said}" for where, said in _wrong_fields(shown)]
+    return "; ".join(wrong) or _find_words(shown) or str(shown)
+
+
+def _words_on_an_upload(body: Any) -> str:
+    """The same, and which form field the platform wants, where it says so: the API page does not."""
+    words = _platforms_words(body)
+    names = {where[1] for where, said in _wrong_fields(body) if len(where) == 2 and _is_wanted(said)}
+    if len(names) != 1:
+        return words
+    (name,) = names
+    return f"{words}. The platform wants the file in the form field {name!r}: give field={name!r}"
+
+
+def _is_wanted(said: str) -> bool:
+    return any(word in said.casefold() for word in ("required", "missing"))
+
+
+def _wrong_fields(body: Any) -> list[tuple[tuple[str, ...], str]]:
+    """What a list of FastAPI's is about: ``{"detail": [{"loc": ["body", "file"], "msg": "field required"}]}``.
+
+    :return: the places, and what is said of each; at most ten.
+    """
+    detail = body.get("detail") if isinstance(body, Mapping) else None
+    found: list[tuple[tuple[str, ...], str]] = []
+    for item in detail[:_MOST_NAMED] if isinstance(detail, list) else ():
+        where = item.get("loc") if isinstance(item, Mapping) else None
+        said = item.get("msg") if isinstance(item, Mapping) else None
+        if isinstance(where, list) and isinstance(said, str) and all(isinstance(part, str | int) for part in where):
+            found.append((tuple(clean(str(part), limits.ID) for part in where), said))
+    return found
 
 
 def _if_there(call: Call[T]) -> Steps[T | None]:
@@ -701,6 +814,44 @@ def _cases(read: list[tuple[CaseResult, bool]], run_id: str, stats: Counts | Non
     return tuple(replace(case, outcome=Outcome.PASSED) if passed and not known else case for case, known in read)
 
 
+def _id_of_project(reply: Reply, name: str) -> str:
+    """The id of the one project of a name.
+
+    :raises ConfigurationError: when there is none, or more than one, or the list is not whole.
+    """
+    rows = bare_rows(reply)
+    found: dict[str, str] = {}
+    known: list[str] = []
+    for row in each(rows, "data"):
+        called = row.get("name")
+        if called == name:
+            project_id = row.identifier("id")
+            group = row.unless_unreadable(partial(row.optional_text, "group", limit=limits.ID))
+            found.setdefault(project_id.casefold(), f"{project_id} (group {group})" if group else project_id)
+        elif isinstance(called, str) and len(known) <= _MOST_NAMED:
+            known.append(clean(called, limits.ID))
+    meta = Fields(reply.json(), "the reply").get("meta")
+    total = meta.get("count") if isinstance(meta, Mapping) else None
+    if isinstance(total, int) and not isinstance(total, bool) and total > len(rows):
+        raise ConfigurationError(
+            f"project_name {name!r} can't be looked up: the platform lists {len(rows)} of {total} projects, and the"
+            " others may have that name, too. Give project_id."
+        )
+    if len(found) == 1:
+        return next(iter(found.values())).partition(" ")[0]
+    if found:
+        shown = ", ".join(list(found.values())[:_MOST_NAMED])
+        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        raise ConfigurationError(
+            f"project_name {name!r} is the name of {len(found)} projects: {shown}{more}. Give project_id."
+        )
+    listed = ", ".join(map(repr, known[:_MOST_NAMED])) or "none"
+    more = " and others" if len(known) > _MOST_NAMED else ""
+    raise NoSuchProjectError(
+        f"project_name {name!r} is the name of no project that this user has access to. There are: {listed}{more}."
+    )
+
+
 def _delays(cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
     """The test cases in which the platform saw delays, in a sentence; nothing when there is none."""
     names = [case.name for case in cases if case.details.get(DELAYS)]
@@ -711,7 +862,12 @@ def _delays(cases: tuple[CaseResult, ...]) -> tuple[str, ...]:
 
 
 def _project_body(
-    name: str, group: str, url: str | None, git_token: str | None, git_provider: str | None
+    name: str,
+    group: str,
+    url: str | None,
+    git_token: str | None,
+    git_provider: str | None,
+    names: Mapping[str, str],
 ) -> dict[str, str]:
     body = {"name": _required("name", name), "group": _required("group", group)}
     git = {"url": _filter("url", url), "git_token": git_token or None, "git_provider": git_provider or None}
@@ -728,8 +884,25 @@ def _project_body(
         raise ConfigurationError(f"git_token must be a text, got {type(git_token).__name__}.")
     if git_provider not in _GIT_PROVIDERS:
         raise ConfigurationError(f"git_provider must be one of {', '.join(_GIT_PROVIDERS)}, got {git_provider!r}.")
-    # The sample's names; the table's are git_token and git_provider.
-    return {**body, "url": str(url), "gitToken": git_token, "gitProvider": git_provider}
+    return {**body, "url": str(url), names["git_token"]: git_token, names["git_provider"]: git_provider}
+
+
+def _speaks_of_names(refusal: ApiError) -> bool:
+    """Whether a project was refused for what its Git arguments are called.
+
+    :param refusal: of a request that had all of them.
+    """
+    if refusal.status not in (400, 422) or not refusal.did_nothing:
+        return False
+    said = " ".join(refusal.answer.casefold().split())
+    if "initialize all git variables" in said:
+        # The sample's names were ignored.
+        return True
+    if any(name in said for name in ("git_token", "git_provider")):
+        return any(word in said for word in ("required", "missing"))
+    if any(name in said for name in ("gittoken", "gitprovider")):
+        return any(word in said for word in ("extra", "not permitted", "unknown", "unexpected"))
+    return False
 
 
 def _secrets_of(git_token: str | None) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from .engine import Ending, SimulatedRun
 from .faults import Fault, FaultKind, FaultMoment
 from .futureagi_calls import FAILURE_REASON, WORKSPACE_ID, AgentExecution, RunTest
 from .mistakes import Mistake, UnknownRun
-from .omilia import OmiliaRun
+from .omilia import PROJECT_NAMES, TOKEN_STATES, OmiliaRun
 from .platform import Plan, Settings
 from .state import SandboxState
 from .traffic import SeenRequest
@@ -160,6 +160,13 @@ class Control:
             raise Mistake(f"eggplant_progress_shape is one of {', '.join(_PROGRESS_SHAPES)}")
         if settings.get("futureagi_dialects", "both") not in _DIALECTS:
             raise Mistake(f"futureagi_dialects is one of {', '.join(_DIALECTS)}")
+        if settings.get("omilia_project_names", "both") not in PROJECT_NAMES:
+            raise Mistake(f"omilia_project_names is one of {', '.join(PROJECT_NAMES)}")
+        if settings.get("omilia_access_token", "good") not in TOKEN_STATES:
+            raise Mistake(f"omilia_access_token is one of {', '.join(TOKEN_STATES)}")
+        path = settings.get("omilia_service_path", "")
+        if path and (not str(path).startswith("/") or str(path).endswith("/")):
+            raise Mistake("omilia_service_path begins with a slash and ends without one")
         with self._state.lock:
             for name, value in settings.items():
                 setattr(self._state.settings, name, value)

@@ -34,11 +34,13 @@ from .engine import Ending, Phase, SimulatedRun, Target, ending_for_name
 from .exchange import (
     ANY_UUID,
     Exchange,
+    Match,
     Operation,
     Refusal,
     Reply,
     encoded_json_reply,
     file_reply,
+    html_reply,
     json_reply,
     no_content,
 )
@@ -63,6 +65,8 @@ CLIENT_ID = "sandbox-client"
 CLIENT_SECRET = "sandbox-canary-omilia-secret"
 STATIC_BEARER = "sandbox-canary-omilia-static-bearer"
 PERSONAL_ACCESS_TOKEN = "sandbox-canary-omilia-personal-access-token"
+#: The one that is made after an account was re-activated.
+NEW_PERSONAL_ACCESS_TOKEN = "sandbox-canary-omilia-new-personal-access-token"
 GIT_TOKEN = "sandbox-canary-omilia-git-token"
 
 _USER_ID = "0a000000-0000-4000-8000-0000000000ff"
@@ -150,17 +154,35 @@ _GENERATION_FIELDS: Mapping[str, _Check] = {
     "overwrite": _is_flag,
     "simulationData": _is_optional_text,
 }
-_PROJECT_FIELDS: Mapping[str, _Check] = {
-    "name": _is_text,
-    "group": _is_text,
-    "url": _is_optional_text,
-    "gitToken": _is_optional_text,
-    "gitProvider": _is_git_provider,
+_PROJECT_FIELDS: Mapping[str, _Check] = {"name": _is_text, "group": _is_text, "url": _is_optional_text}
+_GIT_FIELDS: Mapping[str, _Check] = {"gitToken": _is_optional_text, "gitProvider": _is_git_provider}
+#: The same values by the table of the documents.
+_TABLE_FIELDS: Mapping[str, _Check] = {"git_token": _is_optional_text, "git_provider": _is_git_provider}
+#: Which names of them are known, and which others are ignored rather than refused.
+_NAMINGS: Mapping[str, tuple[Mapping[str, _Check], Mapping[str, _Check]]] = {
+    "sample": (_GIT_FIELDS, {}),
+    "table": (_TABLE_FIELDS, _GIT_FIELDS),
+    "table_strict": (_TABLE_FIELDS, {}),
+    "both": ({**_GIT_FIELDS, **_TABLE_FIELDS}, {}),
 }
+PROJECT_NAMES = tuple(_NAMINGS)
+#: What a personal access token is answered once it is dead. The documents say only that it is refused.
+_DEAD_TOKENS: Mapping[str, str] = {
+    "revoked": "Unauthorized",
+    "password_expired": "Account is not fully set up",
+    "deactivated": "Account disabled",
+    "reactivated": "Unauthorized",
+}
+TOKEN_STATES = ("good", *_DEAD_TOKENS)
 
 
-def _read_json(exchange: Exchange, fields: Mapping[str, _Check], required: tuple[str, ...]) -> dict[str, Any]:
-    """Return the body, checked to the letter."""
+def _read_json(
+    exchange: Exchange, fields: Mapping[str, _Check], required: tuple[str, ...], documented: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the body, checked to the letter.
+
+    :param documented: other fields, which are refused without being a mistake of the client's.
+    """
     if exchange.media_type != "application/json":
         raise Refusal(
             _detail(415, "Unsupported Media Type"),
@@ -178,7 +200,8 @@ def _read_json(exchange: Exchange, fields: Mapping[str, _Check], required: tuple
     for name, value in body.items():
         check = fields.get(name)
         if check is None:
-            raise Refusal(_bad_request(name, "extra fields not permitted"), f"unknown field {name}")
+            violation = None if name in documented else f"unknown field {name}"
+            raise Refusal(_bad_request(name, "extra fields not permitted"), violation)
         if not check(value):
             raise Refusal(_bad_request(name, "value is not valid"), f"field {name} has the wrong type")
     return body
@@ -225,8 +248,7 @@ class OmiliaAPI(PlatformAPI):
                 "omilia.token",
                 "POST",
                 "/auth/realms/{realm}/protocol/openid-connect/token",
-                # The identity provider is made anew by a reset.
-                lambda exchange: self.identity.handle_token(exchange),
+                self._token,
                 open=True,
             ),
             Operation("omilia.healthcheck", "GET", "/api/healthcheck/", self._healthcheck, open=True),
@@ -275,13 +297,22 @@ class OmiliaAPI(PlatformAPI):
 
     # Answers that are the same everywhere
 
+    def _token(self, exchange: Exchange) -> Reply:
+        if self.settings.omilia_otp and exchange.form().get("grant_type") == "password":
+            error = {"error": "invalid_grant", "error_description": "Invalid user credentials"}
+            raise Refusal(json_reply(401, error))
+        return self.identity.handle_token(exchange)
+
     def authenticate(self, exchange: Exchange) -> None:
         """Accept a token of the identity provider, the static bearer token, or a personal access token."""
         personal = exchange.headers.get("x-ocp-personal-access-token")
         token = bearer_token(exchange)
         if not self.identity.rejects:
-            if personal == PERSONAL_ACCESS_TOKEN:
-                return
+            state = self.settings.omilia_access_token
+            if personal == (NEW_PERSONAL_ACCESS_TOKEN if state == "reactivated" else PERSONAL_ACCESS_TOKEN):
+                if state in ("good", "reactivated"):
+                    return
+                raise Refusal(_detail(401, _DEAD_TOKENS[state]))
             if token is not None and (token == STATIC_BEARER or self.identity.accepts(token)):
                 return
         violation = None
@@ -299,8 +330,22 @@ class OmiliaAPI(PlatformAPI):
                 "this API has no query parameters",
             )
 
+    def identify(self, method: str, raw_path: str) -> Match:
+        """Find out which operation a request is; with a service path, only below it and beside the identity
+        provider."""
+        service = self.settings.omilia_service_path
+        if service and not raw_path.startswith("/auth/"):
+            if not raw_path.startswith(f"{service}/"):
+                return Match(None, {}, ())
+            raw_path = raw_path.removeprefix(service)
+        return super().identify(method, raw_path)
+
     def unknown_path(self, exchange: Exchange) -> Reply:
         """Answer a path that does not exist: 404, also when only a slash is missing."""
+        service = self.settings.omilia_service_path
+        if service and not exchange.raw_path.startswith(f"{service}/"):
+            # Other services stand on the same host, and a console.
+            return html_reply(404, "<html><head><title>Console</title></head><body>Page not found</body></html>")
         exchange.note("no such path; slashes count")
         return _detail(404, "Not Found")
 
@@ -356,7 +401,14 @@ class OmiliaAPI(PlatformAPI):
         }
 
     def _read_project(self, exchange: Exchange) -> dict[str, Any]:
-        body = _read_json(exchange, _PROJECT_FIELDS, ("name", "group"))
+        known, ignored = _NAMINGS[self.settings.omilia_project_names]
+        # Both namings are in the documents: what is refused here is no mistake of the client's.
+        documented = () if known is _GIT_FIELDS else (*_GIT_FIELDS, *_TABLE_FIELDS)
+        body = _read_json(exchange, {**_PROJECT_FIELDS, **known, **ignored}, ("name", "group"), documented)
+        for name in ignored:
+            body.pop(name, None)
+        for ours, other in (("gitToken", "git_token"), ("gitProvider", "git_provider")):
+            body.setdefault(ours, body.pop(other, None))
         if body["group"] not in GROUPS:
             raise Refusal(_detail(400, f"Group: {body['group']} invalid"))
         git = [body.get(name) for name in ("url", "gitToken", "gitProvider")]

@@ -35,6 +35,14 @@ class Settings:
         is refused, and a login token is taken) or ``documented`` (as of older installations).
     :param futureagi_open_workspace: the id of the workspace that the user of the unbound keys has opened last; empty
         for the usual one.
+    :param omilia_service_path: the path, such as ``/testing-studio``, below which Omilia's calls are; what is beside it
+        is answered by a console, with a page. Empty for none.
+    :param omilia_project_names: how the Git values of a project are named: ``sample`` (``gitToken``, ``gitProvider``),
+        ``table`` (``git_token``, ``git_provider``; other names are ignored), ``table_strict`` (other names are refused)
+        or ``both``.
+    :param omilia_access_token: what has become of the personal access token: ``good``, ``revoked`` (or expired),
+        ``password_expired``, ``deactivated`` (the account), or ``reactivated`` (only a new one is taken).
+    :param omilia_otp: the password grant needs a one-time password, as the documents say of all environments.
     :param artifact_bytes: size of the run artifacts; 0 for small ones with real contents.
     :param artifact_ttl: seconds until an artifact expires.
     """
@@ -49,6 +57,10 @@ class Settings:
     futureagi_workflow_down: bool = False
     futureagi_dialects: str = "both"
     futureagi_open_workspace: str = ""
+    omilia_service_path: str = ""
+    omilia_project_names: str = "sample"
+    omilia_access_token: str = "good"
+    omilia_otp: bool = False
     artifact_bytes: int = 0
     artifact_ttl: int = 604_800
 

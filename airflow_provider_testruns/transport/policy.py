@@ -77,6 +77,32 @@ _HINTS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a platform's users should know when something is refused, in sentences that end a message.
+
+    :param unauthorized: when the credentials are refused (401).
+    :param forbidden: when what was asked is not allowed (402, 403).
+    :param token: when the token endpoint refuses the credentials, or is not there.
+    :param address: when what answers may not be the API: 404, a redirect, or a response that can't be read.
+    """
+
+    unauthorized: str = ""
+    forbidden: str = ""
+    token: str = ""
+    address: str = ""
+
+    def of(self, kind: type[ApiError]) -> str:
+        """The sentences for an error, with a blank before them; empty when there are none."""
+        said = {
+            AuthenticationError: self.unauthorized,
+            PermissionDeniedError: self.forbidden,
+            NotFoundError: self.address,
+            InvalidReplyError: self.address,
+        }.get(kind)
+        return f" {said}" if said else ""
+
+
 @dataclass(slots=True)
 class Tally:
     """What carrying some steps has cost.
@@ -138,6 +164,7 @@ class Session:
     :param timeout: seconds for one request, from the connection to the last byte.
     :param clock: wall-clock seconds; for tests.
     :param max_file_size: the largest file that is downloaded, in bytes.
+    :param advice: what the platform's users should know when something is refused.
     """
 
     conn_id: str
@@ -147,6 +174,7 @@ class Session:
     timeout: float = 30.0
     clock: Callable[[], float] = time.time
     max_file_size: int = limits.FILE_SIZE
+    advice: Advice = field(default_factory=Advice)
     #: The last reply's ``Date``, and when it came.
     _dated: tuple[str, float] | None = field(default=None, init=False, repr=False)
     _renewing: bool = field(default=False, init=False, repr=False)
@@ -358,14 +386,15 @@ class Session:
             answer = self._answer(reply, None)
             raise AuthenticationError(
                 f"Connection {self.conn_id!r}: the token endpoint {request.url} refused the credentials with"
-                f" HTTP {reply.status}: {answer} Check {fields} of the connection, and its realm or auth_url.",
+                f" HTTP {reply.status}: {answer} Check {fields} of the connection, and its realm or auth_url."
+                + (f" {self.advice.token}" if self.advice.token else ""),
                 status=reply.status,
             )
         if reply.status == 404:
             # Not NotFoundError: that is said of runs, and must not be concluded from a wrong realm.
             raise AuthenticationError(
                 f"Connection {self.conn_id!r}: there is no token endpoint at {request.url} (HTTP 404). Check host,"
-                " realm and auth_url of the connection.",
+                " realm and auth_url of the connection." + (f" {self.advice.token}" if self.advice.token else ""),
                 status=404,
             )
         raise self.error_for(reply, what, request, None)
@@ -414,7 +443,7 @@ class Session:
             return replace(request, url=target)
         error = InvalidReplyError(
             f"{self._head(call.what, request)}: HTTP {reply.status}, and {why}. Check the connection's host: scheme,"
-            " name and path must be the API's own.",
+            f" name and path must be the API's own.{self.advice.of(InvalidReplyError)}",
             status=reply.status,
         )
         # 302 and 303 may also be said after something was done; the others are said instead of doing it.
@@ -449,11 +478,15 @@ class Session:
         else:
             kind = InvalidRequestError
         next_step = _HINTS["proxy"] if status == 407 else _NEXT_STEP[kind].format(fields=self.auth_fields)
-        return kind(
-            f"{self._head(what, request)}: HTTP {reply.status}: {self._answer(reply, error_text, secrets)} {next_step}",
+        next_step += self.advice.of(kind)
+        answer = self._answer(reply, error_text, secrets)
+        error = kind(
+            f"{self._head(what, request)}: HTTP {reply.status}: {answer} {next_step}",
             status=status,
             retry_after=retry_after(reply.headers, self.clock()),
         )
+        error.answer = answer
+        return error
 
     def _shown_origin(self, url: str) -> str:
         """Masked before it is read: a name in lower case is no longer found."""
@@ -505,7 +538,9 @@ class Session:
         return InvalidReplyError(
             f"{self._head(call.what, request)}: the reply is not what the API's documents say:"
             f" {self.mask(why, call.secrets)}."
-            " Check that the connection's host is the API's own address.",
+            " Check that the connection's host is the API's own address."
+            # A field that is missing is no question of the address.
+            + (self.advice.of(InvalidReplyError) if why.startswith("the reply is not JSON") else ""),
             status=status,
         )
 

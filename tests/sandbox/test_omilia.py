@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_testruns.sandbox.archives import build_zip
 from airflow_provider_testruns.sandbox.control import Control
+from airflow_provider_testruns.sandbox.mistakes import Mistake
 from airflow_provider_testruns.sandbox.omilia import GIT_TOKEN, named_id
 
 pytestmark = pytest.mark.integration
@@ -275,6 +276,60 @@ def test_refused_projects(omilia: Any, body: dict[str, Any], detail: str) -> Non
     reply = omilia.post("/api/projects/", json=body)
     assert reply.status_code == 400
     assert detail in reply.json()["detail"]
+
+
+def test_o3_omilia_below_a_path(omilia: Any, control: Control) -> None:
+    control.configure(omilia_service_path="/testing-studio")
+    assert omilia.json("/testing-studio/api/healthcheck/") == {"data": {"status": "up"}}
+    beside = omilia.get("/api/healthcheck/")
+    assert (beside.status_code, beside.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    below = omilia.get("/testing-studio/api/nothing/")
+    assert (below.status_code, below.json()) == (404, {"detail": "Not Found"})
+
+
+@pytest.mark.parametrize(
+    ("names", "sent", "status"),
+    [
+        ("sample", "sample", 200),
+        ("sample", "table", 400),
+        ("table", "table", 200),
+        ("table", "sample", 400),
+        ("table_strict", "sample", 400),
+        ("both", "table", 200),
+        ("both", "sample", 200),
+    ],
+)
+def test_o5_namings_of_a_project(omilia: Any, control: Control, names: str, sent: str, status: int) -> None:
+    control.configure(omilia_project_names=names)
+    token, provider = ("gitToken", "gitProvider") if sent == "sample" else ("git_token", "git_provider")
+    body = {"name": "n", "group": "qa", "url": "https://git.example.com/a.git", token: "t", provider: "github"}
+    reply = omilia.post("/api/projects/", json=body)
+    assert reply.status_code == status, reply.text
+    if status == 200:
+        assert reply.json()["data"]["gitToken"] == "t"
+    elif names == "table":
+        assert "you should initialize all git variables." in reply.json()["detail"]
+    assert len(control.violations()) == (names == "sample" and status == 400)
+
+
+def test_tries_and_delays(omilia: Any, control: Control) -> None:
+    project = control.create_project("several", ending="passed", tries=3)
+    run_id = start(omilia, project)
+    control.advance(10)
+    first, second, *_ = omilia.json(f"/api/runs/{run_id}/test_cases/")["data"]
+    assert [(c["status"], c["numberOfTries"], c["hadDelays"]) for c in (first, second)] == [
+        ("success", 3, True),
+        ("success", 1, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"omilia_access_token": "lost"}, {"omilia_project_names": "x"}, {"omilia_service_path": "x"}, {"omilia_otp": 1}],
+)
+def test_settings_that_can_be_none(control: Control, settings: dict[str, Any]) -> None:
+    with pytest.raises(Mistake):
+        control.configure(**settings)
 
 
 def test_suites_go_up_and_come_down(omilia: Any) -> None:

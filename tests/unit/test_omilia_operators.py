@@ -49,6 +49,8 @@ def make(task: type[BaseOperator], **more: Any) -> Any:
         for name, parameter in arguments_of(task).items()
         if parameter.default is inspect.Parameter.empty
     }
+    if "project_name" in arguments_of(task) and "project_name" not in more:
+        needed["project_id"] = GIVEN["project_id"]
     return task(**{"task_id": "t", **needed, **more})
 
 
@@ -94,10 +96,31 @@ def test_arguments_come_from_default_args_and_can_be_mapped(task: type[BaseOpera
 
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_missing_or_not_known_is_said_where_the_dag_is_written(task: type[BaseOperator]) -> None:
-    with pytest.raises(TypeError, match="missing keyword argument"):
+    with pytest.raises((TypeError, ConfigurationError), match=r"missing keyword argument|one of project_id and"):
         task(task_id="t")
     with pytest.raises(TypeError, match="polling"):
         make(task, polling=3)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if "project_id" in arguments_of(task)])
+def test_wherever_a_project_id_is_taken_a_name_is_too(task: type[BaseOperator]) -> None:
+    made = make(task, project_name="{{ params.project }}")
+    assert (made.project_id, made.project_name) == (None, "{{ params.project }}")
+    with pytest.raises(ConfigurationError, match=r"one of project_id and project_name must be given; given: both"):
+        make(task, project_id="p", project_name="n")
+    optional = task in (operators.OmiliaDownloadGenerationArtifactOperator, sensors.OmiliaRunSensor)
+    if optional:
+        assert make(task, project_id=None).project_id is None
+    else:
+        with pytest.raises(ConfigurationError, match="given: none"):
+            make(task, project_id=None)
+
+
+def test_the_arguments_of_a_start_by_id_are_what_they_were() -> None:
+    """By them a retry knows whether it is the same start."""
+    for task in (operators.OmiliaCreateRunOperator, operators.OmiliaCreateGenerationOperator):
+        assert "project_name" not in make(task).start_arguments()
+        assert "project_id" not in make(task, project_name="n").start_arguments()
 
 
 @pytest.mark.parametrize("argument", ["timeout", "poll_interval"])

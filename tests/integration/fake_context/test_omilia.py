@@ -49,7 +49,7 @@ from airflow_provider_testruns.operators.omilia import (
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.omilia import STATIC_BEARER
 from airflow_provider_testruns.sandbox.server import SandboxServer
-from airflow_provider_testruns.sensors.omilia import OmiliaGenerationSensor
+from airflow_provider_testruns.sensors.omilia import OmiliaGenerationSensor, OmiliaRunSensor
 from airflow_provider_testruns.triggers.run import RunTrigger
 from tests.integration.fake_context.tasks import Task, Told, first_event
 
@@ -606,6 +606,90 @@ def test_the_sensor_names_an_id_that_can_be_none(
     with pytest.raises(ConfigurationError, match=named):
         Task().run(sensor)
     assert control.requests() == []
+
+
+# Projects by their names
+
+
+@DEFERRABLE
+def test_a_project_may_be_given_by_its_name(control: Control, hook: OmiliaHook, deferrable: bool) -> None:
+    task = Task()
+    report = task.run(run_suites(project_id=None, project_name="smoke", deferrable=deferrable))
+    assert report["verdict"] == "passed"
+    assert control.count("omilia.list_projects") == 1
+    made = Task().run(generate(project_id=None, project_name="smoke", deferrable=deferrable))
+    assert made["verdict"] == "passed"
+    assert {run["target_id"] for run in control.runs("omilia")} == {SMOKE}
+    run_id = hook.create_run(SMOKE).run_id
+    generation_id = hook.create_generation(SMOKE)["runId"]
+    shared: dict[str, Any] = {"project_name": "smoke", "deferrable": deferrable, "poke_interval": 0.1, "timeout": 600}
+    before = control.count("omilia.list_projects")
+    assert Task().run(OmiliaRunSensor(task_id="a", run_id=run_id, **shared))["verdict"] == "passed"
+    watched = OmiliaGenerationSensor(task_id="b", generation_id=generation_id, **shared)
+    assert Task().run(watched)["run_id"] == generation_id
+    assert control.count("omilia.list_projects") == before + 2
+
+
+def test_a_retry_finds_the_run_of_a_project_that_was_given_by_its_name(control: Control, hook: OmiliaHook) -> None:
+    task = Task(dag_run=SimpleNamespace(clear_number=0, start_date=datetime.now(UTC), run_after=None))
+    started = OmiliaCreateRunOperator(task_id="run", project_name="smoke", wait_for_completion=False)
+    first = task.run(started)["run_id"]
+    task.context["ti"].try_number = 2
+    assert task.run(run_suites(project_id=None, project_name="smoke"))["run_id"] == first
+    assert control.count("omilia.create_run") == 1
+
+
+def test_each_operator_of_a_project_takes_its_name(control: Control, hook: OmiliaHook, tmp_path: Path) -> None:
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    (suites / "a.yml").write_text("name: a")
+    named: dict[str, Any] = {"task_id": "t", "project_name": "smoke"}
+    Task().run(OmiliaUploadTestSuitesOperator(path=str(suites), **named))
+    written = Task().run(OmiliaDownloadTestSuitesOperator(path=f"{tmp_path}/down/", **named))
+    assert written == f"{tmp_path}/down/{SMOKE}_suites.zip"
+    generation = finished(hook, "generation")
+    cases = OmiliaDownloadGenerationArtifactOperator(generation_id=generation, path=f"{tmp_path}/cases/", **named)
+    assert zipfile.is_zipfile(Task().run(cases))
+    changed = Task().run(OmiliaUpdateProjectOperator(name="renamed", group="qa", **named))
+    assert (changed["id"], changed["name"]) == (SMOKE, "renamed")
+    Task().run(OmiliaDeleteProjectOperator(task_id="t", project_name="renamed"))
+    with pytest.raises(NotFoundError):
+        hook.get_project(SMOKE)
+    gone = OmiliaDeleteProjectOperator(task_id="t", project_name="renamed")
+    with pytest.raises(ConfigurationError, match="'renamed' is the name of no project"):
+        Task().run(gone)
+    again = Task()
+    again.context["ti"].try_number = 2
+    again.run(gone)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("smok", r"'smok' is the name of no project .*'smoke'"), ("twin", rf"is the name of 2 projects: .*{NOBODY}")],
+)
+def test_a_name_of_none_or_of_several_starts_changes_and_waits_for_nothing(
+    control: Control, tmp_path: Path, name: str, said: str
+) -> None:
+    control.create_project("twin", id=NOBODY)
+    control.create_project("twin")
+    named: dict[str, Any] = {"task_id": "t", "project_name": name}
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    for task in (
+        OmiliaCreateRunOperator(**named),
+        OmiliaCreateGenerationOperator(**named),
+        OmiliaUpdateProjectOperator(name="n", group="qa", **named),
+        OmiliaDeleteProjectOperator(**named),
+        OmiliaUploadTestSuitesOperator(path=str(tmp_path / "a.zip"), **named),
+        OmiliaDownloadTestSuitesOperator(path=str(tmp_path / "b.zip"), **named),
+        OmiliaDownloadGenerationArtifactOperator(generation_id="g", path=str(tmp_path / "b.zip"), **named),
+        OmiliaRunSensor(run_id="r", **named),
+        OmiliaGenerationSensor(generation_id="g", **named),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            Task().run(task)
+    asked = {request.operation for request in control.requests()}
+    assert asked == {"omilia.token", "omilia.list_projects"}
+    assert not (tmp_path / "b.zip").exists()
 
 
 # A record that somebody else has written

@@ -383,6 +383,174 @@ def test_wrong_credentials(sandbox, monkeypatch, fields, extra, named):
     hook.close()
 
 
+@pytest.mark.parametrize("state", ["revoked", "password_expired", "deactivated", "reactivated"])
+def test_o1_each_way_a_personal_access_token_dies_is_in_the_error(sandbox, monkeypatch, state):
+    hook = connected(
+        sandbox,
+        monkeypatch,
+        {"personal_access_token": canaries.PERSONAL_ACCESS_TOKEN},
+        login=None,
+        password=None,
+    )
+    assert hook.test_connection()[0]
+    sandbox.control.configure(omilia_access_token=state)
+    works, said = hook.test_connection()
+    assert not works
+    for part in ("HTTP 401", "'Expires at'", "Revoked", "password is older than 90 days", "logged in to", "new token"):
+        assert part in said
+    with pytest.raises(AuthenticationError, match="even while the token is used"):
+        hook.create_run(SMOKE)
+    assert canaries.PERSONAL_ACCESS_TOKEN not in said
+    hook.close()
+    new = connected(
+        sandbox,
+        monkeypatch,
+        {"personal_access_token": canaries.NEW_PERSONAL_ACCESS_TOKEN},
+        login=None,
+        password=None,
+    )
+    assert new.test_connection()[0] is (state == "reactivated")
+    new.close()
+
+
+def test_o2_the_one_time_password_is_named_where_a_password_is_refused(sandbox, monkeypatch):
+    sandbox.control.configure(omilia_otp=True)
+    hook = connected(sandbox, monkeypatch)
+    works, said = hook.test_connection()
+    assert not works
+    for part in ("Invalid user credentials", "one-time password (otp)", "personal access token", "ocp on CA1"):
+        assert part in said
+    hook.close()
+    client = connected(
+        sandbox,
+        monkeypatch,
+        {"grant_type": "client_credentials"},
+        login=canaries.CLIENT_ID,
+        password=canaries.CLIENT_SECRET,
+    )
+    assert client.test_connection()[0]
+    client.close()
+
+
+def test_o2_a_realm_that_is_not_there_names_those_that_are(server, monkeypatch):
+    # A wrong realm is against the documents: on purpose.
+    server.control.reset()
+    url = f"{server.url}/omilia/auth/realms/wrong/protocol/openid-connect/token"
+    works, said = connected(server, monkeypatch, {"auth_url": url}).test_connection()
+    assert not works
+    assert "The realm is master on EU1, US1 and US2" in said
+
+
+def test_o3_the_calls_stand_below_a_path_of_the_host(sandbox, monkeypatch):
+    sandbox.control.configure(omilia_service_path="/testing-studio")
+    below = connected(sandbox, monkeypatch, host=f"{sandbox.url}/omilia/testing-studio")
+    assert below.test_connection()[0]
+    assert finished(below, below.create_run(SMOKE)).ending is Verdict.PASSED
+    below.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/omilia", "missing or another one than /omilia?"),
+        ("/omilia/testing-studio/api", "host ends with /api, which every call adds itself"),
+        ("", "The connection's host has none."),
+    ],
+)
+def test_o3_a_404_says_that_the_service_path_may_be_missing(server, monkeypatch, path, said):
+    # A wrong path is against the documents: on purpose.
+    server.control.reset()
+    server.control.configure(omilia_service_path="/testing-studio")
+    hook = connected(server, monkeypatch, host=f"{server.url}{path}")
+    works, told = hook.test_connection()
+    assert not works
+    assert "HTTP 404" in told
+    assert said in told
+    if not path.endswith("/api"):
+        assert "service path before /api/ missing" in told
+        assert "browser's network tab" in told
+    with pytest.raises(NotFoundError, match="/api"):
+        hook.get_run(NOBODY)
+    hook.close()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "redirect", "location": "https://login.example.com/x"},
+        {"kind": "status", "status": 200, "body": "<html>", "headers": {"content-type": "text/html"}},
+    ],
+)
+def test_o3_a_page_instead_of_the_api_says_so_too(hook, sandbox, fault):
+    """A console may answer any path: with its login page, or with itself."""
+    sandbox.control.fault(operation="omilia.healthcheck", **fault)
+    works, told = hook.test_connection()
+    assert not works
+    assert "service path before /api/ missing" in told
+
+
+def test_o4_a_start_that_is_only_accepted_is_looked_up(hook, sandbox):
+    """202 without a body, as the page of HTTP codes has it for what is asynchronous."""
+    sandbox.control.fault("status", operation="omilia.create_run", status=202, body=None, when="after", times=1)
+    starter = Starter(
+        hook.platform,
+        store=None,
+        epoch=Epoch(1, 0, 0),
+        window=hook.settings.timeout,
+        log=logging.getLogger(__name__),
+        clock_offset=lambda: hook.client.session.clock_offset,
+    )
+    obtained = hook.client.run(starter.obtain({"project_id": SMOKE}))
+    assert (obtained.how, sandbox.control.count("omilia.create_run")) == ("adopted", 1)
+    assert sandbox.control.stats()["runs_created"]["omilia"] == 1
+    assert finished(hook, obtained.run).ending is Verdict.PASSED
+    # And of what gives nothing back a 202 is as good as a 204.
+    sandbox.control.plan_next("omilia", duration=60.0)
+    run = hook.create_run(SMOKE)
+    sandbox.control.fault("status", operation="omilia.revoke_run", status=202, when="after", times=1)
+    hook.cancel_run(run.run_id)
+    assert sandbox.control.run(run.run_id)["cancelled_by"] == "omilia.revoke_run"
+
+
+@pytest.mark.parametrize("names", ["sample", "table", "table_strict", "both"])
+def test_o5_one_project_is_made_whichever_naming_the_platform_takes(hook, sandbox, names):
+    sandbox.control.configure(omilia_project_names=names)
+    before = len(hook.list_projects())
+    git = ("https://git.example.com/a.git", canaries.GIT_TOKEN, "github")
+    made = hook.create_project("nightly", "qa", *git)
+    assert (made["gitStorage"], made["gitProvider"], made["gitUrl"]) == (True, "github", git[0])
+    assert len(hook.list_projects()) == before + 1
+    changed = hook.update_project(made["id"], "renamed", "qa", *git)
+    assert (changed["id"], changed["name"], changed["gitStorage"]) == (made["id"], "renamed", True)
+    sends = 1 if names in ("sample", "both") else 2
+    assert sandbox.control.count("omilia.create_project") == sandbox.control.count("omilia.update_project") == sends
+    assert canaries.GIT_TOKEN not in json.dumps([made, changed])
+
+
+def test_o5_a_lost_response_is_not_taken_for_a_refusal(hook, sandbox):
+    sandbox.control.configure(omilia_project_names="table")
+    before = len(hook.list_projects())
+    sandbox.control.fault("drop", operation="omilia.create_project", when="after", skip=1, times=1)
+    with pytest.raises(TransportError):
+        hook.create_project("nightly", "qa", "https://git.example.com/a.git", canaries.GIT_TOKEN, "gitlab")
+    assert len(hook.list_projects()) == before + 1
+    assert sandbox.control.count("omilia.create_project") == 2
+
+
+def test_o6_the_form_field_that_the_platform_wants_is_named(hook, sandbox, tmp_path):
+    with zipfile.ZipFile(tmp_path / "suites.zip", "w") as archive:
+        archive.writestr("tests/a.yml", "name: a")
+    detail = [{"loc": ["body", "archive"], "msg": "field required", "type": "value_error.missing"}]
+    sandbox.control.fault("status", operation="omilia.upload_suites", status=422, body={"detail": detail}, times=1)
+    with pytest.raises(InvalidRequestError, match=r"body.archive: field required.*give field='archive'"):
+        hook.upload_test_suites(SMOKE, tmp_path / "suites.zip")
+    detail.append({"loc": ["body", "name"], "msg": "field required", "type": "value_error.missing"})
+    sandbox.control.fault("status", operation="omilia.upload_suites", status=422, body={"detail": detail}, times=1)
+    with pytest.raises(InvalidRequestError, match=r"body.archive: field required; body.name: field required") as caught:
+        hook.upload_test_suites(SMOKE, tmp_path / "suites.zip")
+    assert "give field" not in str(caught.value)
+
+
 def test_a_token_is_renewed_in_time_and_after_its_session_has_died(hook, sandbox):
     sandbox.control.set_token_lifetime(2.0, "omilia")
     hook.list_projects()

@@ -25,6 +25,7 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
+from airflow_provider_testruns.get_provider_info import get_provider_info
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.omilia import OmiliaHook
 from airflow_provider_testruns.model import (
@@ -1127,6 +1128,157 @@ def test_only_some_git_arguments_are_refused(git, named):
         assert "canary" not in str(caught.value)
 
 
+GIT = ("https://git.example.com/a.git", GIT_TOKEN, "gitlab")
+NO_GIT_VALUES = (
+    "Request contains an error. Field: __root__, Error: In case of git storage option, you should initialize all git"
+    " variables."
+)
+BY_SAMPLE = {"name": "n", "group": "g", "url": GIT[0], "gitToken": GIT_TOKEN, "gitProvider": "gitlab"}
+BY_TABLE = {"name": "n", "group": "g", "url": GIT[0], "git_token": GIT_TOKEN, "git_provider": "gitlab"}
+
+
+@pytest.mark.parametrize("project_id", [None, PROJECT])
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (400, NO_GIT_VALUES),
+        (400, "Request contains an error. Field: gitToken, Error: extra fields not permitted"),
+        (422, [{"loc": ["body", "git_token"], "msg": "field required", "type": "value_error.missing"}]),
+        (422, [{"type": "extra_forbidden", "loc": ["body", "gitProvider"], "msg": "Extra inputs are not permitted"}]),
+    ],
+)
+def test_o5_a_project_refused_for_the_names_of_the_sample_is_sent_once_more_with_those_of_the_table(
+    project_id, status, detail
+):
+    key = f"PUT /api/projects/{project_id}" if project_id else "POST /api/projects/"
+    wire = Wire({key: InTurn(reply({"detail": detail}, status), data(project_json()))})
+    assert wire.run(platform.saving_project(project_id, "n", "g", *GIT))["id"] == PROJECT
+    assert [wire.body(at) for at in range(2)] == [BY_SAMPLE, BY_TABLE]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        # What may have made a project, or has nothing to do with names, is never sent again.
+        (reply({"detail": NO_GIT_VALUES}, 500), ServerError),
+        (reply({"detail": NO_GIT_VALUES}, 408), ServerError),
+        (reply({"detail": NO_GIT_VALUES}, 409), InvalidRequestError),
+        (reply({"detail": "Group: git_token invalid"}, 400), InvalidRequestError),
+        (reply({"detail": "Field: gitToken, Error: value is not a valid token"}, 400), InvalidRequestError),
+        (reply(NO_GIT_VALUES, 401), AuthenticationError),
+        (lost(sent=True), TransportError),
+        (reply(None, 202), InvalidReplyError),
+    ],
+)
+def test_o5_nothing_else_sends_a_project_twice(answer, error):
+    wire = Wire({"POST /api/projects/": answer})
+    with pytest.raises(error) as caught:
+        wire.run(platform.saving_project(None, "n", "g", *GIT))
+    assert wire.asked == ["POST /api/projects/"]
+    assert "canary" not in str(caught.value)
+
+
+def test_o5_both_namings_are_tried_once_each_and_s3_storage_has_one():
+    refused = reply({"detail": NO_GIT_VALUES}, 400)
+    wire = Wire({"POST /api/projects/": refused})
+    with pytest.raises(InvalidRequestError, match="initialize all git variables"):
+        wire.run(platform.saving_project(None, "n", "g", *GIT))
+    assert len(wire.asked) == 2
+    wire = Wire({"POST /api/projects/": refused})
+    with pytest.raises(InvalidRequestError):
+        wire.run(platform.saving_project(None, "n", "g"))
+    assert len(wire.asked) == 1
+
+
+def test_o5_a_project_that_was_made_without_its_git_storage_is_said_and_not_made_again(caplog):
+    wire = Wire({"POST /api/projects/": data(project_json(gitStorage=False, s3Storage=True))})
+    assert wire.run(platform.saving_project(None, "n", "g", *GIT))["id"] == PROJECT
+    assert len(wire.asked) == 1
+    assert f"Project {PROJECT} was saved, and the platform shows it without Git storage" in caplog.text
+
+
+# Projects by their names
+
+
+PROJECTS = "GET /api/projects/"
+TWIN = "c2a9ec59-0c38-4372-bff5-000000000002"
+
+
+def listed(*rows: Any, count: int | None = None) -> dict[str, Any]:
+    return {"data": list(rows), "meta": {"count": len(rows) if count is None else count}}
+
+
+def test_a_project_is_found_by_its_name_with_one_call_before_the_start():
+    wire = Wire({
+        PROJECTS: listed(project_json(name="other", id=TWIN), project_json(name="smoke"), {"id": 5, "name": None}),
+        "POST /api/runs/": data([run_json()]),
+    })  # fmt: skip
+    start = wire.run(platform.prepare_start(project_name="smoke", group="qa"))
+    assert (start.context, start.started_with["group"]) == ({"project_id": PROJECT}, "qa")
+    assert wire.asked == [PROJECTS]
+    wire.ask(start.call)
+    assert wire.body()["projectId"] == PROJECT
+    identity = wire.run(platform.identity(kind="generation", project_name="smoke"))
+    assert identity is not None
+    assert identity.context == {"project_id": PROJECT, "kind": "generation"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "project_name 'smoke' is the name of no project that this user has access to. There are: none"),
+        # To the letter: another case, or a blank, is another name.
+        ([project_json(name="Smoke"), project_json(name="smoke ")], "There are: 'Smoke', 'smoke '"),
+        ([project_json(name=f"p{n}") for n in range(40)], "'p9' and others"),
+        (
+            [project_json(name="smoke"), project_json(name="smoke", id=TWIN, group=None)],
+            rf"is the name of 2 projects: {PROJECT} \(group iandronis\), {TWIN}. Give project_id",
+        ),
+        ([project_json(name="\u202e\x1b[31msm"), project_json(name=5), {}], "There are: '.*sm'"),
+    ],
+)
+def test_a_name_that_is_not_that_of_one_project(rows, said):
+    for steps in (
+        platform.prepare_start(project_name="smoke"),
+        platform.prepare_start(project_name="smoke", kind="generation"),
+        platform.project_of(None, "smoke"),
+    ):
+        wire = Wire({PROJECTS: listed(*rows)})
+        with pytest.raises(ConfigurationError, match=said) as caught:
+            wire.run(steps)
+        assert wire.asked == [PROJECTS]
+        assert "canary" not in str(caught.value)
+        assert str(caught.value).isprintable()
+
+
+def test_a_project_that_is_listed_twice_is_one_and_a_list_that_is_not_whole_tells_nothing():
+    twice = listed(project_json(name="smoke"), project_json(name="smoke", id=PROJECT.upper()))
+    assert Wire({PROJECTS: twice}).run(platform.project_named("smoke")) == PROJECT
+    with pytest.raises(ConfigurationError, match="lists 1 of 30 projects"):
+        Wire({PROJECTS: listed(project_json(name="smoke"), count=30)}).run(platform.project_named("smoke"))
+    with pytest.raises(InvalidReplyError, match="id"):
+        Wire({PROJECTS: listed(project_json(name="smoke", id="../x"))}).run(platform.project_named("smoke"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "project_id .or project_name."),
+        ({"project_id": ""}, "project_id must be an id"),
+        ({"project_id": PROJECT, "project_name": "smoke"}, "Exactly one of project_id and project_name"),
+        ({"project_name": ""}, "project_name must be a text"),
+        ({"project_name": 5}, "project_name must be a text"),
+        ({"project_name": "smoke", "group": 5}, "group must be"),
+        ({"project_name": "smoke", "kind": "generation", "overwrite": "no"}, "overwrite must be"),
+    ],
+)
+def test_arguments_beside_a_name_are_checked_before_it_is_looked_up(arguments, named):
+    wire = Wire({PROJECTS: listed(project_json(name="smoke"))})
+    with pytest.raises(ConfigurationError, match=named):
+        wire.run(platform.prepare_start(**arguments))
+    assert wire.asked == []
+
+
 @pytest.mark.parametrize(("name", "group"), [("", "g"), (None, "g"), ("n", " "), ("n", 5)])
 def test_name_and_group_are_required(name, group):
     with pytest.raises(ConfigurationError, match=r"name|group"):
@@ -1411,6 +1563,46 @@ def test_the_token_endpoint_stands_beside_the_service(host, extra, url):
     auth, _ = OmiliaHook.make_auth(connection(extra, host=host, login="me", password="canary"))
     assert isinstance(auth, OAuthToken)
     assert auth.token_url == f"{url}protocol/openid-connect/token"
+
+
+@pytest.mark.parametrize(
+    ("host", "realm", "url"),
+    [
+        ("https://eu1-m.ocp.ai", None, "https://eu1-m.ocp.ai/auth/realms/master/"),
+        ("https://us1-m.ocp.ai/ts", None, "https://us1-m.ocp.ai/auth/realms/master/"),
+        ("https://us2-m.ocp.ai/ts", None, "https://auth.us2-m.ocp.ai/auth/realms/master/"),
+        ("https://pub.ca1.ocp.ai", None, "https://pub.ca1.ocp.ai/auth/realms/ocp/"),
+        ("https://PUB.Frankfurt.ocp.ai:443/ts/", None, "https://PUB.Frankfurt.ocp.ai:443/auth/realms/ocp/"),
+        ("https://ca1-m.ocp.ai", None, "https://ca1-m.ocp.ai/auth/realms/ocp/"),
+        # What is filled in wins, and other people's hosts are no regions.
+        ("https://pub.ca1.ocp.ai", "master", "https://pub.ca1.ocp.ai/auth/realms/master/"),
+        ("https://ca1.example.com", None, "https://ca1.example.com/auth/realms/master/"),
+        ("https://ca1.not-ocp.ai", None, "https://ca1.not-ocp.ai/auth/realms/master/"),
+        ("https://us2-m.ocp.ai.example.com", None, "https://us2-m.ocp.ai.example.com/auth/realms/master/"),
+    ],
+)
+def test_o2_realm_and_token_host_follow_from_the_host(host, realm, url):
+    extra = {} if realm is None else {"realm": realm}
+    auth, _ = OmiliaHook.make_auth(connection(extra, host=host, login="me", password="canary"))
+    assert isinstance(auth, OAuthToken)
+    assert auth.token_url == f"{url}protocol/openid-connect/token"
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("https://us1-m.ocp.ai", "Is the service path before /api/ missing? The connection's host has none."),
+        ("https://us1-m.ocp.ai/ts", "Is the service path before /api/ missing or another one than /ts?"),
+        ("https://us1-m.ocp.ai/ts/api/", "host ends with /api, which every call adds itself"),
+    ],
+)
+def test_o3_the_advice_on_the_service_path_goes_by_the_host(host, said):
+    assert said in OmiliaHook.make_advice(connection(host=host, password="canary")).address
+
+
+def test_o3_the_form_shows_where_the_service_path_goes():
+    (form,) = (row for row in get_provider_info()["connection-types"] if row["connection-type"] == "omilia")
+    assert form["ui-field-behaviour"]["placeholders"]["host"] == "https://us1-m.ocp.ai/<service path>"
 
 
 def test_the_token_endpoint_may_be_anywhere():
