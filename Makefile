@@ -57,7 +57,7 @@ chaos: $(STAMP) ## Kill workers and triggerers, lose replies, clear tasks: 270 t
 short-runs: $(STAMP) ## Count the tasks that Airflow fails as their runs are over too soon: 100 runs of 0 to 5 s, without and with event_delay
 	@$(BIN)/python -m tests.short_runs $(if $(RUNS),--runs $(RUNS)) $(if $(DELAYS),--delays $(DELAYS))
 
-older: $(STAMP) ## Run all platforms on the last Airflows before 3.3: 3.0, 3.1 and 3.2, each in an environment of its own
+older: $(STAMP) ## Run all platforms on the last Airflows before 3.3: 3.0, 3.1 and 3.2, each in an environment of its own. VERSION=3.0 for one
 	@$(BIN)/python -m tests.older $(VERSION)
 
 lowest: $(STAMP) ## Run the unit and transport tests on the lowest versions that pyproject.toml allows, in an environment of its own

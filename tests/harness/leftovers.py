@@ -21,6 +21,7 @@ TOOLS = frozenset(
         ".cache",
         ".demo",
         ".git",
+        ".lowest",
         ".mutants",
         ".hypothesis",
         ".import_linter_cache",

@@ -19,7 +19,7 @@ _END_OF_TIME = "2100-01-01"
 def main(versions: list[str]) -> int:
     """Try each; the exit status says whether all was as it should be with all of them."""
     bad = []
-    for version in versions or VERSIONS:
+    for version in [_last(version) for version in versions] or VERSIONS:
         python = environment(version)
         print(f"Airflow {version}", flush=True)
         command = [str(python), "-m", "tests.older.try_out", str(ENVIRONMENTS / f"run-{version}")]
@@ -29,6 +29,14 @@ def main(versions: list[str]) -> int:
     if bad:
         print(f"Not as it should be on Airflow {', '.join(bad)}")
     return 1 if bad else 0
+
+
+def _last(series: str) -> str:
+    """The version that is meant, by itself or by its series ("3.0")."""
+    found = [version for version in VERSIONS if f"{version}.".startswith(f"{series}.")]
+    if len(found) != 1:
+        sys.exit(f"{series} is none of {', '.join(VERSIONS)}, nor a series of one of them.")
+    return found[0]
 
 
 def environment(version: str) -> Path:
