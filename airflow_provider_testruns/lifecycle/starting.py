@@ -933,6 +933,7 @@ class Starter:
                     f"A start was sent and its outcome is not known: {len(found)} runs could be it ({ids})."
                     " Nothing is started again. Check on the platform which one is this task's; clear the task to"
                     " start a new run. An Airflow pool with one slot keeps identical starts apart."
+                    + (f" ({cause})" if cause else "")
                 ) from cause
             if found:
                 run = self._ours(found[0], record) if stored else found[0]
@@ -949,7 +950,7 @@ class Starter:
             raise StartOutcomeUnknownError(
                 f"A start was sent and its reply never came; run {run.run_id} is most likely it, and"
                 " adopt_lost_start=False forbids to take it. Nothing is started again. Check the run on the"
-                " platform; clear the task to start a new one."
+                " platform; clear the task to start a new one." + (f" ({cause})" if cause else "")
             ) from cause
         self._log.warning("Run %s is the one whose start got no reply: adopted.", run.run_id)
         if cause is not None:

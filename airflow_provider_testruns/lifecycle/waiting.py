@@ -246,11 +246,10 @@ class Wait:
         shows: Any = None
         if limit is not None and not run.final:
             # Lists and single runs spell a status in different ways.
-            status = run.raw_state.strip().casefold()
             if run.start_error and run.state is RunState.QUEUED:
-                shows, limit = status, min(limit, BEGINS_WITHIN)
+                shows, limit = run.raw_state.strip().casefold(), min(limit, BEGINS_WITHIN)
             elif progress is not None and progress.total and progress.done >= progress.total:
-                shows = (status, progress)
+                shows = (run.raw_state.strip().casefold(), progress)
         if shows is None or limit is None:
             self._stuck = None
             return False

@@ -299,9 +299,24 @@ def _futureagi(hook: Any, folder: Path, server: SandboxServer) -> list[Operation
         ("export_csv",),
         moves_a_file=True,
     )
+    template = "fa000000-0000-4000-8000-0000000000c1"
+    prompt = server.control.create_run_test("prompt", prompt_template=template)
+    prompts = Operation(
+        "futureagi.execute_test_run of a prompt simulation",
+        "futureagi",
+        lambda hook: hook.execute_test_run(prompt, select_all=True),
+        ("execute_test_run",),
+    )
+    simulator = "fa000000-0000-4000-8000-0000000000a3"
+    simulated = Operation(
+        "futureagi.execute_test_run with a simulator",
+        "futureagi",
+        lambda hook: hook.execute_test_run(good, select_all=True, simulator_id=simulator),
+        ("execute_test_run",),
+    )
     start = {"run_test_name": "nightly-support-sim", "select_all": True}
     shared = _of_runs(hook, passed, failed, start, {"run_test_id": good})
-    return [*shared, export, *_named(hook, calls)]
+    return [*shared, export, prompts, simulated, *_named(hook, calls)]
 
 
 def _omilia(hook: Any, folder: Path, server: SandboxServer) -> list[Operation]:

@@ -23,6 +23,7 @@ from airflow_provider_testruns.exceptions import (
     RunErroredError,
     RunFailedError,
     RunTimeoutError,
+    StartOutcomeUnknownError,
 )
 from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
 from airflow_provider_testruns.lifecycle import waiting
@@ -249,6 +250,21 @@ def test_l4_the_words_of_the_refused_start_are_in_the_timeout(control, deferrabl
     said = Task().fail(execute(timeout=0.5, deferrable=deferrable), RunTimeoutError)
     assert "It was found after its start had failed" in said
     assert WORKFLOW in said
+
+
+def test_l4_they_are_in_the_error_where_nothing_is_adopted(control):
+    control.configure(futureagi_workflow_down=True)
+    said = Task().fail(execute(adopt_lost_start=False), StartOutcomeUnknownError)
+    assert WORKFLOW in said
+
+
+def test_l4_a_run_that_never_begins_is_waited_for_where_nothing_may_be_cancelled(control, monkeypatch):
+    monkeypatch.setattr(waiting, "BEGINS_WITHIN", 0.3)
+    control.configure(futureagi_workflow_down=True)
+    task = Task()
+    for _ in range(2):
+        assert WORKFLOW in task.fail(execute(cancel_on_kill=False), RunErroredError)
+    assert (control.count(START), control.count("futureagi.cancel_execution")) == (1, 0)
 
 
 @DEFERRABLE
