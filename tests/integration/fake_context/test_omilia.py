@@ -494,9 +494,18 @@ def test_an_expired_artifact_says_so_with_the_date(
 
 @KINDS
 def test_an_artifact_whose_time_is_over_says_so_with_the_date(
-    control: Control, hook: OmiliaHook, tmp_path: Path, kind: str, more: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, more: dict[str, str]
 ) -> None:
+    # A server of its own: its clock does not come back.
+    with SandboxServer(run_seconds=0.3) as server:
+        monkeypatch.setenv("AIRFLOW_CONN_OMILIA_DEFAULT", json.dumps(server.connections()["omilia_default"]))
+        _no_artifact_after_its_time(server.control, tmp_path, kind, more)
+
+
+def _no_artifact_after_its_time(control: Control, tmp_path: Path, kind: str, more: dict[str, str]) -> None:
+    hook = OmiliaHook()
     run_id = finished(hook, kind)
+    hook.close()
     until = day_of(control, 604_800)
     control.advance(604_900)
     # Whatever is answered for the file itself: the API page does not say.
@@ -504,6 +513,7 @@ def test_an_artifact_whose_time_is_over_says_so_with_the_date(
     with pytest.raises(NotFoundError, match=rf"the artifact of {kind} {run_id} has expired: .* until {until} .*Gone"):
         Task().run(artifact_of(kind, run_id, tmp_path / "none.zip", **more))
     assert list(tmp_path.iterdir()) == []
+    assert control.violations() == []
 
 
 def test_other_reasons_for_no_artifact(control: Control, hook: OmiliaHook, tmp_path: Path) -> None:
