@@ -325,6 +325,7 @@ def _omilia(hook: Any, folder: Path, server: SandboxServer) -> list[Operation]:
     failed = _final(hook, hook.create_run(regression))
     generation = _final(hook, hook.start_run(kind="generation", project_id=smoke))
     spare = hook.create_project("spare", "qa")["id"]
+    smoke_name = hook.get_project(smoke)["name"]
     dialog = hook.list_run_test_cases(failed.run_id)[0]["dialogId"]
     hook.fuzz_folder = folder / "omilia"
     suites = folder / "suites.zip"
@@ -334,6 +335,7 @@ def _omilia(hook: Any, folder: Path, server: SandboxServer) -> list[Operation]:
     calls: dict[str, Callable[[Any], Any]] = {
         "healthcheck": lambda hook: hook.healthcheck(),
         "list_projects": lambda hook: hook.list_projects(),
+        "find_project_id": lambda hook: hook.find_project_id(smoke_name),
         "create_project": lambda hook: hook.create_project("fuzz", "qa"),
         "get_project": lambda hook: hook.get_project(smoke),
         "update_project": lambda hook: hook.update_project(spare, "fuzz", "qa"),
