@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_testruns.builtin import PLATFORMS
+
 _PACKAGE = "airflow_provider_testruns"
 
 _VERIFY = {
@@ -53,7 +55,7 @@ def _platform(title: str, url: str) -> dict[str, Any]:
 
 def get_provider_info() -> dict[str, Any]:
     """The provider's description, as ``provider_info.schema.json`` of Airflow has it."""
-    names = {"eggplant": "Eggplant DAI", "futureagi": "Future AGI", "omilia": "Omilia Testing Studio"}
+    names = {name: platform.title for name, platform in PLATFORMS.items()}
     return {
         "package-name": "airflow-provider-testruns",
         "name": "Test runs",

@@ -55,7 +55,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
     conn_name_attr = "eggplant_conn_id"
     default_conn_name = "eggplant_default"
     conn_type = "eggplant"
-    hook_name = "Eggplant DAI"
+    hook_name = EggplantPlatform.title
     #: What a link's template may hold.
     link_fields: ClassVar[tuple[str, ...]] = ("base_url", "run_id", "model_id")
 

@@ -45,7 +45,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
     conn_name_attr = "futureagi_conn_id"
     default_conn_name = "futureagi_default"
     conn_type = "futureagi"
-    hook_name = "Future AGI"
+    hook_name = FutureAGIPlatform.title
     default_host: ClassVar[str] = DEFAULT_BASE_URL
 
     def __init__(self, futureagi_conn_id: str = default_conn_name) -> None:

@@ -99,7 +99,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
     conn_name_attr = "omilia_conn_id"
     default_conn_name = "omilia_default"
     conn_type = "omilia"
-    hook_name = "Omilia Testing Studio"
+    hook_name = OmiliaPlatform.title
 
     def __init__(self, omilia_conn_id: str = default_conn_name) -> None:
         super().__init__(omilia_conn_id)

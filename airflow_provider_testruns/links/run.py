@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 from airflow_provider_testruns.cleaning import clean, outgoing_text
-from airflow_provider_testruns.limits import URL
+from airflow_provider_testruns.limits import ID, NAME, URL
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 #: The XCom that holds the address.
 URL_KEY = "run_url"
+#: The XCom of a task that starts or watches a test run, by which the page "Test runs" finds it.
+TEST_RUN_KEY = "test_run"
+#: Characters of a connection's id, as Airflow has it.
+_CONN_ID = 250
 
 
 class RunLink(BaseOperatorLink):
@@ -56,3 +60,20 @@ def announce(context: Context, run: Run, log: Any) -> None:
     ti.xcom_push(key=URL_KEY, value=url)
     if url:
         log.info("The run: %s", url)
+
+
+def mark_test_run(context: Context, run: Run, conn_id: str) -> None:
+    """Push what says that this task starts or watches a test run, and which: ``platform``, ``conn_id``, ``run_id`` and
+    ``kind``. For the page "Test runs"; a task that only stops a run does not do this.
+
+    :param context: the task's.
+    :param run: the run.
+    :param conn_id: the Airflow connection.
+    """
+    value = {
+        "platform": outgoing_text(run.platform, NAME),
+        "conn_id": outgoing_text(conn_id, _CONN_ID),
+        "run_id": clean(run.run_id, ID),
+        "kind": run.kind.value,
+    }
+    context["ti"].xcom_push(key=TEST_RUN_KEY, value=value)

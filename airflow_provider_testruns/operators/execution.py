@@ -23,7 +23,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.lifecycle.starting import Starter
 from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, fetch_report, look_once, wait_for
-from airflow_provider_testruns.links.run import announce
+from airflow_provider_testruns.links.run import announce, mark_test_run
 from airflow_provider_testruns.model import Verdict, assess
 from airflow_provider_testruns.operators.delivery import deliver, tell_assets
 from airflow_provider_testruns.operators.record import created_at, epoch_of, record_store
@@ -73,6 +73,7 @@ def _obtain(task: StartRunOperator, context: Context, hook: PlatformHook[Any], s
         raise
     run = task._run = obtained.run
     announce(context, run, task.log)
+    mark_test_run(context, run, task.conn_id)
     if not task.wait_for_completion:
         tell_assets(task, context, run_to_event(run))
         started = {"run_id": run.run_id, "run_url": run.url, "state": run.state.value}

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.arguments import boolean
+from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import is_clean, is_id
 from airflow_provider_testruns.exceptions import (
     ConfigurationError,
@@ -148,7 +149,7 @@ class EggplantPlatform(EggplantCalls, Platform):
     """
 
     name: ClassVar[str] = "eggplant"
-    title: ClassVar[str] = "Eggplant DAI"
+    title: ClassVar[str] = PLATFORMS["eggplant"].title
     # Executions queue for agents and licences, and ``starttime`` is when one gets them.
     begins_late: ClassVar[bool] = True
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import (
     ApiError,
@@ -78,7 +79,7 @@ class FutureAGIPlatform(Platform):
     """
 
     name: ClassVar[str] = replies.PLATFORM
-    title: ClassVar[str] = "Future AGI"
+    title: ClassVar[str] = PLATFORMS["futureagi"].title
 
     def __init__(self, dialect: Dialect = "current", base_url: str = DEFAULT_BASE_URL, app_url: str = "") -> None:
         if dialect not in DIALECTS:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import clean, is_id
 from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
@@ -82,7 +83,7 @@ class OmiliaPlatform(Platform):
     """
 
     name: ClassVar[str] = "omilia"
-    title: ClassVar[str] = "Omilia Testing Studio"
+    title: ClassVar[str] = PLATFORMS["omilia"].title
 
     def __init__(self, base_url: str = "", run_url_template: str = "") -> None:
         self._base_url = base_url

@@ -1,18 +1,17 @@
 """Finding test runs in Airflow's database, a page at a time, with a bounded number of queries.
 
-Every task that starts or watches a run pushes the XCom ``run_url``, and returns its report under ``return_value`` of
-the same task instance. So runs are found by an index over the keys of XComs, and the reports, which are what is large,
-are read for the page alone. Airflow removes a task instance's XComs when its next try begins: what is here is the last
-try.
+Every task that starts or watches a run pushes the XCom ``test_run``, which marks it, beside ``run_url``, which Airflow
+writes once more when the try has ended; and it returns its report under ``return_value`` of the same task instance. So
+runs are found by an index over the keys of XComs, and the reports, which are what is large, are read for the page
+alone. Airflow removes a task instance's XComs when its next try begins: what is here is the last try.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.taskinstance import TaskInstance
@@ -20,22 +19,38 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import Text, and_, case, cast, desc, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
-from airflow_provider_testruns.links.run import URL_KEY
+from airflow_provider_testruns.links.run import TEST_RUN_KEY, URL_KEY
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from sqlalchemy.sql import Select
 
 _RETURN_KEY = "return_value"
-#: A name that every report has, and no return value of another of our tasks.
-_MARK = "pass_rate"
+#: What a report has, beside its verdict, and no return value of another of our tasks.
+_RATE = "pass_rate"
+#: The classes whose tasks pushed no mark, as Airflow stored their names, before there was one. Nothing is added here.
+_BEFORE_MARKS = frozenset(
+    {
+        "EggplantExecutionSensor",
+        "EggplantRunProgressSensor",
+        "EggplantStartExecutionOperator",
+        "EggplantStartTestConfigurationOperator",
+        "FutureAGIExecuteTestRunOperator",
+        "FutureAGIRerunCallsOperator",
+        "FutureAGITestExecutionSensor",
+        "OmiliaCreateGenerationOperator",
+        "OmiliaCreateRunOperator",
+        "OmiliaGenerationSensor",
+        "OmiliaRunSensor",
+    }
+)
 
 #: How many characters of JSON a report has at most: 50 failures and 50 forgiven ones with all their texts are well
 #: within. Anything can be in an XCom, and nothing that is longer leaves the database.
 _LONGEST = 1_000_000
 
 _started = aliased(XComModel, name="started")
-_result = aliased(XComModel, name="result")
+_mark = aliased(XComModel, name="mark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,8 @@ class StoredRun:
     :param state: the task instance's state, in Airflow's words.
     :param seen_at: when the task last said where its run is: at its start, and once more when the try has ended.
     :param url: the run's page on its platform; empty where there is none.
+    :param mark: what the task said of its run when it had started or found it: ``platform``, ``conn_id``, ``run_id``
+        and ``kind``; empty of a task from before there was that. Anybody who writes XComs can have written it.
     :param report: the task's report; ``None`` while there is none.
     """
 
@@ -61,6 +78,7 @@ class StoredRun:
     state: str
     seen_at: datetime
     url: str = ""
+    mark: Mapping[str, Any] = field(default_factory=dict)
     report: dict[str, Any] | None = None
 
 
@@ -76,25 +94,6 @@ class StoredTask:
     task_id: str
     newest: datetime
     count: int
-
-
-@cache
-def operator_names() -> frozenset[str]:
-    """The classes whose tasks start or watch runs, as Airflow stores a task's operator."""
-    from airflow_provider_testruns.operators import eggplant, futureagi, omilia
-    from airflow_provider_testruns.operators.base import StartRunOperator
-    from airflow_provider_testruns.sensors import eggplant as eggplant_sensors
-    from airflow_provider_testruns.sensors import futureagi as futureagi_sensors
-    from airflow_provider_testruns.sensors import omilia as omilia_sensors
-    from airflow_provider_testruns.sensors.base import RunSensor
-
-    modules = (eggplant, futureagi, omilia, eggplant_sensors, futureagi_sensors, omilia_sensors)
-    return frozenset(
-        name
-        for module in modules
-        for name, kind in vars(module).items()
-        if isinstance(kind, type) and issubclass(kind, StartRunOperator | RunSensor)
-    )
 
 
 def dag_ids_with_runs(session: Session, allowed: Collection[str]) -> list[str]:
@@ -216,19 +215,15 @@ def _runs(query: Select[Any], dag_ids: Collection[str]) -> Select[Any]:
         TaskInstance.run_id == _started.run_id,
         TaskInstance.map_index == _started.map_index,
     )
-    is_result = and_(*(getattr(_result, name) == getattr(_started, name) for name in same), _result.key == _RETURN_KEY)
+    is_mark = and_(*(getattr(_mark, name) == getattr(_started, name) for name in same), _mark.key == TEST_RUN_KEY)
     return (
         query.select_from(_started)
         .join(TaskInstance, is_task)
-        .outerjoin(_result, is_result)
+        .outerjoin(_mark, is_mark)
         .where(
             _started.key == URL_KEY,
             _started.dag_id.in_(sorted(dag_ids)),
-            # What is made of our classes has names of its own: those are known by their reports.
-            or_(
-                TaskInstance.operator.in_(sorted(operator_names())),
-                _bounded(_result.value).contains(_MARK),
-            ),
+            or_(_mark.key.is_not(None), TaskInstance.operator.in_(sorted(_BEFORE_MARKS))),
         )
     )
 
@@ -236,18 +231,19 @@ def _runs(query: Select[Any], dag_ids: Collection[str]) -> Select[Any]:
 def _with_reports(session: Session, rows: Sequence[Any]) -> list[StoredRun]:
     if not rows:
         return []
-    table = XComModel
+    table, keys = XComModel, (URL_KEY, TEST_RUN_KEY, _RETURN_KEY)
     wanted = [(row.dag_run_id, row.task_id, row.map_index) for row in rows]
     value = _bounded(table.value).label("value")
     query = select(table.dag_run_id, table.task_id, table.map_index, table.key, value).where(
-        tuple_(table.dag_run_id, table.task_id, table.map_index).in_(wanted), table.key.in_([URL_KEY, _RETURN_KEY])
+        tuple_(table.dag_run_id, table.task_id, table.map_index).in_(wanted), table.key.in_(keys)
     )
     values = {tuple(row[:4]): row.value for row in session.execute(query)}
     runs = []
     for row, place in zip(rows, wanted, strict=True):
         url = _plain(values.get((*place, URL_KEY)))
+        mark = _plain(values.get((*place, TEST_RUN_KEY)))
         report = _plain(values.get((*place, _RETURN_KEY)))
-        known = isinstance(report, dict) and _MARK in report and isinstance(report.get("verdict"), str)
+        known = isinstance(report, dict) and _RATE in report and isinstance(report.get("verdict"), str)
         runs.append(
             StoredRun(
                 dag_id=row.dag_id,
@@ -258,6 +254,7 @@ def _with_reports(session: Session, rows: Sequence[Any]) -> list[StoredRun]:
                 state=str(row.state or ""),
                 seen_at=row.timestamp,
                 url=url if isinstance(url, str) else "",
+                mark=mark if isinstance(mark, dict) else {},
                 report=report if known else None,
             )
         )

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_testruns.arguments import boolean, interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import RunEndedError
-from airflow_provider_testruns.links.run import RunLink, announce
+from airflow_provider_testruns.links.run import RunLink, announce, mark_test_run
 from airflow_provider_testruns.operators.results import TRIGGER_FAILED, JudgingTask
 
 if TYPE_CHECKING:
@@ -232,6 +232,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
             return
         self._announced = True
         announce(context, run, self.log)
+        mark_test_run(context, run, self.conn_id)
 
     def _conclude(self, context: Context, end: WaitEnd) -> Any:
         """What the end of the wait means for the task: the one place for all modes."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_testruns.arguments import MIN_INTERVAL
+from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import outgoing_json, outgoing_text
 from airflow_provider_testruns.emission import GuardedLog
 
@@ -41,7 +42,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
 
     Its arguments are stored in clear in the metadata database: they are ids and times, and the id of the connection.
 
-    :param platform: ``eggplant``, ``futureagi`` or ``omilia``.
+    :param platform: the platform's name, as :func:`.hook_class` knows it.
     :param conn_id: the Airflow connection.
     :param run: the run as it was seen last, as :meth:`.Run.to_dict` gives it.
     :param deadline: when the wait is over; seconds since 1970, so that a restart does not move it.
@@ -140,11 +141,19 @@ class RunTrigger(GuardedLog, BaseTrigger):
         yield TriggerEvent(event)
 
     async def _wait(self) -> dict[str, Any]:
-        """Wait for the run; the event."""
+        """Wait for the run; the event.
+
+        :raises ConfigurationError: when the platform is not known here.
+        """
+        from airflow_provider_testruns.hooks.registry import hook_class
         from airflow_provider_testruns.lifecycle.run_log import RunLog
         from airflow_provider_testruns.lifecycle.waiting import Wait
         from airflow_provider_testruns.model import Run
 
+        if self.platform not in PLATFORMS:
+            # A connection that can't be used may be mended while it is waited for. A package that is not installed here
+            # will not come before a restart: that is an error at once.
+            await asyncio.to_thread(hook_class, self.platform)
         wait = Wait(
             Run.from_dict(self.test_run),
             self.deadline,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import threading
@@ -173,7 +174,10 @@ def test_a_run_ends_in_its_verdict(outcomes: dict[bool, Outcome], task_id: str, 
     assert done.xcoms["run_id"] == report["run_id"]
     assert done.xcoms["run_url"] == report["url"]
     assert report["run_id"] in report["url"]
-    assert done.xcoms.keys() == {"return_value", "run_id", "run_url"}
+    assert done.xcoms.keys() == {"return_value", "run_id", "run_url", "test_run"}
+    mark = done.xcoms["test_run"]
+    assert (mark["platform"], mark["run_id"]) == (report["platform"], report["run_id"])
+    assert mark.keys() == {"platform", "conn_id", "run_id", "kind"}
     assert done.record is not None
     assert done.record["phase"] == "judged"
     assert done.record["verdict"] == expected.verdict
@@ -257,7 +261,16 @@ def test_the_link_is_there_while_a_task_waits_in_place(airflow: AirflowProcess, 
     looking.join()
     state, xcoms = found[0]
     assert state == "running"
-    assert xcoms == {"run_id": f'"{done.result["run_id"]}"', "run_url": f'"{done.result["url"]}"'}
+    assert {name: json.loads(value) for name, value in xcoms.items()} == {
+        "run_id": done.result["run_id"],
+        "run_url": done.result["url"],
+        "test_run": {
+            "platform": "omilia",
+            "conn_id": "omilia_default",
+            "run_id": done.result["run_id"],
+            "kind": "run",
+        },
+    }
 
 
 def without_waiting() -> None:

@@ -77,6 +77,7 @@ def test_a_sensor_behaves_the_same_in_every_mode(
         # Airflow forgets a task's XComs with each reschedule, and the last look in that case was without a reply.
         assert done.xcoms["run_id"] == run["run_id"]
         assert run["run_id"] in done.xcoms["run_url"]
+        assert done.xcoms["test_run"]["run_id"] == run["run_id"]
     # It waited in the way that it was told to; for a run that is over already it did not wait at all.
     waited = not ending.startswith("final_")
     assert done.deferrals == int(waited and mode == "deferrable")

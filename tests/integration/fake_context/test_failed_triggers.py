@@ -213,8 +213,8 @@ def test_only_a_deferral_without_a_record_costs_an_xcom_more(control):
     with_store, without = _Failing(store=True), _Failing(store=False)
     with_store.start()
     without.start()
-    assert set(with_store.task.xcoms) == {"run_id", "run_url"}
-    assert set(without.task.xcoms) == {"run_id", "run_url", "test_run_wait"}
+    assert set(with_store.task.xcoms) == {"run_id", "run_url", "test_run"}
+    assert set(without.task.xcoms) == {"run_id", "run_url", "test_run", "test_run_wait"}
 
 
 # Sensors

@@ -1,4 +1,4 @@
-"""Who has the sdist can run the tests: all that is under version control is in it."""
+"""Who has the sdist can run the tests: all that is under version control is in it, and in the wheel what the package reads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.harness.leftovers import files
 
 ROOT = Path(__file__).parents[3]
+TEMPLATES = ROOT / "airflow_provider_testruns" / "plugin" / "templates"
 #: Tests that read files beside the package.
 READERS = ("tests/unit/test_results_docs.py", "tests/unit/test_architecture.py")
 
@@ -38,6 +40,17 @@ def test_it_has_every_file_of_the_project(unpacked: Path) -> None:
     wanted = set(tracked.stdout.splitlines()) if tracked.returncode == 0 else files(ROOT) - {"PKG-INFO"}
     assert wanted
     assert sorted(path for path in wanted if (ROOT / path).exists() and not (unpacked / path).is_file()) == []
+
+
+def test_a_wheel_that_is_built_from_it_has_the_pages_templates(unpacked: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    done = subprocess.run(build, cwd=unpacked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.whl")
+    templates = {str(path.relative_to(ROOT)) for path in TEMPLATES.iterdir()}
+    assert {Path(name).suffix for name in templates} == {".html", ".css"}
+    with zipfile.ZipFile(archive) as wheel:
+        assert templates <= set(wheel.namelist())
 
 
 def test_tests_that_read_files_pass_in_it(unpacked: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -31,11 +32,13 @@ from sqlalchemy.pool import StaticPool
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from airflow_provider_testruns.links.run import mark_test_run
 from airflow_provider_testruns.model import CaseResult, Counts, Outcome, Run, RunReport, RunState, assess
 from airflow_provider_testruns.plugin import ResultsPlugin
 from airflow_provider_testruns.plugin.app import NEWEST, RUNS, TASKS, _session, build
-from airflow_provider_testruns.plugin.stored import _bounded, operator_names
+from airflow_provider_testruns.plugin.stored import _bounded
 from airflow_provider_testruns.reporting.xcom import to_xcom
+from tests.harness.outside import ACME, visible
 
 pytestmark = pytest.mark.integration
 
@@ -51,6 +54,15 @@ def report(number: int = 0, failing: tuple[str, ...] = (), total: int = 4, **cha
     counts = Counts(passed=total - len(failing), failed=len(failing))
     whole = RunReport(run, counts=counts, cases=tuple(cases))
     return to_xcom(whole, assess(whole)) | changes
+
+
+def mark(number: int = 0, **changes: Any) -> dict[str, Any]:
+    """The mark of a task that has started or found a run."""
+    told: dict[str, Any] = {}
+    context: Any = {"ti": SimpleNamespace(xcom_push=lambda key, value: told.update({key: value}))}
+    mark_test_run(context, Run("omilia", f"run-{number}", RunState.QUEUED, ""), "omilia_default")
+    (value,) = told.values()
+    return value | changes
 
 
 class Manager:
@@ -126,7 +138,11 @@ class Page:
                     "max_tries": 0,
                 }
             )
-            values = {"run_url": f"http://127.0.0.1/runs/{number}", "return_value": report(number)}
+            values = {
+                "run_url": f"http://127.0.0.1/runs/{number}",
+                "test_run": mark(number),
+                "return_value": report(number),
+            }
             values |= given.get("xcoms", {})
             for name, value in values.items():
                 if value is not None:
@@ -235,28 +251,82 @@ def test_what_a_task_without_a_verdict_is_said_to_be(page, state, value, said):
     assert text(row).startswith(f"{said} shop . test")
 
 
-def test_other_tasks_are_left_out_and_classes_made_of_ours_are_not(page):
+def test_runs_are_found_by_their_marks_and_other_tasks_are_left_out(page):
     page.add(
-        {"number": 1, "operator": "BashOperator", "xcoms": {"return_value": {"verdict": "passed"}}},
+        {"number": 1, "operator": "BashOperator", "xcoms": {"test_run": None}},
+        # A class that is made of ours, and one of another package.
         {"number": 2, "operator": "NightlyRunOperator"},
-        {"number": 3, "operator": "OmiliaRevokeRunOperator", "xcoms": {"return_value": {"verdict": "cancelled"}}},
+        {"number": 3, "operator": "OmiliaRevokeRunOperator", "xcoms": {"test_run": None}},
         {"number": 4, "xcoms": {"run_url": None}},
     )
     assert [re.findall("run-[0-9]", row)[0] for row in rows(page.get())] == ["run-2"]
+    assert text(page.get("tasks")).count("1 of the last 1 passed") == 1
 
 
-def test_every_operator_and_sensor_that_has_a_report_is_known():
-    assert operator_names() >= {
-        "EggplantStartExecutionOperator",
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "EggplantStartTestConfigurationOperator",
         "FutureAGIExecuteTestRunOperator",
-        "FutureAGIRerunCallsOperator",
         "OmiliaCreateRunOperator",
-        "EggplantExecutionSensor",
         "EggplantRunProgressSensor",
-        "FutureAGITestExecutionSensor",
-        "OmiliaRunSensor",
-    }
-    assert not operator_names() & {"OmiliaRevokeRunOperator", "EggplantAbortExecutionOperator"}
+        "OmiliaGenerationSensor",
+    ],
+)
+def test_runs_from_before_there_were_marks_are_shown(page, operator):
+    page.add(
+        {"number": 1, "operator": operator, "xcoms": {"test_run": None}},
+        {"number": 2, "operator": operator, "state": "running", "xcoms": {"test_run": None, "return_value": None}},
+    )
+    assert [text(row).split()[0] for row in rows(page.get())] == ["running", "passed"]
+
+
+def test_a_run_without_a_report_is_shown_with_what_its_mark_says(page):
+    page.add({"number": 7, "state": "deferred", "xcoms": {"return_value": None}})
+    (row,) = rows(page.get())
+    assert "running shop . test manual__7 Omilia Testing Studio run-7 - - - - -" in text(row)
+    assert '<td title="Connection omilia_default">Omilia Testing Studio' in row
+
+
+def test_a_platform_of_another_package_has_its_name_while_that_is_installed(page):
+    page.add(
+        {"number": 1, "state": "running", "xcoms": {"test_run": mark(1, platform="acme"), "return_value": None}},
+        {"number": 2, "xcoms": {"return_value": report(2, platform="acme")}},
+    )
+    with visible(ACME):
+        assert ["Acme Labs" in text(row) for row in rows(page.get())] == [True, True]
+    assert ["acme run-" in text(row) for row in rows(page.get())] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"platform": _EVIL, "conn_id": _EVIL, "run_id": _EVIL, "kind": _EVIL},
+        {"platform": ["omilia"], "conn_id": {"a": 1}, "run_id": 7},
+        {"platform": "x" * 100_000, "run_id": "y" * 100_000},
+        [],
+        "",
+        7,
+    ],
+    ids=["evil", "kinds", "long", "list", "text", "number"],
+)
+def test_whatever_a_mark_says_breaks_nothing(page, value):
+    page.add({"number": 1, "state": "running", "xcoms": {"test_run": value, "return_value": None}})
+    html = page.get()
+    (row,) = rows(html)
+    assert text(row).startswith("running shop . test")
+    assert len(row) < 4000
+    tags = Tags()
+    tags.feed(html)
+    assert not {"script", "img"} & {tag for tag, _ in tags.seen}
+
+
+def test_a_mark_is_small_whatever_the_run_is_named():
+    told: dict[str, Any] = {}
+    context: Any = {"ti": SimpleNamespace(xcom_push=lambda key, value: told.update({key: value}))}
+    mark_test_run(context, Run("p" * 10_000, "r" * 10_000, RunState.QUEUED, ""), "c" * 10_000)
+    assert told["test_run"].keys() == {"platform", "conn_id", "run_id", "kind"}
+    assert len(str(told)) < 1100
 
 
 def test_only_dags_that_the_user_may_read_are_shown(page):
