@@ -1,4 +1,5 @@
-"""Who has the sdist can run the tests: all that is under version control is in it, and in the wheel what the package reads."""
+"""Who has the sdist can run the tests: all that is under version control is in it; and the wheel has what the package
+reads."""
 
 from __future__ import annotations
 
