@@ -709,11 +709,12 @@ def _missed_evaluations(report: RunReport, gates: Gates, *, failed: bool = False
     """
     if not gates.eval_thresholds:
         return ()
-    if report.unseen is not None:
+    figures = {name: _figure(report, name) for name in gates.eval_thresholds}
+    if report.unseen is not None and any(metric is None or metric.value is None for metric in figures.values()):
+        # What was seen in spite of it can be judged.
         if not failed:
             raise report.unseen
         return (f"The gates of eval_thresholds are not checked: {report.unseen}",)
-    figures = {name: _figure(report, name) for name in gates.eval_thresholds}
     unknown = [name for name, metric in figures.items() if metric is None]
     if unknown:
         known = _some([repr(name) for name in sorted(report.metrics)], 20) or "none"
@@ -753,9 +754,13 @@ def _figure(report: RunReport, name: str) -> Metric | None:
     nothing = report.metrics.get(evaluation)
     if nothing is not None and nothing.value is None:
         return nothing
+    others = {other: metric for other, metric in report.metrics.items() if other.startswith(f"{evaluation}=")}
+    for other, metric in others.items():
+        # Platforms take upper and lower case of a choice for one.
+        if other.casefold() == name.casefold():
+            return metric
     # A choice that was never made has no share in the report.
-    others = [metric for other, metric in report.metrics.items() if other.startswith(f"{evaluation}=")]
-    return Metric(0.0, others[0].scored) if others else None
+    return Metric(0.0, next(iter(others.values())).scored) if others else None
 
 
 def utc(moment: datetime) -> datetime:

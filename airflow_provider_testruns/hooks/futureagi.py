@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_testruns import limits
+from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, NotFoundError
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.model import Run
@@ -17,7 +20,7 @@ from airflow_provider_testruns.platforms.futureagi import (
     FutureAGIPlatform,
     RerunType,
 )
-from airflow_provider_testruns.platforms.futureagi_replies import UUID
+from airflow_provider_testruns.platforms.futureagi_replies import UUID, recordings_of
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders
 
 if TYPE_CHECKING:
@@ -239,6 +242,13 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         """
         return self.ask(self.platform.get_performance_summary(execution_id))
 
+    def get_call_execution(self, call_execution_id: str) -> dict[str, Any]:
+        """One call with all that is known of it: ``GET /simulate/call-executions/{id}/``.
+
+        :param call_execution_id: the call (a UUID).
+        """
+        return self.ask(self.platform.get_call_execution(call_execution_id))
+
     def get_test_execution_detail(self, execution_id: str, page: int = 1, limit: int = 30) -> dict[str, Any]:
         """One page of an execution with its calls: ``GET /simulate/test-executions/{id}/``.
 
@@ -289,7 +299,10 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         """Write what Future AGI keeps of a final execution, each file complete or not at all.
 
         ``testexecution_{id}.csv`` is the table of its calls (:meth:`export_csv`), ``transcripts_{id}.json`` what was
-        said in them (:meth:`list_transcripts`).
+        said in them (:meth:`list_transcripts`). Of voice calls there are the recordings, too:
+        ``recording_{id}_{call}_combined.wav``, and ``assistant``, ``customer`` and ``stereo`` where there are such.
+        They are fetched from where Future AGI says they are, without credentials: over HTTPS from public hosts, or
+        from the connection's own host. One that can't be had is logged as a warning.
 
         :param run: as :meth:`get_report` gave it.
         :param folder: a local folder or an object storage URL; made if it is not there.
@@ -306,10 +319,47 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
             with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 json.dump({"execution_id": run.run_id, "calls": calls}, file, ensure_ascii=False, indent=1)
 
-        return [
+        saved = [
             save(folder, table, name=f"testexecution_{run.run_id}.csv", into=True),
             save(folder, transcripts, name=f"transcripts_{run.run_id}.json", into=True),
         ]
+        room = limits.FILES - len(saved)
+        saved += islice(self._saved_recordings(run, folder), room)
+        if len(saved) == limits.FILES:
+            self.log.warning("Run %s has %d files or more: those beyond are left out.", run.run_id, limits.FILES)
+        return saved
+
+    def _saved_recordings(self, run: Run, folder: Place) -> Iterator[str]:
+        from airflow_provider_testruns.hooks.files import save
+        from airflow_provider_testruns.hooks.recordings import download, ending_of
+
+        settings, room = self.settings, self.settings.max_file_size
+        try:
+            calls = self.ask(self.platform.list_recorded_calls(run.run_id))
+        except ApiError as e:
+            self.log.warning("The recordings of run %s are not available: %s", run.run_id, e)
+            return
+        for call_id in calls:
+            try:
+                found = recordings_of(self.get_call_execution(call_id))
+            except ApiError as e:
+                self.log.warning("The recordings of call %s are not available: %s", call_id, e)
+                if isinstance(e, NotFoundError):
+                    # A server without this call has it for none of them.
+                    return
+                continue
+            for kind, url in found.items():
+
+                def fetch(part: Path, url: str = url) -> None:
+                    nonlocal room
+                    download(url, part, settings, most=room)
+                    room -= part.stat().st_size
+
+                name = f"recording_{run.run_id}_{call_id}_{kind}{ending_of(url)}"
+                try:
+                    yield save(folder, fetch, name=name, into=True)
+                except (ApiError, ConfigurationError) as e:
+                    self.log.warning("The recording %r of call %s is not saved: %s", kind, call_id, e)
 
     def health(self) -> dict[str, Any]:
         """The server's health: ``GET /api/public/health``, with the keys, or ``GET /health/`` when documented."""

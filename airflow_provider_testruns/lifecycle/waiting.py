@@ -10,7 +10,7 @@ import enum
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -140,6 +140,12 @@ class Wait:
     _unseen_since: float | None = field(default=None, init=False)
     _trouble: type[ApiError] | None = field(default=None, init=False)
     _warned: tuple[str, float] | None = field(default=None, init=False)
+    #: What the response to the run's start has shown, where the run was started here: no poll shows it again.
+    _from_start: Mapping[str, Any] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Keep what the start has shown."""
+        self._from_start = self.run.source
 
     def look(self, run: Run) -> WaitEnd | None:
         """The platform has shown the run.
@@ -155,6 +161,8 @@ class Wait:
             self._tell(run)
         if not run.known_state and not run.final:
             self._warn_of_unknown_status(run)
+        if self._from_start:
+            run = replace(run, source={**self._from_start, **(run.source or {})})
         self.run, self.seen = run, True
         if run.final:
             return WaitEnd(WaitStatus.FINISHED, run)

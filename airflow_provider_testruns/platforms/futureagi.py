@@ -65,6 +65,8 @@ _DETAIL_PAUSE = 2.0
 _CANCEL_TRIES = 3
 #: Whoever cancels has little time; seconds.
 _LONGEST_PAUSE = 10.0
+#: Agents whose calls are written and not spoken.
+_WRITTEN = ("text", "chat")
 #: How often the list of a run test is read for an execution that exists and is not in it.
 _LIST_AGAIN = 2
 
@@ -274,7 +276,7 @@ class FutureAGIPlatform(Platform):
             return f"All calls of execution {now.run_id} were completed: there is none to run again."
         figures = yield from _if_to_be_had(lambda: self.get_kpis(now.run_id))
         agent = "" if isinstance(figures, ApiError) else str(figures.get("agent_type") or "")
-        if agent.casefold() in ("text", "chat"):
+        if agent.casefold() in _WRITTEN:
             return (
                 f"The agent of execution {now.run_id} is a text agent, whose calls Future AGI evaluates again but does"
                 " not make again: its failed calls would stay failed."
@@ -437,28 +439,40 @@ class FutureAGIPlatform(Platform):
                 message = reason if isinstance(reason, str) else ""
         if broke and not message:
             message = run.start_error
+        if summary is not None and evaluations is not None:
+            yield from self._without_deleted(run.run_id, summary, evaluations)
         metrics = replies.metrics_of(summary, "the evaluation summary", evaluations)
-        if run_test_id:
-            tools = yield from self._tool_metrics(run.run_id, run_test_id)
-            if isinstance(tools, ApiError):
-                unseen = unseen or tools
+        tools = Evaluations() if (yield from self._evaluates_tools(run_test_id)) else None
+        details: dict[str, replies.CallDetails] = {}
+        remarks: list[str] = []
+        if cases or tools is not None:
+            shown = yield from self._call_details(run.run_id, tools)
+            if not isinstance(shown, ApiError):
+                details = shown
             else:
-                metrics |= tools
+                remarks += [f"The cases have the ids of their calls as names: {shown}"] if cases else []
+                if tools is not None:
+                    unseen = unseen or shown
+        if tools is not None:
+            metrics |= {name: metric for tally in tools.by_id.values() for name, metric in tally.metrics()}
         if any(metric.value is None and metric.scored for metric in metrics.values()):
             metrics = yield from self._averaged(run.run_id, metrics)
-        cases = yield from self._explained(run.run_id, cases)
+        cases = replies.named(_explained(cases, details), details)
         unpaid = [case.message for case in cases if case.outcome is Outcome.FAILED and replies.is_unpaid(case.message)]
-        remarks: tuple[str, ...] = ()
         if unpaid and report.counts is not None and len(unpaid) >= report.counts.failed:
             # The agent was not tested: no call could be made.
             broke, message = True, unpaid[0]
         elif unpaid:
-            remarks = (f"{len(unpaid)} calls failed for the account's balance or limits: {unpaid[0]}",)
+            remarks.append(f"{len(unpaid)} calls failed for the account's balance or limits: {unpaid[0]}")
+        finished_at = run.finished_at or now.run.finished_at
+        if finished_at is None:
+            # Of chats the platform tells when each call began and how long it took, and no end of the whole.
+            finished_at = replies.last_end(details)
         told = replace(
             run,
             ending=Verdict.ERRORED if broke else ending,
             started_at=run.started_at or now.run.started_at,
-            finished_at=run.finished_at or now.run.finished_at,
+            finished_at=finished_at,
             progress=now.run.progress,
             url=run.url or now.run.url,
             message=message,
@@ -467,7 +481,7 @@ class FutureAGIPlatform(Platform):
             unseen = type(unseen)(
                 f"The evaluations of execution {run.run_id} could not be seen. {unseen}", status=unseen.status
             )
-        return replace(report, run=told, cases=cases, metrics=metrics, unseen=unseen, remarks=remarks)
+        return replace(report, run=told, cases=cases, metrics=metrics, unseen=unseen, remarks=tuple(remarks))
 
     def check(self) -> Steps[str]:
         """Prove the address and the keys: the health call, then the list of run tests."""
@@ -557,6 +571,20 @@ class FutureAGIPlatform(Platform):
     def get_kpis(self, execution_id: str) -> Steps[dict[str, Any]]:
         """The key figures of an execution: ``GET /simulate/test-executions/{id}/kpis/``."""
         return (yield from ask(self._of_execution("get the figures of", execution_id, "kpis/")))
+
+    def list_recorded_calls(self, execution_id: str) -> Steps[list[str]]:
+        """The ids of the calls of which there may be recordings: those of a voice agent that took place."""
+        detail = yield from self.get_test_execution_detail(execution_id, limit=1)
+        if str(detail.get("agent_type")).casefold() in _WRITTEN:
+            return []
+        states = yield from self._call_states(execution_id)
+        return [call_id for call_id, state in states.items() if state not in ("pending", "queued", "cancelled")]
+
+    def get_call_execution(self, call_execution_id: str) -> Steps[dict[str, Any]]:
+        """One call with all that is known of it: ``GET /simulate/call-executions/{id}/``."""
+        call_id = _uuid(call_execution_id, "call_execution_id")
+        at = path("/simulate/call-executions/{id}/", id=call_id)
+        return (yield from ask(self._get(f"get call {call_id}", at, lambda reply: replies.whole(reply, "the call"))))
 
     def get_performance_summary(self, execution_id: str) -> Steps[dict[str, Any]]:
         """Pass rate and best scenarios of an execution: ``GET /simulate/test-executions/{id}/performance-summary/``."""
@@ -833,22 +861,42 @@ class FutureAGIPlatform(Platform):
         cases = yield from self._calls_of(execution_id, read, lambda case: (case.name, case.outcome))
         return tuple(cases), evaluations, summaries[0] if summaries else None
 
-    def _tool_metrics(self, execution_id: str, run_test_id: str) -> Steps[dict[str, Metric] | ApiError]:
-        """The evaluations of the use of tools: only the details of an execution have them, and no summary; or why they
-        are not available."""
+    def _evaluates_tools(self, run_test_id: str | None) -> Steps[bool]:
+        """Whether the use of tools is evaluated in a run test: only the details of an execution show what came of it,
+        and no summary."""
+        if not run_test_id:
+            return False
         detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test_id))
-        if isinstance(detail, ApiError) or detail.get("enable_tool_evaluation") is not True:
-            return {}
-        tools = Evaluations()
+        return not isinstance(detail, ApiError) and detail.get("enable_tool_evaluation") is True
 
-        def page(number: int) -> Call[replies.Page[str]]:
+    def _call_details(
+        self, execution_id: str, tools: Evaluations | None
+    ) -> Steps[dict[str, replies.CallDetails] | ApiError]:
+        """What only the details of an execution tell of its calls, by their ids; or why they are not available."""
+
+        def page(number: int) -> Call[replies.Page[tuple[str, replies.CallDetails]]]:
             call = self._of_execution("get the details of", execution_id, "", page=number, limit=_PAGE)
-            return call.reading(lambda reply: replies.tool_page(reply, number, tools))
+            return call.reading(lambda reply: replies.details_page(reply, number, tools))
 
-        rows = yield from _if_to_be_had(lambda: _all_pages(page, key=lambda row: row))
-        if isinstance(rows, ApiError):
-            return rows
-        return {name: metric for tally in tools.by_id.values() for name, metric in tally.metrics()}
+        try:
+            rows = yield from _if_to_be_had(lambda: _all_pages(page, key=lambda row: row[0]))
+        except InvalidReplyError as e:
+            # No count and no verdict depends on them.
+            return e
+        return rows if isinstance(rows, ApiError) else dict(rows)
+
+    def _without_deleted(self, execution_id: str, summary: Any, evaluations: Evaluations) -> Steps[None]:
+        """Leave out evaluations that were deleted: their outputs stay with the calls, and the platform's own figures
+        are without them."""
+        doubtful = replies.unlisted(summary, "the evaluation summary", evaluations)
+        if not doubtful:
+            return
+        figures = yield from _if_to_be_had(lambda: self.get_kpis(execution_id))
+        if isinstance(figures, ApiError):
+            return
+        for key, name in doubtful.items():
+            if name not in figures and f"avg_{name}" not in figures:
+                del evaluations.by_id[key]
 
     def _averaged(self, execution_id: str, metrics: dict[str, Metric]) -> Steps[dict[str, Metric]]:
         """The same metrics, with the averages of the analytics where the summary has none."""
@@ -878,25 +926,6 @@ class FutureAGIPlatform(Platform):
             lambda number: self._runs_call(execution_id, number, read), key=key, raw=raw
         )
         return rows
-
-    def _explained(self, execution_id: str, cases: tuple[CaseResult, ...]) -> Steps[tuple[CaseResult, ...]]:
-        """The same cases, with the reasons of those that failed without one. The list of calls does not tell them."""
-        silent = {case.name for case in cases if case.outcome is Outcome.FAILED and not case.message}
-        if not silent:
-            return cases
-
-        def page(number: int) -> Call[replies.Page[tuple[str, str]]]:
-            call = self._of_execution("get the details of", execution_id, "", page=number, limit=_PAGE)
-            return call.reading(lambda reply: replies.ended_reasons(reply, number))
-
-        rows = yield from _if_to_be_had(lambda: _all_pages(page, key=lambda row: row[0]))
-        reasons = {} if isinstance(rows, ApiError) else dict(rows)
-        return tuple(
-            replace(case, message=reasons.get(case.name) or "The call failed; the platform gives no reason.")
-            if case.name in silent
-            else case
-            for case in cases
-        )
 
     def _call_states(self, execution_id: str) -> Steps[dict[str, str]]:
         """The calls of an execution and the status of each, in lower case."""
@@ -1104,6 +1133,20 @@ def _all_pages(
 
 def _with_cost(read: Callable[[Reply], T], reply: Reply) -> tuple[T, int]:
     return read(reply), reply.cost
+
+
+def _explained(cases: tuple[CaseResult, ...], details: Mapping[str, replies.CallDetails]) -> tuple[CaseResult, ...]:
+    """The same cases, with the reasons of those that failed without one and the durations of those that lack one."""
+    found = []
+    for case in cases:
+        call = details.get(case.name)
+        if case.outcome is Outcome.FAILED and not case.message:
+            reason = call.reason if call is not None else ""
+            case = replace(case, message=reason or "The call failed; the platform gives no reason.")
+        if case.duration is None and call is not None:
+            case = replace(case, duration=call.duration)
+        found.append(case)
+    return tuple(found)
 
 
 def _counted(standing: replies.Standing) -> replies.Standing:

@@ -3,6 +3,11 @@
 The platform's evaluation summary is right for plain outputs only. Where a template has ``choice_scores``, an output is
 an object (``{"score": 0.9, "choice": "Great"}``): the summary counts its Python text as a choice, and has no average
 of its scores. Of several choices in one answer it counts the combination. The calls' own outputs hold all of it.
+
+What is counted, and how, is as in the platform's own ``kpis`` and ``eval_averages``: a metric is their ``avg_<name>``
+divided by 100, a choice's share is its count divided by the calls that were scored. Two things are different on
+purpose: an evaluation that scored nothing has no value, where they show 0, and a choice that one answer names twice
+counts once.
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ class Tally:
     """What the calls of an execution were given by one evaluation.
 
     :param name: of the evaluation.
+    :param kind: ``pass``, ``score``, ``choices`` or ``number`` (a number in the place of a choice); empty until it has
+        scored a call.
     :param scored: how many calls it has scored.
     :param passed: how many of them it has passed, where it passes or fails.
     :param total: the sum of their scores, where it gives scores.
@@ -38,17 +45,40 @@ class Tally:
     """
 
     name: str
-    kind: str
+    kind: str = ""
     scored: int = 0
     passed: int = 0
     total: float = 0.0
     choices: Counter[str] = field(default_factory=Counter)
+    #: Upper and lower case of a choice are one to the platform; it stays as it was spelled first.
+    _spelled: dict[str, str] = field(default_factory=dict)
+
+    def choose(self, choice: str, count: int = 1) -> None:
+        """Count a choice."""
+        folded = choice.lower()
+        if folded in self._spelled or len(self._spelled) < _MOST:
+            self.choices[self._spelled.setdefault(folded, choice)] += count
+
+    def merge(self, other: Tally) -> None:
+        """Add what other calls were given by the same evaluation."""
+        if not self.kind:
+            self.kind = other.kind
+        elif other.kind != self.kind:
+            return
+        self.scored += other.scored
+        self.passed += other.passed
+        self.total += other.total
+        for choice, count in other.choices.items():
+            self.choose(choice, count)
 
     @property
     def value(self) -> float | None:
         """The pass rate or the average score, as a fraction; ``None`` for an evaluation that chooses."""
         if not self.scored or self.kind == "choices":
             return None
+        if self.kind == "number":
+            # As the platform has it: an average that is no percentage, among figures that are.
+            return fraction(self.total / self.scored)
         return fraction((self.passed if self.kind == "pass" else self.total) * 100 / self.scored)
 
     def metrics(self) -> Iterator[tuple[str, Metric]]:
@@ -79,11 +109,8 @@ class Evaluations:
             if known is None:
                 if len(self.by_id) < _MOST:
                     self.by_id[key] = tally
-            elif known.kind == tally.kind:
-                known.scored += tally.scored
-                known.passed += tally.passed
-                known.total += tally.total
-                known.choices.update(tally.choices)
+            else:
+                known.merge(tally)
 
     def add(self, outputs: Any) -> None:
         """What one call was given.
@@ -116,32 +143,35 @@ class Evaluations:
                     self._add(TOOL + name, TOOL + name, output)
 
     def _add(self, key: str, name: str, output: Fields) -> None:
+        tally = self.by_id.get(key)
+        if tally is None:
+            if len(self.by_id) >= _MOST:
+                return
+            tally = self.by_id[key] = Tally(distinct(name, limits.NAME))
         value = output.get("output", "value")
         if value is None or output.get("error") is True or output.get("skipped") is True:
             return
         kind = _kind(output.get("output_type", "type"), value)
-        tally = self.by_id.get(key)
-        if tally is None:
-            if kind is None or len(self.by_id) >= _MOST:
-                return
-            tally = self.by_id[key] = Tally(distinct(name, limits.NAME), kind)
-        if tally.kind == "choices":
+        if kind is None or (tally.kind and tally.kind != kind):
+            return
+        if kind == "choices":
             choices = choices_of(value)
-            if choices:
-                tally.scored += 1
-                for choice in choices:
-                    if choice in tally.choices or len(tally.choices) < _MOST:
-                        tally.choices[choice] += 1
-        elif tally.kind == "pass":
+            if not choices:
+                return
+            for choice in choices:
+                tally.choose(choice)
+        elif kind == "pass":
             passed = _passed(value)
-            if passed is not None:
-                tally.scored += 1
-                tally.passed += passed
+            if passed is None:
+                return
+            tally.passed += passed
         else:
             score = _score(value)
-            if score is not None:
-                tally.scored += 1
-                tally.total += score
+            if score is None:
+                return
+            tally.total += score
+        tally.kind = kind
+        tally.scored += 1
 
 
 def fraction(percentage: float) -> float:
@@ -156,7 +186,7 @@ def _kind(shown: Any, value: Any) -> str | None:
     kind = known.get(shown.strip().casefold()) if isinstance(shown, str) else None
     if kind is None and not isinstance(shown, str):
         kind = "pass" if _passed(value) is not None else "score" if _score(value) is not None else None
-    return kind
+    return "number" if kind == "choices" and _is_number(value) else kind
 
 
 def _passed(value: Any) -> bool | None:
@@ -168,15 +198,15 @@ def _passed(value: Any) -> bool | None:
     return True if word in _PASSED else False if word in _FAILED else None
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _score(value: Any) -> float | None:
     if isinstance(value, Mapping):
         value = Fields(value, "an output").get("score")
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
+        # The platform averages numbers only, and no strings of digits.
         return None
     try:
         score = float(value)
@@ -186,10 +216,17 @@ def _score(value: Any) -> float | None:
 
 
 def choices_of(value: Any) -> list[str]:
-    """The choices of one answer, each once."""
+    """The choices of one answer, each once: upper and lower case are one."""
     if isinstance(value, Mapping):
         fields = Fields(value, "an output")
         several = fields.get("choices")
         value = several if several is not None else fields.get("choice")
-    values = value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(distinct(choice, limits.NAME) for choice in values if isinstance(choice, str) and choice))
+    if isinstance(value, str):
+        # A list that was made a string, as the platform reads it.
+        value = value.strip(" []")
+    found: dict[str, str] = {}
+    for choice in value if isinstance(value, list) else [value]:
+        text = choice if isinstance(choice, str) else str(choice) if _is_number(choice) else ""
+        if text:
+            found.setdefault(text.lower(), distinct(text, limits.NAME))
+    return list(found.values())

@@ -7,15 +7,18 @@ gives rates and averages from 0 to 100; beyond this module there is one spelling
 from __future__ import annotations
 
 import ast
+import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.cleaning import clean, is_id
+from airflow_provider_testruns.cleaning import clean, distinct, is_id
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.parsing import Rows
@@ -81,6 +84,14 @@ _ADVICE = {
 #: Where a run test's details have its evaluations; releases differ.
 _EVALUATIONS = ("evals_detail", "simulate_eval_configs_detail", "evals")
 
+#: How much a case's name has of a column's name and of what stands in it, and in all; characters.
+_COLUMN = 60
+_CASE = 240
+#: Columns of a row that name a case. Rows of a data set have a handful.
+_MOST_COLUMNS = 20
+#: No call lasts longer; seconds.
+_LONGEST_CALL = 7 * 86_400.0
+
 #: What is read of a row of the executions.
 _ROW = ("id", "status", "start_time", "calls", "calls_attempted", "error_reason")
 
@@ -112,6 +123,22 @@ class CallPage:
     page: Page[CaseResult]
     evaluations: Evaluations
     summary: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallDetails:
+    """What only the details of an execution tell of a call.
+
+    :param row: what the row of its scenario says, in one line; empty when the platform does not show it.
+    :param reason: why it ended, empty when the platform does not say.
+    :param started_at: when it began; aware, UTC.
+    :param duration: seconds.
+    """
+
+    row: str
+    reason: str
+    started_at: datetime | None
+    duration: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +384,7 @@ def started(reply: Reply, run_test_id: str, url: RunUrl) -> Run:
         raw_state=fields.optional_text("status", limit=limits.STATUS) or "started",
         url=url(run_test_id, execution_id),
         context={"run_test_id": run_test_id},
+        source=fields.excerpt(),
     )
 
 
@@ -520,6 +548,7 @@ def call_rows(reply: Reply, number: int) -> Page[dict[str, Any]]:
 
 def _case(row: Any, where: str) -> CaseResult:
     fields = Fields(row, where)
+    call_id = fields.identifier("call_execution_id").lower()
     status = fields.required("status")
     outcome = _OUTCOMES.get(status.casefold(), Outcome.NOT_RUN)
     seconds = fields.unless_unreadable(lambda: fields.optional_number("duration_seconds"))
@@ -530,12 +559,13 @@ def _case(row: Any, where: str) -> CaseResult:
     if outcome is Outcome.NOT_RUN and not message:
         message = f"The call is {clean(status, limits.STATUS)}."
     return CaseResult(
-        # Several calls of an execution play the same scenario: its name alone would not tell them apart.
-        name=fields.identifier("call_execution_id"),
+        # Until the details of the execution name it: see named().
+        name=call_id,
         outcome=outcome,
         duration=None if seconds is None else max(0.0, seconds),
         message=message,
         suite=fields.verbatim("scenario_name") or "",
+        details={"call_execution_id": call_id},
     )
 
 
@@ -555,30 +585,102 @@ def is_unpaid(reason: str) -> bool:
     return _UNPAID.search(reason.casefold()) is not None
 
 
-def ended_reasons(reply: Reply, number: int) -> Page[tuple[str, str]]:
-    """Why the calls of an execution ended, by their ids, from a page of its details: no other list tells."""
+def details_page(reply: Reply, number: int, tools: Evaluations | None = None) -> Page[tuple[str, CallDetails]]:
+    """A page of an execution's details: what no other list tells of its calls, by their ids.
 
-    def read(row: Any, where: str) -> tuple[str, str]:
-        fields = Fields(row, where)
-        return fields.required("id"), fields.verbatim("ended_reason") or ""
-
-    return page_of(reply.json(), number, "the execution", read, in_pieces=True)
-
-
-def tool_page(reply: Reply, number: int, tools: Evaluations) -> Page[str]:
-    """A page of an execution's details: the ids of its calls.
-
-    :param tools: takes what the calls' use of tools was given.
+    :param tools: takes what the calls' use of tools was given, if that is wanted.
     """
 
-    def read(row: Any, where: str) -> str:
-        call_id = Fields(row, where).required("id")
-        if call_id not in tools.calls:
+    def read(row: Any, where: str) -> tuple[str, CallDetails]:
+        fields = Fields(row, where)
+        call_id = fields.required("id").lower()
+        if tools is not None and call_id not in tools.calls:
             tools.calls.add(call_id)
             tools.add_tools(row.get("tool_outputs"))
-        return call_id
+        seconds = fields.unless_unreadable(lambda: fields.optional_number("duration_seconds"))
+        if seconds is None:
+            seconds = fields.unless_unreadable(lambda: fields.optional_number("duration"))
+        return call_id, CallDetails(
+            row=_row_of(fields),
+            reason=fields.unless_unreadable(lambda: fields.verbatim("ended_reason")) or "",
+            started_at=fields.moment("start_time"),
+            duration=None if seconds is None else min(max(0.0, seconds), _LONGEST_CALL),
+        )
 
     return page_of(reply.json(), number, "the execution", read, in_pieces=True)
+
+
+def _row_of(fields: Fields) -> str:
+    """The row of its scenario that a call was made from, by its columns; empty where the platform shows none.
+
+    Ids of rows and calls are others in the next execution; what a row says stays the same.
+    """
+    columns = fields.get("scenario_columns")
+    if not isinstance(columns, Mapping):
+        return ""
+    parts = []
+    for name in sorted(name for name in columns if isinstance(name, str))[:_MOST_COLUMNS]:
+        cell = columns[name]
+        value = cell.get("value") if isinstance(cell, Mapping) else cell
+        if value is None or value in ("", [], {}):
+            continue
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+        if text := " ".join(text.split()):
+            parts.append(f"{distinct(name, _COLUMN)}={distinct(text, _COLUMN)}")
+    return distinct(", ".join(parts), _CASE)
+
+
+def named(cases: Sequence[CaseResult], details: Mapping[str, CallDetails]) -> tuple[CaseResult, ...]:
+    """The same cases under names that they have in the next execution, too: what the row of their scenario says.
+
+    Where that tells calls of a scenario not apart they are numbered, in the order of their start. The calls' own ids
+    stay in the cases' details.
+
+    :param cases: under the ids of their calls.
+    :param details: of the calls, by their ids. A case whose call they lack keeps its name.
+    """
+    alike: dict[tuple[str, str], list[str]] = {}
+    for call_id, suite in dict.fromkeys((case.name, case.suite) for case in cases if case.name in details):
+        alike.setdefault((suite, details[call_id].row), []).append(call_id)
+    names: dict[tuple[str, str], str] = {}
+    for (suite, row), calls in alike.items():
+        # The list's own order is that of the last change. Sorting keeps it where no start is known.
+        calls.sort(key=lambda call_id: (_started(details[call_id]), call_id))
+        for number, call_id in enumerate(calls, 1):
+            name = row if row and number == 1 else f"{row or suite or 'call'} #{number}"
+            names[suite, call_id] = name
+    return tuple(
+        replace(case, name=names[case.suite, case.name], as_it_came=None) if (case.suite, case.name) in names else case
+        for case in cases
+    )
+
+
+def _started(call: CallDetails) -> float:
+    return math.inf if call.started_at is None else call.started_at.timestamp()
+
+
+def last_end(details: Mapping[str, CallDetails]) -> datetime | None:
+    """When the last of the calls ended, as far as the platform tells their starts and durations."""
+    ends = []
+    for call in details.values():
+        if call.started_at is not None and call.duration is not None:
+            with suppress(OverflowError):
+                ends.append(call.started_at + timedelta(seconds=call.duration))
+    return max(ends, default=None)
+
+
+def recordings_of(call: Mapping[str, Any]) -> dict[str, str]:
+    """The addresses of a call's recordings, by what is on them (``combined``, ``assistant``, ``customer``,
+    ``stereo``), from its details."""
+    shown = call.get("recordings")
+    found = dict(shown) if isinstance(shown, Mapping) else {}
+    if not found and call.get("audio_url"):
+        found = {"combined": call["audio_url"]}
+    return {
+        name: url
+        for name, url in found.items()
+        if isinstance(name, str) and is_id(name) and isinstance(url, str) and url and len(url) <= limits.VERBATIM
+    }
 
 
 def averages(analytics: Mapping[str, Any]) -> dict[str, float]:
@@ -663,15 +765,15 @@ def metrics_of(summary: Any, where: str, evaluations: Evaluations | None = None)
             raise InvalidReplyError(f"{where} has more than {limits.METRICS:,} evaluations, choices included")
 
     templates = [] if summary is None else objects(summary, where)
-    used: set[str] = set()
+    listed: set[str] = set()
     for template in templates:
         # The contract file has the figures here, the product in a list: an evaluation can be set up several times.
         configured = template.children("result") or [template]
         tallies = []
         for config in configured:
+            listed.add(str(config.get("id")).lower())
             tally = own.get(str(config.get("id")).lower())
             if tally is not None and tally.scored:
-                used.add(str(config.get("id")).lower())
                 tallies.append(tally)
                 for name, metric in tally.metrics():
                     add(config.required("name") + name.removeprefix(tally.name), metric)
@@ -679,10 +781,26 @@ def metrics_of(summary: Any, where: str, evaluations: Evaluations | None = None)
                 _add_config(config, template, alone=len(configured) == 1, add=add)
         _add_template(template, configured, tallies, found)
     for key, tally in own.items():
-        if key not in used:
+        seen = tally.name in found or any(name.startswith(f"{tally.name}=") for name in found)
+        if key not in listed and (tally.scored or not seen):
             for name, metric in tally.metrics():
                 add(name, metric)
     return found
+
+
+def unlisted(summary: Any, where: str, evaluations: Evaluations) -> dict[str, str]:
+    """The evaluations that calls were given and the platform's summary does not have, by their keys: their names as
+    ``kpis`` spells them. They are of evaluations that were deleted, or never set up."""
+    configured = [
+        str(config.get("id")).lower()
+        for template in objects(summary, where)
+        for config in template.children("result") or [template]
+    ]
+    return {
+        key: tally.name.lower().replace(" ", "_")
+        for key, tally in evaluations.by_id.items()
+        if tally.scored and key.lower() not in configured
+    }
 
 
 def _add_config(config: Fields, template: Fields, *, alone: bool, add: Callable[[str, Metric], None]) -> None:

@@ -8,6 +8,7 @@ flaky-support-sim     fa000000-0000-4000-8000-000000000002      a call of four f
 dead-agent-sim        fa000000-0000-4000-8000-000000000003      fail before a call is attempted (chat)
 empty-sim             fa000000-0000-4000-8000-000000000004      complete without a call (chat)
 failing-agent-sim     fa000000-0000-4000-8000-000000000005      fail, as every call fails (chat)
+quality-sim           fa000000-0000-4000-8000-000000000006      all calls complete; outputs of every form, tools (voice)
 ====================  ========================================  ====================================================
 
 The scenarios of the nth run test are ``fa000000-0000-4000-8000-0000000n0001`` and so on. Chat executions keep a null
@@ -20,8 +21,10 @@ without it by the workspace that their user has opened last. The calls below ``/
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import wave
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -46,6 +49,7 @@ from .futureagi_calls import (
     Scenario,
     average_scores,
     make_evaluations,
+    make_rich_evaluations,
     named_id,
     percent,
     summarize,
@@ -73,6 +77,7 @@ from .futureagi_rules import (
 )
 from .futureagi_views import (
     SIMULATOR_ID,
+    call_detail,
     call_head,
     call_metrics,
     call_row,
@@ -103,6 +108,17 @@ LOGIN_TOKEN = "sandbox-canary-futureagi-login-token"
 _WORKFLOW_DOWN = "Failed client connect: the workflow service does not answer"
 #: Long enough for an execution to be pending whenever somebody looks.
 _FOR_EVER = 1e12
+
+
+def silence() -> bytes:
+    """Return a second of silence as a WAV file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(8000)
+        file.writeframes(b"\x80" * 8000)
+    return buffer.getvalue()
 
 
 class FutureAgiAPI(PlatformAPI):
@@ -143,6 +159,7 @@ class FutureAgiAPI(PlatformAPI):
                 False,
                 (("Opening hours on Sunday", 2, (0, 1)), ("Lost password", 1, (0,))),
             ),
+            (6, "quality-sim", Ending.PASSED, "voice", False, (("Angry caller", 4, ()), ("Two questions", 3, ()))),
         ):
             self.run_tests[named_id(number)] = RunTest(
                 named_id(number),
@@ -152,9 +169,10 @@ class FutureAgiAPI(PlatformAPI):
                     Scenario(named_id(number * 10_000 + i), title, rows, flawed)
                     for i, (title, rows, flawed) in enumerate(scenarios, start=1)
                 ),
-                evaluations=make_evaluations(number),
+                evaluations=make_rich_evaluations(number) if number == 6 else make_evaluations(number),
                 agent_type=agent_type,
                 recovers=recovers,
+                tools=("lookup", "refund") if number == 6 else (),
             )
 
     def operations(self) -> Iterable[Operation]:
@@ -203,6 +221,8 @@ class FutureAgiAPI(PlatformAPI):
                 "/simulate/call-executions/{call_id:uuid}/transcripts/",
                 self._call_transcripts,
             ),
+            Operation("futureagi.get_call", "GET", "/simulate/call-executions/{call_id:uuid}/", self._get_call),
+            Operation("futureagi.recording", "GET", "/recordings/{call_id:uuid}/{channel}", self._recording, open=True),
             Operation("futureagi.export", "GET", "/simulate/export/{item_id:uuid}/", self._export),
             Operation("futureagi.metrics", "GET", f"{sdk}/metrics/", self._metrics),
             Operation("futureagi.analytics", "GET", f"{sdk}/analytics/", self._analytics),
@@ -766,6 +786,22 @@ class FutureAgiAPI(PlatformAPI):
         if found is None:
             raise not_found("Call execution not found.")
         return json_reply(200, call_transcript(*found))
+
+    def _get_call(self, exchange: Exchange) -> Reply:
+        read_query(exchange, {})
+        found = self._find_call(exchange.params["call_id"])
+        if found is None:
+            raise not_found("Call execution not found.")
+        return json_reply(200, call_detail(*found, self.clock.now(), exchange.origin))
+
+    def _recording(self, exchange: Exchange) -> Reply:
+        """Answer with a second of silence, as the storage would: it is another host's, and takes no keys."""
+        if any(name in exchange.headers for name in ("authorization", "x-api-key", "x-secret-key")):
+            exchange.note("credentials for a storage")
+        found = self._find_call(exchange.params["call_id"])
+        if found is None or exchange.params["channel"] not in ("combined.wav", "assistant.wav"):
+            raise not_found("No such recording.")
+        return file_reply(exchange.params["channel"], "audio/wav", silence())
 
     def _describe(self, exchange: Exchange, describe: Callable[[AgentExecution, float], dict[str, Any]]) -> Reply:
         """Answer a question about one execution that takes no query parameters."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,12 +38,39 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An evaluation of every call of a run test."""
+    """An evaluation of every call of a run test.
+
+    :param choice_scores: the choices of its template and the score of each, which make an object of every output.
+    :param several: True when an answer may have several choices.
+    :param numeric: True when numbers stand in the place of choices.
+    """
 
     id: str
     template_id: str
     name: str
     output_type: str
+    choice_scores: Mapping[str, float] = field(default_factory=dict)
+    several: bool = False
+    numeric: bool = False
+
+    @property
+    def choices(self) -> list[str]:
+        """What can be chosen."""
+        return list(self.choice_scores) or ["Yes", "No"]
+
+    def output(self, position: int) -> Any:
+        """Return what a call is given by the position of the call, as the product's engine shapes it."""
+        chosen = self.choices[position % len(self.choices)]
+        if self.numeric:
+            return 3 + position % 3
+        if self.several:
+            made = self.choices if position % 3 == 2 else [chosen]
+            if self.choice_scores:
+                return {"score": sum(self.choice_scores[c] for c in made) / len(made), "choices": made}
+            return list(made)
+        if self.choice_scores:
+            return {"score": self.choice_scores[chosen], "choice": chosen}
+        return None
 
 
 def make_evaluations(number: int) -> tuple[Evaluation, ...]:
@@ -52,6 +79,25 @@ def make_evaluations(number: int) -> tuple[Evaluation, ...]:
     return tuple(
         Evaluation(named_id(number * 10_000 + 900 + i), named_id(90_000_000 + i), name, kind)
         for i, (name, kind) in enumerate(kinds, start=1)
+    )
+
+
+def make_rich_evaluations(number: int) -> tuple[Evaluation, ...]:
+    """Return one evaluation of each form that an output can have."""
+    scores = {"Great": 0.9, "Good": 0.7, "Poor": 0.2}
+    forms: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("resolved", "Pass/Fail", {}),
+        ("tone", "score", {}),
+        ("escalated", "choices", {}),
+        ("warmth", "score", {"choice_scores": scores}),
+        ("mood", "choices", {"choice_scores": scores}),
+        ("topics", "choices", {"several": True}),
+        ("moods", "choices", {"choice_scores": scores, "several": True}),
+        ("rating", "choices", {"numeric": True}),
+    )
+    return tuple(
+        Evaluation(named_id(number * 10_000 + 900 + i), named_id(91_000_000 + i), name, kind, **form)
+        for i, (name, kind, form) in enumerate(forms, start=1)
     )
 
 
@@ -75,6 +121,8 @@ class RunTest(Target):
     failure_reason: str = FAILURE_REASON
     #: True when its executions never close, though all of their calls are over.
     never_closes: bool = False
+    #: The tools whose use is evaluated in every call.
+    tools: tuple[str, ...] = ()
 
     @property
     def is_voice(self) -> bool:
@@ -263,7 +311,10 @@ class AgentExecution(SimulatedRun):
         scores: dict[str, dict[str, Any]] = {}
         for evaluation in self.run_test.evaluations:
             output: Any
-            if evaluation.output_type == "Pass/Fail":
+            output = evaluation.output(position)
+            if output is not None:
+                reason = f"because {output}"
+            elif evaluation.output_type == "Pass/Fail":
                 output = "Failed" if call.unsatisfying else "Passed"
                 reason = "The request stayed open." if call.unsatisfying else "The request was settled."
             elif evaluation.output_type == "score":
@@ -287,6 +338,27 @@ class AgentExecution(SimulatedRun):
                 )
             scores[evaluation.id] = score
         return scores
+
+    def tool_outputs(self, call: Call, status: str, now: float) -> dict[str, dict[str, Any]]:
+        """Return the evaluations of a call's use of tools: the second use of each tool fails in every other call, and
+        the last call's could not be evaluated."""
+        if status != "completed" or not self.has_scores(now):
+            return {}
+        position = self.calls.index(call)
+        found: dict[str, dict[str, Any]] = {}
+        for tool in self.run_test.tools:
+            for use in (1, 2):
+                broke = use == 2 and position == len(self.calls) - 1 and position > 0
+                passed = use == 1 or position % 2 == 0
+                found[f"{tool}-{use}"] = {
+                    "name": f"{tool} #{use}",
+                    "value": "" if broke else "Passed" if passed else "Failed",
+                    "type": "Pass/Fail",
+                    "reason": "API call not allowed" if broke else "as expected" if passed else "wrong arguments",
+                    "error": broke,
+                    "status": "failed" if broke else "completed",
+                }
+        return found
 
     def error_messages(self, now: float) -> list[str]:
         """Return why the execution could not be set up."""
@@ -319,10 +391,12 @@ def summarize(run_test: RunTest, run: AgentExecution | None, now: float) -> list
                     "fail_count": len(outputs) - passed,
                 }
         elif evaluation.output_type == "score":
-            total_name, total = "total_avg", round(100.0 * sum(outputs) / len(outputs), 2) if outputs else 0
-            if outputs:
+            # Of scores that are objects it makes nothing, and counts them.
+            numbers = [o for o in outputs if isinstance(o, int | float)]
+            total_name, total = "total_avg", round(100.0 * sum(numbers) / len(numbers), 2) if numbers else 0
+            if numbers:
                 item["avg_score"] = total
-                item["output"] = _percentiles(outputs)
+                item["output"] = _percentiles(numbers)
         else:
             words = sorted({str(o) for o in outputs})
             shares = {w: percent(sum(1 for o in outputs if str(o) == w), len(outputs)) for w in words}
@@ -341,19 +415,31 @@ def summarize(run_test: RunTest, run: AgentExecution | None, now: float) -> list
 
 
 def average_scores(run: AgentExecution, now: float) -> dict[str, Any]:
-    """Return the averages by the names that key figures have; what has no scores is left out."""
+    """Return the averages by the names that key figures have, as the product's query works them out: from the outputs
+    of all calls, with one decimal. What has no scores is left out."""
+    scored = [run.scores(call, status, now) for call, status in run.calls_now(now)]
     averages: dict[str, Any] = {}
-    for item in summarize(run.run_test, run, now):
-        total = item["result"][0]["total_cells"]
-        if not total:
-            continue
-        if item["output_type"] == "choices":
-            averages[item["name"]] = {
-                choice.strip("[']").lower(): round(share * total / 100)
-                for choice, share in item["total_choices_avg"].items()
-            }
-        else:
-            averages[f"avg_{item['name']}"] = float(item.get("total_pass_rate", item.get("total_avg", 0)))
+    for evaluation in run.run_test.evaluations:
+        outputs = [s[evaluation.id]["output"] for s in scored if evaluation.id in s]
+        name = evaluation.name.lower().replace(" ", "_")
+        figures: list[float] = []
+        counts: dict[str, int] = {}
+        for output in outputs:
+            if evaluation.output_type == "Pass/Fail" and output in ("Passed", "Failed"):
+                figures.append(100.0 * (output == "Passed"))
+            elif evaluation.output_type == "score":
+                score = output.get("score") if isinstance(output, dict) else output
+                figures += [100.0 * score] if isinstance(score, int | float) else []
+            elif evaluation.output_type == "choices" and isinstance(output, int | float):
+                figures.append(float(output))
+            elif evaluation.output_type == "choices" and output is not None:
+                made = output.get("choices", [output.get("choice")]) if isinstance(output, dict) else output
+                for choice in [made.strip(" []")] if isinstance(made, str) else made:
+                    counts[choice.lower()] = counts.get(choice.lower(), 0) + 1
+        if figures:
+            averages[f"avg_{name}"] = round(sum(figures) / len(figures), 1)
+        elif counts:
+            averages[name] = counts
     return averages
 
 

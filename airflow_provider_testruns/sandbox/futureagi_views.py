@@ -58,6 +58,35 @@ def row_json(run: AgentExecution, now: float) -> dict[str, Any]:
     }
 
 
+def call_detail(run: AgentExecution, call: Call, status: str, now: float, origin: str) -> dict[str, Any]:
+    """Return a call with all that is known of it, with the addresses of its recordings.
+
+    :param origin: where the sandbox's Future AGI is.
+    """
+    row = call_row(run, call, status, now)
+    if run.is_voice and status in MADE:
+        at = f"{origin}/recordings/{call.id}"
+        row["audio_url"] = f"{at}/combined.wav"
+        row["recordings"] = {"combined": f"{at}/combined.wav", "assistant": f"{at}/assistant.wav", "customer": None}
+    return row
+
+
+def columns_of(run: AgentExecution, call: Call) -> dict[str, Any]:
+    """Return what the row of a call's scenario says."""
+    said = {"situation": f"{call.scenario.name}, customer {call.row + 1}", "Ideal Outcome": "the request is settled"}
+    return {
+        name: {
+            "column_name": name,
+            "value": value,
+            "visible": True,
+            "data_type": "text",
+            "dataset_id": call.scenario.id,
+            "dataset_column_id": f"{call.scenario.id[:-2]}f{position}",
+        }
+        for position, (name, value) in enumerate(said.items())
+    }
+
+
 def call_row(run: AgentExecution, call: Call, status: str, now: float) -> dict[str, Any]:
     """Return a call as the detail of its execution shows it."""
     made = status in MADE
@@ -89,7 +118,7 @@ def call_row(run: AgentExecution, call: Call, status: str, now: float) -> dict[s
         "avg_agent_latency_ms avg_stop_time_after_interruption bot_wpm csat_score customer_call_id "
         "customer_cost_breakdown customer_cost_cents customer_latency_metrics customer_name "
         "original_call_execution_id processing_skip_reason provider rerun_type scenario_graph_id "
-        "service_provider_call_id session_id snapshot_timestamp talk_ratio tool_outputs "
+        "service_provider_call_id session_id snapshot_timestamp talk_ratio "
         "user_interruption_count user_interruption_rate user_wpm"
     )
     return {
@@ -99,7 +128,8 @@ def call_row(run: AgentExecution, call: Call, status: str, now: float) -> dict[s
         "status": status,
         "scenario": call.scenario.name,
         "scenario_id": call.scenario.id,
-        "scenario_columns": {},
+        "scenario_columns": columns_of(run, call),
+        "tool_outputs": run.tool_outputs(call, status, now),
         "scenario_graph": {},
         "agent_definition_used_id": _AGENT_ID,
         "agent_definition_used_name": "Sandbox agent",
@@ -310,7 +340,7 @@ def run_test_json(run_test: RunTest, last_run: float | None) -> dict[str, Any]:
         "evals": evaluations,
         "evals_detail": evaluations,
         "organization": _ORGANIZATION,
-        "enable_tool_evaluation": False,
+        "enable_tool_evaluation": bool(run_test.tools),
         "created_at": zulu(_EPOCH),
         "updated_at": zulu(_EPOCH),
         "last_run_at": None if last_run is None else zulu(last_run),
@@ -372,9 +402,11 @@ def kpis_json(run: AgentExecution, now: float) -> dict[str, Any]:
         "avg_user_interruption_rate avg_user_wpm"
     )
     averages = average_scores(run, now)
-    for value in averages.values():
-        if isinstance(value, dict):
-            value["choices"] = list(value)
+    for evaluation in run.run_test.evaluations:
+        chosen = averages.get(evaluation.name)
+        if isinstance(chosen, dict):
+            shown: dict[str, Any] = {choice: chosen.get(choice.lower(), 0) for choice in evaluation.choices}
+            averages[evaluation.name] = {**shown, "choices": evaluation.choices}
     return {
         **dict.fromkeys(zeros.split(), 0.0),
         **averages,

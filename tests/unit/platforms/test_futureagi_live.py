@@ -1,24 +1,30 @@
 """Future AGI as its own running server answers: each test names its row of what was learned from it.
 
 The rows: F1 workspaces; F2 prompt simulations; F3 balance and quota; L1 and L2 choices and scores that are objects; L3
-tools; L4 refused starts; L5 simulators; L6 dialects; L7 the words of a 429; L8 progress while calls are made; L10
-rounding; L11 unknown ids.
+tools; L4 refused starts; L5 simulators; L6 dialects; L7 the words of a 429; L8 progress while calls are made; L9 names
+of cases; L10 rounding; L11 unknown ids; L12 recordings. Beside them, 001: the fields of a start's response; durations.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_testruns.exceptions import ConfigurationError, NotFoundError, ServerError
+from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError, NotFoundError, ServerError
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
+from airflow_provider_testruns.hooks.recordings import download, ending_of
+from airflow_provider_testruns.lifecycle.waiting import Wait
 from airflow_provider_testruns.model import Gates, Metric, Progress, Verdict, assess, judge
 from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.futureagi_metrics import Evaluations
+from airflow_provider_testruns.reporting import junit
+from airflow_provider_testruns.reporting.xcom import to_xcom
 from tests.unit.platforms.steps import Wire, reply
 from tests.unit.platforms.test_futureagi import (
     CURRENT,
@@ -118,8 +124,9 @@ def test_l2_each_of_several_choices_counts() -> None:
         (["Passed", "Failed", "passed", None], "Pass/Fail", Metric(0.6667, 3)),
         ([True, False], "Pass/Fail", Metric(0.5, 2)),
         ([{"choice": "Passed", "score": 1}], "Pass/Fail", Metric(1.0, 1)),
-        ([0.9, "0.7", {"score": 0.8}, float("nan"), True, "x"], "score", Metric(0.8, 3)),
+        ([0.9, "0.7", {"score": 0.8}, float("nan"), True, "x"], "score", Metric(0.85, 2)),
         ([1, 0], "numeric", Metric(0.5, 2)),
+        ([3, 4, None], "choices", Metric(0.035, 2)),
         ([10**400], "score", None),
         (["a"], "essay", None),
     ],
@@ -150,6 +157,58 @@ def test_l10_a_rate_has_as_many_places_as_the_platform_shows() -> None:
     assert metrics(rows, summary) == {"resolved": Metric(0.8182, 11)}
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["no", "No", "NO"], {"e=no": Metric(1.0, 3)}),
+        (["[No]", " No "], {"e=No": Metric(1.0, 2)}),
+        ([["No", "no"], []], {"e=No": Metric(1.0, 1)}),
+        ([[3, "No"]], {"e=3": Metric(1.0, 1), "e=No": Metric(1.0, 1)}),
+        ([None, None], {"e": Metric(None, 0)}),
+    ],
+)
+def test_l1_choices_are_told_apart_as_the_platform_does(values: list[Any], expected: dict[str, Metric]) -> None:
+    found = Evaluations()
+    for value in values:
+        found.add({"id": {"name": "e", "output": value, "output_type": "choices"}})
+    assert replies.metrics_of(None, "it", found) == expected
+
+
+def test_l1_a_gate_on_a_choice_is_about_it_in_upper_and_lower_case() -> None:
+    _, report = report_of("completed", calls(2), outputs("no", "no"))
+    assert judge(report, Gates(eval_thresholds={"escalated=No": 1.0})) is Verdict.PASSED
+    assert judge(report, Gates(eval_thresholds={"escalated=Yes": 0.5})) is Verdict.FAILED
+
+
+def test_l1_pages_with_nothing_scored_and_pages_with_something_add_up() -> None:
+    empty, full = Evaluations(), Evaluations()
+    for found, values in ((empty, [None]), (full, ["Yes", ["No", "yes"]])):
+        for value in values:
+            found.add({"id": {"name": "e", "output": value, "output_type": "choices"}})
+    empty.merge(full)
+    assert replies.metrics_of(None, "it", empty) == {"e=Yes": Metric(1.0, 2), "e=No": Metric(0.5, 2)}
+
+
+def test_l1_the_outputs_of_a_deleted_evaluation_stay_with_the_calls_and_count_nowhere() -> None:
+    kpis = f"GET /simulate/test-executions/{EXECUTION}/kpis/"
+    rows = outputs("Passed", "Failed", kind="Pass/Fail", name="Old one")
+    _, report = report_of("completed", calls(2), rows, answers={kpis: {"avg_score": 8.0}})
+    assert report.metrics == {}
+    _, report = report_of("completed", calls(2), rows, answers={kpis: {"avg_old_one": 50.0}})
+    assert report.metrics == {"Old one": Metric(0.5, 2)}
+
+
+def test_l1_what_the_calls_show_is_judged_without_the_summary_and_what_they_do_not_is_an_error() -> None:
+    # The product breaks on the summary for ever where an evaluation is of the kind "numeric".
+    answers = {EVAL_SUMMARY: error(500, "server_error", "Invalid output type: numeric")}
+    rows = outputs(0.9, 0.7, kind="score", name="tone")
+    _, report = report_of("completed", calls(2), rows, answers=answers)
+    assert judge(report, Gates(eval_thresholds={"tone": 0.8})) is Verdict.PASSED
+    assert judge(report, Gates(eval_thresholds={"tone": 0.81})) is Verdict.FAILED
+    with pytest.raises(ServerError, match="could not be seen"):
+        judge(report, Gates(eval_thresholds={"tone": 0.8, "other": 0.5}))
+
+
 # --- L3: tools -------------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +237,167 @@ def test_l3_a_gate_on_a_tool_is_accepted_before_the_start_where_tools_are_evalua
             select_all=True,
             evaluations=["tool:lookup"],
         )
+
+
+def test_l3_a_tool_whose_uses_could_not_be_evaluated_misses_its_gate() -> None:
+    broken = {"name": "lookup #1", "value": "", "type": "Pass/Fail", "error": True, "status": "failed"}
+    details = listed([{"id": call_row(1)["call_execution_id"], "tool_outputs": {"a": broken}}])
+    answers = {RUN_TEST_DETAIL: {"id": RUN_TEST, "enable_tool_evaluation": True}, detail_key(): details}
+    _, report = report_of("completed", calls(1), [call_row(1)], answers=answers)
+    assert report.metrics == {"tool:lookup #1": Metric(None, 0)}
+    assert judge(report, Gates(eval_thresholds={"tool:lookup #1": 0.5})) is Verdict.FAILED
+
+
+# --- L9: the names of cases, and durations ---------------------------------------------------------------------------
+
+
+def details_of(*calls_: dict[str, Any]) -> dict[str, Any]:
+    return {detail_key(): listed(list(calls_))}
+
+
+def detail(number: int, columns: Any = None, **more: Any) -> dict[str, Any]:
+    return {"id": call_row(number)["call_execution_id"], "scenario_columns": columns, **more}
+
+
+def column(value: Any) -> dict[str, Any]:
+    return {"value": value, "dataset_column_id": "another one in each data set"}
+
+
+def test_l9_a_case_is_named_by_its_scenario_and_row_with_the_id_of_the_call_beside_it() -> None:
+    persona = {"name": "Ada", "age": 36}
+    answers = details_of(
+        detail(1, {"situation": column("card  lost"), "Ideal Outcome": column("blocked")}),
+        detail(2, {"situation": column("card found"), "persona": column(persona), "empty": column("")}),
+    )
+    _, report = report_of("completed", calls(1, 1), [call_row(1), call_row(2, "failed")], answers=answers)
+    assert [(case.suite, case.name) for case in report.cases] == [
+        ("Refund request", "Ideal Outcome=blocked, situation=card lost"),
+        ("Refund request", 'persona={"age": 36, "name": "Ada"}, situation=card found'),
+    ]
+    ids = [call_row(number)["call_execution_id"] for number in (1, 2)]
+    assert [case.details for case in report.cases] == [{"call_execution_id": call_id} for call_id in ids]
+    judgement = assess(report, Gates(allowed_failures=("Refund request/*situation=card found",)))
+    assert judgement.verdict is Verdict.PASSED
+    (failure,) = to_xcom(report, assess(report))["failures"]
+    assert failure["details"] == {"call_execution_id": ids[1]}
+    assert f"[[PROPERTY|call_execution_id={ids[1]}]]" in junit.build(report, assess(report)).tostring().decode()
+
+
+def test_l9_names_are_the_same_whatever_the_ids_and_the_order_of_the_calls() -> None:
+    def names(order: tuple[int, ...], first: int) -> dict[str, str]:
+        """Of three calls, two of which are made from rows that say the same: the names by the situation's start."""
+        rows, shown = [], []
+        for number in order:
+            rows.append(call_row(first + number))
+            says = {"situation": column("alike" if number < 3 else "x" * 500)}
+            shown.append(detail(first + number, says, start_time=f"2026-11-22T12:00:0{number}Z"))
+        _, report = report_of("completed", calls(3), rows, answers=details_of(*shown))
+        return {str(case.details["call_execution_id"])[-1]: case.name for case in report.cases}
+
+    one = names((1, 2, 3), 0)
+    assert one == {"1": "situation=alike", "2": "situation=alike #2", "3": one["3"]}
+    assert one["3"].startswith("situation=xxx")
+    assert len(one["3"]) < 100
+    assert list(names((3, 1, 2), 10).values()) == [one["3"], one["1"], one["2"]]
+
+
+@pytest.mark.parametrize("columns", [None, {}, [], "text", {"situation": column(None)}])
+def test_l9_calls_of_a_scenario_without_columns_are_numbered_in_the_order_of_their_start(columns: Any) -> None:
+    answers = details_of(
+        detail(1, columns, start_time="2026-11-22T12:00:09Z"), detail(2, columns, start_time="2026-11-22T12:00:01Z")
+    )
+    _, report = report_of("completed", calls(2), [call_row(1), call_row(2)], answers=answers)
+    assert [case.name for case in report.cases] == ["Refund request #2", "Refund request #1"]
+
+
+@pytest.mark.parametrize("answer", [error(404, "not_found", "gone"), {"results": [{"id": None}]}, {"results": 1}])
+def test_l9_without_the_details_a_case_is_named_by_its_call_and_a_note_says_so(answer: Any) -> None:
+    _, report = report_of("completed", calls(1), [call_row(1)], answers={detail_key(): answer})
+    assert [case.name for case in report.cases] == [call_row(1)["call_execution_id"]]
+    judgement = assess(report)
+    assert judgement.verdict is Verdict.PASSED
+    assert "ids of their calls as names" in judgement.notes[-1]
+
+
+def test_durations_of_cases_and_of_a_run_whose_end_the_platform_does_not_show() -> None:
+    answers = details_of(
+        detail(1, start_time="2026-11-22T12:00:10.500000Z", duration_seconds=30),
+        detail(2, start_time="2026-11-22T12:00:20.500000Z", duration=12.5),
+        detail(3, start_time=None, duration_seconds="long"),
+    )
+    rows = [call_row(1), call_row(2, duration_seconds=None), call_row(3, duration_seconds=None)]
+    _, report = report_of("completed", calls(3), rows, answers=answers)
+    assert [case.duration for case in report.cases] == [41.0, 12.5, None]
+    # It began at 12:00:00.5, and its last call ended at 12:00:40.5.
+    assert report.duration == 40.0
+    assert to_xcom(report, assess(report))["duration"] == 40.0
+    assert 'time="12.5"' in junit.build(report, assess(report)).tostring().decode()
+    _, report = report_of(
+        "completed", calls(3), rows, fields={"completed_at": "2026-11-22T12:01:00.5Z"}, answers=answers
+    )
+    assert report.duration == 60.0
+
+
+# --- L12: recordings -------------------------------------------------------------------------------------------------
+
+
+def test_l12_the_addresses_of_a_calls_recordings() -> None:
+    at = "https://storage.example.com/a.wav"
+    shown = {"recordings": {"combined": at, "assistant": None, "../x": at, "stereo": 5}, "audio_url": "other"}
+    assert replies.recordings_of(shown) == {"combined": at}
+    assert replies.recordings_of({"recordings": {}, "audio_url": at}) == {"combined": at}
+    assert replies.recordings_of({"recordings": None, "audio_url": None}) == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://storage.example.com/a.wav",
+        "file:///etc/passwd",
+        "https://user:canary@storage.example.com/a.wav",
+        "http://storage.example.com/a.wav",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://127.0.0.1:8080/a.wav",
+        "https://[::1]/a.wav",
+        "https://[broken/a.wav",
+        "https://10.0.0.7/a.wav",
+        "https:///a.wav",
+        "/a.wav",
+    ],
+)
+def test_l12_a_recording_is_fetched_from_nowhere_else_than_a_public_host_or_the_connections_own(
+    url: str, tmp_path: Path
+) -> None:
+    settings = Settings("conn", "https://api.example.com", "", "key-canary", {})
+    with pytest.raises(InvalidReplyError) as caught:
+        download(url, tmp_path / "a.wav", settings, most=1000)
+    assert "canary" not in str(caught.value)
+    assert ending_of(url) in (".wav",)
+
+
+# --- 001: the raw form of a start ------------------------------------------------------------------------------------
+
+
+def test_001_the_fields_of_a_starts_response_are_in_the_runs_raw_form_and_stay_while_it_is_polled() -> None:
+    response = {
+        "message": "Test execution started successfully",
+        "execution_id": EXECUTION,
+        "run_test_id": RUN_TEST,
+        "status": "PENDING",
+        "total_scenarios": 2,
+        "total_calls": 0,
+        "scenario_ids": [ONE, RUN_TEST],
+    }
+    run = replies.started(reply(response), RUN_TEST, CURRENT.run_url)
+    assert run.raw == response
+    wait = Wait(run, deadline=2e9, poll_interval=1.0, log=logging.getLogger("test"), clock=lambda: 1e9)
+    for status, total in (("running", 5), ("completed", 5)):
+        polled = metrics_reply(status, calls(5), total_calls=total)
+        wait.look(Wire({METRICS: polled}).run(CURRENT.get_run(EXECUTION, RUN_TEST)))
+        kept = {name: wait.run.raw[name] for name in ("message", "total_scenarios", "total_calls", "scenario_ids")}
+        # What a poll shows, too, is as the poll shows it.
+        assert kept == {**{name: response[name] for name in kept}, "total_calls": total}
+        assert wait.run.raw["status"] == status
 
 
 # --- F3: balance and quota -------------------------------------------------------------------------------------------
