@@ -439,7 +439,7 @@ def test_names_and_lists(futureagi: Any, control: Control) -> None:
     assert found == {"run_test_id": FLAKY, "run_test_name": "flaky-support-sim"}
     assert [t["id"] for t in futureagi.json("/simulate/run-tests/?search=NIGHTLY")["results"]] == [NIGHTLY]
     page = futureagi.json("/simulate/run-tests/?limit=2&page=2")
-    assert (page["count"], page["total_pages"], page["current_page"]) == (5, 3, 2)
+    assert (page["count"], page["total_pages"], page["current_page"]) == (6, 3, 2)
     assert page["next"].endswith("/futureagi/simulate/run-tests/?limit=2&page=3")
     assert page["previous"].endswith("/futureagi/simulate/run-tests/?limit=2")
     spaced = control.create_run_test("name with space")
@@ -507,7 +507,7 @@ def test_evaluations(futureagi: Any, control: Control) -> None:
     analytics = futureagi.json(f"/sdk/api/v1/simulation/analytics/?execution_id={execution_id}")["result"]
     assert analytics["eval_averages"]["avg_politeness"] == 93.0
     kpis = futureagi.json(f"/simulate/test-executions/{execution_id}/kpis/")
-    assert (kpis["avg_task_completion"], kpis["handover"]["choices"]) == (66.67, ["no", "yes"])
+    assert (kpis["avg_task_completion"], kpis["handover"]["choices"]) == (66.7, ["Yes", "No"])
     calls = futureagi.json(f"/sdk/api/v1/simulation/runs/?execution_id={execution_id}")["result"]["call_results"]
     errored = [o for c in calls["results"] for o in c["eval_outputs"].values() if o["status"] == "Failed"]
     assert [o["output"] for o in errored] == [None]

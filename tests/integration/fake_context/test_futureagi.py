@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import re
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,11 @@ def test_the_message_names_missed_gates_and_failed_calls(control, deferrable):
     assert "Evaluation 'task_completion' is 0.667, below its gate 0.9 by 0.233." in said
     assert "Evaluation 'handover=No' is 0.667, below its gate 1 by 0.333." in said
     assert "politeness" not in said
-    assert re.search(r"failed: Charged twice / [0-9a-f-]{36}: The agent hung up before", said)
+    row = "Ideal Outcome=the request is settled, situation=Charged twice, customer 2"
+    assert f"failed: Charged twice / {row}: The agent hung up before" in said
     (failure,) = task.xcoms["return_value"]["failures"]
+    assert failure["name"] == row
+    assert failure["details"]["call_execution_id"] in control.call_ids(executions(control)[0])
     assert failure["message"].startswith("The agent hung up before")
 
 
@@ -165,6 +168,7 @@ def test_an_unknown_evaluation_in_the_report_is_no_failed_verdict(control):
 def test_evaluations_that_could_not_be_seen_are_no_failed_verdict(control, deferrable):
     """The product answers 500 for the whole execution when one evaluation is of a kind that it does not know."""
     control.fault("status", status=500, operation="futureagi.eval_summary")
+    control.fault("status", status=404, operation="futureagi.runs")
     task = Task()
     operator = {"eval_thresholds": {"task_completion": 0.5}, "deferrable": deferrable}
     said = task.fail(execute(**operator), ServerError)
@@ -510,7 +514,7 @@ def test_files_are_saved_whatever_the_verdict(control, tmp_path, run_test):
         task.fail(operator, RunFailedError)
     else:
         task.run(operator)
-    table, transcripts = [Path(place) for place in task.xcoms["artifacts"]]
+    table, transcripts, *recordings = [Path(place) for place in task.xcoms["artifacts"]]
     (execution_id,) = executions(control)
     assert [path.name for path in (table, transcripts)] == [
         f"testexecution_{execution_id}.csv",
@@ -522,7 +526,26 @@ def test_files_are_saved_whatever_the_verdict(control, tmp_path, run_test):
     assert said["execution_id"] == execution_id
     assert [call["call_execution_id"] for call in said["calls"]] == calls
     assert all(call["transcripts"] for call in said["calls"])
-    assert sorted(folder.iterdir()) == sorted([table, transcripts])
+    # L12: of a voice agent, what was said can be heard.
+    spoken = [f"recording_{execution_id}_{call}_{kind}.wav" for call in calls for kind in ("combined", "assistant")]
+    assert [path.name for path in recordings] == (spoken if run_test == FLAKY else [])
+    for path in recordings:
+        with wave.open(str(path)) as sound:
+            assert sound.getnframes() == 8000
+    assert sorted(folder.iterdir()) == sorted([table, transcripts, *recordings])
+    assert control.violations() == [], "no keys went to where the recordings are"
+
+
+@ONE_DIALECT
+@pytest.mark.parametrize(("operation", "status"), [("recording", 403), ("get_call", 404), ("get_execution", 500)])
+def test_l12_recordings_that_are_not_available_are_warnings_and_cost_nothing_else(
+    control, told, tmp_path, operation, status
+):
+    control.fault("status", status=status, operation=f"futureagi.{operation}")
+    task = Task()
+    task.fail(execute(FLAKY, artifacts_path=str(tmp_path)), RunFailedError)
+    assert ("is not saved" if operation == "recording" else "are not available") in told
+    assert sorted(Path(place).suffix for place in task.xcoms["artifacts"]) == [".csv", ".json"]
 
 
 @ONE_DIALECT
@@ -581,6 +604,7 @@ def test_what_the_sensor_could_not_see_is_neither_failed_nor_skipped(control, mo
     unknown = watch(execution_id, mode, eval_thresholds={"polite": 0.5}, **arguments)
     Task().fail(unknown, ConfigurationError, "'politeness'")
     control.fault("status", status=500, operation="futureagi.eval_summary")
+    control.fault("status", status=404, operation="futureagi.runs")
     unseen = watch(execution_id, mode, eval_thresholds={"politeness": 0.5}, **arguments)
     with pytest.raises(ApiError, match="could not be seen"):
         Task().run(unseen)

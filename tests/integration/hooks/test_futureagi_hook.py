@@ -299,3 +299,69 @@ def test_a_start_that_left_an_execution_behind_is_not_repeated(hook, sandbox):
     assert not obtained.run.final
     assert sandbox.control.count("futureagi.execute") == 1
     assert len(sandbox.control.runs("futureagi")) == 1
+
+
+# What a running Future AGI does: each test names its row
+
+QUALITY = "fa000000-0000-4000-8000-000000000006"
+
+
+def test_l1_l2_l3_l10_metrics_are_the_platforms_own_figures_whatever_the_form_of_an_output(
+    hook: FutureAGIHook, sandbox: SandboxServer
+) -> None:
+    (execution_id,) = sandbox.control.add_runs("futureagi", QUALITY, 1, age=60.0)
+    report = hook.get_report(hook.get_run(execution_id, run_test_id=QUALITY))
+    kpis, averages = hook.get_kpis(execution_id), hook.get_analytics(execution_id)["eval_averages"]
+    # A score, a pass, a score out of a choice, and numbers in the place of choices: percentages with one decimal.
+    for name in ("tone", "resolved", "warmth", "rating"):
+        value = report.metrics[name].value
+        assert value is not None
+        assert round(value * 100, 1) == kpis[f"avg_{name}"] == averages[f"avg_{name}"], name
+    # One choice, one of a template with scores, several in one answer, and several of such a template: counts.
+    for name in ("escalated", "mood", "topics", "moods"):
+        counts = {choice: count for choice, count in kpis[name].items() if choice != "choices"}
+        shares = {key.partition("=")[2]: metric for key, metric in report.metrics.items() if key.startswith(f"{name}=")}
+        assert {choice: round((metric.value or 0) * (metric.scored or 0)) for choice, metric in shares.items()} == {
+            choice: count for choice, count in counts.items() if count
+        }, name
+        assert {choice.lower(): count for choice, count in counts.items() if count} == averages[name]
+    assert sum(count for choice, count in kpis["topics"].items() if choice != "choices") > 7, "several in one answer"
+    # Of the use of tools there is no summary: the second use failed in every other call of 7, and once was not judged.
+    tools = {name: metric for name, metric in report.metrics.items() if name.startswith("tool:")}
+    first, second = Metric(1.0, 7), Metric(0.5, 6)
+    assert tools == {
+        f"tool:{tool} #{use}": metric for tool in ("lookup", "refund") for use, metric in ((1, first), (2, second))
+    }
+    gates = {"warmth": 0.6, "mood=Great": 0.4, "topics=Yes": 0.5, "tool:lookup #1": 1.0}
+    assert judge(report, Gates(eval_thresholds=gates)) is Verdict.PASSED
+    assert judge(report, Gates(eval_thresholds={"tool:refund #2": 0.51})) is Verdict.FAILED
+    # The platform's summary has none of it right.
+    summary = {row["name"]: row for row in hook.get_eval_summary(QUALITY, execution_id)}
+    assert summary["warmth"]["total_avg"] == 0
+    assert "{'score': 0.9, 'choice': 'Great'}" in summary["mood"]["total_choices_avg"]
+
+
+def test_l9_the_cases_of_two_executions_have_the_same_names(hook: FutureAGIHook, sandbox: SandboxServer) -> None:
+    reports = [
+        hook.get_report(hook.get_run(execution_id, run_test_id=QUALITY))
+        for execution_id in sandbox.control.add_runs("futureagi", QUALITY, 2, age=60.0)
+    ]
+    one, other = ([(case.suite, case.name) for case in report.cases] for report in reports)
+    assert one == other
+    assert len(set(one)) == 7
+    ids = [case.details["call_execution_id"] for report in reports for case in report.cases]
+    assert len(set(ids)) == 14
+
+
+def test_durations_are_known_of_chats_too(hook: FutureAGIHook, sandbox: SandboxServer) -> None:
+    (execution_id,) = sandbox.control.add_runs("futureagi", GOOD, 1, age=60.0)
+    run = hook.get_run(execution_id, run_test_id=GOOD)
+    assert run.finished_at is None, "the platform shows no end of a chat"
+    report = hook.get_report(run)
+    assert report.duration == max(case.duration or 0.0 for case in report.cases) > 0
+
+
+def test_001_the_fields_of_a_starts_response_are_in_the_raw_form_of_the_run(hook: FutureAGIHook) -> None:
+    raw = hook.execute_test_run(GOOD, select_all=True).raw
+    assert (raw["message"], raw["total_scenarios"], raw["total_calls"]) == ("Test execution started successfully", 3, 5)
+    assert sorted(raw["scenario_ids"]) == sorted(row["id"] for row in hook.list_scenarios(GOOD))
