@@ -271,6 +271,7 @@ def _futureagi(hook: Any, folder: Path, server: SandboxServer) -> list[Operation
     failed = _final(hook, hook.execute_test_run(flaky, select_all=True))
     again = _final(hook, hook.execute_test_run(flaky, select_all=True))
     hook.fuzz_folder = folder / "futureagi"
+    call_id = hook.list_call_results(passed.run_id)[0]["call_execution_id"]
     calls: dict[str, Callable[[Any], Any]] = {
         "execute_test_run": lambda hook: hook.execute_test_run(good, select_all=True),
         "get_test_execution": lambda hook: hook.get_test_execution(passed.run_id, good),
@@ -287,6 +288,7 @@ def _futureagi(hook: Any, folder: Path, server: SandboxServer) -> list[Operation
         "list_call_results": lambda hook: hook.list_call_results(passed.run_id),
         "get_kpis": lambda hook: hook.get_kpis(passed.run_id),
         "get_performance_summary": lambda hook: hook.get_performance_summary(passed.run_id),
+        "get_call_execution": lambda hook: hook.get_call_execution(call_id),
         "get_test_execution_detail": lambda hook: hook.get_test_execution_detail(passed.run_id),
         "get_eval_summary": lambda hook: hook.get_eval_summary(good, passed.run_id),
         "list_transcripts": lambda hook: hook.list_transcripts(passed.run_id),

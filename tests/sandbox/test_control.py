@@ -149,7 +149,7 @@ def test_reset(omilia: Any, control: Control, sandbox: SandboxServer) -> None:
     assert (control.stats()["requests"], len(control.runs()), len(control.faults())) == (0, 1, 1)
     assert requests.post(f"{sandbox.url}/_sandbox/reset", timeout=5).ok
     state = requests.get(f"{sandbox.url}/_sandbox/state", timeout=5).json()
-    assert (state["runs"], state["faults"], len(state["targets"])) == ([], [], 19)
+    assert (state["runs"], state["faults"], len(state["targets"])) == ([], [], 20)
     assert "mine" not in {t["name"] for t in state["targets"]}
 
 
