@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.platforms.call import Reply, Sleep, StepIterator, Steps, clean_headers
@@ -39,6 +41,8 @@ MAX_CONNECTIONS = 8
 
 #: How much is read from a connection at once, in bytes.
 _AT_ONCE = 64 * 1024
+#: The empty line after a response's headers.
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 
 @dataclass(slots=True)
@@ -213,11 +217,73 @@ class AsyncClient:
 
 
 class _Protocol(ResponseHandler):
-    """Reads a proxy's answer to CONNECT with the limits that all responses have; aiohttp has 8 kB for it."""
+    """Reads a proxy's answer to CONNECT with the limits that all responses have, where aiohttp has 8 kB; and a response
+    whose length is known to its end, whatever the server sends behind it. http.client leaves that alone, and aiohttp's
+    parser drops the response with it: a run that a worker has started could not be seen in the triggerer.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin_response()
+
+    def _begin_response(self) -> None:
+        self._message: Any = None
+        #: The last bytes of a head that is not whole yet.
+        self._before = b""
+        #: How much of the response is still to come; ``None`` while not known, or where only the parser can tell.
+        self._left: int | None = None
 
     def set_response_params(self, **params: Any) -> None:
+        self._begin_response()
         params |= {"max_line_size": failures.MAX_LINE, "max_field_size": failures.MAX_LINE}
         super().set_response_params(**params | {"max_headers": failures.MAX_OTHER_HEADERS})
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        self._message = data
+        super().feed_data(data, size)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        # Else whoever reads the body learns of what is wrong in it when its time is over.
+        if isinstance(exc, HttpProcessingError) and self._message is not None and not self._message[1].is_eof():
+            self._message[1].set_exception(failures.not_http())
+        super().set_exception(exc, *cause)
+
+    def data_received(self, data: bytes) -> None:
+        while data and self._message is None and self._parser is not None:
+            # Heads one by one: the parser would take what is behind the response before it hands the response over.
+            end = _END_OF_HEAD.search(self._before + data)
+            size = len(data) if end is None else end.end() - len(self._before)
+            self._before = (self._before + data[:size])[-2:] if end is None else b""
+            super().data_received(data[:size])
+            data = data[size:]
+            self._left = self._length()
+            if not data:
+                return
+        if self._left is not None:
+            if len(data) > self._left and self.transport is not None:
+                # Behind the response. Nobody can tell what would be read as the next one.
+                self._should_close = True
+                self.transport.close()
+            data = data[: self._left]
+            self._left -= len(data)
+            if not data:
+                return
+        super().data_received(data)
+
+    def _length(self) -> int | None:
+        """How long the body is, by the head; ``None`` where that does not say it, or is not there yet."""
+        if self._message is None:
+            return None
+        message, payload = self._message
+        if 100 <= message.code < 200:
+            if message.code != 101:
+                # The response is still to come.
+                self._message = None
+            return None
+        if payload.is_eof() or message.code in (204, 304):
+            return 0
+        length = message.headers.get("Content-Length")
+        return None if message.chunked or length is None else int(length)
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -124,6 +125,8 @@ GOOD = {
     "as many headers as can be": reply(*[b"X: y"] * 98),
     "a line as long as can be": reply(b"X-Long: " + b"x" * (65_536 - 10)),
     "a folded length": reply(b"Content-Length:\r\n %d" % len(BODY), length=False),
+    "something behind it": reply() + b"junk",
+    "something behind it, and the end": reply(b"Connection: close") + b"junk",
     "no encoding": reply(b"Transfer-Encoding:", b"Content-Length: %d" % len(BODY), length=False),
 }
 
@@ -220,6 +223,22 @@ def test_neither_reads(talk, kind, words):
         _matches(words, said)
         for inside in ("HTTPConnection", "urllib3", "aiohttp", "object at", "RemoteDisconnected", "Errno", "_ssl.c"):
             assert inside not in said
+
+
+def test_a_body_that_is_no_http_is_noticed_when_it_comes_later():
+    """Not only when the time for it is over."""
+
+    def talk(line: Line) -> None:
+        if line.read() is not None:
+            line.send(chunked(b"8\r\n"))
+            time.sleep(0.2)
+            line.send(BODY + b"xx")
+            line.linger()
+
+    with RawServer(talk) as server:
+        kind, said, *_ = alike(server.url)
+        assert kind is TransportError
+        _matches(NO_HTTP, said)
 
 
 # Connections
