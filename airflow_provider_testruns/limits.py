@@ -27,6 +27,8 @@ PAGE_BODY: Final = 64 * MB
 POLL_NODES: Final = 500_000
 #: JSON values of a whole page that is read in pieces.
 ALL_NODES: Final = 8_000_000
+#: One object of a long list in it.
+ROW: Final = 4 * MB
 #: A longer response is read in a thread of its own, so that the triggerer's event loop goes on, one at a time.
 READ_HERE: Final = 256 * KB
 #: How deep the JSON of a response may be nested. Honest ones have less than 10 levels.
@@ -103,8 +105,11 @@ LINE: Final = 4_000
 LOG: Final = 64 * KB
 #: Why a case failed, in the JUnit file and in memory; XCom and logs have less.
 MESSAGE: Final = 4_000
-#: Characters of all of those of a report. What is beyond is cut to :data:`ANSWER`: its first lines are still there.
-MESSAGES: Final = 16_000_000
+#: Memory for all of those of a report, in bytes: one emoji makes each character of a message take four. What is beyond
+#: is cut to :data:`ANSWER`, and beyond half as much again left out.
+MESSAGES: Final = 16 * MB
+#: Memory for the cases of a report without their messages, in bytes: 100,000 with names and suites of 200 characters.
+CASES: Final = 48 * MB
 #: Characters of the details of a report's cases (ids of dialogs and the like). What is beyond is left out; cases that
 #: passed at once may use half of them.
 DETAILS: Final = 8_000_000

@@ -12,15 +12,20 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from sys import getsizeof
 from typing import Any
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.arguments import count, fraction, names
-from airflow_provider_testruns.cleaning import clean, clean_json, distinct
-from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
+from airflow_provider_testruns.cleaning import CUT, clean, clean_json, distinct
+from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, InvalidReplyError
 
 #: The most cases that a counter can mean: beyond it somebody means something else.
 _MOST_CASES = 10**15
+#: About what a case takes beside its strings, in bytes.
+_CASE = 150
+#: Stands for a message that is left out.
+_LEFT_OUT = CUT.strip()
 
 #: What a platform's fields are named that hold secrets.
 _SECRET = re.compile(
@@ -259,14 +264,6 @@ class CaseResult:
         if self.message:
             object.__setattr__(self, "message", clean(self.message, limits.MESSAGE, lines=True))
 
-    def bounded(self, room: int) -> CaseResult:
-        """The same case; where its messages have more characters than ``room`` together, with the beginning of each."""
-        lengths = [len(self.message), *(len(one.message) for one in self.earlier)]
-        if sum(lengths) <= room or max(lengths) <= limits.ANSWER:
-            return self
-        earlier = tuple(replace(one, message=clean(one.message, limits.ANSWER, lines=True)) for one in self.earlier)
-        return replace(self, message=clean(self.message, limits.ANSWER, lines=True), earlier=earlier)
-
     @property
     def passed_after_rerun(self) -> bool:
         """Whether it passed, and not at its first try."""
@@ -275,28 +272,78 @@ class CaseResult:
         return self.tries > 1 or any(one.outcome is not Outcome.PASSED for one in self.earlier)
 
 
-class Messages:
-    """Bounds the messages of a report's cases, all together, while they are read, and their details; see
-    :data:`.limits.MESSAGES` and :data:`.limits.DETAILS`."""
+class CaseTexts:
+    """Bounds what the strings of a report's cases take, all together, while they are read.
 
-    __slots__ = ("_details_left", "_left")
+    Messages become shorter (see :data:`.limits.MESSAGES`), details are left out (see :data:`.limits.DETAILS`). Names
+    stay as they are: by them cases are told apart and forgiven. A
+    report with more of those than :data:`.limits.CASES` is not read.
+    """
+
+    __slots__ = ("_details", "_messages", "_room", "_suites")
 
     def __init__(self) -> None:
-        self._left = limits.MESSAGES
-        self._details_left = limits.DETAILS
+        self._messages = limits.MESSAGES
+        self._details = limits.DETAILS
+        self._room = limits.CASES
+        self._suites: dict[str, str] = {}
 
-    def bounded(self, case: CaseResult) -> CaseResult:
-        """The case, with a shorter message when the ones before it have used up what there is."""
-        if case.message or case.earlier:
-            case = case.bounded(max(0, self._left))
-            self._left -= len(case.message) + sum(len(one.message) for one in case.earlier)
+    def message(self, text: str) -> str:
+        """A message, or what is left of it when the ones before it have used up what there is.
+
+        :param text: the message, clean.
+        """
+        if not text:
+            return text
+        size = getsizeof(text)
+        if size > self._messages and len(text) > limits.ANSWER:
+            text = clean(text, limits.ANSWER, lines=True)
+            size = getsizeof(text)
+        if size > self._messages + limits.MESSAGES // 2:
+            return _LEFT_OUT
+        self._messages -= size
+        return text
+
+    def with_messages(self, case: CaseResult) -> CaseResult:
+        """The case with messages and details that are bounded, and nothing else of it."""
         if case.details:
             size = sum(len(name) + len(str(value)) for name, value in case.details.items())
             # Half of what there is stays for the cases that somebody will look at.
             plain = case.outcome is Outcome.PASSED and not case.passed_after_rerun
-            if self._details_left - size < (limits.DETAILS // 2 if plain else 0):
-                return replace(case, details={})
-            self._details_left -= size
+            if self._details - size < (limits.DETAILS // 2 if plain else 0):
+                case = replace(case, details={})
+            else:
+                self._details -= size
+        if not case.message and not case.earlier:
+            return case
+        message = self.message(case.message)
+        earlier = tuple([self.with_messages(one) for one in case.earlier])
+        if message is case.message and all(one is other for one, other in zip(earlier, case.earlier, strict=True)):
+            return case
+        return replace(case, message=message, earlier=earlier)
+
+    def bounded(self, case: CaseResult) -> CaseResult:
+        """The case, as it may be kept.
+
+        :raises InvalidReplyError: when the names of the cases take too much.
+        """
+        case = self.with_messages(case)
+        known = self._suites.get(case.suite)
+        size = _CASE + getsizeof(case.name)
+        if known is None:
+            # The suites of most cases are the same, and each response spells them out.
+            self._suites[case.suite] = case.suite
+            size += _CASE + getsizeof(case.suite)
+        elif known is not case.suite:
+            case = replace(case, suite=known)
+        if case.as_it_came is not None:
+            size += _CASE + sum(map(getsizeof, case.as_it_came))
+        self._room -= size
+        if self._room < 0:
+            raise InvalidReplyError(
+                f"the report is too large to be read: its cases and their names take more than"
+                f" {limits.CASES // limits.MB} MB"
+            )
         return case
 
 
@@ -427,8 +474,8 @@ class RunReport:
 
     def __post_init__(self) -> None:
         """Reconcile the counters with the list, bound the messages, and clean the names of metrics."""
-        messages = Messages()
-        bounded = tuple(messages.bounded(case) for case in self.cases)
+        texts = CaseTexts()
+        bounded = tuple([texts.with_messages(case) for case in self.cases])
         if any(one is not other for one, other in zip(bounded, self.cases, strict=True)):
             object.__setattr__(self, "cases", bounded)
         if any(metric_name(name) != name for name in self.metrics):

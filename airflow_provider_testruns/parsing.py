@@ -207,17 +207,21 @@ class Rows:
         return len(self._spans) // 2
 
     def __iter__(self) -> Iterator[Any]:
-        at, spans, text = 0, self._spans, self._text
+        at, spans = 0, self._spans
         while at < len(spans):
             first = at
             at += 2
             while at < len(spans) and spans[at + 1] - spans[first] <= _PIECE:
                 at += 2
-            piece = text[spans[first] : spans[at - 1]]
-            if len(piece) > limits.POLL_BODY:
-                raise TooLargeError(f"one of its objects is longer than {limits.POLL_BODY // limits.MB} MB")
-            measure(piece)
-            yield from _loads(b"[" + piece + b"]")
+            if spans[at - 1] - spans[first] > limits.ROW:
+                raise TooLargeError(f"one of its objects is longer than {limits.ROW // limits.MB} MB")
+            yield from self._parsed(spans[first], spans[at - 1])
+
+    def _parsed(self, start: int, end: int) -> list[Any]:
+        piece = b"".join((b"[", memoryview(self._text)[start:end], b"]"))
+        measure(piece)
+        rows: list[Any] = _loads(piece)
+        return rows
 
     def __getitem__(self, index: int) -> Any:
         index = range(len(self))[index]

@@ -27,6 +27,8 @@ CONFIG_RESULTS = "/api/v2/test_config_results"
 #: Rows of a page. No document names a limit; a server that gives fewer is followed.
 PAGE = 100
 _LOG_PAGE = 1000
+#: How often the end of the list of runs is read before a server that gave shorter pages is asked for whole ones again.
+_SIZE_KNOWN_FOR = 20
 #: The most rows that are asked for by a limit, and that the list of runs is followed back to.
 MOST_ROWS = 100_000
 
@@ -38,6 +40,8 @@ class EggplantCalls:
     def __init__(self) -> None:
         self._runs_total = 0
         self._runs_page_size = PAGE
+        #: For how many times more the size of a page is taken for the server's own.
+        self._size_known_for = 0
         self._highest_number: int | None = None
 
     def list_runs(self, limit: int = PAGE) -> Steps[list[dict[str, Any]]]:
@@ -208,6 +212,10 @@ class EggplantCalls:
 
     def _last_runs_page(self) -> Steps[tuple[int, list[Fields]]]:
         """The end of the list and where it begins. What is known of its length from before saves a call."""
+        # One page that was short for once must not mean short ones, and many requests, for good.
+        self._size_known_for -= 1
+        if self._size_known_for < 0:
+            self._runs_page_size = PAGE
         size = self._runs_page_size
         # Half of the page is left for what is new.
         offset = max(0, self._runs_total - max(1, size // 2))
@@ -241,6 +249,7 @@ class EggplantCalls:
             if got < size:
                 # The server's own limit is lower.
                 self._runs_page_size = size = got
+                self._size_known_for = _SIZE_KNOWN_FOR
             offset, page = ahead, following
         else:
             raise InvalidReplyError(f"the list of runs has no end: {limits.PAGES} pages were read, and there are more")
@@ -248,9 +257,17 @@ class EggplantCalls:
         return offset, page.rows
 
     def _runs_page(self, limit: int, offset: int) -> Steps[Page]:
-        page = yield from ask(_runs_call(limit, offset))
-        numbers = [number for number in map(number_of, page.rows) if number is not None]
-        self._highest_number = max([self._highest_number or 0, *numbers])
+        highest = 0
+
+        def read(reply: Reply) -> Page:
+            nonlocal highest
+            page = page_of(reply, "the reply", counted=False)
+            # Here, where a long page does not hold up the triggerer's event loop.
+            highest = max((number_of(row) or 0 for row in page.rows), default=0)
+            return page
+
+        page: Page = yield from ask(_runs_call(limit, offset).reading(read))
+        self._highest_number = max(self._highest_number or 0, highest)
         return page
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,9 +17,10 @@ from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean, distinct, is_clean
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Kind, Outcome, Progress, Run, RunState, Verdict
+from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.platform import settled
-from airflow_provider_testruns.platforms.reading import Fields, objects
+from airflow_provider_testruns.platforms.reading import Fields, each, objects
 
 _SEPARATORS = re.compile(r"[\W_]+")
 #: Where a run's id may stand. Other fields may hold the ids of other runs (what it is a rerun of).
@@ -147,7 +148,18 @@ def rows_of(value: Any, where: str) -> list[Fields]:
 
     :raises InvalidReplyError: when one is not.
     """
-    return objects(list_of(value, where), where)
+    rows = list_of(value, where)
+    check_few(rows, where)
+    return objects(rows, where)
+
+
+def check_few(rows: Sequence[Any] | Rows, where: str) -> None:
+    """Refuse a list of runs and the like that is longer than makes sense: it is looked through again and again.
+
+    :raises InvalidReplyError: when it is.
+    """
+    if len(rows) > limits.RUNS:
+        raise InvalidReplyError(f"{where} has more than {limits.RUNS:,} rows, which are too many to be read at once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,21 +194,54 @@ def is_full(rows: int, total: int, asked: int) -> bool:
     return rows == asked and total <= rows
 
 
-def page_of(reply: Reply, where: str, *, counted: bool = True) -> Page:
-    """A page: ``{items, total_count}``, or a bare list, which counts nothing but itself.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The rows of one page of a list, before they are read.
+
+    :param rows: as they came, or to be parsed as they are read.
+    :param total: how many there are on all pages.
+    :param where: their place in the response, for messages.
+    """
+
+    rows: list[Any] | Rows
+    total: int
+    where: str
+
+    def __iter__(self) -> Iterator[Fields]:
+        """The objects, one after the other.
+
+        :raises InvalidReplyError: when one is none.
+        """
+        return each(self.rows, self.where)
+
+
+def listed(reply: Reply, where: str, *, counted: bool = True) -> Listed:
+    """A page: ``{items, total_count}``, or a bare list, which counts nothing but itself. However long it is, and
+    whatever was asked for: of a server that knows no pages it is the whole list.
 
     :param counted: whether ``total_count`` must be there; without it, the page is taken for all there is.
     :raises InvalidReplyError: when it is neither.
     """
     value = reply.json()
-    if isinstance(value, list):
-        rows = objects(value, where)
-        return Page(rows, len(rows), reply.cost)
+    if isinstance(value, list | Rows):
+        return Listed(value, len(value), where)
     fields = Fields(value, where)
-    if fields.get("items") is None:
+    rows = fields.get("items")
+    if rows is None:
         raise InvalidReplyError(f"{where}: field 'items' is missing")
-    rows = fields.children("items")
-    return Page(rows, fields.integer("total_count", default=None if counted else len(rows)), reply.cost)
+    each(rows, f"{where}.items")
+    total = fields.integer("total_count", default=None if counted else len(rows))
+    return Listed(rows, total, f"{where}.items")
+
+
+def page_of(reply: Reply, where: str, *, counted: bool = True) -> Page:
+    """As :func:`listed`, with all rows read: of a list that is looked through again and again.
+
+    :raises InvalidReplyError: when it is none, or longer than that makes sense for.
+    """
+    found = listed(reply, where, counted=counted)
+    check_few(found.rows, found.where)
+    return Page(list(found), found.total, reply.cost)
 
 
 def optional_page(reply: Reply, where: str) -> Page | None:

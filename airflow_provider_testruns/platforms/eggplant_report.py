@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
-from airflow_provider_testruns.model import CaseResult, Counts, Kind, Messages, Outcome, Run, RunReport, Verdict
+from airflow_provider_testruns.model import CaseResult, CaseTexts, Counts, Kind, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
 from airflow_provider_testruns.platforms.eggplant_calls import PAGE, RESULTS, RUNS, log_call, pages
 from airflow_provider_testruns.platforms.eggplant_configurations import LACKING, result_of, results_of
@@ -21,6 +21,7 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     error_text,
     is_full,
     is_web_page,
+    listed,
     optional_page,
     start_of,
 )
@@ -158,7 +159,7 @@ def _results_of(run: Run) -> Steps[_Results]:
     config_result_id = run.context.get("test_config_result_id")
     again, gap = _UNSETTLED
     while True:
-        results = yield from _result_rows(run, config_result_id, partial(_result, messages=Messages()))
+        results = yield from _result_rows(run, config_result_id, partial(_result, texts=CaseTexts()))
         settled = [result for result in results if result is not None]
         if len(settled) == len(results):
             return settled
@@ -169,10 +170,10 @@ def _results_of(run: Run) -> Steps[_Results]:
         yield from pause(gap)
 
 
-def _result(row: Fields, messages: Messages) -> _Result | None:
+def _result(row: Fields, texts: CaseTexts) -> _Result | None:
     """A row of a list of results; ``None`` while the server has not settled it."""
     case = case_of(row)
-    return None if case is None else _Result(row.identifier("id"), messages.bounded(case), start_of(row))
+    return None if case is None else _Result(row.identifier("id"), texts.bounded(case), start_of(row))
 
 
 def _last_tries(run: Run, results: _Results) -> _Results:
@@ -356,11 +357,13 @@ def _optional_rows(
 
     def read(reply: Reply) -> _Made[T] | None:
         nonlocal there
-        page = optional_page(reply, "the reply")
-        if page is None or not all(mine(row) for row in page.rows):
+        # Row by row: of a server that knows no pages it is all of them.
+        page = None if is_web_page(reply) else listed(reply, "the reply", counted=False)
+        if page is None or not all(mine(row) for row in page):
             return None
         there = there or bool(page.rows)
-        return _Made([make(row) for row in page.rows], page.total, page.first)
+        first = next((row.raw for row in page), None)
+        return _Made([make(row) for row in page], page.total, first)
 
     def page(limit: int, offset: int) -> Call[_Made[T] | None]:
         query: dict[str, str | int | None] = {**filters, "limit": limit, "offset": offset}

@@ -32,7 +32,7 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     StartOutcomeUnknownError,
 )
-from airflow_provider_testruns.model import CaseResult, Messages, Metric, Outcome, Run, RunReport, RunState, Verdict
+from airflow_provider_testruns.model import CaseResult, CaseTexts, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms import futureagi_replies as replies
 from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, ask, path, pause, through
 from airflow_provider_testruns.platforms.futureagi_metrics import TOOL, Evaluations
@@ -843,19 +843,21 @@ class FutureAGIPlatform(Platform):
             lambda number: self._executions_call(run_test_id, number, limit, oldest, wanted, memory),
             key=lambda run: run.run_id,
             enough=None if wanted is None else len(wanted),
+            most=limits.RUNS,
         )
         runs.sort(key=lambda run: newest_first(run.started_at), reverse=True)
         return runs
 
     def _cases(self, execution_id: str, with_summary: bool) -> Steps[tuple[tuple[CaseResult, ...], Evaluations, Any]]:
-        evaluations, summaries, messages = Evaluations(), [], Messages()
+        evaluations, summaries, texts = Evaluations(), [], CaseTexts()
 
         def read(reply: Reply, number: int) -> replies.Page[CaseResult]:
-            found = replies.call_page(reply, number, evaluations.calls, with_summary=with_summary and number == 1)
+            with_it = with_summary and number == 1
+            found = replies.call_page(reply, number, evaluations.calls, texts, with_summary=with_it)
             evaluations.merge(found.evaluations)
             if found.summary is not None:
                 summaries.append(found.summary)
-            return replace(found.page, rows=[messages.bounded(case) for case in found.page.rows])
+            return found.page
 
         # A call that is listed twice with two ends is in the report with both: neither hides the other.
         cases = yield from self._calls_of(execution_id, read, lambda case: (case.name, case.outcome))
@@ -1104,6 +1106,7 @@ def _all_pages(
     enough: int | None = None,
     *,
     raw: bool = False,
+    most: int = limits.ROWS,
 ) -> Steps[list[T]]:
     """The rows of all pages. What moves to the next page while a list is read is counted once.
 
@@ -1111,6 +1114,7 @@ def _all_pages(
     :param key: tells rows apart.
     :param enough: so many rows are all that is wanted.
     :param raw: whether rows are kept as they come, and not a few things of each.
+    :param most: so many rows are more than can be meant.
     :raises InvalidReplyError: when there is more than can be meant, or kept: a part of a list is none.
     """
     rows: dict[Any, T] = {}
@@ -1123,7 +1127,7 @@ def _all_pages(
         if page.last or (enough is not None and len(rows) >= enough):
             return list(rows.values())
         kept += cost if raw else 0
-        if kept > limits.RAW_ROWS or len(rows) > limits.ROWS:
+        if kept > limits.RAW_ROWS or len(rows) > most:
             raise InvalidReplyError(
                 f"Future AGI's list is too large to be read: {len(rows):,} rows after {number} pages, and it promises"
                 " more."

@@ -27,8 +27,9 @@ from airflow_provider_testruns.platforms.reading import Fields
 TOOL = "tool:"
 _PASSED = frozenset({"passed", "pass", "true"})
 _FAILED = frozenset({"failed", "fail", "false"})
-#: The most evaluations, and choices of one, that are kept: a run test has a handful.
-_MOST = 1000
+#: The most evaluations, each choice of one counted, that are kept: one more than a report may have, so that it is
+#: refused. A run test has a handful.
+_MOST = limits.METRICS + 1
 
 
 @dataclass(slots=True)
@@ -97,6 +98,12 @@ class Evaluations:
         self.by_id: dict[str, Tally] = {}
         #: The calls that have been added, by their ids: pages of a list that grows may show one twice.
         self.calls: set[str] = set()
+        self._kept = 0
+
+    def _take(self) -> bool:
+        """Whether there is room for one more evaluation, or one more choice of one that has some."""
+        self._kept += 1
+        return self._kept <= _MOST
 
     def merge(self, page: Evaluations) -> None:
         """Add what a page of the list of calls has shown.
@@ -128,7 +135,7 @@ class Evaluations:
                 output = Fields(value, "an evaluation's output")
                 name = output.verbatim("name") if isinstance(output.get("name"), str) else None
                 if name:
-                    self._add(str(key or name), name, output)
+                    self._add(distinct(str(key or name)), name, output)
 
     def add_tools(self, outputs: Any) -> None:
         """What one call's use of tools was given, by the tool's name: one tool may have been used several times.
@@ -140,7 +147,7 @@ class Evaluations:
                 output = Fields(value, "a tool's output")
                 name = output.verbatim("name") if isinstance(output.get("name"), str) else None
                 if name:
-                    self._add(TOOL + name, TOOL + name, output)
+                    self._add(distinct(TOOL + name), TOOL + name, output)
 
     def _add(self, key: str, name: str, output: Fields) -> None:
         tally = self.by_id.get(key)

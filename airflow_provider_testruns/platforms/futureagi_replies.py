@@ -15,17 +15,28 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean, distinct, is_id
 from airflow_provider_testruns.exceptions import InvalidReplyError
-from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Progress, Run, RunState, Verdict
+from airflow_provider_testruns.model import (
+    CaseResult,
+    CaseTexts,
+    Counts,
+    Metric,
+    Outcome,
+    Progress,
+    Run,
+    RunState,
+    Verdict,
+)
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.futureagi_metrics import Evaluations, Tally, choices_of, fraction
 from airflow_provider_testruns.platforms.platform import Memory, settled
-from airflow_provider_testruns.platforms.reading import Fields, objects
+from airflow_provider_testruns.platforms.reading import Fields, each, joined, objects
 
 T = TypeVar("T")
 
@@ -461,22 +472,28 @@ def executions(
     def read(row: Any, where: str) -> Run:
         return _execution(Fields(row, where), run_test_id, url)
 
-    page = page_of(reply.json(), number, "the executions", lambda row, where: (row, where))
-    runs = []
-    for row, where in page.rows:
+    runs: list[Run] = []
+    last_row: tuple[Any, str] | None = None
+
+    def take(row: Any, where: str) -> None:
+        nonlocal last_row
+        last_row = row, where
         given = row.get("id") if isinstance(row, dict) else None
         key = given.lower() if isinstance(given, str) else None
         if wanted is not None and key is not None and key not in wanted:
-            continue
+            return
         cut = _cut(row)
         run = read(cut, where) if memory is None or key is None else memory.run(key, cut, partial(read, cut, where))
         # The rows have no end times: whether a run of unknown status has ended, only its own metrics show.
         if not _began_before(run.started_at, oldest) and (wanted is None or run.known_state):
+            if len(runs) >= limits.RUNS:
+                raise InvalidReplyError(f"the executions are more than {limits.RUNS:,}, which are too many to be read")
             runs.append(run)
-    last = page.last
-    if not last and oldest is not None:
+
+    last = page_of(reply.json(), number, "the executions", take).last
+    if not last and oldest is not None and last_row is not None:
         # The list is ordered by when executions were made: what comes after an older one is older.
-        last = _began_before(Fields(*page.rows[-1]).moment("start_time"), oldest)
+        last = _began_before(Fields(*last_row).moment("start_time"), oldest)
     return Page(runs, last)
 
 
@@ -518,16 +535,17 @@ def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
     )
 
 
-def call_page(reply: Reply, number: int, known: Collection[str], *, with_summary: bool) -> CallPage:
+def call_page(reply: Reply, number: int, known: Collection[str], texts: CaseTexts, *, with_summary: bool) -> CallPage:
     """A page of an execution's calls.
 
     :param known: the ids of the calls that pages before have shown.
+    :param texts: of the cases, on all pages.
     :param with_summary: whether the summary of the evaluations is read, too.
     """
     evaluations = Evaluations()
 
     def read(row: Any, where: str) -> CaseResult:
-        case = _case(row, where)
+        case = texts.bounded(_case(row, where))
         if case.name not in known and case.name not in evaluations.calls:
             evaluations.calls.add(case.name)
             evaluations.add(row.get("eval_outputs"))
@@ -554,8 +572,7 @@ def _case(row: Any, where: str) -> CaseResult:
     seconds = fields.unless_unreadable(lambda: fields.optional_number("duration_seconds"))
     message = ""
     if outcome is not Outcome.PASSED:
-        said = [fields.verbatim("ended_reason"), *_troubles(fields)]
-        message = "; ".join(text for text in said if text)
+        message = joined(chain((fields.verbatim("ended_reason"),), _troubles(fields)))
     if outcome is Outcome.NOT_RUN and not message:
         message = f"The call is {clean(status, limits.STATUS)}."
     return CaseResult(
@@ -573,7 +590,7 @@ def _troubles(fields: Fields) -> Iterator[str]:
     outputs = fields.get("eval_outputs")
     # A list by the documents, an object by evaluation id from the product.
     values = list(outputs.values()) if isinstance(outputs, Mapping) else outputs if outputs is not None else []
-    for output in objects(values, f"{fields.where}.eval_outputs"):
+    for output in each(values, f"{fields.where}.eval_outputs"):
         reason = output.verbatim("reason")
         verdict = output.get("output")
         if reason and (verdict is None or verdict in ("Failed", "Fail", False)):

@@ -30,7 +30,7 @@ from airflow_provider_testruns.exceptions import (
     NotFoundError,
     ServerError,
 )
-from airflow_provider_testruns.model import CaseResult, Counts, Kind, Messages, Outcome, Run, RunReport, Verdict
+from airflow_provider_testruns.model import CaseResult, CaseTexts, Counts, Kind, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.call import Call, Reply, Steps, Upload, ask, no_value, path
 from airflow_provider_testruns.platforms.omilia_replies import (
     DELAYS,
@@ -596,21 +596,11 @@ class OmiliaPlatform(Platform):
         if run.kind is Kind.GENERATION:
             return RunReport(run)
         stats = yield from _if_there(self.get_run_stats(run.run_id).reading(lambda reply: counts_of(reply, run.run_id)))
-        messages = Messages()
-
-        def case(row: Fields) -> tuple[CaseResult, bool]:
-            found, known = case_of(row)
-            return messages.bounded(found), known
-
-        rows = yield from _if_there(
-            self.list_run_test_cases(run.run_id).reading(
-                # Row by row: of a run of 100,000 cases, the rows take ten times the memory of what is kept of them.
-                lambda reply: [case(row) for row in each(bare_rows(reply), "data")]
-            )
-        )
+        rows = yield from _if_there(self.list_run_test_cases(run.run_id).reading(_listed_cases))
         if stats is None and rows is not None:
             stats = Counts()
-        cases = _cases(rows or [], run.run_id, stats)
+        read, unknown = rows or ([], set())
+        cases = _cases(read, unknown, run.run_id, stats)
         report = RunReport(run, stats, cases, remarks=_delays(cases))
         if run.ending is Verdict.FAILED and (report.counts is None or report.counts.not_passed == 0):
             report = replace(report, run=(yield from self._broken(run)))
@@ -794,25 +784,43 @@ def _generation(reply: Reply, generation_id: str, project_id: str) -> Fields:
     )
 
 
-def _cases(read: list[tuple[CaseResult, bool]], run_id: str, stats: Counts | None) -> tuple[CaseResult, ...]:
+def _listed_cases(reply: Reply) -> tuple[list[CaseResult], set[int]]:
+    """The test cases of a response, and the places of those whose status the provider does not know.
+
+    Row by row: of a run of 100,000 cases, the rows take ten times the memory of what is kept of them.
+    """
+    texts, cases, unknown = CaseTexts(), list[CaseResult](), set[int]()
+    for row in each(bare_rows(reply), "data"):
+        case, known = case_of(row)
+        if not known:
+            unknown.add(len(cases))
+        cases.append(texts.bounded(case))
+    return cases, unknown
+
+
+def _cases(read: list[CaseResult], unknown: set[int], run_id: str, stats: Counts | None) -> tuple[CaseResult, ...]:
     """The test cases, of which some may have a status that the provider does not know.
 
-    :param read: each with whether its status is known.
+    :param read: all of them.
+    :param unknown: the places of those whose status is not known.
     :param stats: the run's statistics, which say what those are where they leave only one possibility.
     """
-    unknown = sum(not known for _, known in read)
     if not unknown:
-        return tuple(case for case, _ in read)
-    others = Counts.of(tuple(case for case, known in read if known))
-    passed = stats is not None and stats.not_passed <= others.not_passed and stats.passed >= others.passed + unknown
+        return tuple(read)
+    others = Counts.of(tuple(case for at, case in enumerate(read) if at not in unknown))
+    passed = (
+        stats is not None and stats.not_passed <= others.not_passed and stats.passed >= others.passed + len(unknown)
+    )
     log.warning(
         "Run %s: the status of %d of %d test cases is not a word that the provider knows; they count as %s.",
         run_id,
-        unknown,
+        len(unknown),
         len(read),
         "passed, as in the run's statistics" if passed else "unavailable",
     )
-    return tuple(replace(case, outcome=Outcome.PASSED) if passed and not known else case for case, known in read)
+    if not passed:
+        return tuple(read)
+    return tuple(replace(case, outcome=Outcome.PASSED) if at in unknown else case for at, case in enumerate(read))
 
 
 def _id_of_project(reply: Reply, name: str) -> str:

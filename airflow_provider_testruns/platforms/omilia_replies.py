@@ -21,7 +21,7 @@ from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, P
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.platform import settled
-from airflow_provider_testruns.platforms.reading import Fields, each, objects
+from airflow_provider_testruns.platforms.reading import Fields, each, joined, objects, shorter
 
 #: The words of the enum ``RunStatus``, and those of the CI/CD guide on the same page; folded.
 _STATES: dict[str, tuple[RunState, Verdict | None]] = {
@@ -316,22 +316,26 @@ def _optional_flag(row: Fields, name: str) -> bool | None:
 
 
 def _why(row: Fields, unknown: str | None) -> str:
-    reasons = [
-        f"step {_text(error.get('step'))}, {_text(error.get('assertion'))}: expected {_text(error.get('expected'))!r},"
-        f" found {_text(error.get('found'))!r}"
-        for error in row.children("assertionErrors")
-    ]
-    reasons += [_text(error.get("text")) for error in row.children("generalErrors")]
+    def errors() -> Iterator[str]:
+        for error in row.walk("assertionErrors"):
+            step, assertion, expected, found = (
+                _text(error.get(name)) for name in ("step", "assertion", "expected", "found")
+            )
+            yield f"step {step}, {assertion}: expected {expected!r}, found {found!r}"
+        for error in row.walk("generalErrors"):
+            yield _text(error.get("text"))
+
+    reasons = joined(errors())
     if not reasons:
-        reasons = [f"warning: {_text(warning.get('text'))}" for warning in row.children("warnings")]
+        reasons = joined(f"warning: {_text(warning.get('text'))}" for warning in row.walk("warnings"))
     if unknown is not None:
-        reasons.append(f"status {clean(unknown, 60)!r} is not one that the provider knows")
-    return "; ".join(reason for reason in reasons if reason)
+        reasons = joined((reasons, f"status {clean(unknown, 60)!r} is not one that the provider knows"))
+    return reasons
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return shorter(value)
     try:
         return json.dumps(value, ensure_ascii=False)
     except (ValueError, RecursionError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -92,8 +92,7 @@ class Fields:
         if found is None or (isinstance(found, str) and len(found) <= limits.VERBATIM):
             return found
         if isinstance(found, str):
-            tag = blake2b(found.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-            return f"{found[: limits.VERBATIM]}~{tag}"
+            return shorter(found)
         if isinstance(found, int | float) and not isinstance(found, bool):
             return str(found)
         raise InvalidReplyError(f"{self.where}: field {names[0]!r} should be a text, and is {_kind(found)}")
@@ -207,6 +206,35 @@ class Fields:
         if found is None:
             return []
         return objects(found, f"{self.where}.{names[0]}")
+
+    def walk(self, *names: str) -> Iterator[Fields]:
+        """As :meth:`children`, one after the other: only as many as are looked at take memory."""
+        found = self.get(*names)
+        return iter(()) if found is None else each(found, f"{self.where}.{names[0]}")
+
+
+def shorter(text: str) -> str:
+    """A string as it came. What is longer than :data:`.limits.VERBATIM` ends there, with a hash of the whole that keeps
+    it apart: no step after this one costs what a string of megabytes does."""
+    if len(text) <= limits.VERBATIM:
+        return text
+    tag = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{text[: limits.VERBATIM]}~{tag}"
+
+
+def joined(reasons: Iterable[str | None]) -> str:
+    """Why something did not pass, in one string. What comes when there is far more than is shown is not looked at.
+
+    :param reasons: each of them; empty ones are left out.
+    """
+    found, length = list[str](), 0
+    for reason in reasons:
+        if length > limits.VERBATIM:
+            break
+        if reason:
+            found.append(reason)
+            length += len(reason)
+    return "; ".join(found)
 
 
 def _weight(value: Any, most: int) -> int:

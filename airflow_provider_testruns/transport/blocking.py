@@ -161,6 +161,8 @@ class BlockingClient:
                     effects.value = self._perform(effect)
                 except Exception as e:  # whatever it is, the flow decides what it means
                     effects.error = e
+                # An error's traceback would keep what is in it: a response, maybe.
+                del effect
             return effects.result
 
     def _perform(self, effect: Effect) -> Any:

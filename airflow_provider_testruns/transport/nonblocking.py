@@ -113,6 +113,8 @@ class AsyncClient:
                     effects.value = await self._perform(effect)
                 except Exception as e:  # whatever it is, the flow decides what it means
                     effects.error = e
+                # An error's traceback would keep what is in it: a response, maybe.
+                del effect
             return effects.result
 
     async def _perform(self, effect: Effect) -> Any:

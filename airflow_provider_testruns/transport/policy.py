@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from traceback import clear_frames
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -317,7 +318,11 @@ class Session:
                     return result
                 return call.read(reply) if len(reply.body) < _LONG else Read(call.read, reply)()
             except (InvalidReplyError, UnreadableError) as e:
-                raise self._unreadable(call, request, str(e), reply.status) from e
+                status = reply.status
+                # Whoever keeps the error, until another call has been tried, would keep all of the response.
+                del reply
+                _let_go(e)
+                raise self._unreadable(call, request, str(e), status) from e
 
     def _renew(self, stale: int | None) -> Flow[None]:
         try:
@@ -640,6 +645,15 @@ def http_date(text: str) -> float | None:
         return parsedate_to_datetime(text[:100]).timestamp()
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, OSError):
         return None
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty what the frames of an exception and of those behind it hold; their places are still shown."""
+    for _ in range(10):
+        if error is None:
+            return
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _origin(url: str) -> str:

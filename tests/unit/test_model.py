@@ -448,8 +448,9 @@ def test_the_messages_of_a_report_have_a_limit_in_all(monkeypatch):
     again = CaseResult("b", Outcome.PASSED, earlier=(CaseResult("b", Outcome.FAILED, message="e" * 3_000),))
     failed = [CaseResult(f"a{number}", Outcome.FAILED, message="m" * 3_000) for number in range(9)]
     report = RunReport(_run(), None, (*failed, again))
-    assert [len(case.message) for case in report.cases] == [3_000] * 3 + [limits.ANSWER] * 6 + [0]
-    assert len(report.cases[-1].earlier[0].message) == limits.ANSWER
+    # A message that was cut takes two bytes for each character, and half as much again is there for those.
+    assert [len(case.message) for case in report.cases] == [3_000] * 3 + [limits.ANSWER] * 5 + [len("[…]"), 0]
     assert report.cases[3].message.endswith("[…]")
+    assert report.cases[8].message == report.cases[-1].earlier[0].message == "[…]"
     assert dataclasses.replace(report, commit="x").cases is report.cases
     assert [case.outcome for case in report.cases] == [Outcome.FAILED] * 9 + [Outcome.PASSED]

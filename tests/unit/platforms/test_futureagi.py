@@ -29,6 +29,7 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.model import (
+    CaseTexts,
     Counts,
     Gates,
     Metric,
@@ -1491,7 +1492,7 @@ PARSERS: dict[str, tuple[Any, Any]] = {
         listed([execution_row()]),
     ),
     "calls": (
-        lambda r: replies.call_page(r, 1, (), with_summary=True),
+        lambda r: replies.call_page(r, 1, (), CaseTexts(), with_summary=True),
         runs_reply([call_row(1)], eval_results=SUMMARY),
     ),
     "call rows": (lambda r: replies.call_rows(r, 1), runs_reply([call_row(1)])),
