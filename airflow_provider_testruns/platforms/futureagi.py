@@ -1106,7 +1106,7 @@ def _all_pages(
     enough: int | None = None,
     *,
     raw: bool = False,
-    most: int = limits.ROWS,
+    most: int | None = None,
 ) -> Steps[list[T]]:
     """The rows of all pages. What moves to the next page while a list is read is counted once.
 
@@ -1114,7 +1114,7 @@ def _all_pages(
     :param key: tells rows apart.
     :param enough: so many rows are all that is wanted.
     :param raw: whether rows are kept as they come, and not a few things of each.
-    :param most: so many rows are more than can be meant.
+    :param most: so many rows are more than can be meant; :data:`.limits.ROWS` without it.
     :raises InvalidReplyError: when there is more than can be meant, or kept: a part of a list is none.
     """
     rows: dict[Any, T] = {}
@@ -1127,7 +1127,7 @@ def _all_pages(
         if page.last or (enough is not None and len(rows) >= enough):
             return list(rows.values())
         kept += cost if raw else 0
-        if kept > limits.RAW_ROWS or len(rows) > most:
+        if kept > limits.RAW_ROWS or len(rows) > (most or limits.ROWS):
             raise InvalidReplyError(
                 f"Future AGI's list is too large to be read: {len(rows):,} rows after {number} pages, and it promises"
                 " more."

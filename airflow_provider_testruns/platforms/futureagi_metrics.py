@@ -98,12 +98,6 @@ class Evaluations:
         self.by_id: dict[str, Tally] = {}
         #: The calls that have been added, by their ids: pages of a list that grows may show one twice.
         self.calls: set[str] = set()
-        self._kept = 0
-
-    def _take(self) -> bool:
-        """Whether there is room for one more evaluation, or one more choice of one that has some."""
-        self._kept += 1
-        return self._kept <= _MOST
 
     def merge(self, page: Evaluations) -> None:
         """Add what a page of the list of calls has shown.

@@ -58,6 +58,8 @@ def _make(task: type[Any], **given: Any) -> Any:
         for name, parameter in inspect.signature(each.__init__).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
     }
+    if "project_name" in inspect.signature(task.__init__).parameters:
+        needed["project_id"] = "id"
     return task(task_id="t", **{**needed, **given})
 
 
