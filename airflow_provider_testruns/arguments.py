@@ -119,6 +119,20 @@ def check_project(project_id: Any, project_name: Any, *, optional: bool = False)
         raise ConfigurationError(f"{most} one of project_id and project_name must be given; given: {said}.")
 
 
+def fractions(argument: str, value: Any) -> dict[str, float]:
+    """An argument that is a dict of fractions by name, or ``None`` for none.
+
+    Numbers that a template made strings of are numbers again; whether they are fractions :class:`.Gates` checks.
+
+    :raises ConfigurationError: when it is no dict.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{argument} must be a dict of fractions by name; got {shown(value)}.")
+    return {str(name): number(fraction) for name, fraction in value.items()}
+
+
 def shown(value: Any) -> str:
     """A value for a message, cut where it is long."""
     text = repr(value)

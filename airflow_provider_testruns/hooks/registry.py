@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.arguments import boolean
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import clean, outgoing_text
-from airflow_provider_testruns.emission import GuardedLog, get_logger
+from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -116,42 +115,3 @@ def _load(platform: str, entry: EntryPoint) -> type[PlatformHook[Any]]:
 
 def _package(entry: EntryPoint) -> str:
     return str(entry.dist.name) if entry.dist is not None else "unknown"
-
-
-class ConnectedTask(GuardedLog):
-    """The part of an operator or sensor that knows its platform and its connection."""
-
-    #: The platform, as :func:`hook_class` knows it.
-    platform_name: ClassVar[str]
-    #: The attribute with the id of the Airflow connection.
-    conn_id_field: ClassVar[str]
-    #: The arguments that are true or false, of this class and its parents here.
-    boolean_fields: ClassVar[tuple[str, ...]] = ()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # By their annotations, so that none is forgotten. All of them can be templates.
-        own = getattr(vars(cls).get("__init__"), "__annotations__", {})
-        found = (name for name, kind in own.items() if kind in ("bool", bool) and name not in cls.boolean_fields)
-        cls.boolean_fields = (*cls.boolean_fields, *found)
-        fields = tuple(getattr(cls, "template_fields", ()))
-        fields += tuple(name for name in cls.boolean_fields if name not in fields)
-        cls.template_fields = fields  # type: ignore[attr-defined]
-
-    def read_booleans(self) -> None:
-        """Read the arguments that are true or false, which are texts where a template gave them.
-
-        :raises ConfigurationError: naming the one that is neither.
-        """
-        for name in self.boolean_fields:
-            setattr(self, name, boolean(name, getattr(self, name)))
-
-    @property
-    def conn_id(self) -> str:
-        """The id of the Airflow connection."""
-        conn_id: str = getattr(self, self.conn_id_field)
-        return conn_id
-
-    def make_hook(self) -> PlatformHook[Any]:
-        """The platform's hook, with this task's connection."""
-        return hook_class(self.platform_name)(self.conn_id)

@@ -1,7 +1,7 @@
-"""A run's own log, told again in the task's log while the run is going: each line once.
+"""A run's own log, streamed into the task log while the run is running: each line once.
 
-The platforms give the whole log with every reply, and lines of different sections come mixed: so what is new is found
-by counting. A line is told as often as the log holds it, wherever it stands.
+The platforms give the whole log with every response, and lines of different sections come mixed: so what is new is
+found by counting. A line is written as often as the log holds it, wherever it stands.
 """
 
 from __future__ import annotations
@@ -25,55 +25,55 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.lifecycle.watcher import WatcherHandle
     from airflow_provider_testruns.model import Run
 
-#: How many lines of one run are told. Its log may be of any size; what was told is part of the trigger's event.
+#: How many lines of one run are written. Its log may be of any size; which were written is part of the trigger's event.
 MAX_LINES = 10_000
 #: After so many of them an event loop gets a turn.
 _LINES_AT_ONCE = 50
-#: A line in what is stored of those that were told: 6 bytes of its hash, in Base64.
+#: A line in what is stored of those that were written: 6 bytes of its hash, in Base64.
 _MARK = 8
 
 
 class RunLog:
-    """What of a run's log is in the task's log.
+    """What of a run's log is in the task log.
 
-    :param log: takes the lines for the task's log.
-    :param told: what another process has told already, as :attr:`told` gave it.
+    :param log: the task log.
+    :param cursor: what another process has written already, as :attr:`cursor` gave it.
     :param clock: seconds; for tests.
     """
 
-    def __init__(self, log: Any, told: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: Any, cursor: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
-        self._told = Counter(told[start : start + _MARK] for start in range(0, len(told), _MARK))
+        self._seen = Counter(cursor[start : start + _MARK] for start in range(0, len(cursor), _MARK))
         self._clock = clock
         self._written = 0
         self._not_before = 0.0
-        self._in_trouble = False
+        self._failing = False
 
     @property
-    def told(self) -> str:
-        """What has been told so far, as plain text for the places in which Airflow stores it."""
-        return "".join(sorted(self._told.elements()))
+    def cursor(self) -> str:
+        """What has been written so far, as a plain string for the places in which Airflow stores it."""
+        return "".join(sorted(self._seen.elements()))
 
     @property
     def due(self) -> bool:
         """Whether the platform may be asked again: not before the end of a Retry-After."""
         return self._clock() >= self._not_before
 
-    def tell(self, lines: Iterable[tuple[str, str]]) -> int:
+    def write(self, lines: Iterable[tuple[str, str]]) -> int:
         """The platform has shown the log.
 
         :param lines: all of it so far, each line with its section.
         :return: how many lines were new.
         """
-        before = self._told.total()
-        for _ in self.telling(lines):
+        before = self._seen.total()
+        for _ in self.write_in_steps(lines):
             pass
-        return self._told.total() - before
+        return self._seen.total() - before
 
-    def telling(self, lines: Iterable[tuple[str, str]]) -> Iterator[None]:
-        """As :meth:`tell`, with a break after some lines, in which an event loop can do something else."""
-        self._in_trouble = False
-        total = self._told.total()
+    def write_in_steps(self, lines: Iterable[tuple[str, str]]) -> Iterator[None]:
+        """As :meth:`write`, with a break after some lines, in which an event loop can do something else."""
+        self._failing = False
+        total = self._seen.total()
         if total > MAX_LINES:
             return
         seen: Counter[str] = Counter()
@@ -83,9 +83,9 @@ class RunLog:
                 yield
             mark = _mark(section, text)
             seen[mark] += 1
-            if seen[mark] <= self._told[mark]:
+            if seen[mark] <= self._seen[mark]:
                 continue
-            self._told[mark] += 1
+            self._seen[mark] += 1
             new += 1
             if total + new > MAX_LINES:
                 self._log.warning("The run's log has more than %d lines: the rest is on the platform.", MAX_LINES)
@@ -100,25 +100,25 @@ class RunLog:
                     "The run's log has more than %d characters: the rest is on the platform.", limits.RUN_LOG
                 )
 
-    def trouble(self, error: ApiError) -> None:
-        """The log could not be had. That says nothing of the run, and is told once until it can be had again."""
+    def failed(self, error: ApiError) -> None:
+        """The log is unavailable. That says nothing of the run, and is logged once until it is available again."""
         self._not_before = self._clock() + (error.retry_after or 0.0)
-        if not self._in_trouble:
-            self._in_trouble = True
-            self._log.warning("The run's log can't be had just now. %s", error)
+        if not self._failing:
+            self._failing = True
+            self._log.warning("The run's log is not available. %s", error)
 
-    def broken(self) -> None:
+    def abandoned(self) -> None:
         """Following the log has failed for a reason of its own."""
-        self._log.exception("The run's log is not followed any further; the wait for the run goes on.")
+        self._log.exception("The run's log is no longer streamed; the wait for the run continues.")
 
 
 async def follow(watcher: WatcherHandle, run: Run, run_log: RunLog, interval: float) -> None:
-    """Tell a run's log in the triggerer until this is cancelled. Whatever happens here, the wait itself goes on.
+    """Stream a run's log in the triggerer until this is cancelled. Whatever happens here, the wait itself continues.
 
     :param watcher: a hold of its own on the watcher of the run's connection.
     :param run: the run.
-    :param run_log: what was told already; kept up to date.
-    :param interval: seconds between two looks.
+    :param run_log: what was written already; kept up to date.
+    :param interval: seconds between two polls.
     """
     try:
         # Not all at once after a restart.
@@ -128,15 +128,15 @@ async def follow(watcher: WatcherHandle, run: Run, run_log: RunLog, interval: fl
                 try:
                     platform, client = await watcher.open()
                     lines = await client.run(platform.read_log(run))
-                    for _ in run_log.telling(lines):
+                    for _ in run_log.write_in_steps(lines):
                         await asyncio.sleep(0)
-                    # Not kept until the next look: it may be long.
+                    # Not kept until the next poll: it may be long.
                     del lines
                 except ApiError as e:
-                    run_log.trouble(e)
+                    run_log.failed(e)
             await asyncio.sleep(interval * (1 + JITTER * (2 * random.random() - 1)))
     except Exception:
-        run_log.broken()
+        run_log.abandoned()
 
 
 def _mark(section: str, text: str) -> str:

@@ -25,11 +25,13 @@ def stop(
     within: float = CONFIRM_WITHIN,
     clock: Callable[[], float] = time.time,
 ) -> Steps[Run]:
-    """Cancel a run and watch it until it is final, or ``within`` seconds have passed. Never raises an ApiError.
+    """Cancel a run and poll it until it is final, or ``within`` seconds have passed. Never raises an ApiError.
+
+    Of every kind of run: where a platform has no call that stops one, its error says so, and is logged here.
 
     :param platform: the run's platform.
     :param run: the run as it was seen last.
-    :param log: takes the lines for the task's log.
+    :param log: the task log.
     :param why: the reason, for the log: "the task timed out".
     :param within: seconds for all of it.
     :return: the run as it was seen last: final, unless a line in the log says otherwise.
@@ -38,19 +40,19 @@ def stop(
     try:
         yield from patiently(platform.cancel_run(run.run_id, **run.context), within / 2, grace=within / 2, clock=clock)
     except ApiError as e:
-        log.error("Run %s could not be cancelled (%s): it may go on. %s", run.run_id, why, e)
+        log.error("Could not cancel run %s (%s); it may still be running. %s", run.run_id, why, e)
         return run
     log.info("Asked the platform to cancel run %s: %s.", run.run_id, why)
     gap = 0.5
-    trouble: ApiError | None = None
+    failure: ApiError | None = None
     while True:
         try:
             run = yield from platform.get_run(run.run_id, **run.context)
         except NotFoundError:
-            log.info("Run %s is not there any more.", run.run_id)
+            log.info("Run %s no longer exists.", run.run_id)
             return run
         except ApiError as e:
-            trouble = e
+            failure = e
         else:
             if run.final:
                 log.info("Run %s has ended as %s.", run.run_id, run.raw_state)
@@ -61,7 +63,7 @@ def stop(
                 run.run_id,
                 run.raw_state,
                 within,
-                f" {trouble}" if trouble else "",
+                f" {failure}" if failure else "",
             )
             return run
         yield from pause(gap, new_step=True)

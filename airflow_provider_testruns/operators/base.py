@@ -1,4 +1,4 @@
-"""What the operators of all platforms have in common. What starting ones do with a run is in :mod:`.execution`."""
+"""What the operators of all platforms share. What they do when they are executed is in :mod:`.tasks`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_testruns.arguments import interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
-from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.links.run import RunLink
-from airflow_provider_testruns.operators.results import TRIGGER_FAILED, JudgingTask
+from airflow_provider_testruns.tasks.connected import ConnectedTask
+from airflow_provider_testruns.tasks.judging import TRIGGER_FAILED
+from airflow_provider_testruns.tasks.starting import StartingTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_testruns.hooks.base import PlatformHook
-    from airflow_provider_testruns.lifecycle.starting import Starter
-    from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
     from airflow_provider_testruns.model import Run
+    from airflow_provider_testruns.tasks.execution import RunExecution
+    from airflow_provider_testruns.tasks.stopping import Found
 
 
 class PlatformOperator(ConnectedTask, BaseOperator):
@@ -33,50 +34,48 @@ class PlatformOperator(ConnectedTask, BaseOperator):
         super().__init__(**kwargs)
 
 
-class StartRunOperator(JudgingTask, PlatformOperator):
+class StartRunOperator(StartingTask, PlatformOperator):
     """Starts a run, waits for it and judges it.
 
-    Every argument that is true or false is templated; the texts ``true`` and ``false``, in any case, are read as such,
-    and all others are refused before anything is started.
+    Every argument that is true or false is templated; the strings ``true`` and ``false``, in any case, are read as
+    such, and all others are refused before anything is started.
 
-    :param wait_for_completion: wait until the run is final and judge it. Without, the task ends when the run is
+    :param wait_for_completion: wait until the run has finished and judge it. Otherwise the task ends when the run is
         started and returns ``{run_id, run_url, state}``.
     :param deferrable: wait in the triggerer, without a worker. Default: Airflow's ``operators.default_deferrable``.
-    :param poll_interval: seconds (or a timedelta) between two looks at the run, at least 0.1.
+    :param poll_interval: polling interval in seconds (or a timedelta), at least 0.1.
     :param timeout: seconds (or a timedelta) for the whole wait of a try, deferred or not; ``execution_timeout`` counts
-        too, whichever is over first.
-    :param cancel_on_kill: cancel the run when the task is killed, cleared or marked in the UI.
-    :param cancel_on_timeout: cancel the run when the time is over.
-    :param durable: remember the run across tries (Airflow 3.3 and later), so that a retry goes on with it instead of
+        too, whichever ends first.
+    :param cancel_on_kill: cancel the run when the task is killed, cleared or marked in the UI. A run that its platform
+        cannot stop is logged.
+    :param cancel_on_timeout: cancel the run when the task times out.
+    :param durable: remember the run across tries (Airflow 3.3 and later), so that a retry resumes it instead of
         starting another one.
-    :param adopt_lost_start: when the reply to a start was lost, take the one run that a look-up finds. Without, the
-        task fails and names it.
+    :param adopt_lost_start: after a lost response to a start, adopt the one run that a look-up finds. Otherwise the
+        task fails and reports its id.
     :param retry_failed_runs: whether a run that failed its tests is worth Airflow's retries, each with a new run.
-        Without, a failed verdict ends the task at once.
-    :param min_pass_rate: when given it replaces "all passed": the least fraction (0 to 1) of the cases that were tried
-        which must have passed. Tried are those that passed, failed or were unavailable; not those that did not run, nor
-        those that ``allowed_failures`` forgives.
-    :param max_failures: when given it replaces "all passed": how many cases may fail or be unavailable, those that
-        ``allowed_failures`` forgives not counted. With ``min_pass_rate`` both must be met.
+        Otherwise a failed verdict ends the task at once.
+    :param min_pass_rate: replaces "all passed": the minimum fraction (0 to 1) of executed cases that must pass.
+        Executed are those that passed, failed or were unavailable; not those that did not run, nor those that
+        ``allowed_failures`` excludes.
+    :param max_failures: replaces "all passed": how many cases may fail or be unavailable, those that
+        ``allowed_failures`` excludes not counted. With ``min_pass_rate`` both must be met.
     :param fail_on_no_tests: whether a run in which no test case took part fails.
     :param allowed_failures: cases that are known to fail, by their names (``"refund"``), with their suite
-        (``"smoke/refund"``), or by patterns in the manner of the shell (``"refund_*"``); a list, or a text with one in
-        each line; templated. Where one of them does not pass it counts neither as passed nor as failed; where it
-        passes, log and report say so. What the platform counts and does not list can't be forgiven.
-    :param junit_path: a file for the report as JUnit XML, local or an object storage URL; a folder (one that is there,
-        or a path that ends with a slash) takes it as ``<platform>-<run id>.xml``; templated. It is written whole or not
+        (``"smoke/refund"``), or by shell-style patterns (``"refund_*"``); a list, or a string with one in each line;
+        templated. Failures of these cases are ignored; where one passes, log and report note it. What the platform
+        counts and does not list cannot be excluded.
+    :param junit_path: a file for the report as JUnit XML, local or an object storage URL; a folder (one that exists, or
+        a path that ends with a slash) takes it as ``<platform>-<run id>.xml``; templated. It is written whole or not
         at all, whatever the verdict, also when the task fails before there is one. A passed run whose file can't be
         written is a :class:`.ReportNotWrittenError`; a verdict other than passed stays what it is.
     :param artifacts_path: a folder, local or an object storage URL, for the files that the platform keeps of the run;
-        templated. Where they were written is the XCom ``artifacts``. They are fetched whatever the verdict, and a file
-        that can't be had is a warning: it changes no verdict.
+        templated. Where they were written is the XCom ``artifacts``. They are fetched whatever the verdict, and
+        unavailable files are logged as warnings: they change no verdict.
     """
 
-    #: See :class:`.Wait`; of the platforms whose runs may stay open for ever.
-    stalled_after: float | None = None
     operator_extra_links = (RunLink(),)
     template_fields: Sequence[str] = ()
-    _places = ("junit_path", "artifacts_path")
     ui_color = "#e8f0e4"
 
     def __init__(
@@ -115,84 +114,112 @@ class StartRunOperator(JudgingTask, PlatformOperator):
         self.allowed_failures = allowed_failures
         self.junit_path = junit_path
         self.artifacts_path = artifacts_path
-        self._check_gates()
-        # What on_kill needs, which runs in a signal handler in the middle of anything.
-        self._hook: PlatformHook[Any] | None = None
-        self._starter: Starter | None = None
-        self._run: Run | None = None
-        self._released = False
-
-    @abstractmethod
-    def start_arguments(self) -> dict[str, Any]:
-        """The arguments of the platform's start, from this operator's own."""
-
-    def log_told(self) -> str | None:
-        """What of the run's log is in the task's log, for a trigger that goes on with it; ``None`` for not at all."""
-        return None
+        self.check_gates()
+        self._execution: RunExecution | None = None
 
     @tidy_errors
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         """Obtain a run, wait for it, judge it."""
-        from airflow_provider_testruns.operators.execution import execute
-        from airflow_provider_testruns.operators.overtime import time_left
-
-        self._time_left = time_left(self)
-        with self._errors_in_junit(context):
-            return execute(self, context)
+        return self._begin(context).start()
 
     @tidy_errors
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Go on after the triggerer's wait.
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Continue after the triggerer's wait.
 
         :param event: as :meth:`.WaitEnd.to_event` makes it.
-        :raises ConfigurationError: when it is none.
+        :raises ConfigurationError: when it is not such an event.
         """
-        from airflow_provider_testruns.operators.execution import resume
-
-        self.read_booleans()
-        return resume(self, context, event)
+        return self._begin(context).resume(event)
 
     @tidy_errors
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral; also after a trigger that has failed, which Airflow would only fail the task for."""
-        from airflow_provider_testruns.operators.overtime import time_left
-
-        self.read_booleans()
-        self._time_left = time_left(self)
+        """Continue after a deferral; also after a trigger that has failed, where Airflow would only fail the task."""
         if next_method != TRIGGER_FAILED:
             return super().resume_execution(next_method, next_kwargs, context)
-        from airflow_provider_testruns.operators.execution import resume_failed
-
-        told = next_kwargs or {}
-        with self._errors_in_junit(context):
-            return resume_failed(self, context, str(told.get("error", "Unknown")), told.get("traceback") or ())
+        failure = next_kwargs or {}
+        reason, traceback = str(failure.get("error", "Unknown")), failure.get("traceback") or ()
+        return self._begin(context).resume_after_failure(reason, traceback)
 
     def on_kill(self) -> None:
         """Cancel the run when the task is stopped from outside."""
-        # Airflow calls this in a signal handler. Without a hook nothing has been done that could be undone.
-        if not self.cancel_on_kill or self._released or self._hook is None or self._starter is None:
-            return
-        from airflow_provider_testruns.operators.execution import killed
+        # Airflow calls this in a signal handler, in the middle of anything.
+        if self._execution is not None:
+            self._execution.on_kill()
 
-        killed(self, self._hook, self._starter)
+    def known_run(self) -> Run | None:
+        """The run, as far as it is known when the task fails."""
+        return self._execution.run if self._execution is not None else None
 
-    def _new_starter(self, context: Context, hook: PlatformHook[Any]) -> Starter:
-        """The bookkeeping of a start."""
-        from airflow_provider_testruns.operators.execution import new_starter
+    def new_execution(self, context: Context) -> RunExecution:
+        """What executes this task in this process.
 
-        return new_starter(self, context, hook)
+        :param context: the task's.
+        """
+        from airflow_provider_testruns.tasks.execution import RunExecution
 
-    def _note(self, wait: Wait) -> None:
-        """Keep what a look has brought, in the record and for on_kill."""
-        from airflow_provider_testruns.operators.execution import note
+        return RunExecution(self, context)
 
-        note(self, wait)
+    def _begin(self, context: Context) -> RunExecution:
+        self._execution = execution = self.new_execution(context)
+        return execution
 
-    def _conclude(self, context: Context, hook: PlatformHook[Any], end: WaitEnd) -> dict[str, Any]:
-        """What the end of a wait means for the task."""
-        from airflow_provider_testruns.operators.execution import conclude
 
-        return conclude(self, context, hook, end)
+class StopRunOperator(PlatformOperator):
+    """Stops a run and waits until it has finished.
 
-    def _known_run(self) -> Run | None:
-        return self._run
+    A run that has already finished is no error: the log shows how it ended. Nor is a run that ends by itself before it
+    is stopped.
+
+    The return value is ``{platform, run_id, verdict, raw_state, url, started_at, finished_at, duration}``; the verdict
+    of a run that was stopped is ``cancelled``.
+
+    :param timeout: seconds (or a timedelta) within which it must have finished; otherwise the task fails with
+        :class:`.RunTimeoutError`.
+    :param poll_interval: polling interval in seconds (or a timedelta), at least 0.1.
+    """
+
+    operator_extra_links = (RunLink(),)
+    template_fields: Sequence[str] = ()
+    ui_color = "#e8f0e4"
+
+    def __init__(
+        self, *, timeout: float | timedelta = 300.0, poll_interval: float | timedelta = 2.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.timeout = seconds("timeout", timeout)
+        self.poll_interval = interval("poll_interval", poll_interval)
+
+    @abstractmethod
+    def requested_run(self) -> Run:
+        """The run to stop, as far as the arguments describe it.
+
+        :raises ConfigurationError: for arguments that can't be right.
+        """
+
+    def find_run(self, hook: PlatformHook[Any], run: Run) -> Found:
+        """The run before it is stopped.
+
+        :param hook: of its platform.
+        :param run: as :meth:`requested_run` gave it.
+        :return: as the platform shows it.
+        :raises ApiError: when it can't be read.
+        """
+        from airflow_provider_testruns.tasks.stopping import Found
+
+        return Found(hook.get_run(run.run_id, **run.context))
+
+    @tidy_errors
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Stop the run and wait until it has finished.
+
+        :raises InvalidRequestError: when the platform does not allow it to be stopped.
+        :raises RunTimeoutError: when it has not finished in time.
+        :raises ApiError: when it could not be stopped, or can't be read.
+        """
+        from airflow_provider_testruns.tasks.stopping import stop_run
+
+        requested = self.requested_run()
+        hook = self.connect()
+        before = self.find_run(hook, requested)
+        limits = {"timeout": self.timeout, "poll_interval": self.poll_interval}
+        return stop_run(hook, requested, before, context, self.log, **limits)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.arguments import boolean, interval, seconds
-from airflow_provider_testruns.cleaning import outgoing_json
-from airflow_provider_testruns.emission import tidy_errors
+from airflow_provider_testruns.arguments import boolean
 from airflow_provider_testruns.exceptions import NotFoundError
-from airflow_provider_testruns.links.run import RunLink, announce
-from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
+from airflow_provider_testruns.operators.base import StartRunOperator, StopRunOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_testruns.model import Gates
+    from airflow_provider_testruns.hooks.base import PlatformHook
+    from airflow_provider_testruns.model import Gates, Run
+    from airflow_provider_testruns.tasks.stopping import Found
 
 
 class EggplantStartExecutionOperator(StartRunOperator):
@@ -47,7 +43,7 @@ class EggplantStartExecutionOperator(StartRunOperator):
     """
 
     platform_name = "eggplant"
-    conn_id_field = "eggplant_conn_id"
+    conn_id_attr = "eggplant_conn_id"
     template_fields: Sequence[str] = (
         "model_id",
         "test_case_id",
@@ -135,7 +131,7 @@ class EggplantStartTestConfigurationOperator(StartRunOperator):
     """
 
     platform_name = "eggplant"
-    conn_id_field = "eggplant_conn_id"
+    conn_id_attr = "eggplant_conn_id"
     template_fields: Sequence[str] = (
         "test_config_id",
         "test_config_name",
@@ -183,82 +179,40 @@ class EggplantStartTestConfigurationOperator(StartRunOperator):
         return replace(super().gates(), fail_on_rerun=boolean("fail_on_rerun", self.fail_on_rerun))
 
 
-class EggplantAbortExecutionOperator(PlatformOperator):
-    """Aborts an execution on Eggplant DAI and waits until it is over.
+class EggplantAbortExecutionOperator(StopRunOperator):
+    """Aborts an execution on Eggplant DAI and waits until it has finished.
 
     ``DELETE /execution_service/api/v1/executions/{execution_id}`` of the DAI API (7.3 and later), which stops it in the
-    background. An execution that is over already is no error: the log says how it ended.
-
-    The return value is ``{platform, run_id, verdict, raw_state, url, started_at, finished_at, duration}``; the verdict
-    of an aborted execution is ``cancelled``, and another one when it had ended before the abort took effect.
+    background.
 
     :param execution_id: the execution, as the start gave it.
-    :param timeout: seconds (or a timedelta) until it must be over; then the task fails with :class:`.RunTimeoutError`.
-    :param poll_interval: seconds (or a timedelta) between two looks at it, at least 0.1.
     :param eggplant_conn_id: the Airflow connection.
+
+    The return value and the other arguments are those of :class:`.StopRunOperator`.
     """
 
     platform_name = "eggplant"
-    conn_id_field = "eggplant_conn_id"
-    operator_extra_links = (RunLink(),)
+    conn_id_attr = "eggplant_conn_id"
     template_fields: Sequence[str] = ("execution_id", "eggplant_conn_id")
-    ui_color = "#e8f0e4"
 
-    def __init__(
-        self,
-        *,
-        execution_id: str,
-        timeout: float | timedelta = 300.0,
-        poll_interval: float | timedelta = 2.0,
-        eggplant_conn_id: str = "eggplant_default",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, execution_id: str, eggplant_conn_id: str = "eggplant_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.execution_id = execution_id
-        self.timeout = seconds("timeout", timeout)
-        self.poll_interval = interval("poll_interval", poll_interval)
         self.eggplant_conn_id = eggplant_conn_id
 
-    @tidy_errors
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Abort the execution and wait until it is over.
-
-        :raises RunTimeoutError: when it is not over in time.
-        :raises ApiError: when it could not be aborted, or can't be seen.
-        """
+    def requested_run(self) -> Run:
+        """The execution of the arguments."""
         from airflow_provider_testruns.model import Run, RunState
-        from airflow_provider_testruns.operators.stopping import wait_until_over
         from airflow_provider_testruns.platforms.eggplant_arguments import required_id
-        from airflow_provider_testruns.reporting.xcom import run_to_xcom
 
-        execution_id = required_id("execution_id", self.execution_id)
-        hook = self.make_hook()
-        self.log.info("Using connection %r: %s", self.conn_id, hook.settings.base_url)
-        run: Run | None = None
+        return Run(self.platform_name, required_id("execution_id", self.execution_id), RunState.QUEUED, "not seen yet")
+
+    def find_run(self, hook: PlatformHook[Any], run: Run) -> Found:
+        """As the platform shows it. One that it does not show may have just been started; the abort needs no list."""
+        from airflow_provider_testruns.tasks.stopping import Found
+
         try:
-            run = hook.get_run(execution_id)
+            return super().find_run(hook, run)
         except NotFoundError as e:
-            # It may have just been started. The abort needs no list.
-            self.log.info("%s It is aborted all the same.", e)
-        if run is not None and run.final:
-            self.log.info("Execution %s was over already, as %s: nothing to abort.", execution_id, run.raw_state)
-        else:
-            hook.cancel_run(execution_id)
-            self.log.info("Asked the platform to abort execution %s.", execution_id)
-            before = run or Run(self.platform_name, execution_id, RunState.QUEUED, "not seen yet")
-            run = wait_until_over(
-                hook,
-                before,
-                "Execution",
-                self.log,
-                timeout=self.timeout,
-                poll_interval=self.poll_interval,
-                seen=run is not None,
-            )
-            if run.ending == "cancelled":
-                self.log.info("Execution %s has ended as %s: it was aborted.", execution_id, run.raw_state)
-            else:
-                said = "Execution %s has ended as %s (%s) before the abort took effect."
-                self.log.info(said, execution_id, run.raw_state, run.ending)
-        announce(context, run, self.log)
-        return cast("dict[str, Any]", outgoing_json(run_to_xcom(run)))
+            self.log.info("%s Aborting anyway.", e)
+            return Found(None)

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_testruns.arguments import number, seconds
-from airflow_provider_testruns.cleaning import outgoing_json
-from airflow_provider_testruns.emission import tidy_errors
-from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.links.run import RunLink, announce
-from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
+from airflow_provider_testruns.arguments import fractions, seconds
+from airflow_provider_testruns.operators.base import StartRunOperator, StopRunOperator
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
-    from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_testruns.hooks.base import PlatformHook
-    from airflow_provider_testruns.lifecycle.starting import Starter
-    from airflow_provider_testruns.model import Gates
-
-#: Seconds between two looks at an execution that was cancelled.
-_CANCEL_POLL = 2.0
+    from airflow_provider_testruns.model import Gates, Run
+    from airflow_provider_testruns.platforms.call import Steps
+    from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
+    from airflow_provider_testruns.platforms.platform import Platform, Start
 
 
 class FutureAGIExecuteTestRunOperator(StartRunOperator):
@@ -56,7 +46,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
     """
 
     platform_name = "futureagi"
-    conn_id_field = "futureagi_conn_id"
+    conn_id_attr = "futureagi_conn_id"
     template_fields: Sequence[str] = (
         "run_test_id",
         "run_test_name",
@@ -105,20 +95,18 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
             "exclude_scenario_ids": self.exclude_scenario_ids,
             "select_all": self.select_all,
             "simulator_id": self.simulator_id,
-            "evaluations": sorted(thresholds(self.eval_thresholds)),
+            "evaluations": sorted(fractions("eval_thresholds", self.eval_thresholds)),
         }
 
     def gates(self) -> Gates:
         """What the task asks of the run, with its evaluation gates."""
         from dataclasses import replace
 
-        return replace(super().gates(), eval_thresholds=thresholds(self.eval_thresholds))
+        return replace(super().gates(), eval_thresholds=fractions("eval_thresholds", self.eval_thresholds))
 
-    def _new_starter(self, context: Context, hook: PlatformHook[Any]) -> Starter:
-        starter = super()._new_starter(context, hook)
-        if self.rerun_failed_only:
-            starter.instead = hook.platform.prepare_rerun_of_failed
-        return starter
+    def after_failed_run(self, platform: Platform) -> Callable[[Run], Steps[Start | str]] | None:
+        """With ``rerun_failed_only``, a rerun of the calls that did not complete."""
+        return cast("FutureAGIPlatform", platform).prepare_rerun_of_failed if self.rerun_failed_only else None
 
 
 class FutureAGIRerunCallsOperator(StartRunOperator):
@@ -143,12 +131,12 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
         starts anything. ``None`` waits until the timeout.
     :param futureagi_conn_id: the Airflow connection.
 
-    The other arguments are those of :class:`.StartRunOperator`; when the time is over or the task is killed, the
-    execution is cancelled.
+    The other arguments are those of :class:`.StartRunOperator`; when the task times out or is killed, the execution is
+    cancelled.
     """
 
     platform_name = "futureagi"
-    conn_id_field = "futureagi_conn_id"
+    conn_id_attr = "futureagi_conn_id"
     template_fields: Sequence[str] = (
         "execution_id",
         "run_test_id",
@@ -192,83 +180,49 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
             "rerun_type": self.rerun_type,
             "call_execution_ids": self.call_execution_ids,
             "select_all": self.select_all,
-            "evaluations": sorted(thresholds(self.eval_thresholds)),
+            "evaluations": sorted(fractions("eval_thresholds", self.eval_thresholds)),
         }
 
     def gates(self) -> Gates:
         """What the task asks of the execution, with its evaluation gates."""
         from dataclasses import replace
 
-        return replace(super().gates(), eval_thresholds=thresholds(self.eval_thresholds))
+        return replace(super().gates(), eval_thresholds=fractions("eval_thresholds", self.eval_thresholds))
 
 
-class FutureAGICancelTestExecutionOperator(PlatformOperator):
-    """Stops an execution on Future AGI and waits until it has stopped.
+class FutureAGICancelTestExecutionOperator(StopRunOperator):
+    """Cancels an execution on Future AGI and waits until it has finished.
 
     ``POST /simulate/test-executions/{id}/cancel/`` of the Future AGI API. Future AGI would make a cancelled execution
-    of a completed one, so its status is read first: a final execution is left as it is, and that is no error.
+    of a completed one, so its status is read first.
 
     :param execution_id: the execution.
     :param run_test_id: its test run, if known: for the link.
-    :param timeout: seconds (or a timedelta) until it must have stopped; then the task fails.
     :param futureagi_conn_id: the Airflow connection.
 
-    Returns ``{run_id, run_url, state, raw_state}``; ``raw_state`` is Future AGI's word for how the execution ended.
+    The return value and the other arguments are those of :class:`.StopRunOperator`.
     """
 
     platform_name = "futureagi"
-    conn_id_field = "futureagi_conn_id"
-    operator_extra_links = (RunLink(),)
+    conn_id_attr = "futureagi_conn_id"
     template_fields: Sequence[str] = ("execution_id", "run_test_id", "futureagi_conn_id")
-    ui_color = "#e8f0e4"
 
     def __init__(
         self,
         *,
         execution_id: str,
         run_test_id: str | None = None,
-        timeout: float | timedelta = 60.0,
         futureagi_conn_id: str = "futureagi_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.execution_id = execution_id
         self.run_test_id = run_test_id
-        self.timeout = seconds("timeout", timeout)
         self.futureagi_conn_id = futureagi_conn_id
 
-    @tidy_errors
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Stop the execution, unless it is over.
+    def requested_run(self) -> Run:
+        """The execution of the arguments."""
+        from airflow_provider_testruns.model import Run, RunState
 
-        :raises RunTimeoutError: when it has not stopped in time.
-        """
-        from airflow_provider_testruns.operators.stopping import wait_until_over
-
-        hook = self.make_hook()
-        where = {"run_test_id": self.run_test_id} if self.run_test_id else {}
-        run = hook.get_run(self.execution_id, **where)
-        announce(context, run, self.log)
-        if run.final:
-            self.log.info("Execution %s is over already (%s): left as it is.", run.run_id, run.raw_state)
-        else:
-            self.log.info("Cancelling execution %s, which is %s.", run.run_id, run.raw_state)
-            hook.cancel_run(run.run_id, **where)
-            run = wait_until_over(hook, run, "Execution", self.log, timeout=self.timeout, poll_interval=_CANCEL_POLL)
-            self.log.info("Execution %s has ended as %s.", run.run_id, run.raw_state)
-        ended = {"run_id": run.run_id, "run_url": run.url, "state": run.state.value, "raw_state": run.raw_state}
-        return cast("dict[str, Any]", outgoing_json(ended))
-
-
-def thresholds(given: Any) -> dict[str, float]:
-    """``eval_thresholds`` as it comes from a DAG; numbers that a template made a text of are numbers again.
-
-    :raises ConfigurationError: when it is no dict. The numbers are checked by :class:`.Gates`.
-    """
-    if given is None:
-        return {}
-    if not isinstance(given, dict):
-        raise ConfigurationError(
-            f"eval_thresholds must be a dict of fractions by the evaluation's name, got {type(given).__name__}."
-        )
-    return {str(name): number(value) for name, value in given.items()}
+        context = {"run_test_id": self.run_test_id} if self.run_test_id else {}
+        return Run(self.platform_name, self.execution_id, RunState.QUEUED, "", context=context)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_testruns.arguments import check_project, interval, seconds
+from airflow_provider_testruns.arguments import check_project
 from airflow_provider_testruns.cleaning import is_id, outgoing_json
 from airflow_provider_testruns.emission import tidy_errors
-from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, InvalidRequestError, NotFoundError
-from airflow_provider_testruns.links.run import RunLink, announce
-from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator
+from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, NotFoundError
+from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator, StopRunOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -20,9 +18,8 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.base import PlatformHook
     from airflow_provider_testruns.hooks.files import Place
     from airflow_provider_testruns.hooks.omilia import OmiliaHook
-    from airflow_provider_testruns.lifecycle.run_log import RunLog
-    from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
     from airflow_provider_testruns.model import Run
+    from airflow_provider_testruns.tasks.stopping import Found
 
 
 def _project(project_id: str | None, project_name: str | None) -> dict[str, Any]:
@@ -41,9 +38,9 @@ class OmiliaCreateRunOperator(StartRunOperator):
     :param group: only test cases of this group.
     :param utterance: only test cases with this utterance.
     :param description: only test cases with this description.
-    :param stream_logs: tell the run's own log in the task's log while it is going, each line once, in place and
-        deferred. It costs one more request for each look at the run. After a restart of the triggerer the lines since
-        the task was deferred are told again. Trouble with the log never changes a verdict.
+    :param stream_logs: stream the run's own log into the task log while it is running, each line once, in place and
+        deferred. It costs one more request per poll. After a restart of the triggerer the lines since the task was
+        deferred are logged again. Errors of the log never change a verdict.
     :param project_name: the project's name, instead of its id; looked up before anything is started. No project of that
         name, or more than one, is an error.
     :param omilia_conn_id: the Airflow connection.
@@ -52,7 +49,7 @@ class OmiliaCreateRunOperator(StartRunOperator):
     """
 
     platform_name = "omilia"
-    conn_id_field = "omilia_conn_id"
+    conn_id_attr = "omilia_conn_id"
     template_fields: Sequence[str] = (
         "project_id",
         "project_name",
@@ -84,7 +81,6 @@ class OmiliaCreateRunOperator(StartRunOperator):
         self.description = description
         self.stream_logs = stream_logs
         self.omilia_conn_id = omilia_conn_id
-        self._run_log: RunLog | None = None
 
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of ``POST /api/runs/``."""
@@ -95,63 +91,20 @@ class OmiliaCreateRunOperator(StartRunOperator):
             "description": self.description,
         }
 
-    @tidy_errors
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Go on after the triggerer's wait, and with the run's log where the triggerer has left off."""
-        self.read_booleans()
-        if self.stream_logs and isinstance(event, dict):
-            self._run_log = self._new_run_log(str(event.get("log_told") or ""))
-        return super().execute_complete(context, event)
-
-    def log_told(self) -> str | None:
-        """What of the run's log is in the task's log; ``None`` without ``stream_logs``."""
-        if not self.stream_logs:
-            return None
-        return self._run_log.told if self._run_log is not None else ""
-
-    def _note(self, wait: Wait) -> None:
-        super()._note(wait)
-        # The end of a final run's log is told by _conclude.
-        if self.stream_logs and self._hook is not None and not wait.run.final:
-            self._tell_log(self._hook, wait.run, wait.deadline)
-
-    def _conclude(self, context: Context, hook: PlatformHook[Any], end: WaitEnd) -> dict[str, Any]:
-        if self.stream_logs:
-            self._tell_log(hook, end.run)
-        return super()._conclude(context, hook, end)
-
-    def _tell_log(self, hook: PlatformHook[Any], run: Run, until: float | None = None) -> None:
-        """Tell what is new in the run's log.
-
-        :param until: while the run is going: the end of the wait. The next look is a new try, so there is one here.
-        """
-        run_log = self._run_log = self._run_log or self._new_run_log()
-        if until is not None and not run_log.due:
-            return
-        steps = hook.platform.read_log(run)
-        try:
-            run_log.tell(hook.ask(steps) if until is None else hook.client.run(steps, until))
-        except ApiError as e:
-            run_log.trouble(e)
-
-    def _new_run_log(self, told: str = "") -> RunLog:
-        from airflow_provider_testruns.lifecycle.run_log import RunLog
-
-        return RunLog(self.log, told)
-
 
 class OmiliaCreateGenerationOperator(StartRunOperator):
     """Generates test cases for an Omilia Testing Studio project, and waits for them.
 
     ``POST /api/generations/`` of the Testing Studio API. The API has no call that stops a generation:
-    ``cancel_on_kill`` and ``cancel_on_timeout`` have no effect, it goes on to its end.
+    ``cancel_on_kill`` and ``cancel_on_timeout`` only log that it continues. A retry after a timeout waits for the same
+    generation.
 
     With ``artifacts_path`` the generated test cases are written there, as ``{generation_id}_artifacts.zip``.
 
     :param project_id: the project.
     :param group: the group of the new test cases.
     :param test_suite: the test suites that test cases are made for, separated by commas.
-    :param overwrite: whether test cases that are there are replaced.
+    :param overwrite: whether existing test cases are replaced.
     :param simulation_data: the simulation data to add, separated by commas.
     :param project_name: the project's name, instead of its id; looked up before anything is started. No project of that
         name, or more than one, is an error.
@@ -162,7 +115,7 @@ class OmiliaCreateGenerationOperator(StartRunOperator):
     """
 
     platform_name = "omilia"
-    conn_id_field = "omilia_conn_id"
+    conn_id_attr = "omilia_conn_id"
     template_fields: Sequence[str] = (
         "project_id",
         "project_name",
@@ -195,9 +148,6 @@ class OmiliaCreateGenerationOperator(StartRunOperator):
         self.overwrite = overwrite
         self.simulation_data = simulation_data
         self.omilia_conn_id = omilia_conn_id
-        # So that no message says that one was stopped.
-        self.cancel_on_kill = False
-        self.cancel_on_timeout = False
 
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of ``POST /api/generations/``."""
@@ -215,7 +165,7 @@ class _OmiliaOperator(PlatformOperator):
     """One call or two of the Testing Studio API."""
 
     platform_name = "omilia"
-    conn_id_field = "omilia_conn_id"
+    conn_id_attr = "omilia_conn_id"
     ui_color = "#e8f0e4"
 
     def __init__(self, *, omilia_conn_id: str = "omilia_default", **kwargs: Any) -> None:
@@ -230,75 +180,40 @@ class _OmiliaOperator(PlatformOperator):
         return found
 
     def _connect(self) -> OmiliaHook:
-        hook = cast("OmiliaHook", self.make_hook())
-        self.log.info("Using connection %r: %s", self.conn_id, hook.settings.base_url)
-        return hook
+        return cast("OmiliaHook", self.connect())
 
 
-class OmiliaRevokeRunOperator(_OmiliaOperator):
-    """Revokes a run on Omilia Testing Studio and waits until it is over.
+class OmiliaRevokeRunOperator(StopRunOperator, _OmiliaOperator):
+    """Revokes a run on Omilia Testing Studio and waits until it has finished.
 
-    ``POST /api/runs/{run_id}/revoke/`` of the Testing Studio API. A run that is over already is no error: the log says
-    how it ended. One that the platform says can't be revoked (``isRevocable`` is false) is left alone, and the task
-    fails and says so.
-
-    The return value is ``{platform, run_id, verdict, raw_state, url, started_at, finished_at, duration}``; the verdict
-    of a revoked run is ``cancelled``, and another one when it had ended before the revoke took effect.
+    ``POST /api/runs/{run_id}/revoke/`` of the Testing Studio API. A run that the platform does not allow to be revoked
+    (``isRevocable`` is false) is left alone, and the task fails and reports it.
 
     :param run_id: the run.
-    :param timeout: seconds (or a timedelta) until it must be over; then the task fails with :class:`.RunTimeoutError`.
-    :param poll_interval: seconds (or a timedelta) between two looks at it, at least 0.1.
     :param omilia_conn_id: the Airflow connection.
+
+    The return value and the other arguments are those of :class:`.StopRunOperator`.
     """
 
-    operator_extra_links = (RunLink(),)
     template_fields: Sequence[str] = ("run_id", "omilia_conn_id")
 
-    def __init__(
-        self,
-        *,
-        run_id: str,
-        timeout: float | timedelta = 300.0,
-        poll_interval: float | timedelta = 2.0,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, run_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.run_id = run_id
-        self.timeout = seconds("timeout", timeout)
-        self.poll_interval = interval("poll_interval", poll_interval)
 
-    @tidy_errors
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Revoke the run and wait until it is over.
+    def requested_run(self) -> Run:
+        """The run of the arguments."""
+        from airflow_provider_testruns.model import Run, RunState
 
-        :raises InvalidRequestError: when the platform says that it can't be revoked.
-        :raises RunTimeoutError: when it is not over in time.
-        :raises ApiError: when it could not be revoked, or can't be seen.
-        """
-        from airflow_provider_testruns.operators.stopping import wait_until_over
+        return Run(self.platform_name, self.run_id, RunState.QUEUED, "")
+
+    def find_run(self, hook: PlatformHook[Any], run: Run) -> Found:
+        """As the platform shows it, with ``isRevocable``."""
         from airflow_provider_testruns.platforms.call import ask
-        from airflow_provider_testruns.reporting.xcom import run_to_xcom
+        from airflow_provider_testruns.tasks.stopping import Found
 
-        hook = self._connect()
-        run, revocable = hook.ask(ask(hook.platform.get_revocable_run(self.run_id)))
-        announce(context, run, self.log)
-        if run.final:
-            self.log.info("Run %s was over already, as %s: nothing to revoke.", run.run_id, run.raw_state)
-        elif not revocable:
-            raise InvalidRequestError(
-                f"Connection {self.conn_id!r}: run {run.run_id} is {run.raw_state}, and the platform says that it can't"
-                " be revoked now (isRevocable is false). Nothing was sent; the run goes on. Try again later, or wait"
-                " for its end with OmiliaRunSensor."
-            )
-        else:
-            hook.cancel_run(run.run_id)
-            self.log.info("Asked the platform to revoke run %s.", run.run_id)
-            run = wait_until_over(hook, run, "Run", self.log, timeout=self.timeout, poll_interval=self.poll_interval)
-            if run.ending == "cancelled":
-                self.log.info("Run %s has ended as %s: it was revoked.", run.run_id, run.raw_state)
-            else:
-                self.log.info("Run %s has ended as %s before the revoke took effect.", run.run_id, run.raw_state)
-        return cast("dict[str, Any]", outgoing_json(run_to_xcom(run)))
+        found, revocable = hook.ask(ask(hook.platform.get_revocable_run(run.run_id)))
+        return Found(found, "" if revocable else "the platform does not allow it to be revoked (isRevocable is false)")
 
 
 class _ProjectOperator(_OmiliaOperator):
@@ -357,8 +272,8 @@ class OmiliaCreateProjectOperator(_ProjectOperator):
     of ``url``, ``git_token`` and ``git_provider``, and in Testing Studio's own S3 storage with none of them.
 
     The return value is the project with the API's own field names, without ``gitToken``. Its id is an XCom of its own,
-    for the other operators: ``create.output["project_id"]``. The call is sent once; when its reply is lost, a retry of
-    the task may create a second project.
+    for the other operators: ``create.output["project_id"]``. The call is sent once; when its response is lost, a
+    retry of the task may create a second project.
 
     :param name: its name.
     :param group: its group, one that the user has access to.
@@ -395,7 +310,7 @@ class OmiliaCreateProjectOperator(_ProjectOperator):
         project_id = project.get("id")
         if not is_id(project_id):
             raise InvalidReplyError(
-                f"Connection {self.conn_id!r}: the project was created, and its id in the response is none:"
+                f"Connection {self.conn_id!r}: the project was created, and its id in the response is not valid:"
                 f" {str(project_id)[:60]!r}. Look for it on the platform."
             )
         context["ti"].xcom_push(key="project_id", value=project_id)
@@ -453,10 +368,10 @@ class OmiliaUpdateProjectOperator(_ProjectOperator):
 
 
 class OmiliaDeleteProjectOperator(_OmiliaOperator):
-    """Deletes a project on Omilia Testing Studio, with its runs. Fit to be a teardown.
+    """Deletes a project on Omilia Testing Studio, with its runs. Suitable as a teardown task.
 
-    ``DELETE /api/projects/{project_id}`` of the Testing Studio API. When the reply is lost, the project is looked for:
-    that it is gone is what was asked for.
+    ``DELETE /api/projects/{project_id}`` of the Testing Studio API. When the response is lost, the project is looked
+    up: if it no longer exists, it was deleted.
 
     :param project_id: the project.
     :param project_name: its name, instead of its id; looked up. On a later try that no project has it any more is what
@@ -487,15 +402,15 @@ class OmiliaDeleteProjectOperator(_OmiliaOperator):
             project_id = self._project_id(hook, self.project_id, self.project_name)
             hook.delete_project(project_id)
         except (NotFoundError, NoSuchProjectError):
-            # The try before may have deleted it and not heard of it.
+            # The previous try may have deleted it and lost the response.
             if int(context["ti"].try_number or 1) < 2:
                 raise
-            self.log.info("There is no project %s any more.", project_id or repr(self.project_name))
+            self.log.info("Project %s no longer exists.", project_id or repr(self.project_name))
         except ApiError as e:
             # Without an id the delete was not sent.
             if not e.transient or not project_id or not self._is_gone(hook, project_id):
                 raise
-            self.log.info("The reply was lost, and the project is gone: it was deleted. %s", e)
+            self.log.info("The response was lost, and the project no longer exists: it was deleted. %s", e)
         self.log.info("Deleted project %s.", project_id or repr(self.project_name))
 
     def _is_gone(self, hook: OmiliaHook, project_id: str) -> bool:
@@ -504,7 +419,7 @@ class OmiliaDeleteProjectOperator(_OmiliaOperator):
         except NotFoundError:
             return True
         except ApiError as e:
-            self.log.warning("Whether the project is still there can't be seen. %s", e)
+            self.log.warning("Could not check whether the project exists. %s", e)
         return False
 
 
@@ -548,14 +463,14 @@ class OmiliaUploadTestSuitesOperator(_OmiliaOperator):
         hook = self._connect()
         project_id = self._project_id(hook, self.project_id, self.project_name)
         hook.upload_test_suites(project_id, self.path, self.field)
-        self.log.info("The test suites of project %s are those of %s now.", project_id, self.path)
+        self.log.info("Uploaded %s to project %s.", self.path, project_id)
 
 
 class _DownloadOperator(_OmiliaOperator):
     """Writes a file of the platform's: complete or not at all.
 
     :param path: where the file is to be, local or an object storage URL; what ends with a slash, and a local folder
-        that is there, takes it under a name of its own.
+        that exists, takes it under a name of its own.
     """
 
     def __init__(self, *, path: Place, **kwargs: Any) -> None:
@@ -639,7 +554,7 @@ class OmiliaDownloadGenerationArtifactOperator(_DownloadOperator):
     :param generation_id: the generation.
     :param path: where the file is to be, local or an object storage URL; a folder takes it as
         ``{generation_id}_artifacts.zip``.
-    :param project_id: its project, if known. It is looked at only when the file can't be had, to say why; without it
+    :param project_id: its project, if known. It is read only when the file is unavailable, to report why; without it
         the user's projects are looked through.
     :param project_name: the project's name, instead of its id; looked up before the download.
     :param omilia_conn_id: the Airflow connection.

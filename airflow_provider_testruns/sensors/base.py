@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -22,7 +22,7 @@ from airflow_provider_testruns.arguments import boolean, interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import RunEndedError
 from airflow_provider_testruns.links.run import RunLink, announce, mark_test_run
-from airflow_provider_testruns.operators.results import TRIGGER_FAILED, JudgingTask
+from airflow_provider_testruns.tasks.judging import TRIGGER_FAILED, JudgingTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -40,7 +40,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     """Waits until a run is final and judges it. It never cancels what it watches.
 
     In every mode the same function judges, and the report is the task's return value. With ``soft_fail`` a verdict
-    other than passed, and a time-out, skip the task; that the run could not be seen is an error in any case.
+    other than passed, and a timeout, skip the task; that the run could not be polled is an error in any case.
 
     :param deferrable: wait in the triggerer, without a worker. Default: Airflow's ``operators.default_deferrable``.
     :param min_pass_rate: as of :class:`.StartRunOperator`, like those that follow.
@@ -50,7 +50,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     :param junit_path: a file for the report as JUnit XML. That it can't be written is an error in any case, too.
 
     ``timeout`` and ``poke_interval`` are Airflow's own; ``poke_interval`` is at least 0.1 s. Every argument that is
-    true or false is templated; the texts ``true`` and ``false``, in any case, are read as such, and all others are
+    true or false is templated; the strings ``true`` and ``false``, in any case, are read as such, and all others are
     refused.
     """
 
@@ -59,6 +59,9 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     ui_color = "#e8f0e4"
     #: See :class:`.Wait`; of the platforms whose runs may stay open for ever.
     stalled_after: float | None = None
+    #: The seconds that are left of ``execution_timeout``, see :func:`.time_left`; set when this process begins to
+    #: execute the task.
+    _time_left: Callable[[], float] = staticmethod(lambda: math.inf)
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         junit_path: str | None = None,
         **kwargs: Any,
     ) -> None:
-        # Airflow takes any text for true.
+        # Airflow takes any string for true.
         for name in _AIRFLOWS_OWN:
             if isinstance(kwargs.get(name), str):
                 kwargs[name] = boolean(name, kwargs[name])
@@ -91,7 +94,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         self.fail_on_no_tests = fail_on_no_tests
         self.allowed_failures = allowed_failures
         self.junit_path = junit_path
-        self._check_gates()
+        self.check_gates()
         self._wait: Wait | None = None
         self._open_hook: PlatformHook[Any] | None = None
         self._announced = False
@@ -99,7 +102,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
 
     @abstractmethod
     def watched_run(self) -> Run:
-        """The run to watch, as far as the arguments tell of it.
+        """The run to watch, as far as the arguments describe it.
 
         :raises ConfigurationError: for arguments that can't be right.
         """
@@ -107,17 +110,19 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     @tidy_errors
     def execute(self, context: Context) -> Any:
         """Wait for the run and judge it."""
+        from airflow_provider_testruns.tasks.delivery import errors_in_junit
+
         self._begin()
-        with self._errors_in_junit(context):
+        with errors_in_junit(self, context):
             return self._execute(context)
 
     def _execute(self, context: Context) -> Any:
-        self._check_results()
+        self.check_results()
         if not self.deferrable:
             end = super().execute(context)
             return self._conclude(context, end)
         wait = self._watch(self._deadline(context))
-        end = self._look(context, wait)
+        end = self._poll(context, wait)
         if end is None:
             from airflow_provider_testruns.triggers.run import defer_until_final
 
@@ -126,32 +131,33 @@ class RunSensor(JudgingTask, BaseSensorOperator):
 
     @tidy_errors
     def poke(self, context: Context) -> PokeReturnValue:
-        """One look at the run.
+        """Poll the run once.
 
         :return: done when the run is final, with the end of the wait as value; :meth:`execute` judges it.
-        :raises ApiError: when the run can't be seen, and that lasts.
+        :raises ApiError: when the run can't be polled, and that lasts.
         """
-        # The time-out is Airflow's own in these modes.
+        # The timeout is Airflow's own in these modes.
         wait = self._wait or self._watch(math.inf)
-        end = self._look(context, wait)
+        end = self._poll(context, wait)
         while end is None and self.reschedule and wait.unsure:
-            # The next poke may be in another process, which could not tell how long this has lasted.
+            # The next poke may be in another process, which could not know how long this has lasted.
             time.sleep(min(5.0, self.poke_interval))
-            end = self._look(context, wait)
+            end = self._poll(context, wait)
         if end is not None and end.error is not None:
             raise end.error
         return PokeReturnValue(end is not None, end)
 
     @tidy_errors
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Go on after the triggerer's wait.
+        """Continue after the triggerer's wait.
 
         :param event: as :meth:`.WaitEnd.to_event` makes it.
         """
         from airflow_provider_testruns.lifecycle.waiting import WaitEnd
+        from airflow_provider_testruns.tasks.delivery import errors_in_junit
 
         self.read_booleans()
-        with self._errors_in_junit(context):
+        with errors_in_junit(self, context):
             end = WaitEnd.from_event(event)
             self._ended = end.run
             return self._conclude(context, end)
@@ -159,11 +165,13 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     @tidy_errors
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow's operators do. Its sensors would skip on any error with ``soft_fail``; see :meth:`_conclude`."""
+        from airflow_provider_testruns.tasks.delivery import errors_in_junit
+
         self._begin()
         try:
             if next_method == TRIGGER_FAILED:
                 # execute_complete, which sees to the JUnit file, is not called then.
-                with self._errors_in_junit(context):
+                with errors_in_junit(self, context):
                     return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
             return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
         except AirflowSkipException:
@@ -177,7 +185,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
             raise
 
     def _begin(self) -> None:
-        from airflow_provider_testruns.operators.overtime import time_left
+        from airflow_provider_testruns.tasks.overtime import time_left
 
         # In the mode reschedule Airflow's limit is for one poke, which has limits of its own.
         if self.deferrable or not self.reschedule:
@@ -202,7 +210,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         self.log.info("Using connection %r: %s", self.conn_id, self._hook.settings.base_url)
         return self._wait
 
-    def _look(self, context: Context, wait: Wait) -> WaitEnd | None:
+    def _poll(self, context: Context, wait: Wait) -> WaitEnd | None:
         from airflow_provider_testruns.lifecycle.waiting import look_once
 
         hook = self._hook
@@ -237,31 +245,33 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     def _conclude(self, context: Context, end: WaitEnd) -> Any:
         """What the end of the wait means for the task: the one place for all modes."""
         from airflow_provider_testruns.lifecycle.waiting import WaitStatus, fetch_report
-        from airflow_provider_testruns.operators.delivery import deliver
+        from airflow_provider_testruns.tasks.delivery import deliver
 
         if end.status is WaitStatus.ERROR and end.error is not None:
             raise end.error
         if end.status is WaitStatus.TIMEOUT:
-            said = f"Run {end.run.run_id} was not final in time (timeout {self.timeout:g} s): {end.run.raw_state}."
+            message = (
+                f"Run {end.run.run_id} did not finish within the timeout ({self.timeout:g} s): {end.run.raw_state}."
+            )
             if end.error is not None:
-                said += f" The last look at it failed: {end.error}"
-            raise self._skip_or(AirflowSensorTimeout(said))
+                message += f" The last poll failed: {end.error}"
+            raise self._skip_or(AirflowSensorTimeout(message))
         steps = fetch_report(self._hook.platform, end.run, self.log)
-        report = self._report = self._hook.client.run(steps)
+        report = self.run_report = self._hook.client.run(steps)
         self._announce(context, report.run)
-        result, error = deliver(self, context, report, self._judgement(report))
+        result, error = deliver(self, context, report, self.judge_report(report))
         if error is None:
             return result
         # That a file could not be written is no verdict, and skips nothing.
         raise self._skip_or(error) if isinstance(error, RunEndedError) or self.never_fail else error
 
-    def _judgement(self, report: RunReport) -> Judgement:
+    def judge_report(self, report: RunReport) -> Judgement:
         """What a final run means."""
         from airflow_provider_testruns.model import assess
 
         return assess(report, self.gates())
 
-    def _known_run(self) -> Run | None:
+    def known_run(self) -> Run | None:
         return self._ended or (self._wait.run if self._wait is not None else None)
 
     def _skip_or(self, error: Exception) -> Exception:

@@ -24,7 +24,7 @@ class EggplantExecutionSensor(RunSensor):
     """
 
     platform_name = "eggplant"
-    conn_id_field = "eggplant_conn_id"
+    conn_id_attr = "eggplant_conn_id"
     template_fields: Sequence[str] = ("execution_id", "eggplant_conn_id")
 
     def __init__(self, *, execution_id: str, eggplant_conn_id: str = "eggplant_default", **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ class EggplantRunProgressSensor(RunSensor):
     """
 
     platform_name = "eggplant"
-    conn_id_field = "eggplant_conn_id"
+    conn_id_attr = "eggplant_conn_id"
     template_fields: Sequence[str] = ("run_id", "model_name", "limit", "eggplant_conn_id")
 
     def __init__(
@@ -104,21 +104,21 @@ class EggplantRunProgressSensor(RunSensor):
             context["limit"] = str(checked_limit(limit))
         return Run("eggplant", name, RunState.QUEUED, "", Kind.MODEL, context=context)
 
-    def _result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
+    def task_result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         from airflow_provider_testruns.model import Kind
         from airflow_provider_testruns.reporting.xcom import run_to_xcom
 
         if report.run.kind is not Kind.MODEL:
-            return super()._result(report, judgement, junit_path)
+            return super().task_result(report, judgement, junit_path)
         return [run_to_xcom(part) for part in report.run.parts]
 
-    def _judgement(self, report: RunReport) -> Judgement:
+    def judge_report(self, report: RunReport) -> Judgement:
         """What a run, or the runs of a model together, mean."""
         from dataclasses import replace
 
         from airflow_provider_testruns.model import Kind, Verdict
 
-        judgement = super()._judgement(report)
+        judgement = super().judge_report(report)
         counted = self.min_pass_rate is not None or self.max_failures is not None
         if report.run.kind is not Kind.MODEL or judgement.verdict is Verdict.PASSED or counted:
             return judgement

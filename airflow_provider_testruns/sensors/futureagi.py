@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns.arguments import seconds
-from airflow_provider_testruns.operators.futureagi import thresholds
+from airflow_provider_testruns.arguments import fractions, seconds
 from airflow_provider_testruns.sensors.base import RunSensor
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class FutureAGITestExecutionSensor(RunSensor):
     """
 
     platform_name = "futureagi"
-    conn_id_field = "futureagi_conn_id"
+    conn_id_attr = "futureagi_conn_id"
     template_fields: Sequence[str] = ("execution_id", "run_test_id", "eval_thresholds", "futureagi_conn_id")
     template_fields_renderers = {"eval_thresholds": "json"}  # noqa: RUF012 - as Airflow has it
 
@@ -63,4 +62,4 @@ class FutureAGITestExecutionSensor(RunSensor):
         """What the task asks of the execution, with its evaluation gates."""
         from dataclasses import replace
 
-        return replace(super().gates(), eval_thresholds=thresholds(self.eval_thresholds))
+        return replace(super().gates(), eval_thresholds=fractions("eval_thresholds", self.eval_thresholds))

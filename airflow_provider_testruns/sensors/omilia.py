@@ -42,7 +42,7 @@ class OmiliaRunSensor(_OfAProject):
     """
 
     platform_name = "omilia"
-    conn_id_field = "omilia_conn_id"
+    conn_id_attr = "omilia_conn_id"
     template_fields: Sequence[str] = ("run_id", "project_id", "project_name", "omilia_conn_id")
 
     def __init__(
@@ -86,7 +86,7 @@ class OmiliaGenerationSensor(_OfAProject):
     """
 
     platform_name = "omilia"
-    conn_id_field = "omilia_conn_id"
+    conn_id_attr = "omilia_conn_id"
     template_fields: Sequence[str] = ("generation_id", "project_id", "project_name", "omilia_conn_id")
 
     def __init__(

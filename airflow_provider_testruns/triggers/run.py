@@ -46,14 +46,14 @@ class RunTrigger(GuardedLog, BaseTrigger):
     :param conn_id: the Airflow connection.
     :param run: the run as it was seen last, as :meth:`.Run.to_dict` gives it.
     :param deadline: when the wait is over; seconds since 1970, so that a restart does not move it.
-    :param poll_interval: seconds between two looks; less than 0.1 is 0.1.
+    :param poll_interval: seconds between two polls; less than 0.1 is 0.1.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task (Airflow 3.3 and later).
-    :param log_told: what of the run's log is in the task's log, as :attr:`.RunLog.told` gives it; the trigger goes on
-        with it. ``None`` for a run whose log is not followed.
-    :param not_before: no look before this time (seconds since 1970): the end of a Retry-After that the worker met.
-    :param slows_from: when the wait began (seconds since 1970), for one that looks less and less often: see
+    :param log_told: what of the run's log is in the task log, as :attr:`.RunLog.cursor` gives it; the trigger continues
+        from there. ``None`` for a run whose log is not followed.
+    :param not_before: no poll before this time (seconds since 1970): the end of a Retry-After that the worker met.
+    :param slows_from: when the wait began (seconds since 1970), for one that polls less and less often: see
         :class:`.Wait`.
-    :param max_interval: the longest time between two looks of such a wait, in seconds.
+    :param max_interval: the longest time between two polls of such a wait, in seconds.
     :param event_delay: seconds from the deferral in which no event is sent; 0 for none. See :data:`SURELY_DEFERRED`.
     :param deferred_at: when the task was deferred; seconds since 1970.
     :param stalled_after: as of :class:`.Wait`.
@@ -164,7 +164,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
             max_interval=self.max_interval,
             stalled_after=self.stalled_after,
         )
-        told: dict[str, Any] = {}
+        cursor: dict[str, Any] = {}
         async with self._watcher() as watcher:
             if self.log_told is None:
                 end = await watcher.wait(wait)
@@ -177,12 +177,12 @@ class RunTrigger(GuardedLog, BaseTrigger):
                     following.cancel()
                     await asyncio.wait([following])
                 # Hashes in Base64: nothing of it is the platform's.
-                told["log_told"] = run_log.told
+                cursor["log_told"] = run_log.cursor
         self._done = end.run.final
         if end.run.parts:
-            # Masking the texts of thousands of runs takes its time; in a thread the loop goes on meanwhile.
-            return {**await asyncio.to_thread(lambda: outgoing_json(end.to_event())), **told}
-        return {**outgoing_json(end.to_event()), **told}
+            # Masking the texts of thousands of runs takes its time; in a thread the loop continues meanwhile.
+            return {**await asyncio.to_thread(lambda: outgoing_json(end.to_event())), **cursor}
+        return {**outgoing_json(end.to_event()), **cursor}
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
         """The event of a wait that could not be made, or not be finished."""
@@ -191,7 +191,9 @@ class RunTrigger(GuardedLog, BaseTrigger):
         said = outgoing_text(f"{type(error).__name__}: {_text_of(error)}")
         self.log.error("The wait has failed. %s", said, exc_info=error)
         run = self.test_run if isinstance(self.test_run, Mapping) else {}
-        message = f"The wait for run {run.get('run_id')} has failed in the triggerer; the run may go on. {said}"
+        message = (
+            f"The wait for run {run.get('run_id')} has failed in the triggerer; the run may still be running. {said}"
+        )
         kind = type(error).__name__
         if isinstance(error, ApiError):
             message = _text_of(error)
@@ -208,7 +210,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         """Cancel the run, if it was a user who ended the task. Called by Airflow 3.3 and later."""
         if self._done or not self.cancel_on_kill:
             return
-        # Airflow cancels the trigger anew about once a second until it is gone, also while this runs (3.3.2): the work
+        # Airflow cancels the trigger again about once a second until it is gone, also while this runs (3.3.2): the work
         # is a task of its own, which those don't reach.
         work = asyncio.get_running_loop().create_task(self._cancel_run())
         _at_work.add(work)
@@ -223,8 +225,8 @@ class RunTrigger(GuardedLog, BaseTrigger):
         until = time.time() + _KILL_WITHIN
         state = await self._task_state()
         if state is None or state == "deferred":
-            # Airflow also calls on_kill when another triggerer has taken the trigger over: the task then goes on.
-            self.log.info("The trigger was taken away and the task is %s: the run goes on.", state or "not to be asked")
+            # Airflow also calls on_kill when another triggerer has taken the trigger over: the task then continues.
+            self.log.info("Trigger cancelled; the task is %s. The run continues.", state or "of unknown state")
             return
         from airflow_provider_testruns.exceptions import ApiError
         from airflow_provider_testruns.lifecycle.stopping import stop
@@ -239,7 +241,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
                     break
                 except (ApiError, TimeoutError) as e:
                     if time.time() + 1 > until:
-                        self.log.error("Run %s could not be cancelled: it may go on. %s", run.run_id, e)
+                        self.log.error("Could not cancel run %s; it may still be running. %s", run.run_id, e)
                         return
                 await asyncio.sleep(1)
             within = max(_KILL_WITHIN / 2, until - time.time())
@@ -271,7 +273,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         try:
             return await asyncio.to_thread(task_state, ti)
         except Exception as e:  # whatever Airflow's channel raises: without an answer nothing is cancelled
-            self.log.warning("The task's state can't be asked for (%s: %s).", type(e).__name__, e)
+            self.log.warning("Could not read the task's state (%s: %s).", type(e).__name__, e)
             return None
 
 
@@ -291,7 +293,7 @@ def left_to_hold(event_delay: float, since_begin: float, since_deferral: float |
         it is not known.
     """
     if since_deferral is not None and since_deferral > SURELY_DEFERRED:
-        # The triggerer was started anew: that must not hold up a run that has been waited for all along.
+        # The triggerer was restarted: that must not hold up a run that has been waited for all along.
         return 0.0
     return max(0.0, event_delay - since_begin)
 
@@ -322,16 +324,16 @@ def defer_until_final(
     platform: str,
     conn_id: str,
     cancel_on_kill: bool,
-    log_told: str | None = None,
+    log_cursor: str | None = None,
 ) -> NoReturn:
-    """Hand a wait over to the triggerer; the task goes on in its ``execute_complete``.
+    """Hand a wait over to the triggerer; the task continues in its ``execute_complete``.
 
     :param task: the operator or sensor.
     :param wait: the run and the rules.
     :param platform: the run's platform.
     :param conn_id: the Airflow connection.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task.
-    :param log_told: as for :class:`RunTrigger`.
+    :param log_cursor: ``log_told`` of :class:`RunTrigger`.
     """
     task.log.info(
         "Waiting for run %s in the triggerer, until %s at the latest.",
@@ -346,7 +348,7 @@ def defer_until_final(
         wait.deadline,
         wait.poll_interval,
         cancel_on_kill,
-        log_told,
+        log_cursor,
         not_before=wait.not_before if wait.not_before > now else None,
         slows_from=wait.slows_from,
         max_interval=wait.max_interval,
@@ -354,8 +356,8 @@ def defer_until_final(
         deferred_at=now,
         stalled_after=wait.stalled_after,
     )
-    # The deadline is the trigger's own: Airflow's time-out of a trigger never comes back to execute_complete, and the
-    # run would go on.
+    # The deadline is the trigger's own: Airflow's timeout of a trigger never comes back to execute_complete, and the
+    # run would keep running.
     task.defer(trigger=trigger, method_name="execute_complete", timeout=None)
     raise AssertionError("defer() does not return")
 

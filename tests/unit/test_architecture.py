@@ -32,10 +32,38 @@ def test_the_contracts_are_kept():
     assert f"Contracts: {_contracts()} kept, 0 broken." in run.stdout
 
 
-def test_wrong_arrows_are_noticed(tmp_path):
-    package = tmp_path / "airflow_provider_testruns"
+def _with_lines(folder: Path, *lines: tuple[str, str]) -> str:
+    """What is reported of a copy of the package with more lines; it is refused."""
+    package = folder / "airflow_provider_testruns"
     shutil.copytree(_ROOT / package.name, package, ignore=shutil.ignore_patterns("__pycache__"))
-    for module, line in [
+    for module, line in lines:
+        with (package / module).open("a") as file:
+            file.write(f"\n{line}\n")
+    run = _lint(folder)
+    assert run.returncode == 1, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_siblings_know_nothing_of_each_other(tmp_path):
+    arrows = [
+        ("operators", "sensors"),
+        ("sensors", "operators"),
+        ("tasks", "operators"),
+        ("triggers", "reporting"),
+        ("hooks", "reporting"),
+        ("hooks", "lifecycle"),
+        ("lifecycle", "links"),
+        ("links", "hooks"),
+    ]
+    lines = [(f"{one}/__init__.py", f"import airflow_provider_testruns.{other}") for one, other in arrows]
+    reported = _with_lines(tmp_path, *lines)
+    for one, other in arrows:
+        assert f"airflow_provider_testruns.{one} -> airflow_provider_testruns.{other} (l." in reported
+
+
+def test_wrong_arrows_are_noticed(tmp_path):
+    reported = _with_lines(
+        tmp_path,
         ("reporting/text.py", "import airflow_provider_testruns.operators"),
         ("nowhere.py", "x = 1"),
         ("lifecycle/stopping.py", "import airflow_provider_testruns.hooks.base"),
@@ -44,10 +72,6 @@ def test_wrong_arrows_are_noticed(tmp_path):
         ("hooks/base.py", "import aiohttp"),
         ("sandbox/clock.py", "import airflow_provider_testruns.model"),
         ("links/run.py", "import airflow_provider_testruns.sandbox"),
-    ]:
-        with (package / module).open("a") as file:
-            file.write(f"\n{line}\n")
-    run = _lint(tmp_path)
-    assert run.returncode == 1
-    assert f"Contracts: 0 kept, {_contracts()} broken." in run.stdout, run.stdout + run.stderr
-    assert "nowhere" in run.stdout
+    )
+    assert f"Contracts: 0 kept, {_contracts()} broken." in reported
+    assert "nowhere" in reported

@@ -13,9 +13,9 @@ from airflow.sdk import DAG, BaseOperator, BaseSensorOperator
 
 from airflow_provider_testruns import arguments
 from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.hooks.registry import ConnectedTask
 from airflow_provider_testruns.operators.base import StartRunOperator
 from airflow_provider_testruns.sensors.base import RunSensor
+from airflow_provider_testruns.tasks.connected import ConnectedTask
 from airflow_provider_testruns.triggers.run import RunTrigger
 
 pytestmark = pytest.mark.unit
@@ -165,3 +165,8 @@ def test_a_value_is_not_shown_whole():
 
 def test_every_task_is_an_operator():
     assert all(issubclass(task, BaseOperator) for task in TASKS)
+
+
+def test_a_dict_of_fractions_by_name():
+    assert arguments.fractions("eval_thresholds", None) == {}
+    assert arguments.fractions("eval_thresholds", {1: "0.5"}) == {"1": 0.5}

@@ -24,11 +24,11 @@ from airflow_provider_testruns.model import (
     Verdict,
     assess,
 )
-from airflow_provider_testruns.operators.record import TaskStateRecordStore
 from airflow_provider_testruns.platforms.omilia_replies import run_of
 from airflow_provider_testruns.platforms.reading import Fields
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.reporting.xcom import to_xcom
+from airflow_provider_testruns.tasks.record import TaskStateRecordStore
 
 pytestmark = pytest.mark.unit
 

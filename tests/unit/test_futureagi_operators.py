@@ -13,7 +13,6 @@ from airflow_provider_testruns.operators.futureagi import (
     FutureAGICancelTestExecutionOperator,
     FutureAGIExecuteTestRunOperator,
     FutureAGIRerunCallsOperator,
-    thresholds,
 )
 from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
 
@@ -54,11 +53,6 @@ def test_gates_of_a_task(kind, arguments):
     gates = task.gates()
     assert (gates.eval_thresholds, gates.min_pass_rate) == ({"tone": 0.85, "speed": 1}, 0.5)
     assert kind(task_id="task", **arguments).gates().eval_thresholds == {}
-
-
-def test_thresholds():
-    assert thresholds(None) == {}
-    assert thresholds({1: "0.5"}) == {"1": 0.5}
 
 
 def test_a_start_says_which_evaluations_it_needs():

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.unit
 
 _PACKAGE = "airflow_provider_testruns"
 #: What operators and sensors do: loaded when a task is executed.
-_DOING = tuple(f"{_PACKAGE}.operators.{name}" for name in ("delivery", "execution", "record", "stopping"))
+_DOING = tuple(f"{_PACKAGE}.tasks.{name}" for name in ("delivery", "execution", "overtime", "record", "stopping"))
 #: What DAG files and the triggerer import, beside Airflow.
 _SKINS = sorted(
     module.name
-    for part in ("operators", "sensors", "triggers", "links")
+    for part in ("operators", "sensors", "tasks", "triggers", "links")
     for path in airflow_provider_testruns.__path__
     for module in pkgutil.walk_packages([f"{path}/{part}"], f"{_PACKAGE}.{part}.")
     if module.name not in _DOING

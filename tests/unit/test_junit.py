@@ -37,6 +37,7 @@ from airflow_provider_testruns.model import (
 )
 from airflow_provider_testruns.reporting.junit import build, check_place, write
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
+from airflow_provider_testruns.tasks.delivery import errors_in_junit
 from tests.unit.junit_files import outcomes_of_two_readers, properties, sums, violations
 
 pytestmark = pytest.mark.unit
@@ -393,9 +394,9 @@ def test_other_places_are_not_looked_at_before(place: Any) -> None:
 def test_a_sensor_that_is_to_look_again_later_has_not_failed(tmp_path: Path) -> None:
     sensor = OmiliaRunSensor(task_id="wait", run_id="r", junit_path=str(tmp_path / "report.xml"), mode="reschedule")
     context: Any = {"ti": SimpleNamespace(dag_id="d", task_id="wait", run_id="r", try_number=1, map_index=-1)}
-    with pytest.raises(AirflowRescheduleException), sensor._errors_in_junit(context):
+    with pytest.raises(AirflowRescheduleException), errors_in_junit(sensor, context):
         raise AirflowRescheduleException(datetime.now(UTC))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(TransportError), sensor._errors_in_junit(context):
+    with pytest.raises(TransportError), errors_in_junit(sensor, context):
         raise TransportError("no reply")
     assert properties(tmp_path / "report.xml")["verdict"] == ["unknown"]

@@ -143,8 +143,3 @@ def test_a_token_of_digits_stays_a_text() -> None:
         made = make(operators.OmiliaCreateProjectOperator, git_token="{{ token }}")
     assert made._rendered_token({"token": "0012"}) == "0012"
     assert made.git_token == "{{ token }}"
-
-
-def test_a_generation_cannot_be_stopped() -> None:
-    made = make(operators.OmiliaCreateGenerationOperator, cancel_on_kill=True, cancel_on_timeout=True)
-    assert (made.cancel_on_kill, made.cancel_on_timeout) == (False, False)

@@ -37,17 +37,17 @@ class Log:
 def test_only_what_is_new_is_told():
     log = Log()
     followed = RunLog(log)
-    assert followed.tell([("Clone", "Cloning"), ("Clone", "Done")]) == 2
-    assert followed.tell([("Clone", "Cloning"), ("Clone", "Done"), ("Run", "Done"), ("Run", "Done")]) == 2
-    assert followed.tell([("Clone", "Cloning"), ("Clone", "Done"), ("Run", "Done"), ("Run", "Done")]) == 0
+    assert followed.write([("Clone", "Cloning"), ("Clone", "Done")]) == 2
+    assert followed.write([("Clone", "Cloning"), ("Clone", "Done"), ("Run", "Done"), ("Run", "Done")]) == 2
+    assert followed.write([("Clone", "Cloning"), ("Clone", "Done"), ("Run", "Done"), ("Run", "Done")]) == 0
     assert log.told == ["[Clone] Cloning", "[Clone] Done", "[Run] Done", "[Run] Done"]
 
 
 def test_a_line_between_others_is_told():
     log = Log()
     followed = RunLog(log)
-    followed.tell([("Run", "first"), ("Run", "last")])
-    followed.tell([("Run", "first"), ("Load", "nested"), ("Run", "second"), ("Run", "last")])
+    followed.write([("Run", "first"), ("Run", "last")])
+    followed.write([("Run", "first"), ("Load", "nested"), ("Run", "second"), ("Run", "last")])
     assert log.told == ["[Run] first", "[Run] last", "[Load] nested", "[Run] second"]
 
 
@@ -58,15 +58,15 @@ def test_every_line_is_told_as_often_as_any_reply_holds_it(replies):
     most: Counter[str] = Counter()
     for reply in replies:
         # Another process may go on at any time.
-        followed = RunLog(log, followed.told)
-        followed.tell(reply)
+        followed = RunLog(log, followed.cursor)
+        followed.write(reply)
         most |= Counter(f"[{section}] {text}" if section else text for section, text in reply)
     assert Counter(log.told) == most
 
 
 def test_a_text_of_several_lines_and_of_none():
     log = Log()
-    RunLog(log).tell([("Run", "\n-----\r\none\x1b[31m\ttwo\n\n"), ("Run", ""), ("", "bare\n")])
+    RunLog(log).write([("Run", "\n-----\r\none\x1b[31m\ttwo\n\n"), ("Run", ""), ("", "bare\n")])
     assert log.told == ["[Run] -----", "[Run] one two", "bare"]
 
 
@@ -75,10 +75,10 @@ def test_a_log_of_any_size_is_cut(monkeypatch):
     log = Log()
     followed = RunLog(log)
     lines = [("Run", str(number)) for number in range(9)]
-    followed.tell(lines[:4])
-    followed.tell(lines)
-    followed.tell([*lines, ("Run", "more")])
-    RunLog(log, followed.told).tell([*lines, ("Run", "more")])
+    followed.write(lines[:4])
+    followed.write(lines)
+    followed.write([*lines, ("Run", "more")])
+    RunLog(log, followed.cursor).write([*lines, ("Run", "more")])
     assert log.told == [f"[Run] {number}" for number in range(5)]
     assert log.warnings == ["The run's log has more than 5 lines: the rest is on the platform."]
 
@@ -87,12 +87,12 @@ def test_trouble_is_told_once_until_it_is_over():
     now = 0.0
     log = Log()
     followed = RunLog(log, clock=lambda: now)
-    followed.trouble(ServerError("first"))
-    followed.trouble(ServerError("second"))
+    followed.failed(ServerError("first"))
+    followed.failed(ServerError("second"))
     assert followed.due
-    followed.tell([])
-    followed.trouble(RateLimitedError("third", retry_after=30.0))
-    assert log.warnings == [f"The run's log can't be had just now. {which}" for which in ("first", "third")]
+    followed.write([])
+    followed.failed(RateLimitedError("third", retry_after=30.0))
+    assert log.warnings == [f"The run's log is not available. {which}" for which in ("first", "third")]
     assert not followed.due
     now = 31.0
     assert followed.due
@@ -129,12 +129,12 @@ def test_a_log_of_long_lines_has_an_end(monkeypatch):
     log = Log()
     following = RunLog(log)
     lines = [("s", f"{number} " + "x" * 98) for number in range(30)]
-    assert following.tell(lines) == 30
+    assert following.write(lines) == 30
     assert log.warnings == ["The run's log has more than 1000 characters: the rest is on the platform."]
     assert len(log.told) == 11
-    assert following.tell([*lines, ("s", "one more")]) == 1
+    assert following.write([*lines, ("s", "one more")]) == 1
     assert len(log.told) == 11
 
 
 def test_an_event_loop_gets_its_turn_in_a_long_log():
-    assert len(list(RunLog(Log()).telling([("s", str(number)) for number in range(500)]))) == 10
+    assert len(list(RunLog(Log()).write_in_steps([("s", str(number)) for number in range(500)]))) == 10

@@ -95,7 +95,9 @@ def test_a_cancel_that_is_refused_is_an_error_line_and_no_exception(error):
     world = World()
     world.platform.faults["cancel"] = [Fault(error)]
     assert world.stop() == world.run
-    assert world.lines.of("error") == [f"Run r-1 could not be cancelled (the task timed out): it may go on. {error}"]
+    assert world.lines.of("error") == [
+        f"Could not cancel run r-1 (the task timed out); it may still be running. {error}"
+    ]
     assert world.platform.actions == ["cancel"]
 
 
@@ -105,14 +107,14 @@ def test_a_cancel_that_fails_all_the_time_ends_in_half_of_the_time(error):
     world.platform.faults["cancel"] = [Fault(error)] * 100
     assert world.stop(within=20.0) == world.run
     assert world.clock.past <= 11
-    assert "it may go on" in world.lines.of("error")[0]
+    assert "it may still be running" in world.lines.of("error")[0]
 
 
 def test_a_run_that_is_gone_is_stopped():
     world = World()
     world.platform.lose("r-1")
     assert world.stop() == world.run
-    assert world.lines.of("info")[-1] == "Run r-1 is not there any more."
+    assert world.lines.of("info")[-1] == "Run r-1 no longer exists."
 
 
 def test_a_run_that_cannot_be_looked_at_after_its_cancel_is_said_with_the_reason():

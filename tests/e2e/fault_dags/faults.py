@@ -91,11 +91,17 @@ def make(dag_id: str, platform: str, arguments: dict[str, Any]) -> None:
     base, target = TARGETS[platform]
 
     class Dying(base):  # type: ignore[misc,valid-type]
-        def _new_starter(self, context: Any, hook: Any) -> Any:
-            starter = super()._new_starter(context, hook)
+        def new_execution(self, context: Any) -> Any:
+            execution = super().new_execution(context)
             if context["ti"].try_number == 1:
-                kill_itself(starter, dag_id.removeprefix("dies_"))
-            return starter
+                connect = execution.connect
+
+                def connect_and_die() -> None:
+                    connect()
+                    kill_itself(execution.starter, dag_id.removeprefix("dies_"))
+
+                execution.connect = connect_and_die
+            return execution
 
     with DAG(dag_id, schedule=None):
         (Dying if dag_id.startswith("dies_") else base)(

@@ -52,8 +52,8 @@ def test_a_run_is_aborted_and_once_more(airflow: AirflowProcess, platforms: Cont
     assert abort.result["run_id"] == run["run_id"] == abort.rendered["execution_id"]
     assert abort.result["verdict"] == "cancelled"
     assert abort.xcoms["run_url"] == abort.result["url"] == tasks["slow"].xcoms["run_url"]
-    assert f"Execution {run['run_id']} has ended as Cancelled: it was aborted." in abort.lines
-    assert f"Execution {run['run_id']} was over already, as Cancelled: nothing to abort." in again.lines
+    assert f"Run {run['run_id']} has finished as Cancelled: it was stopped." in abort.lines
+    assert f"Run {run['run_id']} has already finished as Cancelled: nothing to stop." in again.lines
     assert platforms.count("eggplant.abort_execution") == 1
     assert tasks["watched"].xcoms["return_value"]["verdict"] == "cancelled"
 

@@ -98,5 +98,5 @@ def test_an_execution_is_cancelled_once(airflow: AirflowProcess, platforms: Cont
     tasks = airflow.run(start_then_cancel)
     assert [done.state for done in tasks.values()] == ["success"] * 3
     assert tasks["cancel"].result["raw_state"] == tasks["cancel_again"].result["raw_state"] == "cancelled"
-    assert "is over already (cancelled): left as it is." in tasks["cancel_again"].log
+    assert "has already finished as cancelled: nothing to stop." in tasks["cancel_again"].log
     assert platforms.count(CANCEL) == 1

@@ -252,8 +252,8 @@ def test_a_run_is_cancelled_when_its_time_is_over(
         assert run["cancelled_by"] == cancels[platform]
         assert run["phase"] == "cancelled"
         assert done.error.kind == "RunTimeoutError"
-        assert f"Run {run['run_id']} was not final in time (timeout {timeout:g} s)" in done.error.message
-        assert "It has now ended as" in done.error.message
+        assert f"Run {run['run_id']} did not finish within the timeout ({timeout:g} s)" in done.error.message
+        assert "It has ended as" in done.error.message
         assert done.xcoms["run_url"] in done.error.message
         assert "return_value" not in done.xcoms
     # Future AGI counts its calls.
@@ -282,7 +282,7 @@ def test_a_run_that_is_left_alone_is_waited_for_again(
     assert (done.state, done.tries) == ("success", 2)
     assert run["cancelled_by"] is None
     assert done.error.kind == "RunTimeoutError"
-    assert "It goes on (cancel_on_timeout=False)" in done.error.message
+    assert "It is still running (cancel_on_timeout=False)" in done.error.message
     assert done.result["run_id"] == run["run_id"]
 
 

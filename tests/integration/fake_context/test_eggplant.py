@@ -215,10 +215,10 @@ def test_a_test_configuration_that_is_too_slow_goes_on_and_the_log_says_so(
             task_id="run", test_config_id=NIGHTLY_SHOP, deferrable=deferrable, poll_interval=0.1, timeout=0.5
         )
 
-    with pytest.raises(RunTimeoutError, match="It may go on: see the log") as caught:
+    with pytest.raises(RunTimeoutError, match="It may still be running: see the log") as caught:
         task.run(operator())
     assert "asked to stop" not in str(caught.value)
-    (said,) = told.of("could not be cancelled")
+    (said,) = told.of("Could not cancel run")
     assert "no documented call that stops a test configuration" in said
     (run,) = control.runs("eggplant")
     assert going(control, run["run_id"])
@@ -238,7 +238,7 @@ def test_a_killed_task_leaves_its_test_configuration_and_the_log_says_so(control
 
     def kill() -> None:
         operator.on_kill()
-        said.extend(told.of("could not be cancelled"))
+        said.extend(told.of("Could not cancel run"))
         finish()
 
     with when_seen(control, "eggplant.get_test_configuration_task", kill, looks=2):
@@ -386,7 +386,7 @@ def test_an_abort_waits_until_the_execution_is_over(control: Control, generation
     assert (ended["run_id"], ended["verdict"], ended["raw_state"]) == (run_id, "cancelled", "Cancelled") or (
         generation == "executions_get" and ended["raw_state"] == "CANCELLED"
     )
-    assert f"Execution {run_id} has ended as {ended['raw_state']}: it was aborted." in told.lines
+    assert f"Run {run_id} has finished as {ended['raw_state']}: it was stopped." in told.lines
     assert task.xcoms == {"run_id": run_id, "run_url": ended["url"]}
     assert control.count("eggplant.abort_execution") == 1
 
@@ -400,7 +400,7 @@ def test_an_execution_that_is_over_is_no_error_and_the_log_says_so(
     ended = Task().run(EggplantAbortExecutionOperator(task_id="abort", execution_id=run_id))
     assert ended["verdict"] == "failed"
     assert ended["duration"] == pytest.approx(1, abs=0.1)
-    assert f"Execution {run_id} was over already, as {ended['raw_state']}: nothing to abort." in told.lines
+    assert f"Run {run_id} has already finished as {ended['raw_state']}: nothing to stop." in told.lines
     assert control.count("eggplant.abort_execution") == 0
 
 
@@ -412,7 +412,7 @@ def test_an_execution_that_ends_before_the_abort_takes_effect(control: Control, 
     with when_seen(control, "eggplant.abort_execution", lambda: control.finish_run(run_id, "failed")):
         ended = Task().run(operator)
     assert ended["verdict"] == "failed"
-    assert f"Execution {run_id} has ended as Failed (failed) before the abort took effect." in told.lines
+    assert f"Run {run_id} has finished as Failed (failed) before it was stopped." in told.lines
 
 
 def test_the_wait_for_an_abort_is_bounded(control: Control) -> None:

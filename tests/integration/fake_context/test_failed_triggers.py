@@ -20,12 +20,12 @@ from airflow_provider_testruns.exceptions import (
     RunTimeoutError,
     TriggerFailedError,
 )
-from airflow_provider_testruns.operators.execution import MAX_TRIGGER_FAILURES
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
+from airflow_provider_testruns.tasks.execution import MAX_TRIGGER_FAILURES
 from airflow_provider_testruns.triggers.run import RunTrigger
 from tests.integration.fake_context.tasks import Task, Told, first_event
 
@@ -105,7 +105,7 @@ def test_a_trigger_that_goes_on_failing_fails_the_task_and_the_run_goes_on_for_t
     for _ in range(MAX_TRIGGER_FAILURES):
         failing.fail()
     assert junit.read_text() == _STALE
-    follows = "the next try waits for it" if store else "the next try starts another one"
+    follows = "the next try resumes it" if store else "the next try starts another one"
     with pytest.raises(TriggerFailedError, match=f"left running; .*{follows}"):
         failing.resume()
     (run,) = control.runs("omilia")
@@ -204,7 +204,7 @@ def test_before_3_3_a_task_that_knows_nothing_of_its_run_says_so(control, kept):
     failing = _Failing(store=False)
     failing.start()
     failing.task.xcoms["test_run_wait"] = kept
-    with pytest.raises(TriggerFailedError, match=r"has failed \(Trigger failure\), and there is nothing that says"):
+    with pytest.raises(TriggerFailedError, match=r"has failed \(Trigger failure\), and nothing is stored of the run"):
         failing.resume()
     assert len(control.runs("omilia")) == 1
 

@@ -473,8 +473,8 @@ def test_a_running_execution_is_cancelled_and_watched_until_it_has_stopped(contr
     execution_id = going(control)
     task = Task()
     result = task.run(cancel(execution_id.upper(), run_test_id=GOOD))
-    assert (result["run_id"], result["state"], result["raw_state"]) == (execution_id, "finished", "cancelled")
-    assert result["run_url"] == task.xcoms["run_url"]
+    assert (result["run_id"], result["verdict"], result["raw_state"]) == (execution_id, "cancelled", "cancelled")
+    assert result["url"] == task.xcoms["run_url"]
     assert task.xcoms["run_url"].endswith(execution_id)
     assert control.count(CANCEL) == 1
 
@@ -483,7 +483,7 @@ def test_a_running_execution_is_cancelled_and_watched_until_it_has_stopped(contr
 def test_a_final_execution_is_left_alone(control, told, run_test, state):
     execution_id = ended(control, run_test)
     assert Task().run(cancel(execution_id))["raw_state"] == state
-    assert f"Execution {execution_id} is over already ({state}): left as it is." in told
+    assert f"Run {execution_id} has already finished as {state}: nothing to stop." in told
     assert control.count(CANCEL) == 0
     assert FutureAGIHook().get_test_execution(execution_id).raw_state == state
 
@@ -556,7 +556,7 @@ def test_files_are_complete_or_absent(control, told, tmp_path, monkeypatch, oper
     control.fault("truncate", operation=f"futureagi.{operation}")
     task = Task()
     assert task.run(execute(artifacts_path=str(tmp_path)))["verdict"] == "passed"
-    assert "could not all be saved" in told
+    assert "Could not save all files of run" in told
     left = [path.suffix for path in tmp_path.iterdir()]
     assert left == ([] if operation == "export" else [".csv"])
 

@@ -162,7 +162,7 @@ def test_a_log_that_cannot_be_had_changes_nothing(control: Control, told: Told, 
     assert report["verdict"] == "passed"
     assert told.of_the_run == []
     # Once for each process, not for each look.
-    assert told.text.count("The run's log can't be had just now.") == (3 if deferrable else 1)
+    assert told.text.count("The run's log is not available.") == (3 if deferrable else 1)
 
 
 @DEFERRABLE
@@ -274,7 +274,7 @@ def test_a_run_that_goes_is_revoked(control: Control, hook: OmiliaHook) -> None:
 def test_a_run_that_is_over_is_left_alone(control: Control, hook: OmiliaHook, told: Told) -> None:
     result = Task().run(revoke(finished(hook)))
     assert (result["verdict"], result["raw_state"]) == ("passed", "SUCCESS")
-    assert "was over already, as SUCCESS: nothing to revoke." in told.text
+    assert "has already finished as SUCCESS: nothing to stop." in told.text
     assert control.count("omilia.revoke_run") == 0
 
 
@@ -282,7 +282,7 @@ def test_a_run_that_cannot_be_revoked_is_left_alone_and_said_so(control: Control
     run_id = finished(hook)
     body = {"data": [{"runId": run_id, "projectId": SMOKE, "status": "STARTED", "isRevocable": False}]}
     control.fault("wrong_json", operation="omilia.get_run", body=body)
-    with pytest.raises(InvalidRequestError, match=rf"{run_id} is STARTED.*isRevocable is false.*the run goes on"):
+    with pytest.raises(InvalidRequestError, match=rf"{run_id} is STARTED.*isRevocable is false.*the run continues"):
         Task().run(revoke(run_id))
     assert control.count("omilia.revoke_run") == 0
 
@@ -310,7 +310,7 @@ def test_a_run_that_ends_before_it_is_revoked_keeps_its_verdict(control: Control
     control.fault("status", operation="omilia.revoke_run", status=409, times=1)
     result = Task().run(revoke(run_id))
     assert result["verdict"] == "passed"
-    assert "has ended as SUCCESS before the revoke took effect" in told.text
+    assert "has finished as SUCCESS (passed) before it was stopped." in told.text
 
 
 def test_a_run_that_is_not_there_cannot_be_revoked(control: Control) -> None:
@@ -397,7 +397,7 @@ def test_a_project_that_is_not_there_cannot_be_deleted(control: Control, told: T
         Task().run(delete)
     # Unless the try before may have done it.
     Task(try_number=2).run(delete)
-    assert f"There is no project {NOBODY} any more." in told.text
+    assert f"Project {NOBODY} no longer exists." in told.text
 
 
 @pytest.mark.parametrize("fault", [{"kind": "drop"}, {"kind": "status", "status": 502}])
@@ -581,11 +581,13 @@ def test_a_generation_that_fails_is_broken(control: Control, deferrable: bool) -
     assert task.xcoms["return_value"]["verdict"] == "errored"
 
 
-def test_a_generation_out_of_time_goes_on_and_is_said_to(control: Control) -> None:
+def test_a_generation_that_times_out_continues_and_that_is_logged(control: Control, told: Told) -> None:
     control.plan_next("omilia", duration=60.0)
-    with pytest.raises(RunTimeoutError, match="It goes on") as caught:
+    with pytest.raises(RunTimeoutError, match="It may still be running: see the log") as caught:
         Task().run(generate(timeout=0.4))
     assert "cancelled" not in str(caught.value)
+    (line,) = told.of("Could not cancel run")
+    assert "has no call that revokes a generation" in line
     assert control.count("omilia.revoke_run") == 0
 
 

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_testruns.exceptions import RunCancelledError
-from airflow_provider_testruns.lifecycle.starting import Epoch, Mark, Phase, Record, Starter
-from airflow_provider_testruns.model import Run, RunState
-from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
+from airflow_provider_testruns.lifecycle.starting import Epoch, Mark, Phase, Record
+from airflow_provider_testruns.model import Kind, Run, RunState
+from airflow_provider_testruns.operators.base import StartRunOperator
+from airflow_provider_testruns.operators.omilia import OmiliaCreateGenerationOperator, OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
+from airflow_provider_testruns.tasks.execution import RunExecution
 from airflow_provider_testruns.triggers import run as triggers
 from airflow_provider_testruns.triggers.run import RunTrigger
 
@@ -44,6 +46,14 @@ def _trigger(run_id: str, **arguments: Any) -> RunTrigger:
     trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 60, 0.1, **arguments)
     trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
     return trigger
+
+
+def _connected(operator: StartRunOperator) -> RunExecution:
+    """A task that is about to start its run."""
+    ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, max_tries=0)
+    operator._execution = execution = operator.new_execution({"ti": ti})  # type: ignore[typeddict-item]
+    execution.connect()
+    return execution
 
 
 def _state_is(monkeypatch: pytest.MonkeyPatch, state: str | None) -> None:
@@ -159,29 +169,24 @@ def test_on_kill_outlasts_being_cancelled_again_and_again(control: Control, monk
 def test_on_kill_raises_nothing_into_what_it_interrupted(control: Control, monkeypatch, capsys) -> None:
     operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
     (run_id,) = control.add_runs("omilia", _PROJECT)
-    hook = operator.make_hook()
-    operator._hook = hook
-    operator._starter = SimpleNamespace(record=None, older=None, stopped=False)
-    operator._run = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
+    execution = _connected(operator)
+    execution.run = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
 
     def half_imported(**options: Any) -> Any:
         raise ImportError("partially initialized module")
 
-    monkeypatch.setattr(hook, "new_client", half_imported)
+    monkeypatch.setattr(execution.hook, "new_client", half_imported)
     operator.on_kill()
-    assert operator._starter.stopped
-    assert "could not be cancelled: it may go on. partially initialized module" in capsys.readouterr().out
+    assert execution.starter.stopped
+    assert "Could not cancel its run; it may still be running. partially initialized module" in capsys.readouterr().out
 
 
 def test_on_kill_finds_and_cancels_a_run_that_was_starting_before_a_slow_platform_costs_its_time(
     control: Control,
 ) -> None:
     operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
-    operator._hook = operator.make_hook()
-    operator._starter = starter = Starter(
-        operator._hook.platform, store=None, epoch=Epoch(0, 0, 0), window=30.0, log=operator.log
-    )
-    starter.record = Record(
+    execution = _connected(operator)
+    execution.starter.record = Record(
         Epoch(0, 0, 0), Phase.INTENT, time.time(), 30.0, Mark(None, None, 0.0), "", {"project_id": _PROJECT}
     )
     (run_id,) = control.add_runs("omilia", _PROJECT)
@@ -196,8 +201,27 @@ def test_on_kill_finds_and_cancels_a_run_that_was_starting_before_a_slow_platfor
 def test_on_kill_cancels_the_run_from_before_a_clear(control: Control) -> None:
     operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
     (run_id,) = control.add_runs("omilia", _PROJECT)
-    operator._hook = operator.make_hook()
     older = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
-    operator._starter = SimpleNamespace(record=None, older=older, stopped=False)
+    _connected(operator).starter.older = older
     operator.on_kill()
     assert control.run(run_id)["phase"] == "cancelled"
+
+
+@pytest.mark.parametrize("deferred", [True, False])
+def test_a_run_that_its_platform_cannot_stop_is_logged(control: Control, monkeypatch, capsys, deferred: bool) -> None:
+    _state_is(monkeypatch, "failed")
+    operator = OmiliaCreateGenerationOperator(task_id="t", project_id=_PROJECT)
+    execution = _connected(operator)
+    generation_id = execution.hook.create_generation(_PROJECT)["runId"]
+    context = {"project_id": _PROJECT, "kind": Kind.GENERATION.value}
+    execution.run = run = Run("omilia", generation_id, RunState.RUNNING, "STARTED", Kind.GENERATION, context=context)
+    if deferred:
+        trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 60, 0.1, operator.cancel_on_kill)
+        trigger.task_instance = execution._context["ti"]
+        asyncio.run(trigger.on_kill())
+    else:
+        operator.on_kill()
+    why = f"Omilia Testing Studio has no call that revokes a generation; generation {generation_id}"
+    assert f"Could not cancel run {generation_id} (the task was " in (shown := capsys.readouterr().out)
+    assert f"it may still be running. {why}" in shown
+    assert control.run(generation_id)["phase"] != "cancelled"

@@ -98,8 +98,8 @@ def _left_behind() -> tuple[Any, Any]:
     """The XCom and the record of a run whose cases have hostile names."""
     from airflow_provider_testruns.cleaning import outgoing_json
     from airflow_provider_testruns.model import CaseResult, Gates, Metric, Outcome, Run, RunReport, RunState, assess
-    from airflow_provider_testruns.operators.record import TaskStateRecordStore
     from airflow_provider_testruns.reporting.xcom import to_xcom
+    from airflow_provider_testruns.tasks.record import TaskStateRecordStore
 
     run = Run("omilia", "r-1", RunState.FINISHED, HOSTILE, message=HOSTILE, started_with={"description": HOSTILE})
     cases = (CaseResult(HOSTILE, Outcome.FAILED, message=HOSTILE, suite=HOSTILE), CaseResult("a", Outcome.PASSED))

@@ -16,7 +16,7 @@ class AcmeRunSuiteOperator(StartRunOperator):
     """
 
     platform_name = "acme"
-    conn_id_field = "acme_conn_id"
+    conn_id_attr = "acme_conn_id"
     template_fields: Sequence[str] = ("suite", "acme_conn_id")
 
     def __init__(self, *, suite: str, acme_conn_id: str = "acme_default", **kwargs: Any) -> None:

@@ -19,7 +19,7 @@ class AcmeRunSensor(RunSensor):
     """
 
     platform_name = "acme"
-    conn_id_field = "acme_conn_id"
+    conn_id_attr = "acme_conn_id"
     template_fields: Sequence[str] = ("run_id", "acme_conn_id")
 
     def __init__(self, *, run_id: str, acme_conn_id: str = "acme_default", **kwargs: Any) -> None:

@@ -1,41 +1,45 @@
-"""What becomes of a final run's report, for operators and sensors alike: one verdict, and every way out.
+"""Where the report of a finished run is delivered, for operators and sensors alike.
 
 Loaded when a task is executed, not when its DAG file is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
 from airflow_provider_testruns.cleaning import outgoing_json
-from airflow_provider_testruns.exceptions import ReportNotWrittenError
+from airflow_provider_testruns.exceptions import ReportNotWrittenError, StartSupersededError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_testruns.model import Judgement, RunReport
-    from airflow_provider_testruns.operators.results import JudgingTask
+    from airflow_provider_testruns.tasks.judging import JudgingTask
 
 
 def deliver(
     task: JudgingTask, context: Context, report: RunReport, judgement: Judgement
 ) -> tuple[Any, Exception | None]:
-    """Hand a judged report on: to the log, the JUnit file, XCom, asset events; lineage is asked for later.
+    """Deliver a judged report: to the log, the JUnit file, XCom and asset events; Airflow asks for lineage later.
 
     :param task: whose run it is.
     :param context: the task's.
-    :param report: what the platform says of the run.
+    :param report: the run's.
     :param judgement: what that means.
     :return: what the task returns, and what it is to raise instead, if anything. It is in XCom then.
     """
     from airflow_provider_testruns.reporting.text import table, verdict_error
     from airflow_provider_testruns.reporting.xcom import to_event
 
-    task._judged = report, judgement
+    task.run_report, task.run_judgement = report, judgement
     task.log.info("%s", table(report, judgement))
     junit_path, problem = _write_junit(task, context, report, judgement)
-    task._delivered = True
-    result = outgoing_json(task._result(report, judgement, junit_path))
+    task.report_delivered = True
+    result = outgoing_json(task.task_result(report, judgement, junit_path))
     verdict = verdict_error(report, judgement, junit_path)
     error: Exception | None = verdict
     if problem is not None:
@@ -51,24 +55,38 @@ def deliver(
             )
         error.__cause__ = problem
     if error is None:
-        tell_assets(task, context, to_event(report, judgement))
+        emit_asset_events(task, context, to_event(report, judgement))
     elif task.do_xcom_push:
         # A task that fails has no return value of its own; the report must be there all the same.
         context["ti"].xcom_push(key="return_value", value=result)
     return result, error
 
 
-def write_error(task: JudgingTask, context: Context, error: BaseException) -> None:
-    """Write the JUnit file of a task that fails before its run is judged.
+@contextmanager
+def errors_in_junit(task: JudgingTask, context: Context) -> Iterator[None]:
+    """Write the JUnit file for a task that fails before its run is judged, too: one of an earlier run, left where it
+    was, would be taken for this one's.
 
     :param task: the task.
     :param context: the task's.
-    :param error: why it fails.
     """
+    try:
+        yield
+    except StartSupersededError:
+        # A later try has taken over, and its file may be there already.
+        raise
+    except (Exception, AirflowTaskTimeout) as e:
+        # A sensor that is to be asked again later ends in an exception, too.
+        if task.junit_path is not None and not task.report_delivered and not hasattr(e, "reschedule_date"):
+            _write_error(task, context, e)
+        raise
+
+
+def _write_error(task: JudgingTask, context: Context, error: BaseException) -> None:
     from airflow_provider_testruns.model import Run, RunReport, RunState
 
-    run = task._known_run() or Run(task.platform_name, "", RunState.QUEUED, "")
-    report = task._report or RunReport(run)
+    run = task.known_run() or Run(task.platform_name, "", RunState.QUEUED, "")
+    report = task.run_report or RunReport(run)
     _, problem = _write_junit(task, context, report, None, error)
     if problem is not None:
         task.log.error("The JUnit report could not be written to %s: %s", task.junit_path, problem)
@@ -101,7 +119,7 @@ def _write_junit(
     return place, None
 
 
-def tell_assets(task: JudgingTask, context: Context, extra: dict[str, Any]) -> None:
+def emit_asset_events(task: JudgingTask, context: Context, extra: dict[str, Any]) -> None:
     """Put a result into the events of a task's assets.
 
     :param task: the task.

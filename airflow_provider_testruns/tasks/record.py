@@ -42,7 +42,7 @@ class TaskStateRecordStore:
         except Exception as e:
             if _status(e) == 404:
                 raise StartSupersededError(
-                    "Airflow has handed this task to a later try, which looks after its run. This try stops here and"
+                    "Airflow has handed this task to a later try, which takes care of its run. This try stops here and"
                     " leaves the run alone."
                 ) from e
             raise

@@ -1,20 +1,16 @@
-"""What operators and sensors that judge a run have in common. What they do with it is in :mod:`.delivery`."""
+"""The part of an operator or sensor that judges a run. What is done with the verdict is in :mod:`.delivery`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
-
 from airflow_provider_testruns.arguments import count, fraction, names
-from airflow_provider_testruns.exceptions import ConfigurationError, StartSupersededError
-from airflow_provider_testruns.hooks.registry import ConnectedTask
+from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.tasks.connected import ConnectedTask
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator, Context
+    from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_testruns.model import Gates, Judgement, Run, RunReport
@@ -30,7 +26,7 @@ TRIGGER_FAILED = "__fail__"
 
 
 class JudgingTask(_Task):
-    """The part of an operator or sensor that judges a run and hands on what came out.
+    """The part of an operator or sensor that judges a run and delivers the result.
 
     The arguments are set by the constructors of its children; see there what they mean.
     """
@@ -44,20 +40,17 @@ class JudgingTask(_Task):
     allowed_failures: Sequence[str] | str | None
     junit_path: str | None
 
-    #: The seconds that are left of ``execution_timeout``, see :func:`.time_left`; set when this process begins to
-    #: execute the task.
-    _time_left: Callable[[], float] = staticmethod(lambda: math.inf)
     #: The arguments that name a place to write to.
     _places: ClassVar[tuple[str, ...]] = ("junit_path",)
     #: Those that are given where the DAG is written.
     _places_given: tuple[str, ...] = ()
 
-    #: What the run was judged by and to be, for what Airflow asks after the task's own code is done.
-    _judged: tuple[RunReport, Judgement] | None = None
-    #: The report as soon as it is known, judged or not.
-    _report: RunReport | None = None
-    #: Whether the report has gone its ways.
-    _delivered = False
+    #: The report as soon as it is fetched, judged or not.
+    run_report: RunReport | None = None
+    #: What that was judged to mean; Airflow asks for lineage after the task's own code is done.
+    run_judgement: Judgement | None = None
+    #: Whether the report has been delivered.
+    report_delivered: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -84,13 +77,15 @@ class JudgingTask(_Task):
 
         from airflow_provider_testruns.reporting.lineage import lineage
 
-        return OperatorLineage() if self._judged is None else lineage(*self._judged)
+        if self.run_report is None or self.run_judgement is None:
+            return OperatorLineage()
+        return lineage(self.run_report, self.run_judgement)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """The same when it failed; nothing when the run was not judged."""
         return self.get_openlineage_facets_on_complete(task_instance)
 
-    def _check_gates(self) -> None:
+    def check_gates(self) -> None:
         """Check what can be checked where the DAG is written."""
         self._places_given = tuple(name for name in self._places if getattr(self, name) is not None)
         if self.min_pass_rate is not None:
@@ -98,7 +93,7 @@ class JudgingTask(_Task):
         if self.max_failures is not None:
             count("max_failures", self.max_failures)
 
-    def _check_results(self, *, try_writing: bool = False) -> None:
+    def check_results(self, *, try_writing: bool = False) -> None:
         """Check the rendered arguments, before a run is paid for or waited for.
 
         :param try_writing: whether it is also tried that files can be written.
@@ -117,29 +112,12 @@ class JudgingTask(_Task):
 
                 check_target(place, name, into=name != "junit_path", try_writing=try_writing)
 
-    def _result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
+    def task_result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         """What the task returns."""
         from airflow_provider_testruns.reporting.xcom import to_xcom
 
         return to_xcom(report, judgement, junit_path)
 
-    @contextmanager
-    def _errors_in_junit(self, context: Context) -> Iterator[None]:
-        """Write the JUnit file for a task that fails before its run is judged, too: one of an earlier run, left where
-        it was, would be taken for this one's."""
-        try:
-            yield
-        except StartSupersededError:
-            # A later try has taken over, and its file may be there already.
-            raise
-        except (Exception, AirflowTaskTimeout) as e:
-            # A sensor that is to be asked again later ends in an exception, too.
-            if self.junit_path is not None and not self._delivered and not hasattr(e, "reschedule_date"):
-                from airflow_provider_testruns.operators.delivery import write_error
-
-                write_error(self, context, e)
-            raise
-
-    def _known_run(self) -> Run | None:
+    def known_run(self) -> Run | None:
         """The run, as far as it is known when the task fails."""
         return None
