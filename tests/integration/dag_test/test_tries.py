@@ -257,7 +257,7 @@ def test_a_run_is_cancelled_when_its_time_is_over(
         assert done.xcoms["run_url"] in done.error.message
         assert "return_value" not in done.xcoms
     # Future AGI counts its calls.
-    assert re.search(r"\(timeout [\d.]+ s\): \w+, \d/5\. ", tasks["futureagi"].error.message)
+    assert re.search(r"timeout \([\d.]+ s\): \w+, \d/5\. ", tasks["futureagi"].error.message)
 
 
 @MODES
