@@ -36,12 +36,7 @@ def _tasks() -> list[type[Any]]:
 
 
 TASKS = _tasks()
-#: Set by the constructor, whatever is given: a generation can't be stopped.
-_FIXED = {
-    ("OmiliaCreateGenerationOperator", "cancel_on_kill"),
-    ("OmiliaCreateGenerationOperator", "cancel_on_timeout"),
-}
-BOOLEANS = [(task, name) for task in TASKS for name in task.boolean_fields if (task.__name__, name) not in _FIXED]
+BOOLEANS = [(task, name) for task in TASKS for name in task.boolean_fields]
 TIMES = [
     (task, name)
     for task in TASKS
@@ -58,6 +53,7 @@ def _make(task: type[Any], **given: Any) -> Any:
         for name, parameter in inspect.signature(each.__init__).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
     }
+    # It or its name must be given.
     if "project_name" in inspect.signature(task.__init__).parameters:
         needed["project_id"] = "id"
     return task(task_id="t", **{**needed, **given})
