@@ -578,10 +578,10 @@ class Starter:
         if data is None:
             return None
         record = Record.from_json(data)
-        # By it all runs would be too old to be this task's, and a second one would be started. Local time that is taken
-        # for UTC is ahead, too.
-        latest_mark = record.intent_at + max(0.0, record.mark.offset or 0.0) + _PLATFORM_AHEAD
-        marked_later = record.mark.at is not None and record.mark.at > latest_mark
+        # By it all runs would be too old to be this task's, and a second one would be started.
+        marked_later = record.mark.at is not None and record.mark.at > _latest_mark(
+            record.intent_at, record.mark.offset
+        )
         if record.intent_at > self._clock() + _WORKERS_APART or marked_later:
             raise StartOutcomeUnknownError(
                 f"The record of this task's start can't be right: it is from the future. Nothing is started. {_REMOVE}"
@@ -765,7 +765,7 @@ class Starter:
         failures = unknown = 0
         while True:
             self._check_time(start, unknown, before)
-            mark = yield from self._mark(start)
+            mark, cannot_list = yield from self._mark(start)
             record = Record(
                 self._epoch,
                 Phase.INTENT,
@@ -775,7 +775,7 @@ class Starter:
                 fingerprint,
                 start.context,
                 start.started_with,
-                start.cannot_list,
+                cannot_list,
                 deadline=self.deadline,
                 trigger_failures=self.trigger_failures,
             )
@@ -872,7 +872,8 @@ class Starter:
         self._keep_if_possible()
         return Obtained(run, "already", seen=True)
 
-    def _mark(self, start: Start) -> Steps[Mark]:
+    def _mark(self, start: Start) -> Steps[tuple[Mark, str | None]]:
+        """What the platform shows before a start, and why no look-up of it is possible; ``None`` when one is."""
         newest: Run | None = None
         known = False
         if start.cannot_list is None:
@@ -886,12 +887,17 @@ class Starter:
             except ApiError as e:
                 self._log.warning("The runs before this start can't be listed; going by the clock. %s", e)
         offset = self._clock_offset()
+        cannot_list = start.cannot_list
         if newest is not None and newest.started_at is not None:
-            return Mark(newest.run_id, newest.started_at.timestamp(), offset)
+            began = newest.started_at.timestamp()
+            if began <= _latest_mark(self._clock(), offset):
+                return Mark(newest.run_id, began, offset), cannot_list
+            # A record with such a mark is one that no process would believe, this one's next part included.
+            cannot_list = f"by the platform's times run {newest.run_id} began days from now, so they say nothing."
         if known and newest is None:
-            return Mark(None, None, offset)
+            return Mark(None, None, offset), cannot_list
         guess = self._clock() - CLOCK_ALLOWANCE if offset is None else self._clock() + offset - 2.0
-        return Mark(newest.run_id if newest else None, guess, offset)
+        return Mark(newest.run_id if newest else None, guess, offset), cannot_list
 
     def _look_up(
         self,
@@ -994,6 +1000,13 @@ class Starter:
                     self._store.clear()
             except Exception as e:  # the next try then looks before it starts, which costs time and no run
                 self._log.warning("The record of a start that did nothing could not be removed: %s", e)
+
+
+def _latest_mark(now: float, offset: float | None) -> float:
+    """The latest time by a platform's clock that a run before a start can have begun at; local time that is taken for
+    UTC is ahead, too.
+    """
+    return now + max(0.0, offset or 0.0) + _PLATFORM_AHEAD
 
 
 def _fingerprint(arguments: Mapping[str, Any]) -> str:

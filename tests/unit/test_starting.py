@@ -764,6 +764,26 @@ def test_a_newest_run_that_has_not_begun_is_known_by_its_id():
     assert world.kept.record.mark.at == pytest.approx(world.kept.record.intent_at - 2, abs=1.0)
 
 
+def test_a_newest_run_from_the_future_is_no_line_to_go_by():
+    """With it as the mark, the record was one that the resumed task did not believe."""
+    world = World()
+    world.platform.zone = 7 * 86_400.0
+    world.platform.add("odd")
+    run = world.obtain().run
+    record = world.kept.record
+    assert record.mark == Mark("odd", pytest.approx(record.intent_at - 2, abs=1.0), record.mark.offset)
+    assert world.new_try().restore(run)
+    # What is lost can't be told from others by such times: nothing is started again.
+    lossy = World()
+    lossy.platform.zone = 7 * 86_400.0
+    lossy.platform.add("odd")
+    lossy.platform.faults["start"] = [lost(done=True, takes=1.0)]
+    for _ in range(2):
+        with pytest.raises(StartOutcomeUnknownError, match="run odd began days from now"):
+            lossy.obtain()
+    assert lossy.platform.count("start") == 1
+
+
 def test_credentials_that_are_not_accepted_end_the_try_before_anything_is_written():
     world = World()
     world.platform.faults["newest"] = [Fault(AuthenticationError("no."))] * 100
