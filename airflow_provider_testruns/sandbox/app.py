@@ -15,7 +15,7 @@ from .faults import FaultKind, FaultMoment
 from .mistakes import Mistake, UnknownRun
 from .pages import missing_page, run_page
 from .state import SandboxState
-from .wire import Gateway
+from .wire import Dated, Gateway
 
 PlatformName = Literal["eggplant", "futureagi", "omilia"]
 
@@ -121,6 +121,7 @@ def create_app(state: SandboxState, control: Control) -> FastAPI:
     _add_pages(app, state)
     for api in state.platforms.values():
         app.mount(api.prefix, Gateway(state, api))
+    app.add_middleware(Dated, clock=state.clock)
     return app
 
 

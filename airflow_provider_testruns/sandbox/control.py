@@ -130,11 +130,13 @@ class Control:
             self._state.traffic.reset()
 
     def reset(self) -> None:
-        """Go back to the beginning: the named objects and the first settings; no runs, tokens, faults or counts."""
+        """Go back to the beginning: the named objects, the first settings and the machine's time; no runs, tokens,
+        faults or counts."""
         state = self._state
         with state.lock:
             for name, value in self._initial.items():
                 setattr(state.settings, name, value)
+            state.clock.reset()
             for api in state.platforms.values():
                 api.reset()
             state.faults.clear()

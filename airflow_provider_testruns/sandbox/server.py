@@ -46,6 +46,8 @@ class ForegroundServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # The application has its own, by the time that it goes by.
+                date_header=False,
                 # Clients keep their connections for longer than uvicorn's 5 seconds between two polls.
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=1,

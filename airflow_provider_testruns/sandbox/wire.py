@@ -10,8 +10,10 @@ import asyncio
 import importlib.util
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import suppress
+from email.utils import formatdate
 from typing import Any, cast
 
+from .clock import Clock
 from .exchange import Exchange, Match, Reply
 from .faults import Fault, FaultKind, FaultMoment, FaultPlan
 from .platform import PlatformAPI
@@ -22,6 +24,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: The largest request body that is read.
 MAX_BODY = 64 * 1024 * 1024
@@ -136,6 +139,31 @@ def _filler(size: int) -> Iterator[bytes]:
         yield block[: min(left, _CHUNK)]
         left -= _CHUNK
     yield b'"'
+
+
+class Dated:
+    """Gives every reply the sandbox's time as its ``Date``: runs begin by the same clock.
+
+    :param app: the application that answers.
+    :param clock: the server's.
+    """
+
+    def __init__(self, app: App, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                if all(name.lower() != b"date" for name, _ in headers):
+                    headers.append((b"date", formatdate(self._clock.now(), usegmt=True).encode()))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, dated)
 
 
 class Gateway:

@@ -70,7 +70,7 @@ def eggplant(sandbox: SandboxServer) -> Iterator[Client]:
         "client_secret": eggplant_platform.CLIENT_SECRET,
     }
     path = "/auth/realms/eggplant/protocol/openid-connect/token"
-    token = requests.post(url + path, data=form, timeout=10).json()["access_token"]
+    token = requests.post(url + path, data=form, timeout=60).json()["access_token"]
     client = Client(url, {"Authorization": f"Bearer {token}"})
     with client.session:
         yield client

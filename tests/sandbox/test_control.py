@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ def test_statistics(omilia: Any, control: Control, sandbox: SandboxServer) -> No
     run_id = start(omilia)
     omilia.get("/api/projects/")
     omilia.get("/api/projects")
-    stats = requests.get(f"{sandbox.url}/_sandbox/stats", timeout=5).json()
+    stats = requests.get(f"{sandbox.url}/_sandbox/stats", timeout=60).json()
     assert stats["operations"] == {"omilia.create_run": 1, "omilia.list_projects": 1, "omilia.unknown_path": 1}
     assert stats["platforms"] == {"omilia": 3}
     assert stats["statuses"]["omilia.unknown_path 404"] == 1
@@ -121,18 +122,18 @@ def test_connections_are_counted(control: Control, sandbox: SandboxServer) -> No
     before = control.stats()["connections"]["opened"]
     with requests.Session() as session:
         for _ in range(3):
-            session.get(f"{sandbox.url}/omilia/api/healthcheck/", timeout=5)
+            session.get(f"{sandbox.url}/omilia/api/healthcheck/", timeout=60)
     assert control.stats()["connections"]["opened"] == before + 1
     for _ in range(3):
-        requests.get(f"{sandbox.url}/omilia/api/healthcheck/", timeout=5)
+        requests.get(f"{sandbox.url}/omilia/api/healthcheck/", timeout=60)
     assert control.stats()["connections"]["opened"] == before + 4
 
 
 def test_settings(control: Control, sandbox: SandboxServer) -> None:
     url = f"{sandbox.url}/_sandbox/settings"
-    assert requests.post(url, json={"run_seconds": 3}, timeout=5).json()["run_seconds"] == 3
+    assert requests.post(url, json={"run_seconds": 3}, timeout=60).json()["run_seconds"] == 3
     for wrong in ({"speed": 1}, {"run_seconds": "3"}, {"run_seconds": -1}, {"artifact_bytes": True}):
-        assert requests.post(url, json=wrong, timeout=5).status_code == 400
+        assert requests.post(url, json=wrong, timeout=60).status_code == 400
     for wrong in ({"eggplant_generation": "7.9"}, {"eggplant_progress_shape": "xml"}):
         with pytest.raises(ValueError, match="is one of"):
             control.configure(**wrong)
@@ -145,29 +146,31 @@ def test_reset(omilia: Any, control: Control, sandbox: SandboxServer) -> None:
     start(omilia)
     control.fault("drop", platform="eggplant")
     control.create_project("mine")
-    assert requests.post(f"{sandbox.url}/_sandbox/reset?traffic_only=true", timeout=5).ok
+    control.advance(86_400.0)
+    assert requests.post(f"{sandbox.url}/_sandbox/reset?traffic_only=true", timeout=60).ok
     assert (control.stats()["requests"], len(control.runs()), len(control.faults())) == (0, 1, 1)
-    assert requests.post(f"{sandbox.url}/_sandbox/reset", timeout=5).ok
-    state = requests.get(f"{sandbox.url}/_sandbox/state", timeout=5).json()
+    assert requests.post(f"{sandbox.url}/_sandbox/reset", timeout=60).ok
+    state = requests.get(f"{sandbox.url}/_sandbox/state", timeout=60).json()
     assert (state["runs"], state["faults"], len(state["targets"])) == ([], [], 20)
+    assert control.now() == pytest.approx(time.time(), abs=3600.0)
     assert "mine" not in {t["name"] for t in state["targets"]}
 
 
 def test_deciding_over_http(omilia: Any, control: Control, sandbox: SandboxServer) -> None:
     url = f"{sandbox.url}/_sandbox"
     order = {"platform": "omilia", "name": "made", "ending": "failed", "duration": 1}
-    made = requests.post(f"{url}/targets", json=order, timeout=5).json()["id"]
-    (run_id,) = requests.post(f"{url}/runs", json={"platform": "omilia", "target": made}, timeout=5).json()
-    requests.post(f"{url}/advance", json={"seconds": 2}, timeout=5)
+    made = requests.post(f"{url}/targets", json=order, timeout=60).json()["id"]
+    (run_id,) = requests.post(f"{url}/runs", json={"platform": "omilia", "target": made}, timeout=60).json()
+    requests.post(f"{url}/advance", json={"seconds": 2}, timeout=60)
     assert omilia_status(omilia, run_id) == "FAILURE"
-    changed = requests.patch(f"{url}/runs/{run_id}", json={"vanished": True}, timeout=5).json()
+    changed = requests.patch(f"{url}/runs/{run_id}", json={"vanished": True}, timeout=60).json()
     assert changed["vanished"] is True
     assert omilia.get(f"/api/runs/{run_id}").status_code == 404
-    assert requests.post(f"{url}/next", json={"platform": "omilia", "ending": "empty"}, timeout=5).ok
-    assert requests.patch(f"{url}/runs/nothing", json={}, timeout=5).status_code == 404
-    assert requests.patch(f"{url}/runs/{run_id}", json={"mood": "good"}, timeout=5).status_code == 422
+    assert requests.post(f"{url}/next", json={"platform": "omilia", "ending": "empty"}, timeout=60).ok
+    assert requests.patch(f"{url}/runs/nothing", json={}, timeout=60).status_code == 404
+    assert requests.patch(f"{url}/runs/{run_id}", json={"mood": "good"}, timeout=60).status_code == 422
     missing = {"platform": "omilia", "target": "nothing"}
-    assert requests.post(f"{url}/runs", json=missing, timeout=5).status_code == 400
+    assert requests.post(f"{url}/runs", json=missing, timeout=60).status_code == 400
 
 
 def test_time_only_moves_forward(control: Control) -> None:

@@ -313,7 +313,7 @@ def test_each_dialect_refuses_the_fields_of_the_other(futureagi: Any, documented
 def test_credentials(sandbox: SandboxServer, control: Control) -> None:
     def ask(path: str = "/simulate/run-tests/", **headers: str) -> tuple[int, str | None]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        reply = requests.get(f"{sandbox.url}/futureagi{path}", headers=named, timeout=5)
+        reply = requests.get(f"{sandbox.url}/futureagi{path}", headers=named, timeout=60)
         return reply.status_code, reply.json().get("code") if reply.status_code != 200 else None
 
     bearer = f"Bearer {API_KEY}"

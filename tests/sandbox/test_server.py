@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ AUTH = {"Authorization": f"Bearer {STATIC_BEARER}"}
 def test_it_answers_when_it_has_started_and_leaves_nothing_behind() -> None:
     threads = threading.active_count()
     with SandboxServer() as sandbox:
-        assert requests.get(f"{sandbox.url}/omilia/api/healthcheck/", timeout=5).ok
+        assert requests.get(f"{sandbox.url}/omilia/api/healthcheck/", timeout=60).ok
         url = sandbox.url
     assert threading.active_count() == threads
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"{url}/omilia/api/healthcheck/", timeout=5)
+        requests.get(f"{url}/omilia/api/healthcheck/", timeout=60)
 
 
 def test_closing_cuts_what_still_hangs() -> None:
@@ -65,7 +66,7 @@ def test_servers_share_nothing() -> None:
         one.control.add_runs("omilia", "smoke")
         one.control.fault("status", platform="omilia", status=500)
         one.control.configure(run_seconds=1)
-        assert requests.get(f"{other.url}/omilia/api/projects/", headers=AUTH, timeout=5).json()["meta"]["count"] == 5
+        assert requests.get(f"{other.url}/omilia/api/projects/", headers=AUTH, timeout=60).json()["meta"]["count"] == 5
         assert other.control.runs() == []
         assert other.control.settings() == {**one.control.settings(), "run_seconds": 6.0}
         assert one.control.stats()["requests"] == 0
@@ -97,16 +98,16 @@ def test_tls(tmp_path: Path) -> None:
     with SandboxServer(certfile=str(chain), keyfile=str(chain), verify=str(bundle)) as sandbox:
         url = f"{sandbox.url}/omilia/api/healthcheck/"
         assert url.startswith("https://")
-        assert requests.get(url, verify=str(bundle), timeout=5).ok
+        assert requests.get(url, verify=str(bundle), timeout=60).ok
         with pytest.raises(requests.exceptions.SSLError):
-            requests.get(url, timeout=5)
+            requests.get(url, timeout=60)
         assert sandbox.connections()["omilia_default"]["extra"]["verify"] == str(bundle)
         sandbox.control.fault("drop", platform="omilia", times=1)
         with pytest.raises((requests.ConnectionError, ssl.SSLError)):
-            requests.get(url, verify=str(bundle), timeout=5)
+            requests.get(url, verify=str(bundle), timeout=60)
         sandbox.control.fault("truncate", platform="omilia", times=1)
         with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-            requests.get(url, verify=str(bundle), timeout=5)
+            requests.get(url, verify=str(bundle), timeout=60)
 
 
 def test_connections_are_ready_for_airflow(sandbox: SandboxServer) -> None:
@@ -130,25 +131,28 @@ def test_every_run_has_a_page(control: Control, sandbox: SandboxServer) -> None:
             url = f"{extra['app_url']}/dashboard/simulate/test/{run_test}/{run_id}"
         else:
             url = extra["run_url_template"].format(run_id=run_id)
-        assert 'http-equiv="refresh"' in requests.get(url, timeout=5).text
+        assert 'http-equiv="refresh"' in requests.get(url, timeout=60).text
         control.finish_run(run_id)
-        page = requests.get(url, timeout=5)
+        page = requests.get(url, timeout=60)
         assert page.headers["Content-Type"].startswith("text/html")
         assert run_id in page.text
         assert name in page.text
         assert 'http-equiv="refresh"' not in page.text
-    assert requests.get(f"{sandbox.url}/_sandbox/runs/omilia/nothing", timeout=5).status_code == 404
+    assert requests.get(f"{sandbox.url}/_sandbox/runs/omilia/nothing", timeout=60).status_code == 404
 
 
 def test_names_on_pages_are_escaped(control: Control, sandbox: SandboxServer) -> None:
     control.create_project("<script>alert(1)</script>")
     (run_id,) = control.add_runs("omilia", "<script>alert(1)</script>")
-    assert "<script>" not in requests.get(f"{sandbox.url}/_sandbox/runs/omilia/{run_id}", timeout=5).text
+    assert "<script>" not in requests.get(f"{sandbox.url}/_sandbox/runs/omilia/{run_id}", timeout=60).text
 
 
-def test_replies_carry_a_date(sandbox: SandboxServer) -> None:
+def test_replies_carry_the_date_that_runs_go_by(control: Control, sandbox: SandboxServer) -> None:
+    control.advance(7 * 86_400.0)
     for path in ("/omilia/api/healthcheck/", "/futureagi/health/", "/eggplant/nothing", "/_sandbox/state"):
-        assert requests.get(sandbox.url + path, timeout=5).headers["Date"]
+        before = int(control.now())
+        date = requests.get(sandbox.url + path, timeout=60).headers["Date"]
+        assert before <= parsedate_to_datetime(date).timestamp() <= control.now()
 
 
 def test_requests_from_many_threads(control: Control, sandbox: SandboxServer) -> None:
@@ -156,7 +160,7 @@ def test_requests_from_many_threads(control: Control, sandbox: SandboxServer) ->
         with requests.Session() as session:
             for _ in range(10):
                 body = {"projectId": named_id(1)}
-                session.post(f"{sandbox.url}/omilia/api/runs/", json=body, headers=AUTH, timeout=10)
+                session.post(f"{sandbox.url}/omilia/api/runs/", json=body, headers=AUTH, timeout=60)
                 control.stats()
 
     threads = [threading.Thread(target=start_some) for _ in range(8)]
@@ -201,11 +205,11 @@ def test_the_command_line(stop: signal.Signals) -> None:
         connection: dict[str, Any] = json.loads(exports[2].partition("=")[2].strip("'"))
         assert connection["host"] == f"{url}/omilia"
         assert any(named_id(1) in line and "smoke" in line and "passes" in line for line in lines)
-        state = requests.get(f"{url}/_sandbox/state", timeout=5).json()
+        state = requests.get(f"{url}/_sandbox/state", timeout=60).json()
         assert state["settings"]["run_seconds"] == 1
         assert state["settings"]["eggplant_generation"] == "runs_only"
         process.send_signal(stop)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
         assert errors == ""
     # uvicorn hands the signal on once it has cleaned up.
     assert process.returncode in (0, -stop)
@@ -214,7 +218,7 @@ def test_the_command_line(stop: signal.Signals) -> None:
 @pytest.mark.parametrize("arguments", [("--tls-cert", "x.pem"), ("--port", "1", "--host", "192.0.2.1")])
 def test_mistakes_on_the_command_line(arguments: tuple[str, ...]) -> None:
     with command_line(*arguments) as process:
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "error:" in errors
 

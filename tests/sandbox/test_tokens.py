@@ -24,11 +24,11 @@ LOGIN = {"grant_type": "password", "client_id": "ocp", "username": omilia.USER, 
 
 
 def ask(sandbox: SandboxServer, path: str, form: dict[str, str]) -> requests.Response:
-    return requests.post(sandbox.url + path, data=form, timeout=5)
+    return requests.post(sandbox.url + path, data=form, timeout=60)
 
 
 def projects(sandbox: SandboxServer, **headers: str) -> int:
-    return requests.get(f"{sandbox.url}/omilia/api/projects/", headers=headers, timeout=5).status_code
+    return requests.get(f"{sandbox.url}/omilia/api/projects/", headers=headers, timeout=60).status_code
 
 
 def test_client_credentials(sandbox: SandboxServer) -> None:
@@ -37,7 +37,7 @@ def test_client_credentials(sandbox: SandboxServer) -> None:
     assert reply["token_type"] == "Bearer"
     assert "refresh_token" not in reply
     headers = {"Authorization": f"Bearer {reply['access_token']}"}
-    assert requests.get(f"{sandbox.url}/eggplant/ai/runs?limit=1", headers=headers, timeout=5).status_code == 200
+    assert requests.get(f"{sandbox.url}/eggplant/ai/runs?limit=1", headers=headers, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("realm", ["master", "ocp"])
@@ -92,7 +92,7 @@ def test_refused_login(sandbox: SandboxServer) -> None:
 
 
 def test_the_form_must_be_a_form(sandbox: SandboxServer, control: Control) -> None:
-    assert requests.post(sandbox.url + EGGPLANT, json=CLIENT, timeout=5).status_code == 415
+    assert requests.post(sandbox.url + EGGPLANT, json=CLIENT, timeout=60).status_code == 415
     assert "form-encoded" in control.violations()[0]
 
 
@@ -118,12 +118,12 @@ def test_expiring_every_token(sandbox: SandboxServer, control: Control) -> None:
     token = ask(sandbox, OMILIA.format(realm="master"), LOGIN).json()["access_token"]
     assert control.expire_tokens("eggplant") == 0
     assert projects(sandbox, Authorization=f"Bearer {token}") == 200
-    assert requests.post(f"{sandbox.url}/_sandbox/expire_tokens", timeout=5).json() == {"expired": 2}
+    assert requests.post(f"{sandbox.url}/_sandbox/expire_tokens", timeout=60).json() == {"expired": 2}
     assert projects(sandbox, Authorization=f"Bearer {token}") == 401
 
 
 def test_rejecting_for_a_while(sandbox: SandboxServer, control: Control, futureagi: Any) -> None:
-    requests.post(f"{sandbox.url}/_sandbox/reject_tokens", json={"seconds": 5}, timeout=5)
+    requests.post(f"{sandbox.url}/_sandbox/reject_tokens", json={"seconds": 5}, timeout=60)
     token = ask(sandbox, OMILIA.format(realm="master"), LOGIN).json()["access_token"]
     assert projects(sandbox, Authorization=f"Bearer {token}") == 401
     assert projects(sandbox, Authorization=f"Bearer {omilia.STATIC_BEARER}") == 401
