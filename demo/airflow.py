@@ -40,6 +40,9 @@ _QUIET = 15.0
 _RUN_WITHIN = 600.0
 #: How long a process waits for its turn to write to SQLite; seconds. On a busy machine the default of 5 is too short.
 _LOCK_PATIENCE = 60
+#: How long Airflow's own limits are made that are there for hanging; seconds. On a busy machine a worker that is not
+#: answered within the default of 5 gives its try up before the task has begun, and a DAG file may take longer than 30.
+_PATIENCE = 180
 FINAL_RUN_STATES = ("success", "failed")
 
 
@@ -361,6 +364,11 @@ def _environment(home: Path, logs: Path, url: str, port: int, dags: Path, parall
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__WORKERS": 1,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": _PATIENCE,
+        # Nor is a task killed whose worker could not tell for some seconds that it lives.
+        "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": 30,
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": _PATIENCE,
+        "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": _PATIENCE,
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": 1,
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": 10,
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": home / "bundles",

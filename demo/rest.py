@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import requests
 
-_TIMEOUT = 30.0
+#: How long Airflow may take to answer; seconds. For hanging only: on a busy machine half a minute is no rarity.
+_TIMEOUT = 180.0
+#: How often what only reads is asked when it gets no answer.
+_ATTEMPTS = 3
 
 
 class AirflowApiError(Exception):
@@ -25,13 +29,16 @@ class AirflowApiError(Exception):
 class AirflowApi:
     """A client for ``/api/v2`` of an Airflow that asks for no login.
 
-    Its replies are Airflow's own, as dicts. Whatever can't be reached is a :class:`requests.ConnectionError`.
+    Its replies are Airflow's own, as dicts. Whatever can't be reached is a :class:`requests.ConnectionError`, whatever
+    does not answer is a :class:`requests.Timeout`. What only reads is asked again before.
 
     :param url: the address of the API server.
+    :param timeout: how long one answer may take; seconds.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = _TIMEOUT) -> None:
         self.url = url
+        self.timeout = timeout
         self._session = requests.Session()
         # Neither a proxy nor a .netrc has to do with this machine's own servers.
         self._session.trust_env = False
@@ -54,7 +61,11 @@ class AirflowApi:
 
     def _send(self, method: str, path: str, **more: Any) -> requests.Response:
         headers = {"Accept": "application/json"}
-        return self._session.request(method, f"{self.url}{path}", headers=headers, timeout=_TIMEOUT, **more)
+        # Whatever changes something is asked once: a DAG run whose answer was lost is there all the same.
+        for _ in range(_ATTEMPTS - 1 if method == "GET" else 0):
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+                return self._session.request(method, f"{self.url}{path}", headers=headers, timeout=self.timeout, **more)
+        return self._session.request(method, f"{self.url}{path}", headers=headers, timeout=self.timeout, **more)
 
     def close(self) -> None:
         """Close the connections."""
