@@ -26,18 +26,19 @@ from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from demo.airflow import LocalAirflow
 from demo.processes import families
+from demo.rest import AirflowApiError
 from tests.chaos.ledger import Ledger
 from tests.e2e.fault_dags.faults import DAGS
 from tests.e2e.gate import Gate
 from tests.harness.database import migrated_database
 from tests.harness.waiting import WITHIN, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 FINAL = ("success", "failed", "skipped", "upstream_failed")
-#: S of the connections: how long a start may take. Those whose start hangs have more.
-TIMEOUT = 3
-LONG = ("failed_in_start", "failed_while_it_hangs", "killed_in_start")
+#: S of the connections: how long a start may take. Where a test has to strike while a request hangs there is more.
+TIMEOUT = 10
+LONG = {"failed_in_start": 120, "failed_while_it_hangs": 30, "killed_in_start": 120, "killed_in_resume": 120}
 HEALTH_THRESHOLD = 6
 
 
@@ -104,7 +105,13 @@ class World:
 
     def lines(self, dag_id: str, try_number: int) -> list[dict[str, Any]]:
         """A try's log; none while there is none."""
-        return self.airflow.api.log(dag_id, self.dag_runs[dag_id], "run", try_number)
+        try:
+            return self.airflow.api.log(dag_id, self.dag_runs[dag_id], "run", try_number)
+        except AirflowApiError as e:
+            # Of a try that was lost before its task had begun Airflow keeps nothing.
+            if e.status == 404:
+                return []
+            raise
 
     def when(self, dag_id: str, said: str) -> float:
         """When the log said something."""
@@ -130,7 +137,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 gate = gates[dag_id] = stack.enter_context(Gate(urlsplit(sandbox.url).port or 0))
                 told = told.replace(sandbox.url, gate.url)
             connections[dag_id] = json.loads(told)
-            connections[dag_id]["extra"]["timeout"] = 30 if dag_id in LONG else TIMEOUT
+            connections[dag_id]["extra"]["timeout"] = LONG.get(dag_id, TIMEOUT)
             platforms[dag_id] = sandbox.control
         airflow = LocalAirflow(
             tmp_path_factory.mktemp("faults"),
@@ -183,7 +190,7 @@ def test_a_worker_that_dies_between_reply_and_record_leaves_a_run_that_is_adopte
 
 def test_a_worker_that_dies_while_its_start_is_answered_leaves_a_run_that_is_adopted(world: World) -> None:
     dag_id = "killed_in_start"
-    world.platforms[dag_id].fault("hang", operation="omilia.create_run", when="after", seconds=60, times=1)
+    world.platforms[dag_id].fault("hang", operation="omilia.create_run", when="after", seconds=600, times=1)
     world.go(dag_id)
     wait_until(lambda: bool(world.runs(dag_id)), "the run is started")
     # Read back between the attempts.
@@ -236,7 +243,7 @@ def test_a_worker_that_is_evicted_while_it_waits_cancels_its_run_and_the_next_tr
 def test_a_worker_that_dies_while_it_reads_the_report_is_followed_by_one_that_judges(world: World) -> None:
     dag_id = "killed_in_resume"
     platform = world.platforms[dag_id]
-    platform.fault("hang", operation="omilia.run_stats", seconds=60, times=1)
+    platform.fault("hang", operation="omilia.run_stats", seconds=600, times=1)
     world.go(dag_id)
     world.until_state(dag_id, "deferred")
     finish_when_started(world, dag_id)
@@ -271,7 +278,7 @@ def test_a_worker_that_dies_after_its_verdict_is_followed_by_what_the_verdict_as
 
 def test_a_task_that_is_failed_while_its_start_is_not_answered_cancels_the_run(world: World) -> None:
     dag_id = "failed_in_start"
-    world.platforms[dag_id].fault("hang", operation="omilia.create_run", when="after", seconds=60, times=1)
+    world.platforms[dag_id].fault("hang", operation="omilia.create_run", when="after", seconds=600, times=1)
     world.go(dag_id)
     wait_until(lambda: bool(world.runs(dag_id)), "the run is started")
     world.airflow.api.set_state(dag_id, world.dag_runs[dag_id], "run", "failed")
@@ -429,7 +436,7 @@ def test_outages_before_in_and_after_a_run_cost_no_try_and_start_nothing_twice(w
             outage(world, dag_id, 10.0)
     world.go(*OUTAGES)
     during, after = list(OUTAGES), list(OUTAGES)
-    end = time.monotonic() + WITHIN
+    end = time.monotonic() + 2 * WITHIN
     while after:
         assert time.monotonic() < end, (during, after)
         for dag_id in [dag_id for dag_id in during if world.platforms[dag_id].count("omilia.get_run") >= 3]:
@@ -473,10 +480,10 @@ def test_deadlines_hold_over_a_restart_of_the_triggerer(world: World) -> None:
         error, message = world.airflow.api.errors(dag_id, world.dag_runs[dag_id], "run")[0]
         assert error == "RunTimeoutError"
         assert "ended as REVOKED" in message
-        # The time of the one that died counts: the other looks once more at most, where a wait that began anew would go
-        # on for 20 s.
+        # The time of the one that died counts: the other looks once more, and the worker does if the answer comes too
+        # late for that; a wait that began anew would go on for a minute.
         since = [request.operation for request in world.platforms[dag_id].requests()[looks[dag_id] :]]
-        assert since[: since.index("omilia.revoke_run")].count("omilia.get_run") <= 1, since
+        assert since[: since.index("omilia.revoke_run")].count("omilia.get_run") <= 2, since
 
 
 # What takes a minute

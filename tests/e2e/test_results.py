@@ -13,7 +13,7 @@ from demo.airflow import LocalAirflow
 from tests.e2e.conftest import SharedAirflow
 from tests.harness.waiting import wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 TESTS, RELEASE, FAILING = "example_asset_results", "example_asset_results_release", "example_failing_tests"
 

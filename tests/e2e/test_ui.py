@@ -24,7 +24,7 @@ from tests.harness.waiting import wait_until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright's Python package is not installed")
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 #: Seconds; what has not happened by then does not happen.
-WITHIN = 120.0
+WITHIN = 300.0
 
 
 def wait_until(done: Callable[[], object], what: str = "it", within: float = WITHIN, every: float = 0.05) -> None:

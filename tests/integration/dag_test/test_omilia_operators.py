@@ -11,6 +11,7 @@ from airflow.sdk import task
 
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.omilia import PASSWORD
+from tests.harness.pace import DURATION, getting_on_with_polls
 from tests.integration.dag_test.running import AirflowProcess, TaskRun
 
 pytestmark = pytest.mark.integration
@@ -25,9 +26,10 @@ TOKEN = "canary-of-a-git-token"
 @pytest.fixture(scope="module")
 def log_of_deferred(airflow: AirflowProcess) -> TaskRun:
     control = airflow.start_anew()
-    control.set_target("omilia", SMOKE, duration=1.5)
+    control.set_target("omilia", SMOKE, duration=DURATION)
     try:
-        return airflow.run(_streaming)["run"]
+        with getting_on_with_polls(control, "omilia.get_run"):
+            return airflow.run(_streaming)["run"]
     finally:
         control.reset()
 

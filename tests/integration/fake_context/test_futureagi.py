@@ -63,7 +63,7 @@ def control(server: SandboxServer, dialect: str, monkeypatch: pytest.MonkeyPatch
     server.control.reset()
     server.control.configure(cancel_seconds=0.2, begin_when_seen=True)
     connection = server.connections()["futureagi_default"]
-    connection = {**connection, "extra": {**connection["extra"], "timeout": 3}}
+    connection = {**connection, "extra": {**connection["extra"], "timeout": 60}}
     if dialect == "documented":
         del connection["extra"]["secret_key"]
     monkeypatch.setenv("AIRFLOW_CONN_FUTUREAGI_DEFAULT", json.dumps(connection))

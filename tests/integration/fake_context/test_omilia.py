@@ -51,6 +51,8 @@ from airflow_provider_testruns.sandbox.omilia import STATIC_BEARER
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.omilia import OmiliaGenerationSensor, OmiliaRunSensor
 from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.harness.pace import DURATION, getting_on_with_polls
+from tests.harness.waiting import WITHIN
 from tests.integration.fake_context.tasks import Task, Told, first_event
 
 pytestmark = pytest.mark.integration
@@ -99,7 +101,7 @@ def generate(**arguments: Any) -> OmiliaCreateGenerationOperator:
 def finished(hook: OmiliaHook, kind: str = "run", project_id: str = SMOKE) -> str:
     """The id of a run or generation that is over."""
     run = hook.start_run(project_id=project_id, kind=kind)
-    until = time.monotonic() + 20
+    until = time.monotonic() + WITHIN
     while not hook.get_run(run.run_id, **run.context).final:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -117,8 +119,9 @@ def whole_log(hook: OmiliaHook, run_id: str) -> list[str]:
 def test_the_log_is_told_while_the_run_goes_each_line_once(
     control: Control, hook: OmiliaHook, told: Told, deferrable: bool
 ) -> None:
-    control.set_target("omilia", SMOKE, duration=1.5)
-    report = Task().run(run_suites(stream_logs=True, deferrable=deferrable))
+    control.set_target("omilia", SMOKE, duration=DURATION)
+    with getting_on_with_polls(control, "omilia.get_run"):
+        report = Task().run(run_suites(stream_logs=True, deferrable=deferrable))
     lines = told.of_the_run
     assert sorted(lines) == whole_log(hook, report["run_id"])
     assert len(lines) > 12
@@ -141,9 +144,10 @@ def test_without_stream_logs_no_log_is_asked_for(control: Control, told: Told, d
 
 
 def test_the_event_says_how_far_the_log_was_told(control: Control, hook: OmiliaHook, told: Told) -> None:
-    control.set_target("omilia", SMOKE, duration=1.0)
+    control.set_target("omilia", SMOKE, duration=DURATION)
     task = Task()
-    report = task.run(run_suites(stream_logs=True, deferrable=True))
+    with getting_on_with_polls(control, "omilia.get_run"):
+        report = task.run(run_suites(stream_logs=True, deferrable=True))
     (event,) = task.events
     assert event["log_told"]
     assert len(event["log_told"]) % 8 == 0
@@ -156,9 +160,10 @@ def test_the_event_says_how_far_the_log_was_told(control: Control, hook: OmiliaH
 
 @DEFERRABLE
 def test_a_log_that_cannot_be_had_changes_nothing(control: Control, told: Told, deferrable: bool) -> None:
-    control.set_target("omilia", SMOKE, duration=0.8)
+    control.set_target("omilia", SMOKE, duration=DURATION)
     control.fault("status", operation="omilia.run_logs", status=403)
-    report = Task().run(run_suites(stream_logs=True, deferrable=deferrable))
+    with getting_on_with_polls(control, "omilia.get_run"):
+        report = Task().run(run_suites(stream_logs=True, deferrable=deferrable))
     assert report["verdict"] == "passed"
     assert told.of_the_run == []
     # Once for each process, not for each look.
@@ -169,9 +174,10 @@ def test_a_log_that_cannot_be_had_changes_nothing(control: Control, told: Told, 
 def test_a_log_that_breaks_off_goes_on_where_it_was(
     control: Control, hook: OmiliaHook, told: Told, deferrable: bool
 ) -> None:
-    control.set_target("omilia", SMOKE, duration=1.2)
+    control.set_target("omilia", SMOKE, duration=DURATION)
     control.fault("status", operation="omilia.run_logs", status=503, skip=2, times=3)
-    report = Task().run(run_suites(stream_logs=True, deferrable=deferrable))
+    with getting_on_with_polls(control, "omilia.get_run"):
+        report = Task().run(run_suites(stream_logs=True, deferrable=deferrable))
     assert sorted(told.of_the_run) == whole_log(hook, report["run_id"])
 
 
@@ -187,7 +193,7 @@ def test_the_log_of_a_run_that_fails_or_is_cut_off_is_told(control: Control, tol
 
 def test_a_row_of_an_older_version_still_makes_a_trigger(control: Control, hook: OmiliaHook) -> None:
     run = hook.create_run(SMOKE)
-    trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 20, 0.1, True)
+    trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 600, 0.1, True)
     _, kwargs = trigger.serialize()
     assert "log_told" not in kwargs
     assert asyncio.run(first_event(RunTrigger(**kwargs)))["status"] == "finished"
@@ -593,8 +599,7 @@ def test_a_generation_that_times_out_continues_and_that_is_logged(control: Contr
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_the_sensor_of_generations(control: Control, hook: OmiliaHook, mode: str) -> None:
-    # Long enough to be going still when a slow machine takes its first look.
-    control.plan_next("omilia", duration=2.0)
+    control.plan_next("omilia", duration=DURATION)
     made = hook.create_generation(SMOKE)
     task = Task()
     sensor = OmiliaGenerationSensor(
@@ -605,7 +610,8 @@ def test_the_sensor_of_generations(control: Control, hook: OmiliaHook, mode: str
         poke_interval=0.1,
         timeout=600,
     )
-    report = task.run(sensor)
+    with getting_on_with_polls(control, "omilia.list_project_generations"):
+        report = task.run(sensor)
     assert (report["run_id"], report["verdict"]) == (made["runId"], "passed")
     assert len(task.events) == (mode == "deferrable")
 

@@ -28,6 +28,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
 from airflow_provider_testruns.model import Counts, Kind, Run, RunState, Verdict, judge
 from airflow_provider_testruns.sandbox.server import SandboxServer
+from tests.harness.waiting import WITHIN
 
 pytestmark = pytest.mark.integration
 
@@ -74,7 +75,7 @@ def hook(connect: Any) -> EggplantHook:
 
 def wait(hook: EggplantHook, run: Run) -> Run:
     """Poll a run until it is final."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + WITHIN
     while not run.final:
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -23,6 +23,7 @@ from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
 from airflow_provider_testruns.lifecycle.starting import Epoch, Starter
 from airflow_provider_testruns.model import Gates, Metric, Run, RunState, Verdict, judge
 from airflow_provider_testruns.sandbox.server import SandboxServer
+from tests.harness.waiting import WITHIN
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +56,7 @@ def current(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> FutureAG
 
 def connected(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, dialect: str, **changes: Any) -> FutureAGIHook:
     connection = sandbox.connections()["futureagi_default"]
-    connection = {**connection, "extra": {**connection["extra"], "timeout": 2}, **changes}
+    connection = {**connection, "extra": {**connection["extra"], "timeout": 60}, **changes}
     if dialect == "documented":
         del connection["extra"]["secret_key"]
     monkeypatch.setenv("AIRFLOW_CONN_FUTUREAGI_DEFAULT", json.dumps(connection))
@@ -63,7 +64,8 @@ def connected(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, dialect: 
 
 
 def finished(hook: FutureAGIHook, run: Run) -> Run:
-    for _ in range(200):
+    until = time.monotonic() + WITHIN
+    while time.monotonic() < until:
         run = hook.get_test_execution(run.run_id, run.context.get("run_test_id"))
         if run.final:
             return run

@@ -27,6 +27,7 @@ from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.tasks.execution import RunExecution
 from airflow_provider_testruns.triggers import run as triggers
 from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.harness.waiting import WITHIN
 
 pytestmark = pytest.mark.integration
 
@@ -155,7 +156,7 @@ def test_on_kill_outlasts_being_cancelled_again_and_again(control: Control, monk
     async def main() -> None:
         task = asyncio.create_task(as_airflow_does(_trigger(run_id)))
         await asyncio.sleep(0)
-        until = time.monotonic() + 20
+        until = time.monotonic() + WITHIN
         while time.monotonic() < until and not (task.done() and not triggers._at_work):
             task.cancel("user-action")
             await asyncio.sleep(0.15)

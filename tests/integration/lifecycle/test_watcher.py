@@ -70,9 +70,15 @@ def sandbox(_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxS
     """The sandbox, as new, behind the three default connections."""
     _server.control.reset()
     for conn_id, connection in _server.connections().items():
-        connection["extra"]["timeout"] = 1
         _connect(monkeypatch, conn_id, connection)
     return _server
+
+
+def _give_up_after_a_second(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where requests hang."""
+    connection = sandbox.connections()["omilia_default"]
+    connection["extra"]["timeout"] = 1
+    _connect(monkeypatch, "omilia_default", connection)
 
 
 def _connect(monkeypatch: pytest.MonkeyPatch, conn_id: str, connection: dict[str, Any]) -> None:
@@ -108,9 +114,10 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(_WITHIN):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in another thread
-            await asyncio.sleep(0.02)
+    end = time.monotonic() + _WITHIN
+    while not condition():  # what is waited for happens in another thread
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
 
 
 def _all_finished(ends: list[WaitEnd]) -> None:
@@ -381,7 +388,8 @@ def test_a_list_that_cannot_be_had_gives_way_to_single_looks(sandbox, status, li
     assert control.count(_LIST) == lists
 
 
-def test_a_list_that_hangs_gives_way_to_single_looks(sandbox):
+def test_a_list_that_hangs_gives_way_to_single_looks(sandbox, monkeypatch):
+    _give_up_after_a_second(sandbox, monkeypatch)
     control = sandbox.control
     run_ids = control.add_runs("omilia", _PROJECT, 5, duration=0.0)
     control.fault("hang", operation=_LIST, seconds=30)
@@ -406,7 +414,7 @@ def test_what_is_forbidden_altogether_ends_the_waits(sandbox):
 
 
 def test_a_list_that_is_dearer_than_single_looks_is_left_alone_for_a_while(sandbox, monkeypatch):
-    monkeypatch.setattr(watcher, "SINGLY_FOR", 5.0)
+    ahead = 0.0
     control = sandbox.control
     old = control.add_runs("omilia", _PROJECT, 3000, age=86_400, duration=1.0)
     run_ids = control.add_runs("omilia", _PROJECT, 3)
@@ -414,12 +422,20 @@ def test_a_list_that_is_dearer_than_single_looks_is_left_alone_for_a_while(sandb
         control.hang_run(run_id)
 
     async def main() -> None:
+        nonlocal ahead
+        # The loop's clock is the test's: the time in which the list is left alone passes when it says so.
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time.monotonic() + ahead)
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
         await _until(lambda: control.count(_SINGLE) > 6)
         assert control.count(_LIST) == 1
-        await _until(lambda: control.count(_LIST) >= 2)  # it is tried again
+        ahead += watcher.SINGLY_FOR
+        await _until(lambda: control.count(_LIST) == 2)  # it is tried again
         for run_id in old:
             control.vanish_run(run_id)
+        singles = control.count(_SINGLE)
+        await _until(lambda: control.count(_SINGLE) > singles + 6)
+        assert control.count(_LIST) == 2
+        ahead += watcher.SINGLY_FOR
         await _until(lambda: control.count(_LIST) > 6)  # and now it pays
         singles, lists = control.count(_SINGLE), control.count(_LIST)
         await _until(lambda: control.count(_LIST) > lists + 4)
@@ -467,7 +483,9 @@ _OUTAGES = {
 
 
 @pytest.mark.parametrize("outage", _OUTAGES)
-def test_an_outage_fails_no_wait_and_its_end_is_noticed(sandbox, outage):
+def test_an_outage_fails_no_wait_and_its_end_is_noticed(sandbox, monkeypatch, outage):
+    if outage == "hanging":
+        _give_up_after_a_second(sandbox, monkeypatch)
     control = sandbox.control
     run_ids = control.add_runs("omilia", _PROJECT, 50)
     alone = control.add_runs("omilia", omilia.named_id(2), 1)
@@ -586,7 +604,7 @@ def test_deadlines_hold_while_sockets_hang(sandbox, monkeypatch, operation):
 
 
 def _static(url: str, token: str) -> dict[str, Any]:
-    return {"conn_type": "omilia", "host": url, "password": token, "extra": {"timeout": 2}}
+    return {"conn_type": "omilia", "host": url, "password": token, "extra": {}}
 
 
 @pytest.mark.parametrize("count", [1, 5])

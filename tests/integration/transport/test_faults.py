@@ -23,6 +23,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.transport.auth import OAuthToken
+from tests.harness.waiting import wait_until
 from tests.integration.transport.wires import (
     API,
     BEARER,
@@ -119,8 +120,10 @@ _BAD = {
 @pytest.mark.parametrize("fault", [*_LOST, *_BAD])
 def test_a_start_is_sent_once_whatever_becomes_of_its_reply(sandbox, drive, fault, when):
     sandbox.control.fault(operation="omilia.create_run", when=when, **{**_LOST, **_BAD}[fault])
-    client = drive(to_sandbox(sandbox, timeout=0.25))
+    made = to_sandbox(sandbox)
+    client = drive(made)
     client.ask(API.list_projects())  # so that there is a kept connection, over which it must not go
+    made.timeout = 0.25
     opened = sandbox.control.stats()["connections"]["opened"]
     with within(3), pytest.raises(ApiError) as caught:
         client.ask(API.create_run(SMOKE))
@@ -128,7 +131,7 @@ def test_a_start_is_sent_once_whatever_becomes_of_its_reply(sandbox, drive, faul
     if fault in _LOST:
         assert type(caught.value) is TransportError
         assert caught.value.sent
-    _wait_until(lambda: sandbox.control.count("omilia.create_run") > 0)  # one that is late comes to its end, too
+    wait_until(lambda: sandbox.control.count("omilia.create_run") > 0)  # one that is late comes to its end, too
     time.sleep(0.05)
     stats = sandbox.control.stats()
     assert stats["operations"]["omilia.create_run"] == 1
@@ -138,7 +141,7 @@ def test_a_start_is_sent_once_whatever_becomes_of_its_reply(sandbox, drive, faul
 
 def test_a_reply_within_the_time_is_waited_for(sandbox, drive):
     sandbox.control.fault("latency", operation="omilia.create_run", seconds=0.5)
-    run = drive(to_sandbox(sandbox, timeout=3)).ask(API.create_run(SMOKE))
+    run = drive(to_sandbox(sandbox, timeout=60)).ask(API.create_run(SMOKE))
     assert sandbox.control.run(run.run_id)["target_id"] == SMOKE
 
 
@@ -405,7 +408,7 @@ def test_what_must_not_be_repeated_has_a_connection_of_its_own(sandbox, drive):
     assert stats["connections"]["opened"] == 4
     assert stats["runs_created"]["omilia"] == 3
     client.close()
-    _wait_until(lambda: sandbox.control.stats()["connections"]["open"] == 0)
+    wait_until(lambda: sandbox.control.stats()["connections"]["open"] == 0)
 
 
 def test_a_kept_connection_that_the_server_closed_is_replaced(drive):
@@ -511,10 +514,3 @@ def test_a_long_answer_is_cut_and_a_page_is_read(sandbox, drive):
         drive(to_sandbox(sandbox)).ask(API.list_projects())
     assert "<" not in str(caught.value)
     assert len(str(caught.value)) < 900
-
-
-def _wait_until(condition, seconds: float = 3.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come to that"
-        time.sleep(0.01)

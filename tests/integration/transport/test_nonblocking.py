@@ -19,6 +19,7 @@ from airflow_provider_testruns.exceptions import ApiError
 from airflow_provider_testruns.platforms.call import Sleep, Upload, ask
 from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS, AsyncClient
 from airflow_provider_testruns.transport.tls import Tls
+from tests.harness.waiting import WITHIN
 from tests.integration.transport.wires import (
     API,
     SMOKE,
@@ -58,7 +59,7 @@ def _nothing_left(sandbox=None) -> Iterator[None]:
     gc.unfreeze()
     assert [str(warning.message) for warning in caught] == []
     if sandbox is not None:
-        until = time.monotonic() + 3
+        until = time.monotonic() + WITHIN
         while sandbox.control.stats()["connections"]["open"] and time.monotonic() < until:
             time.sleep(0.01)
         assert sandbox.control.stats()["connections"]["open"] == 0

@@ -81,12 +81,12 @@ def fixed(token: str = BEARER) -> FixedHeaders:
     return FixedHeaders({"Authorization": f"Bearer {token}"}, (token,))
 
 
-def session(base_url: str, auth: Auth | None = None, timeout: float = 5.0) -> Session:
+def session(base_url: str, auth: Auth | None = None, timeout: float = 60.0) -> Session:
     """A connection's way to any server."""
     return Session("omilia_default", base_url, auth or fixed(), timeout=timeout)
 
 
-def to_sandbox(sandbox: SandboxServer, auth: Auth | None = None, timeout: float = 5.0) -> Session:
+def to_sandbox(sandbox: SandboxServer, auth: Auth | None = None, timeout: float = 60.0) -> Session:
     """A connection's way to the sandbox's Omilia."""
     return session(f"{sandbox.url}/omilia", auth, timeout)
 
