@@ -19,13 +19,13 @@ from airflow_provider_testruns.emission import GuardedLog, get_logger
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 from airflow_provider_testruns.hooks.connection import Settings, check_extra
 from airflow_provider_testruns.model import Run, RunReport
-from airflow_provider_testruns.platforms.call import Steps, ask
 from airflow_provider_testruns.platforms.platform import Platform
+from airflow_provider_testruns.steps import Steps, ask
 from airflow_provider_testruns.transport.auth import Auth
 from airflow_provider_testruns.transport.policy import Advice, Session, patiently
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.hooks.files import Place
+    from airflow_provider_testruns.files import Place
     from airflow_provider_testruns.transport.blocking import BlockingClient
     from airflow_provider_testruns.transport.nonblocking import AsyncClient
 

@@ -12,18 +12,18 @@ from urllib.parse import quote
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError, NotFoundError
+from airflow_provider_testruns.files import save
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
-from airflow_provider_testruns.hooks.files import save
 from airflow_provider_testruns.model import Run
-from airflow_provider_testruns.platforms.call import Steps, ask
-from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS, EggplantPlatform
-from airflow_provider_testruns.platforms.eggplant_calls import MOST_ROWS
-from airflow_provider_testruns.platforms.eggplant_replies import failure_at
+from airflow_provider_testruns.platforms.eggplant.endpoints import MOST_ROWS
+from airflow_provider_testruns.platforms.eggplant.platform import POLL_ENDPOINTS, EggplantPlatform
+from airflow_provider_testruns.platforms.eggplant.responses import failure_at
+from airflow_provider_testruns.steps import Steps, ask
 from airflow_provider_testruns.transport.auth import Auth, OAuthToken
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.hooks.files import Place
+    from airflow_provider_testruns.files import Place
 
 T = TypeVar("T")
 

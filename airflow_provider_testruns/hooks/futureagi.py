@@ -13,18 +13,18 @@ from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, N
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.model import Run
-from airflow_provider_testruns.platforms.futureagi import (
+from airflow_provider_testruns.platforms.futureagi.platform import (
     DEFAULT_BASE_URL,
     DIALECTS,
     Dialect,
     FutureAGIPlatform,
     RerunType,
 )
-from airflow_provider_testruns.platforms.futureagi_replies import UUID, recordings_of
+from airflow_provider_testruns.platforms.futureagi.responses import UUID, recordings_of
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.hooks.files import Place
+    from airflow_provider_testruns.files import Place
 
 
 class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
@@ -288,7 +288,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         :param path: a file or a folder, local or an object storage URL (``s3://…``).
         :return: where the file is.
         """
-        from airflow_provider_testruns.hooks.files import save
+        from airflow_provider_testruns.files import save
 
         def fetch(part: Path) -> None:
             self.ask(self.platform.export_csv(execution_id, part))
@@ -308,7 +308,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         :param folder: a local folder or an object storage URL; made if it is not there.
         :return: where each was written.
         """
-        from airflow_provider_testruns.hooks.files import save
+        from airflow_provider_testruns.files import save
 
         def table(part: Path) -> None:
             self.ask(self.platform.export_csv(run.run_id, part))
@@ -330,7 +330,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         return saved
 
     def _saved_recordings(self, run: Run, folder: Place) -> Iterator[str]:
-        from airflow_provider_testruns.hooks.files import save
+        from airflow_provider_testruns.files import save
         from airflow_provider_testruns.hooks.recordings import download, ending_of
 
         settings, room = self.settings, self.settings.max_file_size

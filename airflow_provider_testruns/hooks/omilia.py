@@ -17,13 +17,13 @@ from airflow_provider_testruns.exceptions import (
     NotFoundError,
     ServerError,
 )
+from airflow_provider_testruns.files import as_zip, require_zip, save
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
-from airflow_provider_testruns.hooks.files import as_zip, require_zip, save
 from airflow_provider_testruns.limits import SHORTEST_SECRET
 from airflow_provider_testruns.model import Kind, Run
-from airflow_provider_testruns.platforms.call import Call, Reply, ask
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
+from airflow_provider_testruns.steps import Call, Reply, ask
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
 from airflow_provider_testruns.transport.policy import Advice
 

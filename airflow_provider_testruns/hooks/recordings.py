@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.hooks.connection import Settings
-from airflow_provider_testruns.platforms.call import Call, Reply, ask
+from airflow_provider_testruns.steps import Call, Reply, ask
 from airflow_provider_testruns.transport.auth import FixedHeaders
 from airflow_provider_testruns.transport.policy import Session
 

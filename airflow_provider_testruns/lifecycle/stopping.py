@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow_provider_testruns.exceptions import ApiError, NotFoundError
 from airflow_provider_testruns.model import Run
-from airflow_provider_testruns.platforms.call import Steps, pause
 from airflow_provider_testruns.platforms.platform import Platform
+from airflow_provider_testruns.steps import Steps, pause
 from airflow_provider_testruns.transport.policy import patiently
 
 #: How long a cancelled run is watched until it is final, in seconds. All three platforms stop in the background.

@@ -23,8 +23,8 @@ from airflow_provider_testruns.exceptions import (
     NotFoundError,
 )
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.platforms.call import Steps, pause
 from airflow_provider_testruns.platforms.platform import Platform
+from airflow_provider_testruns.steps import Steps, pause
 from airflow_provider_testruns.transport.policy import back_off, patiently
 
 #: How long a run may be not there, the credentials not accepted or the replies unreadable, without a break, before

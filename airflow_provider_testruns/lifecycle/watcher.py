@@ -32,9 +32,9 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, jittered
 from airflow_provider_testruns.model import Run
-from airflow_provider_testruns.platforms.call import Steps
 from airflow_provider_testruns.platforms.platform import Memory, Platform
 from airflow_provider_testruns.redaction import redact
+from airflow_provider_testruns.steps import Steps
 from airflow_provider_testruns.transport.policy import Tally
 
 T = TypeVar("T")

@@ -161,7 +161,7 @@ class EggplantStartTestConfigurationOperator(StartRunOperator):
 
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of the start call."""
-        from airflow_provider_testruns.platforms.eggplant_arguments import required_id
+        from airflow_provider_testruns.platforms.eggplant.arguments import required_id
 
         arguments: dict[str, Any] = {"task_instance_body": self.task_instance_body}
         if self.test_config_name is not None:
@@ -203,7 +203,7 @@ class EggplantAbortExecutionOperator(StopRunOperator):
     def requested_run(self) -> Run:
         """The execution of the arguments."""
         from airflow_provider_testruns.model import Run, RunState
-        from airflow_provider_testruns.platforms.eggplant_arguments import required_id
+        from airflow_provider_testruns.platforms.eggplant.arguments import required_id
 
         return Run(self.platform_name, required_id("execution_id", self.execution_id), RunState.QUEUED, "not seen yet")
 

@@ -11,9 +11,9 @@ from airflow_provider_testruns.operators.base import StartRunOperator, StopRunOp
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.model import Gates, Run
-    from airflow_provider_testruns.platforms.call import Steps
     from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
     from airflow_provider_testruns.platforms.platform import Platform, Start
+    from airflow_provider_testruns.steps import Steps
 
 
 class FutureAGIExecuteTestRunOperator(StartRunOperator):

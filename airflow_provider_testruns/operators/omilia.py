@@ -15,8 +15,8 @@ from airflow_provider_testruns.operators.base import PlatformOperator, StartRunO
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_testruns.files import Place
     from airflow_provider_testruns.hooks.base import PlatformHook
-    from airflow_provider_testruns.hooks.files import Place
     from airflow_provider_testruns.hooks.omilia import OmiliaHook
     from airflow_provider_testruns.model import Run
     from airflow_provider_testruns.tasks.stopping import Found
@@ -209,7 +209,7 @@ class OmiliaRevokeRunOperator(StopRunOperator, _OmiliaOperator):
 
     def find_run(self, hook: PlatformHook[Any], run: Run) -> Found:
         """As the platform shows it, with ``isRevocable``."""
-        from airflow_provider_testruns.platforms.call import ask
+        from airflow_provider_testruns.steps import ask
         from airflow_provider_testruns.tasks.stopping import Found
 
         found, revocable = hook.ask(ask(hook.platform.get_revocable_run(run.run_id)))
@@ -394,7 +394,7 @@ class OmiliaDeleteProjectOperator(_OmiliaOperator):
         :raises NotFoundError: on the first try, when there is none.
         :raises ConfigurationError: when ``project_name`` is the name of more than one; on the first try, of none.
         """
-        from airflow_provider_testruns.platforms.omilia import NoSuchProjectError
+        from airflow_provider_testruns.platforms.omilia.platform import NoSuchProjectError
 
         hook = self._connect()
         project_id = ""
@@ -457,7 +457,7 @@ class OmiliaUploadTestSuitesOperator(_OmiliaOperator):
     @tidy_errors
     def execute(self, context: Context) -> None:
         """Upload the file or folder."""
-        from airflow_provider_testruns.hooks.files import check_source
+        from airflow_provider_testruns.files import check_source
 
         check_source(self.path, "path")
         hook = self._connect()
@@ -487,7 +487,7 @@ class _DownloadOperator(_OmiliaOperator):
 
         :return: where it is.
         """
-        from airflow_provider_testruns.hooks.files import check_target
+        from airflow_provider_testruns.files import check_target
 
         check_target(self.path, "path")
         written = self._fetch(self._connect())

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.platforms.call import Call, Steps
+from airflow_provider_testruns.steps import Call, Steps
 
 
 @dataclass(frozen=True, slots=True)

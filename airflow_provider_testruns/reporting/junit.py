@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.cleaning import outgoing_text
-from airflow_provider_testruns.hooks.files import check_target, save
+from airflow_provider_testruns.files import check_target, save
 from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict, utc
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from junitparser.junitparser import FinalResult
     from junitparser.xunit2 import InterimResult, JUnitXml, TestCase
 
-    from airflow_provider_testruns.hooks.files import Place
+    from airflow_provider_testruns.files import Place
 
 #: More seconds than any case takes; what a platform says beyond is no time.
 _MOST_SECONDS = 1e9

@@ -35,7 +35,7 @@ class EggplantExecutionSensor(RunSensor):
     def watched_run(self) -> Run:
         """The execution of the arguments."""
         from airflow_provider_testruns.model import Run, RunState
-        from airflow_provider_testruns.platforms.eggplant_arguments import required_id
+        from airflow_provider_testruns.platforms.eggplant.arguments import required_id
 
         return Run("eggplant", required_id("execution_id", self.execution_id), RunState.QUEUED, "")
 
@@ -86,7 +86,7 @@ class EggplantRunProgressSensor(RunSensor):
         :raises ConfigurationError: for arguments that can't be right.
         """
         from airflow_provider_testruns.model import Kind, Run, RunState
-        from airflow_provider_testruns.platforms.eggplant_arguments import checked_limit, optional_integer, required_id
+        from airflow_provider_testruns.platforms.eggplant.arguments import checked_limit, optional_integer, required_id
 
         given = [name for name in ("run_id", "model_name") if getattr(self, name) is not None]
         if len(given) != 1:

@@ -108,7 +108,7 @@ class JudgingTask(_Task):
                     " leave the argument out."
                 )
             if place is not None:
-                from airflow_provider_testruns.hooks.files import check_target
+                from airflow_provider_testruns.files import check_target
 
                 check_target(place, name, into=name != "junit_path", try_writing=try_writing)
 

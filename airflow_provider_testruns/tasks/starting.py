@@ -10,8 +10,8 @@ from airflow_provider_testruns.tasks.judging import JudgingTask
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.model import Run
-    from airflow_provider_testruns.platforms.call import Steps
     from airflow_provider_testruns.platforms.platform import Platform, Start
+    from airflow_provider_testruns.steps import Steps
 
 
 class StartingTask(JudgingTask):

@@ -36,8 +36,8 @@ from urllib3.exceptions import ProxyError as Urllib3ProxyError
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.emission import tidy_errors
-from airflow_provider_testruns.platforms.call import Reply, Sleep, StepIterator, Steps, Upload, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
+from airflow_provider_testruns.steps import Reply, Sleep, StepIterator, Steps, Upload, clean_headers
 from airflow_provider_testruns.transport import failures
 from airflow_provider_testruns.transport.body import Body
 from airflow_provider_testruns.transport.decoding import ACCEPTED

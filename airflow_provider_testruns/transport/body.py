@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean
-from airflow_provider_testruns.platforms.call import Reply
+from airflow_provider_testruns.steps import Reply
 from airflow_provider_testruns.transport.decoding import Decoder
 from airflow_provider_testruns.transport.effects import EncodingError, ReplyTooLargeError, Request
 

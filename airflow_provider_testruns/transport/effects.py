@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.platforms.call import Reply, Sleep, Upload
 from airflow_provider_testruns.redaction import redact
+from airflow_provider_testruns.steps import Reply, Sleep, Upload
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.transport.auth import Auth

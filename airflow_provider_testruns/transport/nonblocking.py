@@ -16,8 +16,8 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from airflow_provider_testruns import __version__
-from airflow_provider_testruns.platforms.call import Reply, Sleep, StepIterator, Steps, clean_headers
 from airflow_provider_testruns.redaction import ClientSecrets
+from airflow_provider_testruns.steps import Reply, Sleep, StepIterator, Steps, clean_headers
 from airflow_provider_testruns.transport import failures
 from airflow_provider_testruns.transport.body import Body
 from airflow_provider_testruns.transport.decoding import ACCEPTED

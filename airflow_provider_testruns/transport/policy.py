@@ -30,8 +30,8 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.parsing import UnreadableError
-from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, through
 from airflow_provider_testruns.redaction import redact
+from airflow_provider_testruns.steps import Call, Reply, Sleep, Steps, through
 from airflow_provider_testruns.transport.auth import Auth
 from airflow_provider_testruns.transport.effects import (
     EncodingError,

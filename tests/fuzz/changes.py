@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from airflow_provider_testruns.platforms.call import Reply
+from airflow_provider_testruns.steps import Reply
 from tests.fuzz.operations import Operation, World
 from tests.fuzz.trial import Change
 from tests.fuzz.values import BODIES, HEADERS, ODD, STATUSES, paths, replaced, restructured

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.registry import hook_class
 from airflow_provider_testruns.model import Run
-from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.sandbox.server import SandboxServer
+from airflow_provider_testruns.steps import Reply
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from airflow_provider_testruns.transport.effects import Request
 

@@ -18,11 +18,11 @@ from airflow_provider_testruns.emission import outgoing
 from airflow_provider_testruns.hooks import base
 from airflow_provider_testruns.lifecycle.waiting import WaitEnd, WaitStatus
 from airflow_provider_testruns.model import Run, RunReport, Verdict, assess
-from airflow_provider_testruns.platforms.call import Reply, Sleep, Steps
 from airflow_provider_testruns.platforms.platform import Start
 from airflow_provider_testruns.reporting import junit
 from airflow_provider_testruns.reporting.text import digest, table
 from airflow_provider_testruns.reporting.xcom import run_to_xcom, to_event, to_xcom
+from airflow_provider_testruns.steps import Reply, Sleep, Steps
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from airflow_provider_testruns.transport.effects import Request
 from airflow_provider_testruns.transport.nonblocking import AsyncClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_testruns.platforms.call import Reply
+from airflow_provider_testruns.steps import Reply
 
 
 def reply(body: Any = None, status: int = 200, **headers: str) -> Reply:

@@ -13,8 +13,8 @@ from typing import Any
 
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, NotFoundError, TransportError
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, ask
 from airflow_provider_testruns.platforms.platform import Platform, Start
+from airflow_provider_testruns.steps import Call, Reply, Sleep, Steps, ask
 from airflow_provider_testruns.transport.effects import Renew, Request
 
 #: When all tests begin; seconds since 1970, a whole second.

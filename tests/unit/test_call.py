@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, ask, path, pause
 from airflow_provider_testruns.platforms.platform import own_words
+from airflow_provider_testruns.steps import Call, Reply, Sleep, ask, path, pause
 
 pytestmark = pytest.mark.unit
 

@@ -24,7 +24,7 @@ from airflow_provider_testruns.model import (
     Verdict,
     assess,
 )
-from airflow_provider_testruns.platforms.omilia_replies import run_of
+from airflow_provider_testruns.platforms.omilia.responses import run_of
 from airflow_provider_testruns.platforms.reading import Fields
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.reporting.xcom import to_xcom

@@ -16,7 +16,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
-from airflow_provider_testruns.hooks.files import as_zip, check_target, require_zip, save
+from airflow_provider_testruns.files import as_zip, check_target, require_zip, save
 from airflow_provider_testruns.transport import progress
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_testruns.platforms.call import Call, Reply, ask, pause
+from airflow_provider_testruns.steps import Call, Reply, ask, pause
 from airflow_provider_testruns.tasks.overtime import SPARE, time_left
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from airflow_provider_testruns.transport.effects import Request, WireError

@@ -22,7 +22,7 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
-from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Upload, ask, no_value
+from airflow_provider_testruns.steps import Call, Reply, Sleep, Upload, ask, no_value
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
 from airflow_provider_testruns.transport.effects import ReplyTooLargeError, Request, WireError
 from airflow_provider_testruns.transport.policy import (

@@ -21,7 +21,7 @@ from airflow_provider_testruns.get_provider_info import get_provider_info
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.registry import hook_class
 from airflow_provider_testruns.links.run import RunLink
-from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS
+from airflow_provider_testruns.platforms.eggplant.platform import POLL_ENDPOINTS
 
 pytestmark = pytest.mark.unit
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from airflow_provider_testruns import limits, parsing
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import Run, RunState
-from airflow_provider_testruns.platforms.call import Reply, path
 from airflow_provider_testruns.platforms.reading import Fields, each, newest_first, objects
 from airflow_provider_testruns.platforms.times import read_time
 from airflow_provider_testruns.redaction import ClientSecrets, redact
+from airflow_provider_testruns.steps import Reply, path
 from airflow_provider_testruns.transport.decoding import Decoder
 from airflow_provider_testruns.transport.effects import EncodingError
 from tests.unit.strategies import json_values

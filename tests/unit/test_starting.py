@@ -40,8 +40,8 @@ from airflow_provider_testruns.lifecycle.starting import (
 )
 from airflow_provider_testruns.lifecycle.waiting import GRACE
 from airflow_provider_testruns.model import Run, RunState, Verdict
-from airflow_provider_testruns.platforms.call import Call, ask
 from airflow_provider_testruns.platforms.platform import Start
+from airflow_provider_testruns.steps import Call, ask
 from tests.unit.steps import BEGIN, Clock, Died, FakePlatform, Fault, Lines, drive, lost
 from tests.unit.strategies import runs
 

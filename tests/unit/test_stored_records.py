@@ -21,11 +21,11 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.lifecycle.starting import Epoch, Mark, Phase, Record, Starter
 from airflow_provider_testruns.model import Run, RunState, Verdict
-from airflow_provider_testruns.platforms.call import Steps
 from airflow_provider_testruns.platforms.eggplant import EggplantPlatform
 from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.platforms.platform import Identity, Platform
+from airflow_provider_testruns.steps import Steps
 from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, reply
 from tests.unit.steps import BEGIN, Clock, FakePlatform, Lines, drive
 from tests.unit.strategies import json_values

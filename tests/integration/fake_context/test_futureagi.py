@@ -30,7 +30,7 @@ from airflow_provider_testruns.operators.futureagi import (
     FutureAGIExecuteTestRunOperator,
     FutureAGIRerunCallsOperator,
 )
-from airflow_provider_testruns.platforms import futureagi as platform_module
+from airflow_provider_testruns.platforms.futureagi import platform as platform_module
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, NotFoundError, TransportError
-from airflow_provider_testruns.platforms.call import Call, Sleep, Upload, ask, no_value
 from airflow_provider_testruns.sandbox import omilia
+from airflow_provider_testruns.steps import Call, Sleep, Upload, ask, no_value
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from tests.integration.transport.wires import (
     API,

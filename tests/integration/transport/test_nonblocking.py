@@ -16,7 +16,7 @@ import pytest
 from blockbuster import BlockingError, blockbuster_ctx
 
 from airflow_provider_testruns.exceptions import ApiError
-from airflow_provider_testruns.platforms.call import Sleep, Upload, ask
+from airflow_provider_testruns.steps import Sleep, Upload, ask
 from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS, AsyncClient
 from airflow_provider_testruns.transport.tls import Tls
 from tests.harness.waiting import WITHIN

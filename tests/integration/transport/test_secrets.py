@@ -18,9 +18,9 @@ import pytest
 from airflow_provider_testruns.emission import get_logger, tidy
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, TransportError
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
-from airflow_provider_testruns.platforms.call import Call, Reply, ask
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.redaction import redact
+from airflow_provider_testruns.steps import Call, Reply, ask
 from airflow_provider_testruns.transport.auth import OAuthToken
 from airflow_provider_testruns.transport.effects import Request
 from tests.integration.transport.wires import RawServer, answering, fixed, get, post, session

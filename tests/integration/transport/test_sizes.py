@@ -21,7 +21,7 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
-from airflow_provider_testruns.platforms.call import Call, Reply, Upload, ask, no_value
+from airflow_provider_testruns.steps import Call, Reply, Upload, ask, no_value
 from airflow_provider_testruns.transport.auth import OAuthToken
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from tests.integration.transport.wires import Line, RawServer, answering, dripping, get, session, within

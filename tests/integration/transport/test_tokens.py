@@ -9,8 +9,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, ServerError
-from airflow_provider_testruns.platforms.call import ask
 from airflow_provider_testruns.redaction import redact
+from airflow_provider_testruns.steps import ask
 from airflow_provider_testruns.transport.auth import OAuthToken
 from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS, AsyncClient
 from tests.integration.transport.wires import (

@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.sandbox.server import SandboxServer
+from airflow_provider_testruns.steps import Call, Reply, Steps, ask
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
 from airflow_provider_testruns.transport.policy import Session
 from airflow_provider_testruns.transport.tls import Tls

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, ask
+from airflow_provider_testruns.steps import Call, Reply, Sleep, Steps, ask
 from airflow_provider_testruns.transport.auth import FixedHeaders
 from airflow_provider_testruns.transport.effects import Read, Request, WireError
 from airflow_provider_testruns.transport.policy import Session

@@ -29,10 +29,10 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
 from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunState, Verdict, judge
-from airflow_provider_testruns.platforms.call import Call, Reply
-from airflow_provider_testruns.platforms.eggplant import POLL_ENDPOINTS, EggplantPlatform
-from airflow_provider_testruns.platforms.eggplant_replies import word_of
+from airflow_provider_testruns.platforms.eggplant.platform import POLL_ENDPOINTS, EggplantPlatform
+from airflow_provider_testruns.platforms.eggplant.responses import word_of
 from airflow_provider_testruns.platforms.platform import Memory, Start
+from airflow_provider_testruns.steps import Call, Reply
 from airflow_provider_testruns.transport.effects import Request
 from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, form_of, lost
 from tests.unit.replies import reply

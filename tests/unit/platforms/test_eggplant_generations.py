@@ -29,11 +29,11 @@ from airflow_provider_testruns.model import (
     assess,
     judge,
 )
-from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.eggplant import EggplantPlatform
-from airflow_provider_testruns.platforms.eggplant_replies import error_of
+from airflow_provider_testruns.platforms.eggplant.responses import error_of
 from airflow_provider_testruns.platforms.platform import Identity
 from airflow_provider_testruns.platforms.reading import Fields
+from airflow_provider_testruns.steps import Reply
 from airflow_provider_testruns.transport.effects import Request
 from tests.unit.platforms.steps import BASE_URL, Wire, reply
 from tests.unit.platforms.test_eggplant import MODEL, PROGRESS, RUN, START, Paged, at, row, run_list

@@ -42,10 +42,10 @@ from airflow_provider_testruns.model import (
     assess,
     judge,
 )
-from airflow_provider_testruns.platforms import futureagi_replies as replies
-from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
+from airflow_provider_testruns.platforms.futureagi import responses as replies
 from airflow_provider_testruns.platforms.platform import Memory, Start
+from airflow_provider_testruns.steps import Reply
 from tests.unit.platforms.steps import InTurn, Wire, lost
 from tests.unit.replies import reply
 

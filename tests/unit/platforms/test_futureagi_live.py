@@ -20,11 +20,11 @@ from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
 from airflow_provider_testruns.hooks.recordings import download, ending_of
 from airflow_provider_testruns.lifecycle.waiting import Wait
 from airflow_provider_testruns.model import Gates, Metric, Progress, Verdict, assess, judge
-from airflow_provider_testruns.platforms import futureagi_replies as replies
-from airflow_provider_testruns.platforms.call import Reply
-from airflow_provider_testruns.platforms.futureagi_metrics import Evaluations
+from airflow_provider_testruns.platforms.futureagi import responses as replies
+from airflow_provider_testruns.platforms.futureagi.metrics import Evaluations
 from airflow_provider_testruns.reporting import junit
 from airflow_provider_testruns.reporting.xcom import to_xcom
+from airflow_provider_testruns.steps import Reply
 from tests.unit.platforms.steps import Wire, reply
 from tests.unit.platforms.test_futureagi import (
     CURRENT,

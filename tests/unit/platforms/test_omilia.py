@@ -41,10 +41,10 @@ from airflow_provider_testruns.model import (
     assess,
     judge,
 )
-from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
-from airflow_provider_testruns.platforms.omilia_replies import log_of, trouble_in, without_git_token
+from airflow_provider_testruns.platforms.omilia.responses import log_of, trouble_in, without_git_token
 from airflow_provider_testruns.platforms.platform import Memory
+from airflow_provider_testruns.steps import Reply
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
 from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, lost
 from tests.unit.replies import reply

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.model import CaseResult, Outcome, Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, no_value, path
 from airflow_provider_testruns.platforms.platform import Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, objects
+from airflow_provider_testruns.steps import Call, Reply, Steps, ask, no_value, path
 
 _STATES = {
     "waiting": (RunState.QUEUED, None),

@@ -31,8 +31,7 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
 )
 from airflow_provider_testruns.model import CaseResult, CaseTexts, Counts, Kind, Outcome, Run, RunReport, Verdict
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps, Upload, ask, no_value, path
-from airflow_provider_testruns.platforms.omilia_replies import (
+from airflow_provider_testruns.platforms.omilia.responses import (
     DELAYS,
     Artifact,
     artifact_of,
@@ -51,6 +50,7 @@ from airflow_provider_testruns.platforms.omilia_replies import (
 )
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Memory, Platform, Start, own_words
 from airflow_provider_testruns.platforms.reading import Fields, each, newest_first
+from airflow_provider_testruns.steps import Call, Reply, Steps, Upload, ask, no_value, path
 
 T = TypeVar("T")
 

@@ -33,11 +33,11 @@ from airflow_provider_testruns.exceptions import (
     StartOutcomeUnknownError,
 )
 from airflow_provider_testruns.model import CaseResult, CaseTexts, Metric, Outcome, Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.platforms import futureagi_replies as replies
-from airflow_provider_testruns.platforms.call import Call, Reply, Sleep, Steps, ask, path, pause, through
-from airflow_provider_testruns.platforms.futureagi_metrics import TOOL, Evaluations
+from airflow_provider_testruns.platforms.futureagi import responses as replies
+from airflow_provider_testruns.platforms.futureagi.metrics import TOOL, Evaluations
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
+from airflow_provider_testruns.steps import Call, Reply, Sleep, Steps, ask, path, pause, through
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ from airflow_provider_testruns.cleaning import clean, distinct
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.parsing import Rows
-from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.platform import settled
 from airflow_provider_testruns.platforms.reading import Fields, each, joined, objects, shorter
+from airflow_provider_testruns.steps import Reply
 
 #: The words of the enum ``RunStatus``, and those of the CI/CD guide on the same page; folded.
 _STATES: dict[str, tuple[RunState, Verdict | None]] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, InvalidReplyError
 from airflow_provider_testruns.limits import NAME
-from airflow_provider_testruns.platforms.call import Steps, path
-from airflow_provider_testruns.platforms.eggplant_calls import EggplantCalls, unpaged
-from airflow_provider_testruns.platforms.eggplant_configurations import LACKING
+from airflow_provider_testruns.platforms.eggplant.configurations import LACKING
+from airflow_provider_testruns.platforms.eggplant.endpoints import EggplantCalls, unpaged
 from airflow_provider_testruns.platforms.reading import Fields
+from airflow_provider_testruns.steps import Steps, path
 
 #: How many candidates an error names.
 _MOST_NAMED = 10

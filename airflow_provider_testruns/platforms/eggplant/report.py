@@ -11,10 +11,9 @@ from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, CaseTexts, Counts, Kind, Outcome, Run, RunReport, Verdict
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, path, pause
-from airflow_provider_testruns.platforms.eggplant_calls import PAGE, RESULTS, RUNS, log_call, pages
-from airflow_provider_testruns.platforms.eggplant_configurations import LACKING, result_of, results_of
-from airflow_provider_testruns.platforms.eggplant_replies import (
+from airflow_provider_testruns.platforms.eggplant.configurations import LACKING, result_of, results_of
+from airflow_provider_testruns.platforms.eggplant.endpoints import PAGE, RESULTS, RUNS, log_call, pages
+from airflow_provider_testruns.platforms.eggplant.responses import (
     Page,
     case_of,
     error_of,
@@ -26,6 +25,7 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     start_of,
 )
 from airflow_provider_testruns.platforms.reading import Fields
+from airflow_provider_testruns.steps import Call, Reply, Steps, ask, path, pause
 
 T = TypeVar("T")
 

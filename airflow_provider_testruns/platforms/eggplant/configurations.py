@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps
-from airflow_provider_testruns.platforms.eggplant_calls import CONFIG_RESULTS, pages
-from airflow_provider_testruns.platforms.eggplant_replies import Page, began_before, error_text, optional_page
+from airflow_provider_testruns.platforms.eggplant.endpoints import CONFIG_RESULTS, pages
+from airflow_provider_testruns.platforms.eggplant.responses import Page, began_before, error_text, optional_page
 from airflow_provider_testruns.platforms.reading import Fields
+from airflow_provider_testruns.steps import Call, Reply, Steps
 
 #: What a server answers where a call, or one of its filters, is missing.
 LACKING = (400, 403, 404, 405, 422, 501)

@@ -9,9 +9,8 @@ from typing import Any
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, no_value, path
-from airflow_provider_testruns.platforms.eggplant_arguments import checked_limit
-from airflow_provider_testruns.platforms.eggplant_replies import (
+from airflow_provider_testruns.platforms.eggplant.arguments import checked_limit
+from airflow_provider_testruns.platforms.eggplant.responses import (
     Page,
     error_text,
     number_of,
@@ -19,6 +18,7 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     payload,
 )
 from airflow_provider_testruns.platforms.reading import Fields
+from airflow_provider_testruns.steps import Call, Reply, Steps, ask, no_value, path
 
 RUNS = "/ai/runs"
 RESULTS = "/api/v2/test_results"

@@ -33,10 +33,10 @@ from airflow_provider_testruns.model import (
     Verdict,
 )
 from airflow_provider_testruns.parsing import Rows
-from airflow_provider_testruns.platforms.call import Reply
-from airflow_provider_testruns.platforms.futureagi_metrics import Evaluations, Tally, choices_of, fraction
+from airflow_provider_testruns.platforms.futureagi.metrics import Evaluations, Tally, choices_of, fraction
 from airflow_provider_testruns.platforms.platform import Memory, settled
 from airflow_provider_testruns.platforms.reading import Fields, each, joined, objects
+from airflow_provider_testruns.steps import Reply
 
 T = TypeVar("T")
 

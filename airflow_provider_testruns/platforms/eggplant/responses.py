@@ -18,9 +18,9 @@ from airflow_provider_testruns.cleaning import clean, distinct, is_clean
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, Kind, Outcome, Progress, Run, RunState, Verdict
 from airflow_provider_testruns.parsing import Rows
-from airflow_provider_testruns.platforms.call import Reply
 from airflow_provider_testruns.platforms.platform import settled
 from airflow_provider_testruns.platforms.reading import Fields, each, objects
+from airflow_provider_testruns.steps import Reply
 
 _SEPARATORS = re.compile(r"[\W_]+")
 #: Where a run's id may stand. Other fields may hold the ids of other runs (what it is a rerun of).

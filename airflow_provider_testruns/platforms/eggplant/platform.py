@@ -26,9 +26,8 @@ from airflow_provider_testruns.exceptions import (
     PermissionDeniedError,
 )
 from airflow_provider_testruns.model import Kind, Run, RunReport, RunState
-from airflow_provider_testruns.platforms import eggplant_configurations as configurations
-from airflow_provider_testruns.platforms.call import Call, Reply, Steps, ask, no_value, path
-from airflow_provider_testruns.platforms.eggplant_arguments import (
+from airflow_provider_testruns.platforms.eggplant import configurations as configurations
+from airflow_provider_testruns.platforms.eggplant.arguments import (
     AGENT,
     ASSET,
     SUT,
@@ -42,20 +41,27 @@ from airflow_provider_testruns.platforms.eggplant_arguments import (
     required_id,
     untested,
 )
-from airflow_provider_testruns.platforms.eggplant_calls import (
+from airflow_provider_testruns.platforms.eggplant.endpoints import (
     CONFIG_RESULTS,
     MOST_ROWS,
     PAGE,
     EggplantCalls,
 )
-from airflow_provider_testruns.platforms.eggplant_names import (
+from airflow_provider_testruns.platforms.eggplant.names import (
     agent_named,
     configuration_named,
     model_named,
     number_of_model,
     test_case_named,
 )
-from airflow_provider_testruns.platforms.eggplant_replies import (
+from airflow_provider_testruns.platforms.eggplant.report import (
+    Kept,
+    configuration_result_id,
+    kept_of,
+    report_of,
+    run_number_of,
+)
+from airflow_provider_testruns.platforms.eggplant.responses import (
     began_before,
     error_text,
     execution_id_of,
@@ -70,15 +76,9 @@ from airflow_provider_testruns.platforms.eggplant_replies import (
     together,
     type_of,
 )
-from airflow_provider_testruns.platforms.eggplant_report import (
-    Kept,
-    configuration_result_id,
-    kept_of,
-    report_of,
-    run_number_of,
-)
 from airflow_provider_testruns.platforms.platform import Identity, Memory, Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
+from airflow_provider_testruns.steps import Call, Reply, Steps, ask, no_value, path
 
 T = TypeVar("T")
 
