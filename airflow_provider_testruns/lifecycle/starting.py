@@ -30,10 +30,11 @@ from airflow_provider_testruns.exceptions import (
     StartOutcomeUnknownError,
     StartSupersededError,
 )
+from airflow_provider_testruns.judging import judge
 from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.lifecycle.waiting import GRACE, fetch_report
 from airflow_provider_testruns.limits import MESSAGE
-from airflow_provider_testruns.model import Kind, Run, RunState, Verdict, judge
+from airflow_provider_testruns.model import Kind, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, Start
 from airflow_provider_testruns.steps import Steps, ask, pause
 from airflow_provider_testruns.transport.policy import back_off, patiently

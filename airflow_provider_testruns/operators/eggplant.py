@@ -12,7 +12,8 @@ from airflow_provider_testruns.operators.base import StartRunOperator, StopRunOp
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.base import PlatformHook
-    from airflow_provider_testruns.model import Gates, Run
+    from airflow_provider_testruns.judging import Gates
+    from airflow_provider_testruns.model import Run
     from airflow_provider_testruns.tasks.stopping import Found
 
 

@@ -10,7 +10,8 @@ from airflow_provider_testruns.arguments import fractions, seconds
 from airflow_provider_testruns.operators.base import StartRunOperator, StopRunOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.model import Gates, Run
+    from airflow_provider_testruns.judging import Gates
+    from airflow_provider_testruns.model import Run
     from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
     from airflow_provider_testruns.platforms.platform import Platform, Start
     from airflow_provider_testruns.steps import Steps

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.cleaning import outgoing_text
 from airflow_provider_testruns.files import check_target, save
-from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict, utc
+from airflow_provider_testruns.judging import Judgement
+from airflow_provider_testruns.model import CaseResult, Outcome, RunReport, Verdict, utc
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
 if TYPE_CHECKING:

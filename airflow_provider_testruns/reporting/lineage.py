@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.cleaning import outgoing_json
-from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict
+from airflow_provider_testruns.judging import Judgement
+from airflow_provider_testruns.model import CaseResult, Outcome, RunReport, Verdict
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
 if TYPE_CHECKING:

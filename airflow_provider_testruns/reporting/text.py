@@ -9,8 +9,9 @@ from airflow_provider_testruns.exceptions import (
     RunErroredError,
     RunFailedError,
 )
+from airflow_provider_testruns.judging import Judgement
 from airflow_provider_testruns.limits import URL
-from airflow_provider_testruns.model import CaseResult, Judgement, Outcome, RunReport, Verdict
+from airflow_provider_testruns.model import CaseResult, Outcome, RunReport, Verdict
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, counting_failures, shorten
 
 #: How many failed cases are named in a message.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_testruns.cleaning import outgoing_text
-from airflow_provider_testruns.model import CaseResult, Judgement, Run, RunReport
+from airflow_provider_testruns.judging import Judgement
+from airflow_provider_testruns.model import CaseResult, Run, RunReport
 
 #: How many failed cases go to XCom; the others are only counted.
 MAX_FAILURES = 50

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_testruns.hooks.base import PlatformHook
+    from airflow_provider_testruns.judging import Judgement
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
-    from airflow_provider_testruns.model import Judgement, Run, RunReport
+    from airflow_provider_testruns.model import Run, RunReport
 
 
 #: Arguments of Airflow's sensors that are true or false.
@@ -267,7 +268,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
 
     def judge_report(self, report: RunReport) -> Judgement:
         """What a final run means."""
-        from airflow_provider_testruns.model import assess
+        from airflow_provider_testruns.judging import assess
 
         return assess(report, self.gates())
 

@@ -9,7 +9,8 @@ from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.sensors.base import RunSensor
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.model import Judgement, Run, RunReport
+    from airflow_provider_testruns.judging import Judgement
+    from airflow_provider_testruns.model import Run, RunReport
 
 
 class EggplantExecutionSensor(RunSensor):

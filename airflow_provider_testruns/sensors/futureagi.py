@@ -10,7 +10,8 @@ from airflow_provider_testruns.arguments import fractions, seconds
 from airflow_provider_testruns.sensors.base import RunSensor
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.model import Gates, Run
+    from airflow_provider_testruns.judging import Gates
+    from airflow_provider_testruns.model import Run
 
 
 class FutureAGITestExecutionSensor(RunSensor):

@@ -17,7 +17,8 @@ from airflow_provider_testruns.exceptions import ReportNotWrittenError, StartSup
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_testruns.model import Judgement, RunReport
+    from airflow_provider_testruns.judging import Judgement
+    from airflow_provider_testruns.model import RunReport
     from airflow_provider_testruns.tasks.judging import JudgingTask
 
 

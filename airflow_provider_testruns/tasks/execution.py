@@ -21,12 +21,13 @@ from airflow_provider_testruns.exceptions import (
     StartSupersededError,
     TriggerFailedError,
 )
+from airflow_provider_testruns.judging import assess
 from airflow_provider_testruns.lifecycle.run_log import RunLog
 from airflow_provider_testruns.lifecycle.starting import Starter
 from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, fetch_report, look_once, wait_for
 from airflow_provider_testruns.links.run import announce, mark_test_run
-from airflow_provider_testruns.model import Run, Verdict, assess
+from airflow_provider_testruns.model import Run, Verdict
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.reporting.xcom import run_to_event
 from airflow_provider_testruns.tasks.delivery import deliver, emit_asset_events, errors_in_junit

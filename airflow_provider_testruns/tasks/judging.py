@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_testruns.model import Gates, Judgement, Run, RunReport
+    from airflow_provider_testruns.judging import Gates, Judgement
+    from airflow_provider_testruns.model import Run, RunReport
 
     class _Task(ConnectedTask, BaseOperator):
         """What its children are."""
@@ -62,7 +63,7 @@ class JudgingTask(_Task):
 
         :raises ConfigurationError: naming the argument that can't be right.
         """
-        from airflow_provider_testruns.model import Gates
+        from airflow_provider_testruns.judging import Gates
 
         return Gates(
             min_pass_rate=self.min_pass_rate,

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from airflow_provider_testruns import cleaning, exceptions, limits
 from airflow_provider_testruns.emission import outgoing
 from airflow_provider_testruns.hooks import base
+from airflow_provider_testruns.judging import assess
 from airflow_provider_testruns.lifecycle.waiting import WaitEnd, WaitStatus
-from airflow_provider_testruns.model import Run, RunReport, Verdict, assess
+from airflow_provider_testruns.model import Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.platform import Start
 from airflow_provider_testruns.reporting import junit
 from airflow_provider_testruns.reporting.text import digest, table

@@ -11,19 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.judging import Gates, assess
 from airflow_provider_testruns.lifecycle.starting import _same
-from airflow_provider_testruns.model import (
-    CaseResult,
-    Gates,
-    Kind,
-    Metric,
-    Outcome,
-    Run,
-    RunReport,
-    RunState,
-    Verdict,
-    assess,
-)
+from airflow_provider_testruns.model import CaseResult, Kind, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.omilia.responses import run_of
 from airflow_provider_testruns.platforms.reading import Fields
 from airflow_provider_testruns.redaction import ClientSecrets

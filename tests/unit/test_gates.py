@@ -11,19 +11,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_testruns.arguments import names
 from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.model import (
-    CaseResult,
-    Counts,
-    Gates,
-    Judgement,
-    Metric,
-    Outcome,
-    Run,
-    RunReport,
-    RunState,
-    Verdict,
-    assess,
-)
+from airflow_provider_testruns.judging import Gates, Judgement, assess
+from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.reporting.text import digest, table
 from airflow_provider_testruns.reporting.xcom import MAX_FAILURES, to_event, to_xcom
 

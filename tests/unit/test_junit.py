@@ -22,19 +22,8 @@ from junit2htmlreport.parser import Junit as HtmlReader
 
 from airflow_provider_testruns.cleaning import distinct
 from airflow_provider_testruns.exceptions import ConfigurationError, TransportError
-from airflow_provider_testruns.model import (
-    CaseResult,
-    Counts,
-    Gates,
-    Judgement,
-    Metric,
-    Outcome,
-    Run,
-    RunReport,
-    RunState,
-    Verdict,
-    assess,
-)
+from airflow_provider_testruns.judging import Gates, Judgement, assess
+from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.reporting.junit import build, check_place, write
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 from airflow_provider_testruns.tasks.delivery import errors_in_junit

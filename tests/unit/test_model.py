@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_testruns import lifecycle, limits, model
 from airflow_provider_testruns.exceptions import ConfigurationError, ServerError
+from airflow_provider_testruns.judging import Gates, Judgement, assess, judge
 from airflow_provider_testruns.model import (
     CaseResult,
     Counts,
-    Gates,
-    Judgement,
     Kind,
     Metric,
     Outcome,
@@ -26,8 +25,6 @@ from airflow_provider_testruns.model import (
     RunReport,
     RunState,
     Verdict,
-    assess,
-    judge,
     utc,
 )
 from tests.unit.strategies import counts, runs

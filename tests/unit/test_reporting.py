@@ -16,19 +16,8 @@ from airflow_provider_testruns.exceptions import (
     RunErroredError,
     RunFailedError,
 )
-from airflow_provider_testruns.model import (
-    CaseResult,
-    Counts,
-    Gates,
-    Judgement,
-    Metric,
-    Outcome,
-    Run,
-    RunReport,
-    RunState,
-    Verdict,
-    assess,
-)
+from airflow_provider_testruns.judging import Gates, Judgement, assess
+from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.reporting.text import MAX_NAMED, digest, table, verdict_error
 from airflow_provider_testruns.reporting.xcom import MAX_FAILURES, MAX_MESSAGE, shorten, to_xcom
 from tests.unit.strategies import texts

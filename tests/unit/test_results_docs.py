@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_testruns.model import CaseResult, Counts, Gates, Metric, Outcome, RunReport, Verdict, assess
+from airflow_provider_testruns.judging import Gates, assess
+from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, RunReport, Verdict
 from airflow_provider_testruns.reporting.xcom import to_event, to_xcom
 from tests.unit.test_gates import CASES, report
 

@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
+from airflow_provider_testruns.judging import Gates, assess
 from airflow_provider_testruns.model import (
     CaseResult,
     Counts,
-    Gates,
     Kind,
     Metric,
     Outcome,
@@ -21,7 +21,6 @@ from airflow_provider_testruns.model import (
     RunReport,
     RunState,
     Verdict,
-    assess,
     reconcile,
 )
 from airflow_provider_testruns.platforms.eggplant import EggplantPlatform

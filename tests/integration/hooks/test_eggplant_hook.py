@@ -26,7 +26,8 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
-from airflow_provider_testruns.model import Counts, Kind, Run, RunState, Verdict, judge
+from airflow_provider_testruns.judging import judge
+from airflow_provider_testruns.model import Counts, Kind, Run, RunState, Verdict
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from tests.harness.waiting import WITHIN
 

@@ -20,8 +20,9 @@ from airflow_provider_testruns.exceptions import (
     StartOutcomeUnknownError,
 )
 from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.lifecycle.starting import Epoch, Starter
-from airflow_provider_testruns.model import Gates, Metric, Run, RunState, Verdict, judge
+from airflow_provider_testruns.model import Metric, Run, RunState, Verdict
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from tests.harness.waiting import WITHIN
 

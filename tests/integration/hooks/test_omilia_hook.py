@@ -24,8 +24,9 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.hooks.omilia import OmiliaHook
+from airflow_provider_testruns.judging import Gates, assess, judge
 from airflow_provider_testruns.lifecycle.starting import Epoch, Starter
-from airflow_provider_testruns.model import Counts, Gates, Kind, Outcome, Run, RunState, Verdict, assess, judge
+from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunState, Verdict
 from airflow_provider_testruns.sandbox import omilia as canaries
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from tests.harness.waiting import WITHIN

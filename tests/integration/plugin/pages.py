@@ -24,8 +24,9 @@ from sqlalchemy.pool import StaticPool
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from airflow_provider_testruns.judging import assess
 from airflow_provider_testruns.links.run import mark_test_run
-from airflow_provider_testruns.model import CaseResult, Counts, Outcome, Run, RunReport, RunState, assess
+from airflow_provider_testruns.model import CaseResult, Counts, Outcome, Run, RunReport, RunState
 from airflow_provider_testruns.plugin.app import _session, build
 from airflow_provider_testruns.reporting.xcom import to_xcom
 

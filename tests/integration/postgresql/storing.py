@@ -97,7 +97,8 @@ async def _events(url: str) -> dict[str, Any]:
 def _left_behind() -> tuple[Any, Any]:
     """The XCom and the record of a run whose cases have hostile names."""
     from airflow_provider_testruns.cleaning import outgoing_json
-    from airflow_provider_testruns.model import CaseResult, Gates, Metric, Outcome, Run, RunReport, RunState, assess
+    from airflow_provider_testruns.judging import Gates, assess
+    from airflow_provider_testruns.model import CaseResult, Metric, Outcome, Run, RunReport, RunState
     from airflow_provider_testruns.reporting.xcom import to_xcom
     from airflow_provider_testruns.tasks.record import TaskStateRecordStore
 

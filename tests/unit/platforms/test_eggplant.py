@@ -28,7 +28,8 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
-from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunState, Verdict, judge
+from airflow_provider_testruns.judging import judge
+from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.eggplant.platform import POLL_ENDPOINTS, EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant.responses import word_of
 from airflow_provider_testruns.platforms.platform import Memory, Start

@@ -17,18 +17,8 @@ import pytest
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError, NotFoundError
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
-from airflow_provider_testruns.model import (
-    Counts,
-    Gates,
-    Kind,
-    Outcome,
-    Run,
-    RunReport,
-    RunState,
-    Verdict,
-    assess,
-    judge,
-)
+from airflow_provider_testruns.judging import Gates, assess, judge
+from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.eggplant import EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant.responses import error_of
 from airflow_provider_testruns.platforms.platform import Identity

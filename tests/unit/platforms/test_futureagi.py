@@ -28,10 +28,10 @@ from airflow_provider_testruns.exceptions import (
     StartOutcomeUnknownError,
     TransportError,
 )
+from airflow_provider_testruns.judging import Gates, assess, judge
 from airflow_provider_testruns.model import (
     CaseTexts,
     Counts,
-    Gates,
     Metric,
     Outcome,
     Progress,
@@ -39,8 +39,6 @@ from airflow_provider_testruns.model import (
     RunReport,
     RunState,
     Verdict,
-    assess,
-    judge,
 )
 from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
 from airflow_provider_testruns.platforms.futureagi import responses as replies

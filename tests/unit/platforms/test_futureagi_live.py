@@ -18,8 +18,9 @@ from airflow_provider_testruns.exceptions import ConfigurationError, InvalidRepl
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
 from airflow_provider_testruns.hooks.recordings import download, ending_of
+from airflow_provider_testruns.judging import Gates, assess, judge
 from airflow_provider_testruns.lifecycle.waiting import Wait
-from airflow_provider_testruns.model import Gates, Metric, Progress, Verdict, assess, judge
+from airflow_provider_testruns.model import Metric, Progress, Verdict
 from airflow_provider_testruns.platforms.futureagi import responses as replies
 from airflow_provider_testruns.platforms.futureagi.metrics import Evaluations
 from airflow_provider_testruns.reporting import junit

@@ -28,19 +28,8 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.get_provider_info import get_provider_info
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.omilia import OmiliaHook
-from airflow_provider_testruns.model import (
-    Counts,
-    Gates,
-    Kind,
-    Outcome,
-    Progress,
-    Run,
-    RunReport,
-    RunState,
-    Verdict,
-    assess,
-    judge,
-)
+from airflow_provider_testruns.judging import Gates, assess, judge
+from airflow_provider_testruns.model import Counts, Kind, Outcome, Progress, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.platforms.omilia.responses import log_of, trouble_in, without_git_token
 from airflow_provider_testruns.platforms.platform import Memory
