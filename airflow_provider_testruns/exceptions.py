@@ -65,14 +65,14 @@ class ApiError(AirflowException):
 
     :param message: which connection and call, what was answered, what to do next. It is cleaned here, whoever made it:
         what a platform answers is in it, and it goes to logs, events and reports.
-    :param status: the HTTP status, when there was a reply.
+    :param status: the HTTP status, when there was a response.
     :param retry_after: seconds that the platform asked to wait, when it did.
     """
 
     #: Asking again later may help, without anybody changing anything.
     transient: bool = False
-    #: Whether it is proven that the call did nothing on the platform; only then a start may be sent again unseen.
-    did_nothing: bool = False
+    #: Whether it is proven that the call did nothing on the platform; only then a start may be sent again metrics_error.
+    not_executed: bool = False
     #: The platform's own words in an error response: masked, cleaned and cut, as the message quotes them.
     answer: str = ""
 
@@ -118,7 +118,7 @@ class ServerError(ApiError):
 
 
 class TransportError(ApiError):
-    """No complete reply: refused or lost connection, time-out, name not found, certificate not accepted.
+    """No complete response: refused or lost connection, time-out, name not found, certificate not accepted.
 
     :param message: as for :class:`ApiError`.
     :param sent: whether the request may have reached the platform. ``False`` proves that it did not.
@@ -129,8 +129,8 @@ class TransportError(ApiError):
     def __init__(self, message: str, *, sent: bool = True) -> None:
         super().__init__(message)
         self.sent = sent
-        self.did_nothing = not sent
+        self.not_executed = not sent
 
 
 class InvalidReplyError(ApiError):
-    """A reply that is not what the documents say: not JSON, a field missing or of a wrong type, too large."""
+    """A response that is not what the documents say: not JSON, a field missing or of a wrong type, too large."""

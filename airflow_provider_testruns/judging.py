@@ -109,7 +109,7 @@ def _assess(report: RunReport, gates: Gates) -> Judgement:
     if run.ending is Verdict.FAILED and not_passed == 0 and not _missed_evaluations(report, gates):
         why = run.message or f"The run ended as {run.raw_state} without a test that failed: the run itself broke."
         return Judgement(Verdict.ERRORED, (why,))
-    if counts is not None and counts.decided == 0 and run.kind is not Kind.GENERATION:
+    if counts is not None and counts.executed == 0 and run.kind is not Kind.GENERATION:
         said = "No test case took part in the run." if counts.total == 0 else "None of the test cases ran."
         if gates.fail_on_no_tests:
             hint = " Check the filters and selections of the task, or set fail_on_no_tests=False."
@@ -118,7 +118,7 @@ def _assess(report: RunReport, gates: Gates) -> Judgement:
         return Judgement(Verdict.FAILED, missed) if missed else Judgement(Verdict.PASSED, (said,))
     if counts is not None and gates.fail_on_no_tests and run.kind is not Kind.GENERATION:
         listed = Counts.of(report.cases)
-        if report.cases and len(report.cases) >= counts.total and listed.decided == 0:
+        if report.cases and len(report.cases) >= counts.total and listed.executed == 0:
             # Whatever is counted: by the list, which is whole, nothing was tested.
             said = "By the platform's list, none of the test cases ran."
             return Judgement(Verdict.FAILED, (f"{said} Set fail_on_no_tests=False if that may be.",))
@@ -133,7 +133,7 @@ def _assess(report: RunReport, gates: Gates) -> Judgement:
     if counted and counts is None and run.kind is not Kind.GENERATION:
         asked = [name for name in ("min_pass_rate", "max_failures") if getattr(gates, name) is not None]
         reasons.append(f"The platform gives no counts, so that {' and '.join(asked)} can't be checked.")
-    elif counted and counts is not None and counts.decided:
+    elif counted and counts is not None and counts.executed:
         reasons += _missed_counts(left, gates)
     elif left.failed or left.unavailable:
         reasons.append(f"{_not_passed(left)} of {counts.total if counts else left.total} test cases.")
@@ -153,11 +153,11 @@ def _missed_counts(left: Counts, gates: Gates) -> list[str]:
     :param left: the counts, without what is forgiven.
     """
     reasons = []
-    if gates.min_pass_rate is not None and left.decided:
-        rate = left.passed / left.decided
+    if gates.min_pass_rate is not None and left.executed:
+        rate = left.passed / left.executed
         if rate < gates.min_pass_rate:
             reasons.append(
-                f"Pass rate {rate:.1%} ({left.passed} of {left.decided}) is below"
+                f"Pass rate {rate:.1%} ({left.passed} of {left.executed}) is below"
                 f" min_pass_rate {gates.min_pass_rate:.1%}."
             )
     if gates.max_failures is not None and left.not_passed > gates.max_failures:
@@ -261,11 +261,11 @@ def _missed_evaluations(report: RunReport, gates: Gates, *, failed: bool = False
     if not gates.eval_thresholds:
         return ()
     figures = {name: _figure(report, name) for name in gates.eval_thresholds}
-    if report.unseen is not None and any(metric is None or metric.value is None for metric in figures.values()):
+    if report.metrics_error is not None and any(metric is None or metric.value is None for metric in figures.values()):
         # What was seen in spite of it can be judged.
         if not failed:
-            raise report.unseen
-        return (f"The gates of eval_thresholds are not checked: {report.unseen}",)
+            raise report.metrics_error
+        return (f"The gates of eval_thresholds are not checked: {report.metrics_error}",)
     unknown = [name for name, metric in figures.items() if metric is None]
     if unknown:
         known = _some([repr(name) for name in sorted(report.metrics)], 20) or "none"

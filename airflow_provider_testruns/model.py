@@ -78,7 +78,7 @@ class Outcome(enum.StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
-    #: It was tried and could not be decided (the system under test was not reachable, say).
+    #: It was tried and could not be executed (the system under test was not reachable, say).
     UNAVAILABLE = "unavailable"
     NOT_RUN = "not_run"
 
@@ -110,7 +110,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run, as a platform's reply tells of it.
+    """One run, as a platform's response tells of it.
 
     :param platform: ``eggplant``, ``futureagi`` or ``omilia``.
     :param run_id: the platform's own id.
@@ -365,7 +365,7 @@ class Counts:
         return self.failed + self.unavailable
 
     @property
-    def decided(self) -> int:
+    def executed(self) -> int:
         """The cases that were tried: all but those that did not run."""
         return self.passed + self.failed + self.unavailable
 
@@ -454,7 +454,7 @@ class RunReport:
         reconciled with ``cases`` here: see :func:`reconcile`.
     :param cases: the cases; may be empty although ``counts`` is not (an older server, a list that expired).
     :param metrics: evaluation figures by name; of an evaluation that chooses, each choice's share as ``name=choice``.
-    :param unseen: why evaluation figures could not be seen; ``None`` when ``metrics`` has all there are. A gate on one
+    :param metrics_error: why evaluation figures could not be seen; ``None`` when ``metrics`` has all there are. A gate on one
         that ``metrics`` has is judged all the same.
     :param disagreement: how counters and list contradict each other, a sentence; empty when they don't.
     :param commit: the Git commit that was tested, where the platform shows it; empty where it does not.
@@ -465,7 +465,7 @@ class RunReport:
     counts: Counts | None = None
     cases: tuple[CaseResult, ...] = ()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    unseen: ApiError | None = None
+    metrics_error: ApiError | None = None
     disagreement: str = ""
     commit: str = ""
     remarks: tuple[str, ...] = ()
@@ -487,9 +487,9 @@ class RunReport:
     def pass_rate(self) -> float | None:
         """Passed cases as a fraction of those that were tried (passed, failed and unavailable; not those that
         did not run); ``None`` when none was."""
-        if self.counts is None or self.counts.decided == 0:
+        if self.counts is None or self.counts.executed == 0:
             return None
-        return self.counts.passed / self.counts.decided
+        return self.counts.passed / self.counts.executed
 
     @property
     def duration(self) -> float | None:

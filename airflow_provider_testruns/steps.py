@@ -1,7 +1,7 @@
-"""One request of an API and how its reply is read, as data; and the form in which several make a step.
+"""One request of an API and how its response is read, as data; and the form in which several make a step.
 
 A platform module describes; it never sends. What it writes are *steps*: generators that yield a :class:`Call`
-(and get what its ``read`` made of the reply, or have an :class:`~..exceptions.ApiError` raised at the ``yield``)
+(and get what its ``read`` made of the response, or have an :class:`~..exceptions.ApiError` raised at the ``yield``)
 or a :class:`Sleep`, and that return a typed result. The transport carries them over the wire, in a worker and in
 the triggerer alike.
 """
@@ -29,13 +29,13 @@ def clean_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Response:
     """What came back.
 
     :param status: the HTTP status.
     :param headers: by lower-case name.
-    :param body: the whole body; empty for a reply that was written to a file.
-    :param cut: whether there was more, which was not read. Only of a reply that is no success.
+    :param body: the whole body; empty for a response that was written to a file.
+    :param cut: whether there was more, which was not read. Only of a response that is no success.
     :param nodes: the most JSON values that the body may have, see :func:`.parsing.parse`.
     """
 
@@ -53,11 +53,11 @@ class Reply:
         try:
             return parsing.parse(self.body, self.nodes)
         except parsing.TooLargeError as e:
-            raise InvalidReplyError(f"the reply is too large to be read: {e}", status=self.status) from e
+            raise InvalidReplyError(f"the response is too large to be read: {e}", status=self.status) from e
         except parsing.UnreadableError as e:
             kind = self.headers.get("content-type", "no content type")
             raise InvalidReplyError(
-                f"the reply is not JSON ({kind}, {len(self.body)} bytes)", status=self.status
+                f"the response is not JSON ({kind}, {len(self.body)} bytes)", status=self.status
             ) from e
 
     @property
@@ -93,30 +93,30 @@ class Upload:
     content_type: str = "application/zip"
 
 
-def no_value(reply: Reply) -> None:
-    """Read a reply that says nothing."""
+def no_value(response: Response) -> None:
+    """Read a response that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request and how its reply is read.
+    """One request and how its response is read.
 
     :param what: the call in words, for messages: "get run 4711".
     :param method: the HTTP method.
     :param path: below the connection's base URL, beginning with a slash, percent-encoded (see :func:`path`).
-    :param read: makes the result of a 2xx reply; raises InvalidReplyError when it is not as documented.
+    :param read: makes the result of a 2xx response; raises InvalidReplyError when it is not as documented.
     :param query: the query's parameters; those that are ``None`` are left out.
     :param json: the body as JSON, ``None`` for none.
     :param form: the body as a form, ``None`` for none.
     :param upload: the body as a multipart form with one file, ``None`` for none.
-    :param save_to: a local file that takes a 2xx reply's body instead of memory.
-    :param repeatable: whether sending it again changes nothing. ``False`` for what starts or changes something.
-    :param did_nothing: whether an error reply to a call that is not repeatable proves that nothing was done.
-    :param error_text: finds the platform's own words in the JSON of an error reply.
-    :param stands_for: the status that an error reply should have had, where a platform is known to give another.
+    :param save_to: a local file that takes a 2xx response's body instead of memory.
+    :param idempotent: whether sending it again changes nothing. ``False`` for what starts or changes something.
+    :param not_executed: whether an error response to a call that is not idempotent proves that nothing was done.
+    :param error_text: finds the platform's own words in the JSON of an error response.
+    :param stands_for: the status that an error response should have had, where a platform is known to give another.
     :param headers: more headers.
-    :param lasting: statuses of error replies that asking again soon does not change, although they look passing.
-    :param not_after: wall-clock time (seconds since 1970) by which a call that is not repeatable is answered or given
+    :param non_retryable_statuses: statuses of error responses that asking again soon does not change, although they look passing.
+    :param deadline: wall-clock time (seconds since 1970) by which a call that is not idempotent is answered or given
         up; past it, it is not sent any more.
     :param send_before: wall-clock time from which on such a call is not sent any more; one that was has its full time.
     :param secrets: what of the request must not be seen in messages, beside the connection's own credentials.
@@ -125,23 +125,23 @@ class Call(Generic[T]):
     what: str
     method: str
     path: str
-    read: Callable[[Reply], T]
+    read: Callable[[Response], T]
     query: Mapping[str, str | int | None] = field(default_factory=dict)
     json: Any = field(default=None, repr=False)
     form: Mapping[str, str] | None = field(default=None, repr=False)
     upload: Upload | None = None
     save_to: Path | None = None
-    repeatable: bool = True
-    did_nothing: Callable[[Reply], bool] = lambda reply: 400 <= reply.status < 500 and reply.status != 408
+    idempotent: bool = True
+    not_executed: Callable[[Response], bool] = lambda response: 400 <= response.status < 500 and response.status != 408
     error_text: Callable[[Any], str] | None = None
-    stands_for: Callable[[Reply], int] | None = None
+    stands_for: Callable[[Response], int] | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    lasting: frozenset[int] = frozenset()
+    non_retryable_statuses: frozenset[int] = frozenset()
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    not_after: float | None = None
+    deadline: float | None = None
     send_before: float | None = None
 
-    def reading(self, read: Callable[[Reply], Any]) -> Call[Any]:
+    def with_reader(self, read: Callable[[Response], Any]) -> Call[Any]:
         """The same request, read in another way."""
         return replace(self, read=read)
 

@@ -111,8 +111,8 @@ def _import(modules: list[str]) -> float:
 def _control(spec: dict[str, Any], path: str = "", method: str = "GET") -> dict[str, Any]:
     url = f"http://127.0.0.1:{spec['control']}/sites/{spec['port']}{path}"
     request = urllib.request.Request(url, method=method, data=b"" if method == "POST" else None)
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        stats: dict[str, Any] = json.load(reply)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        stats: dict[str, Any] = json.load(response)
     return stats
 
 
@@ -260,7 +260,7 @@ async def _events(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _start(spec: dict[str, Any]) -> dict[str, Any]:
-    """One start whose reply is lost."""
+    """One start whose response is lost."""
     from benchmarks.subjects import SUBJECTS
 
     subject = SUBJECTS[spec["subject"]]

@@ -193,8 +193,8 @@ class Benchmark:
     def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self._control}{path}", method=method, data=data)
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            answer: dict[str, Any] = json.load(reply)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer: dict[str, Any] = json.load(response)
         return answer
 
 
@@ -308,7 +308,7 @@ def _family_of(bench: Benchmark, mode: Mode, column: str) -> list[tuple[str, str
         waves[0].append(("events", site, {"interval": interval, "limit": limit}))
     if SUBJECTS[COLUMNS[column][0]].start is not None and column != "ours, singly":
         names.append(("starts", ""))
-        waves[0].append(("start", {"lose_reply": True}, {}))
+        waves[0].append(("start", {"lose_response": True}, {}))
     # The slow one keeps others of the same core waiting: less of it.
     runs = max(1, mode.detect // _LESS) if column == _SLOW else mode.detect
     names.append(("detect", ""))

@@ -20,7 +20,7 @@ _TITLES = {
     **{name: SUBJECTS[name].title for name in ("databricks", "dbt", "airbyte", "http")},
 }
 _FAULT_TITLES = {
-    "503": "2 % of replies are 503",
+    "503": "2 % of responses are 503",
     "outage": "10 s without a server",
     "429": "4 s of 429, Retry-After 3",
     "401": "2 s of 401",
@@ -214,7 +214,7 @@ def _faults(found: dict[str, Any], columns: Sequence[str]) -> list[str]:
 def _starts(found: dict[str, Any], columns: Sequence[str]) -> list[str]:
     if not found["starts"]:
         return []
-    lines = ["", "## Runs created by one start whose reply is lost", ""]
+    lines = ["", "## Runs created by one start whose response is lost", ""]
     for column in columns:
         if column == "ours, singly":
             continue

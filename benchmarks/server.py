@@ -163,7 +163,7 @@ class Site:
             for number in members
         }
         self.faults: list[dict[str, Any]] = spec.get("faults", [])
-        self.lose_reply = bool(spec.get("lose_reply"))
+        self.lose_response = bool(spec.get("lose_response"))
         self._dice = dice
         self.began: float | None = None
         self.transports: set[asyncio.Transport] = set()
@@ -239,7 +239,7 @@ class Site:
         return number == FINAL or self._now >= self.finish.get(number, float("inf"))
 
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, str], bytes] | None:
-        """The reply to a request; ``None`` where the connection is lost instead."""
+        """The response to a request; ``None`` where the connection is lost instead."""
         self.counts["requests"] += 1
         path, _, query = target.partition("?")
         if path.endswith("/token"):
@@ -320,7 +320,7 @@ class Site:
         self.counts["starts"] += 1
         number = 500 + self.counts["starts"]
         self.started.append({"number": number, "at": time.strftime("%Y-%m-%dT%H:%M:%S.000000", time.gmtime())})
-        if self.lose_reply and self.counts["starts"] == 1:
+        if self.lose_response and self.counts["starts"] == 1:
             # The work is done; the answer never comes.
             return None
         if path == "/api/runs/":
@@ -333,7 +333,7 @@ class Site:
 
 
 class Http(asyncio.Protocol):
-    """HTTP/1.1, as far as clients of APIs use it: requests with a length, replies after the site's latency."""
+    """HTTP/1.1, as far as clients of APIs use it: requests with a length, responses after the site's latency."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -370,17 +370,19 @@ class Http(asyncio.Protocol):
                 return
             self._received = rest[length:]
             method, target, _ = lines[0].split(" ", 2)
-            asyncio.get_running_loop().call_later(self._site.latency, self._reply, method, target, rest[:length], close)
+            asyncio.get_running_loop().call_later(
+                self._site.latency, self._response, method, target, rest[:length], close
+            )
 
-    def _reply(self, method: str, target: str, body: bytes, close: bool) -> None:
+    def _response(self, method: str, target: str, body: bytes, close: bool) -> None:
         transport = self._transport
         if transport is None:
             return
-        reply = self._site.answer(method, target, body)
-        if reply is None:
+        response = self._site.answer(method, target, body)
+        if response is None:
             transport.abort()
             return
-        status, headers, payload = reply
+        status, headers, payload = response
         headers = {"Date": formatdate(usegmt=True), "Content-Type": "application/json", **headers}
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n{more}Content-Length: {len(payload)}\r\n\r\n"

@@ -28,7 +28,7 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "triggerer": ("triggerer", "--skip-serve-logs"),
     "dag-processor": ("dag-processor",),
 }
-#: The names of the components in the reply to a look at Airflow's health.
+#: The names of the components in the response to a look at Airflow's health.
 _IN_HEALTH = {"scheduler": "scheduler", "triggerer": "triggerer", "dag-processor": "dag_processor"}
 #: How long Airflow may take until all components are healthy; seconds. Without compiled files a minute is normal.
 START_WITHIN = 600.0

@@ -29,7 +29,7 @@ class AirflowApiError(Exception):
 class AirflowApi:
     """A client for ``/api/v2`` of an Airflow that asks for no login.
 
-    Its replies are Airflow's own, as dicts. Whatever can't be reached is a :class:`requests.ConnectionError`, whatever
+    Its responses are Airflow's own, as dicts. Whatever can't be reached is a :class:`requests.ConnectionError`, whatever
     does not answer is a :class:`requests.Timeout`. What only reads is asked again before.
 
     :param url: the address of the API server.
@@ -44,20 +44,22 @@ class AirflowApi:
         self._session.trust_env = False
 
     def ask(self, method: str, path: str, *, json: Any = None, params: Mapping[str, Any] | None = None) -> Any:
-        """Send one request and return the reply.
+        """Send one request and return the response.
 
         :param path: the path after ``/api/v2``.
-        :raises AirflowApiError: for an error reply.
+        :raises AirflowApiError: for an error response.
         """
-        reply = self._send(method, f"/api/v2{path}", json=json, params=params)
-        if reply.status_code == 401:
+        response = self._send(method, f"/api/v2{path}", json=json, params=params)
+        if response.status_code == 401:
             # Airflow 3.1 asks for a token, and has one for everybody.
             token = self._send("GET", "/auth/token").json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
-            reply = self._send(method, f"/api/v2{path}", json=json, params=params)
-        if not reply.ok:
-            raise AirflowApiError(f"{method} {path}: {reply.status_code} {reply.text[:500]}", reply.status_code)
-        return reply.json() if reply.content else None
+            response = self._send(method, f"/api/v2{path}", json=json, params=params)
+        if not response.ok:
+            raise AirflowApiError(
+                f"{method} {path}: {response.status_code} {response.text[:500]}", response.status_code
+            )
+        return response.json() if response.content else None
 
     def _send(self, method: str, path: str, **more: Any) -> requests.Response:
         headers = {"Accept": "application/json"}
@@ -73,8 +75,8 @@ class AirflowApi:
 
     def health(self) -> dict[str, str | None]:
         """The state of ``metadatabase, scheduler, triggerer, dag_processor``: ``healthy`` or something else."""
-        reply = self.ask("GET", "/monitor/health")
-        return {name: part and part["status"] for name, part in reply.items()}
+        response = self.ask("GET", "/monitor/health")
+        return {name: part and part["status"] for name, part in response.items()}
 
     def dags(self) -> dict[str, dict[str, Any]]:
         """The DAGs by id."""
@@ -96,8 +98,8 @@ class AirflowApi:
 
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """One DAG run."""
-        reply: dict[str, Any] = self.ask("GET", _run(dag_id, run_id))
-        return reply
+        response: dict[str, Any] = self.ask("GET", _run(dag_id, run_id))
+        return response
 
     def all_dag_runs(self) -> list[dict[str, Any]]:
         """The DAG runs of all DAGs in one call."""
@@ -106,19 +108,19 @@ class AirflowApi:
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a DAG run, mapped ones included."""
-        reply = self.ask("GET", f"{_run(dag_id, run_id)}/taskInstances", params={"limit": 100})
-        return list(reply["task_instances"])
+        response = self.ask("GET", f"{_run(dag_id, run_id)}/taskInstances", params={"limit": 100})
+        return list(response["task_instances"])
 
     def all_task_instances(self) -> list[dict[str, Any]]:
         """The task instances of all DAG runs in one call, mapped ones included."""
-        reply = self.ask("GET", "/dags/~/dagRuns/~/taskInstances", params={"limit": 100})
-        return list(reply["task_instances"])
+        response = self.ask("GET", "/dags/~/dagRuns/~/taskInstances", params={"limit": 100})
+        return list(response["task_instances"])
 
     def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
         """One task instance; its ``state`` is ``None`` before it is scheduled."""
         path = _task(dag_id, run_id, task_id) + (f"/{map_index}" if map_index >= 0 else "")
-        reply: dict[str, Any] = self.ask("GET", path)
-        return reply
+        response: dict[str, Any] = self.ask("GET", path)
+        return response
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """An XCom's value; ``None`` when there is none."""
@@ -133,8 +135,8 @@ class AirflowApi:
     def links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
         """The addresses behind a task's buttons, by the button's name."""
         path = f"{_task(dag_id, run_id, task_id)}/links"
-        reply: dict[str, str | None] = self.ask("GET", path, params={"map_index": map_index})["extra_links"]
-        return reply
+        response: dict[str, str | None] = self.ask("GET", path, params={"map_index": map_index})["extra_links"]
+        return response
 
     def task_state(self, dag_id: str, run_id: str, task_id: str, key: str, map_index: int = -1) -> Any:
         """A value of the task state store; ``None`` when there is none."""
@@ -151,8 +153,8 @@ class AirflowApi:
     ) -> list[dict[str, Any]]:
         """A try's log, an entry per line as Airflow keeps it: ``event`` is the text."""
         path = f"{_task(dag_id, run_id, task_id)}/logs/{try_number}"
-        reply = self.ask("GET", path, params={"map_index": map_index, "full_content": "true"})
-        return [line if isinstance(line, dict) else {"event": line} for line in reply["content"]]
+        response = self.ask("GET", path, params={"map_index": map_index, "full_content": "true"})
+        return [line if isinstance(line, dict) else {"event": line} for line in response["content"]]
 
     def errors(
         self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1

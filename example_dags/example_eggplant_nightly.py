@@ -65,7 +65,7 @@ with DAG(
     def selected(params: dict[str, Any] | None = None) -> list[dict[str, str]]:
         """The arguments of each run."""
         assert params is not None
-        # With its name a model's run is found again when the reply to its start was lost.
+        # With its name a model's run is found again when the response to its start was lost.
         return [{"model_id": MODELS[name], "model_name": name} for name in params["models"]]
 
     models = selected()

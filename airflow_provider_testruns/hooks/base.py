@@ -22,7 +22,7 @@ from airflow_provider_testruns.model import Run, RunReport
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Steps, ask
 from airflow_provider_testruns.transport.auth import Auth
-from airflow_provider_testruns.transport.policy import Advice, Session, patiently
+from airflow_provider_testruns.transport.policy import Advice, Session, retrying
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.files import Place
@@ -164,7 +164,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
         :param patience: for how many seconds.
         :raises ApiError: one of its children, by what the platform answered.
         """
-        found = self.client.run(patiently(steps, patience, log=self.log.warning))
+        found = self.client.run(retrying(steps, patience, log=self.log.warning))
         return cast("T", clean_json(found, None)) if isinstance(found, dict | list | str) else found
 
     def start_run(self, **arguments: Any) -> Run:

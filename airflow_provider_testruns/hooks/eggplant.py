@@ -112,7 +112,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         require_assets: bool = False,
     ) -> Run:
         """Start a run of a model, a test case or a script (POST /execution_service/api/v1/executions, "Start Model
-        Execution", DAI 7.1). Sent once: where the reply gets lost, :class:`ServerError` or :class:`TransportError` is
+        Execution", DAI 7.1). Sent once: where the response gets lost, :class:`ServerError` or :class:`TransportError` is
         raised and the run may be going.
 
         :param model_id: the model's UUID. At least one of ``model_id`` (or ``model_name``), ``rerun_id`` and ``script``
@@ -160,7 +160,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         """The progress of one run (POST /api/run/progress, "Check Run Progress Method").
 
         :param run_id: the execution's id.
-        :raises NotFoundError: when the reply does not tell of it.
+        :raises NotFoundError: when the response does not tell of it.
         """
         return self.ask(self.platform.get_run_progress(run_id))
 

@@ -118,7 +118,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         """One execution as it stands: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
 
         :param execution_id: the execution (a UUID).
-        :param run_test_id: its run test, for the link to the web app; that reply does not tell it.
+        :param run_test_id: its run test, for the link to the web app; that response does not tell it.
         """
         return self.ask(self.platform.get_run(execution_id, run_test_id))
 
@@ -154,15 +154,15 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
             product does for voice agents only.
         :param call_execution_ids: the calls (UUIDs), or …
         :param select_all: … all of them.
-        :return: the reply: ``success_count``, ``successful_reruns``, ``failed_reruns`` and more.
-        :raises StartOutcomeUnknownError: when the reply got lost: the calls may be running.
+        :return: the response: ``success_count``, ``successful_reruns``, ``failed_reruns`` and more.
+        :raises StartOutcomeUnknownError: when the response got lost: the calls may be running.
         :raises ServerError: when the platform could not dispatch what it had prepared.
         :raises InvalidRequestError: when no call is run again.
         """
-        reply = self.ask(self.platform.rerun_calls(execution_id, rerun_type, call_execution_ids, select_all))
-        for failed in reply.get("failed_reruns") or ():
+        response = self.ask(self.platform.rerun_calls(execution_id, rerun_type, call_execution_ids, select_all))
+        for failed in response.get("failed_reruns") or ():
             self.log.warning("Call %s is not run again: %s", failed.get("call_execution_id"), failed.get("error"))
-        return reply
+        return response
 
     # Run tests
 
@@ -191,7 +191,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         """Where the latest execution of a run test stands: ``GET /simulate/run-tests/{id}/status/``.
 
         :param run_test_id: the run test (a UUID).
-        :return: the reply; of a run test that never ran, ``status`` is ``not_found``.
+        :return: the response; of a run test that never ran, ``status`` is ``not_found``.
         """
         return self.ask(self.platform.get_run_test_status(run_test_id))
 

@@ -23,7 +23,7 @@ from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.limits import SHORTEST_SECRET
 from airflow_provider_testruns.model import Kind, Run
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
-from airflow_provider_testruns.steps import Call, Reply, ask
+from airflow_provider_testruns.steps import Call, Response, ask
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
 from airflow_provider_testruns.transport.policy import Advice
 
@@ -352,7 +352,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         :param group: only test cases of this group; ``None`` or empty for all.
         :param utterance: only test cases with this utterance; ``None`` or empty for all.
         :param description: only test cases with this description; ``None`` or empty for all.
-        :return: the run. Its state is the reply's, which the API page shows to be of no use: ask :meth:`get_run`.
+        :return: the run. Its state is the response's, which the API page shows to be of no use: ask :meth:`get_run`.
         """
         return self.start_run(project_id=project_id, group=group, utterance=utterance, description=description)
 
@@ -480,11 +480,11 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """
         call = self.platform.get_golden_dialog(dialog_id)
 
-        def read(reply: Reply) -> bytes:
-            call.read(reply)  # raises for what is no JSON
-            return reply.body
+        def read(response: Response) -> bytes:
+            call.read(response)  # raises for what is no JSON
+            return response.body
 
-        content = self._send(call.reading(read))
+        content = self._send(call.with_reader(read))
         return save(path, lambda file: file.write_bytes(content), name=f"{dialog_id}.json")
 
     def save_artifacts(self, run: Run, folder: str | os.PathLike[str] | ObjectStoragePath) -> list[str]:

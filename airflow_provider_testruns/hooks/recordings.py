@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.hooks.connection import Settings
-from airflow_provider_testruns.steps import Call, Reply, ask
+from airflow_provider_testruns.steps import Call, Response, ask
 from airflow_provider_testruns.transport.auth import FixedHeaders
 from airflow_provider_testruns.transport.policy import Session
 
@@ -74,8 +74,8 @@ def download(url: str, save_to: Path, settings: Settings, *, most: int) -> None:
         client.run(ask(call))
 
 
-def _read(reply: Reply) -> None:
-    kind = reply.headers.get("content-type", "")
+def _read(response: Response) -> None:
+    kind = response.headers.get("content-type", "")
     # A sign-in page or a gateway's answer comes as a 200 too.
     if re.match(r"\s*(text/|application/(json|xml)\b)", kind, re.IGNORECASE):
         raise InvalidReplyError(f"the recording should be sound, and is {clean(kind, 60)}")

@@ -37,7 +37,7 @@ from airflow_provider_testruns.limits import MESSAGE
 from airflow_provider_testruns.model import Kind, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, Start
 from airflow_provider_testruns.steps import Steps, ask, pause
-from airflow_provider_testruns.transport.policy import back_off, patiently
+from airflow_provider_testruns.transport.policy import back_off, retrying
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ _EARLIEST, _LATEST = -62_135_596_800.0, 32_503_680_000.0
 _LONGEST_WINDOW, _MOST_OFFSET = 600.0, 10 * 366 * 86_400.0
 #: How far workers' clocks may be apart, so that a record is not from the future; seconds.
 _WORKERS_APART = 3_600.0
-#: How far ahead of the clock that a platform sends with its replies the times of its runs may be; seconds.
+#: How far ahead of the clock that a platform sends with its responses the times of its runs may be; seconds.
 _PLATFORM_AHEAD = 2 * 86_400.0
 _REMOVE = (
     "Check the platform; when no run of this task is running there, remove the key test_run from the task's state store"
@@ -101,7 +101,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Watermark:
     """What the platform showed just before a start was sent: the line between older runs and ours.
 
     :param run_id: the newest run then; ``None`` when there was none, or none could be had.
@@ -123,7 +123,7 @@ class Record:
     :param phase: how far it has come.
     :param intent_at: when the start was about to be sent, by our clock; seconds since 1970.
     :param window: how many seconds after ``intent_at`` the start may have reached the platform.
-    :param mark: see :class:`Mark`.
+    :param mark: see :class:`Watermark`.
     :param fingerprint: of the arguments.
     :param context: where the run is to be looked for.
     :param started_with: what a look-up compares.
@@ -139,7 +139,7 @@ class Record:
     phase: Phase
     intent_at: float
     window: float
-    mark: Mark
+    mark: Watermark
     fingerprint: str
     context: Mapping[str, str] = field(default_factory=dict)
     started_with: Mapping[str, Any] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class Record:
             run that is running.
         """
         try:
-            mark = Mark(**data["mark"])
+            mark = Watermark(**data["mark"])
             context, started_with = data.get("context") or {}, data.get("started_with") or {}
             _check(mark.run_id is None or isinstance(mark.run_id, str), "mark")
             _check(isinstance(started_with, dict) and isinstance(data["fingerprint"], str), "started_with")
@@ -194,7 +194,7 @@ class Record:
                 phase=phase,
                 intent_at=_seconds(data["intent_at"], "intent_at", 0.0, _LATEST),
                 window=_seconds(data["window"], "window", 0.0, _LONGEST_WINDOW),
-                mark=Mark(
+                mark=Watermark(
                     mark.run_id,
                     None if mark.at is None else _seconds(mark.at, "mark.at", _EARLIEST, _LATEST),
                     None if mark.offset is None else _seconds(mark.offset, "mark.offset", -_MOST_OFFSET, _MOST_OFFSET),
@@ -252,7 +252,7 @@ class RecordStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Obtained:
+class StartResult:
     """The run that a task is to wait for or to judge.
 
     :param run: the run as it was seen last.
@@ -275,7 +275,7 @@ class Starter:
     :param adopt: whether a run that a look-up has found is taken; otherwise it is reported as an error.
     :param cancel_older: whether the run of an earlier epoch is cancelled when it is still going.
     :param log: takes the lines for the task's log.
-    :param instead: what follows on a run that was judged as failed, instead of a new start: a start of another kind,
+    :param after_failed_run: what follows on a run that was judged as failed, instead of a new start: a start of another kind,
         or a sentence that says why there is none. ``None`` for always a new start.
     :param clock_offset: gives the platform's clock minus ours in seconds, ``None`` while not known.
     :param deadline: when the task's time is over (seconds since 1970): nothing is started from then on. ``None`` for
@@ -299,7 +299,7 @@ class Starter:
         log: Any,
         adopt: bool = True,
         cancel_older: bool = True,
-        instead: Callable[[Run], Steps[Start | str]] | None = None,
+        after_failed_run: Callable[[Run], Steps[Start | str]] | None = None,
         clock_offset: Callable[[], float | None] = lambda: None,
         deadline: float | None = None,
         not_before: float | None = None,
@@ -310,9 +310,9 @@ class Starter:
         self._epoch = epoch
         self._window = window
         self._log = log
-        self._adopt = adopt
+        self._may_adopt = adopt
         self._cancel_older = cancel_older
-        self.instead = instead
+        self.after_failed_run = after_failed_run
         self.deadline = deadline
         #: How often the trigger of this try's wait has failed.
         self.trigger_failures = 0
@@ -334,7 +334,7 @@ class Starter:
         """Whether the record outlives this process."""
         return self._store is not None
 
-    def obtain(self, arguments: Mapping[str, Any]) -> Steps[Obtained]:
+    def obtain(self, arguments: Mapping[str, Any]) -> Steps[StartResult]:
         """Get the run that the task is to wait for, by starting, adopting or attaching again.
 
         :param arguments: of :meth:`Platform.prepare_start`.
@@ -351,13 +351,13 @@ class Starter:
             obtained = replace(obtained, run=run)
         return obtained
 
-    def _obtain(self, arguments: Mapping[str, Any]) -> Steps[Obtained]:
+    def _obtain(self, arguments: Mapping[str, Any]) -> Steps[StartResult]:
         record = self._read()
         fingerprint = _fingerprint(arguments)
         if record is not None and not record.epoch.same_as(self._epoch):
             if record.phase is not Phase.JUDGED and self._cancel_older:
                 yield from self._identify(arguments, record)
-                yield from self._leave(record)
+                yield from self._cancel_older_epoch(record)
             record = None
         if record is not None:
             yield from self._identify(arguments, record)
@@ -373,7 +373,7 @@ class Starter:
 
     def _identify(self, arguments: Mapping[str, Any], record: Record) -> Steps[None]:
         """Find out what a run of this task must show, from the task itself."""
-        identity = yield from patiently(
+        identity = yield from retrying(
             self.platform.identity(**arguments), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
         )
         self._identity = identity if identity is not None else Identity(record.context, record.started_with)
@@ -386,7 +386,7 @@ class Starter:
         :return: as the platform shows it, and whether it does: what is not there can't be somebody else's.
         :raises StartOutcomeUnknownError: when it is not one of this task's.
         """
-        record = Record(self._epoch, Phase.STARTED, self._clock(), self._window, Mark(), "", run.context, run=run)
+        record = Record(self._epoch, Phase.STARTED, self._clock(), self._window, Watermark(), "", run.context, run=run)
         yield from self._identify(arguments, record)
         try:
             return self._ours((yield from self._poll(run, log=self._log.warning)), record), True
@@ -405,7 +405,7 @@ class Starter:
             return ""
         if identity.run_id is not None:
             return "" if _same_id(run.run_id, identity.run_id) else f"this task's is {identity.run_id}"
-        if run.run_id == record.mark.run_id and self.instead is None:
+        if run.run_id == record.mark.run_id and self.after_failed_run is None:
             return "it was there before this task's start was sent"
         if run.context is NOT_LISTED:
             where = ", ".join(f"{name} {value}" for name, value in identity.context.items() if name != "kind")
@@ -428,7 +428,7 @@ class Starter:
         if earliest is not None and began < earliest:
             return f"{said}, before this DAG run was created"
         mark = record.mark
-        if mark.run_id is not None and mark.at is not None and began < mark.at and self.instead is None:
+        if mark.run_id is not None and mark.at is not None and began < mark.at and self.after_failed_run is None:
             return f"{said}, before this task's start was sent"
         latest, now = self._latest(record)
         if latest < began <= now and not self.platform.begins_late:
@@ -480,9 +480,9 @@ class Starter:
         earliest = self._earliest()
         since = None if earliest is None else datetime.fromtimestamp(earliest, UTC)
         steps = self.platform.get_stored_run(run.run_id, self._identity, run.context, since)
-        return (yield from patiently(_of_record(steps), PATIENCE, grace=GRACE, clock=self._clock, log=log))
+        return (yield from retrying(_of_record(steps), PATIENCE, grace=GRACE, clock=self._clock, log=log))
 
-    def saw(self, run: Run) -> None:
+    def mark_seen(self, run: Run) -> None:
         """Note that the platform has shown the run; kept with the record, so that a later 404 is understood."""
         if self.record is not None and self.record.run is not None and not self.record.seen:
             self.record = replace(self.record, run=run, seen=True)
@@ -506,7 +506,7 @@ class Starter:
             self.record = replace(record, run=kept, seen=True)
             self._keep_if_possible()
 
-    def catch_up(self) -> None:
+    def flush_record(self) -> None:
         """Try once more to keep a record that could not be kept.
 
         :raises StartSupersededError: when a later try owns the task.
@@ -548,7 +548,7 @@ class Starter:
         return True
 
     def candidates(self, record: Record) -> Steps[list[Run]]:
-        """One look for the run of a start whose reply never came: all runs that it could be."""
+        """One look for the run of a start whose response never came: all runs that it could be."""
         since = None if record.mark.at is None else datetime.fromtimestamp(record.mark.at, UTC)
         runs = yield from self.platform.find_runs(since, **record.context)
         # A run that is said to begin in the future goes by a clock that can't be compared (local time that is taken for
@@ -589,7 +589,7 @@ class Starter:
             )
         return record
 
-    def _leave(self, record: Record) -> Steps[None]:
+    def _cancel_older_epoch(self, record: Record) -> Steps[None]:
         """The task was cleared since: its older run is not wanted any more.
 
         :raises StartOutcomeUnknownError: when a run is named that is running and not this task's.
@@ -625,7 +625,7 @@ class Starter:
         gap = 1.0
         while True:
             steps = _of_record(self.candidates(record))
-            found = yield from patiently(steps, PATIENCE, grace=GRACE, clock=self._clock)
+            found = yield from retrying(steps, PATIENCE, grace=GRACE, clock=self._clock)
             if len(found) == 1:
                 return found[0]
             if found:
@@ -643,7 +643,7 @@ class Starter:
             yield from pause(min(gap, left), new_step=True)
             gap = min(5.0, gap * 1.5)
 
-    def _resume(self, record: Record, fingerprint: str) -> Steps[Obtained | None]:
+    def _resume(self, record: Record, fingerprint: str) -> Steps[StartResult | None]:
         """Go on from what an earlier try of this epoch left; ``None`` when a new start is due.
 
         :raises StartOutcomeUnknownError: when it names a run that is not this task's.
@@ -692,9 +692,9 @@ class Starter:
         if record.phase is Phase.JUDGED and now.final:
             if record.verdict is Verdict.PASSED:
                 self._log.info("Run %s has passed in an earlier try: not started again.", run.run_id)
-                return Obtained(now, "judged", seen=True)
-            if record.verdict is Verdict.FAILED and self.instead is not None:
-                return (yield from self._start_instead(self.instead, record, now, fingerprint))
+                return StartResult(now, "judged", seen=True)
+            if record.verdict is Verdict.FAILED and self.after_failed_run is not None:
+                return (yield from self._start_instead(self.after_failed_run, record, now, fingerprint))
             if record.verdict is not None:
                 self._log.info("Run %s of an earlier try ended as %s: starting a new one.", run.run_id, record.verdict)
                 return None
@@ -707,8 +707,8 @@ class Starter:
                 self._log.info("Run %s was cancelled, perhaps by a clear of this task: starting a new one.", run.run_id)
                 return None
         self._log.info("Run %s was started by an earlier try: waiting for it, no new start.", run.run_id)
-        self.saw(now)
-        return Obtained(now, "reattached", seen=True)
+        self.mark_seen(now)
+        return StartResult(now, "reattached", seen=True)
 
     def _stopped_unbegun(self, run: Run) -> Steps[bool]:
         """Cancel a run that has never begun and that an earlier try gave up: it must not begin beside a new one.
@@ -731,19 +731,21 @@ class Starter:
         self.older = None
         return run.final
 
-    def _start(self, arguments: Mapping[str, Any], fingerprint: str) -> Steps[Obtained]:
-        start = yield from patiently(
+    def _start(self, arguments: Mapping[str, Any], fingerprint: str) -> Steps[StartResult]:
+        start = yield from retrying(
             self.platform.prepare_start(**arguments), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
         )
         return (yield from self._send(start, fingerprint))
 
     def _start_instead(
-        self, instead: Callable[[Run], Steps[Start | str]], record: Record, run: Run, fingerprint: str
-    ) -> Steps[Obtained | None]:
+        self, after_failed_run: Callable[[Run], Steps[Start | str]], record: Record, run: Run, fingerprint: str
+    ) -> Steps[StartResult | None]:
         """Follow a failed run with something else than a new start; ``None`` when that can't be."""
         self._log.info("Run %s of an earlier try ended as %s.", run.run_id, record.verdict)
         try:
-            start = yield from patiently(instead(run), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning)
+            start = yield from retrying(
+                after_failed_run(run), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
+            )
             if isinstance(start, Start):
                 return (yield from self._send(start, fingerprint, before=record))
             why = start
@@ -752,17 +754,17 @@ class Starter:
         self._log.warning("%s Starting a new run.", why)
         return None
 
-    def _send(self, start: Start, fingerprint: str, before: Record | None = None) -> Steps[Obtained]:
+    def _send(self, start: Start, fingerprint: str, before: Record | None = None) -> Steps[StartResult]:
         """Send a start.
 
         :param before: the record to go back to when it is proven that nothing was started.
         """
         for warning in start.warnings:
             self._log.warning(warning)
-        if start.already is not None:
-            return self._stand_by(start, start.already, fingerprint)
+        if start.existing_run is not None:
+            return self._use_existing(start, start.existing_run, fingerprint)
         give_up_at = self._clock() + START_PATIENCE
-        bears_until: float | None = None
+        tolerated_until: float | None = None
         failures = unknown = 0
         while True:
             self._check_time(start, unknown, before)
@@ -795,15 +797,15 @@ class Starter:
             try:
                 # A look-up relies on it that the start has arrived within the window, or never does: whatever holds
                 # this process up in between, a suspended machine included.
-                call = replace(start.call, not_after=record.intent_at + self._window, send_before=self.deadline)
+                call = replace(start.call, deadline=record.intent_at + self._window, send_before=self.deadline)
                 run = yield from ask(call)
             except ApiError as e:
-                if e.did_nothing:
+                if e.not_executed:
                     wait = max(back_off(failures), e.retry_after or 0.0)
                     failures += 1
                     until = give_up_at if e.transient else 0.0
                     if isinstance(e, _MAY_PASS):
-                        until = bears_until = bears_until or self._clock() + GRACE
+                        until = tolerated_until = tolerated_until or self._clock() + GRACE
                     if self.deadline is not None:
                         until = min(until, self.deadline)
                     if self._clock() + wait <= until:
@@ -826,7 +828,7 @@ class Starter:
             if run.message:
                 self._log.warning(run.message)
             self._started(run)
-            return Obtained(run, "started")
+            return StartResult(run, "started")
 
     def _check_time(self, start: Start, unknown: int, before: Record | None) -> None:
         """Start nothing that there is no time to wait for.
@@ -852,7 +854,7 @@ class Starter:
         if self.stopped:
             raise StartAbandonedError(f"The task was killed before {start.what} was started.")
 
-    def _stand_by(self, start: Start, run: Run, fingerprint: str) -> Obtained:
+    def _use_existing(self, start: Start, run: Run, fingerprint: str) -> StartResult:
         """Take a run that is there already."""
         self._log.info("Not started, %s: taking run %s as it is (%s).", start.what, run.run_id, run.raw_state)
         self.record = Record(
@@ -860,7 +862,7 @@ class Starter:
             Phase.STARTED,
             self._clock(),
             self._window,
-            Mark(),
+            Watermark(),
             fingerprint,
             start.context,
             start.started_with,
@@ -871,15 +873,15 @@ class Starter:
             trigger_failures=self.trigger_failures,
         )
         self._keep_if_possible()
-        return Obtained(run, "already", seen=True)
+        return StartResult(run, "already", seen=True)
 
-    def _mark(self, start: Start) -> Steps[tuple[Mark, str | None]]:
+    def _mark(self, start: Start) -> Steps[tuple[Watermark, str | None]]:
         """What the platform shows before a start, and why no look-up of it is possible; ``None`` when one is."""
         newest: Run | None = None
         known = False
         if start.cannot_list is None:
             try:
-                newest = yield from patiently(
+                newest = yield from retrying(
                     self.platform.newest_run(start), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
                 )
                 known = True
@@ -892,13 +894,13 @@ class Starter:
         if newest is not None and newest.started_at is not None:
             began = newest.started_at.timestamp()
             if began <= _latest_mark(self._clock(), offset):
-                return Mark(newest.run_id, began, offset), cannot_list
+                return Watermark(newest.run_id, began, offset), cannot_list
             # A record with such a mark is one that no process would believe, this one's next part included.
             cannot_list = f"by the platform's times run {newest.run_id} began days from now, so they say nothing."
         if known and newest is None:
-            return Mark(None, None, offset), cannot_list
+            return Watermark(None, None, offset), cannot_list
         guess = self._clock() - CLOCK_ALLOWANCE if offset is None else self._clock() + offset - 2.0
-        return Mark(newest.run_id if newest else None, guess, offset), cannot_list
+        return Watermark(newest.run_id if newest else None, guess, offset), cannot_list
 
     def _look_up(
         self,
@@ -907,8 +909,8 @@ class Starter:
         not_compared: tuple[str, ...] = (),
         *,
         stored: bool = False,
-    ) -> Steps[Obtained | None]:
-        """Find the run of a start whose reply never came; ``None`` when it is sure that there is none.
+    ) -> Steps[StartResult | None]:
+        """Find the run of a start whose response never came; ``None`` when it is sure that there is none.
 
         :param stored: whether the record was only read, so that the run that it leads to is not believed.
         """
@@ -922,7 +924,7 @@ class Starter:
         gap = 1.0
         while True:
             try:
-                found = yield from patiently(
+                found = yield from retrying(
                     _of_record(self.candidates(record)) if stored else self.candidates(record),
                     max(PATIENCE, until - self._clock()),
                     grace=GRACE,
@@ -944,7 +946,7 @@ class Starter:
                 ) from cause
             if found:
                 run = self._ours(found[0], record) if stored else found[0]
-                return self._take(run, cause, not_compared)
+                return self._adopt(run, cause, not_compared)
             left = until - self._clock()
             if left <= 0:
                 self._log.info("The platform shows no run of that start: nothing was started.")
@@ -952,21 +954,21 @@ class Starter:
             yield from pause(min(gap, left), new_step=True)
             gap = min(5.0, gap * 1.5)
 
-    def _take(self, run: Run, cause: ApiError | None, not_compared: tuple[str, ...]) -> Obtained:
-        if not self._adopt:
+    def _adopt(self, run: Run, cause: ApiError | None, not_compared: tuple[str, ...]) -> StartResult:
+        if not self._may_adopt:
             raise StartOutcomeUnknownError(
-                f"A start was sent and its reply never came; run {run.run_id} is most likely it, and"
+                f"A start was sent and its response never came; run {run.run_id} is most likely it, and"
                 " adopt_lost_start=False forbids to take it. Nothing is started again. Check the run on the"
                 " platform; clear the task to start a new one." + (f" ({cause})" if cause else "")
             ) from cause
-        self._log.warning("Run %s is the one whose start got no reply: adopted.", run.run_id)
+        self._log.warning("Run %s is the one whose start got no response: adopted.", run.run_id)
         if cause is not None:
             # Told again with how it ends, if that is all that is known of why.
             run = replace(run, start_error=clean(str(cause), MESSAGE))
         if not_compared:
             self._log.info("The platform's list does not show, so not compared: %s.", ", ".join(not_compared))
         self._started(run, seen=True)
-        return Obtained(run, "adopted", seen=True)
+        return StartResult(run, "adopted", seen=True)
 
     def _started(self, run: Run, *, seen: bool = False) -> None:
         assert self.record is not None

@@ -10,7 +10,7 @@ from airflow_provider_testruns.exceptions import ApiError, NotFoundError
 from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Steps, pause
-from airflow_provider_testruns.transport.policy import patiently
+from airflow_provider_testruns.transport.policy import retrying
 
 #: How long a cancelled run is watched until it is final, in seconds. All three platforms stop in the background.
 CONFIRM_WITHIN = 30.0
@@ -38,7 +38,7 @@ def stop(
     """
     until = clock() + within
     try:
-        yield from patiently(platform.cancel_run(run.run_id, **run.context), within / 2, grace=within / 2, clock=clock)
+        yield from retrying(platform.cancel_run(run.run_id, **run.context), within / 2, grace=within / 2, clock=clock)
     except ApiError as e:
         log.error("Could not cancel run %s (%s); it may still be running. %s", run.run_id, why, e)
         return run

@@ -25,14 +25,14 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Steps, pause
-from airflow_provider_testruns.transport.policy import back_off, patiently
+from airflow_provider_testruns.transport.policy import back_off, retrying
 
-#: How long a run may be not there, the credentials not accepted or the replies unreadable, without a break, before
+#: How long a run may be not there, the credentials not accepted or the responses unreadable, without a break, before
 #: the wait ends with an error; seconds.
 GRACE = 60.0
 #: How long the calls that fetch the report of a run that is over are tried again when they fail in passing; seconds.
 REPORT_PATIENCE = 300.0
-#: How long the report of a run that is over is asked for again when the credentials are not accepted or the reply can't
+#: How long the report of a run that is over is asked for again when the credentials are not accepted or the response can't
 #: be read; seconds. What passes by itself has a patience of its own.
 REPORT_GRACE = 15.0
 #: How soon a wait in place notices that its run was stopped; seconds.
@@ -147,7 +147,7 @@ class Wait:
         """Keep what the start has shown."""
         self._from_start = self.run.source
 
-    def look(self, run: Run) -> WaitEnd | None:
+    def observe(self, run: Run) -> WaitEnd | None:
         """The platform has shown the run.
 
         :return: the end of the wait, or ``None`` when it goes on.
@@ -171,11 +171,11 @@ class Wait:
             return WaitEnd(WaitStatus.FINISHED, run)
         return self._timeout(None)
 
-    def trouble(self, error: ApiError) -> WaitEnd | None:
+    def failed(self, error: ApiError) -> WaitEnd | None:
         """A look ended in an error.
 
         What passes by itself never ends a wait before its deadline; a run that is not there, credentials that
-        are not accepted and replies that can't be read do so after :data:`GRACE`; anything else at once.
+        are not accepted and responses that can't be read do so after :data:`GRACE`; anything else at once.
 
         :return: the end of the wait, or ``None`` when it goes on.
         """
@@ -372,8 +372,8 @@ def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
     try:
         run = yield from platform.get_run(wait.run.run_id, **wait.run.context)
     except ApiError as e:
-        return wait.trouble(e)
-    return wait.look(run)
+        return wait.failed(e)
+    return wait.observe(run)
 
 
 def fetch_report(
@@ -392,4 +392,4 @@ def fetch_report(
     :param patience: seconds for trouble that passes by itself.
     :raises ApiError: when it can't be had.
     """
-    return (yield from patiently(platform.get_report(run), patience, grace=REPORT_GRACE, clock=clock, log=log.warning))
+    return (yield from retrying(platform.get_report(run), patience, grace=REPORT_GRACE, clock=clock, log=log.warning))

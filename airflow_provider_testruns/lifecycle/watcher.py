@@ -32,15 +32,15 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, jittered
 from airflow_provider_testruns.model import Run
-from airflow_provider_testruns.platforms.platform import Memory, Platform
+from airflow_provider_testruns.platforms.platform import Platform, PollCache
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.steps import Steps
-from airflow_provider_testruns.transport.policy import Tally
+from airflow_provider_testruns.transport.policy import RequestStats
 
 T = TypeVar("T")
 log = get_logger(__name__)
 
-#: What a request costs this process beside reading its reply, in bytes of a reply that cost as much to read. A request
+#: What a request costs this process beside reading its response, in bytes of a response that cost as much to read. A request
 #: over TLS takes about half a millisecond, in which some 40 kB of JSON are read.
 REQUEST_COST = 40_000
 #: How long runs are asked for singly after their list turned out dearer, or not to be had; seconds.
@@ -61,7 +61,7 @@ _TOO_LATE = TransportError("The platform did not answer before the deadline of t
 class Client(Protocol):
     """The part of a transport that a watcher needs."""
 
-    async def run(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> T:
+    async def run(self, steps: Steps[T], until: float | None = None, stats: RequestStats | None = None) -> T:
         """Carry steps to their end."""
 
     async def close(self) -> None:
@@ -109,15 +109,15 @@ class _Member:
         if end is not None and self.turn is not None and not self.turn.done():
             self.turn.set_result(end)
 
-    def look(self, run: Run) -> None:
+    def observe(self, run: Run) -> None:
         """The group was shown the run."""
-        self.settle(self.context.run(self.wait.look, run))
+        self.settle(self.context.run(self.wait.observe, run))
 
-    def trouble(self, error: ApiError) -> None:
+    def failed(self, error: ApiError) -> None:
         """A look of the group's ended in an error."""
-        self.settle(self.context.run(self.wait.trouble, error))
+        self.settle(self.context.run(self.wait.failed, error))
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Leave the wait to itself."""
         if self.turn is not None and not self.turn.done():
             self.turn.set_result(None)
@@ -136,7 +136,7 @@ class _Group:
     :param failures: how many looks in a row have failed in passing.
     :param singly_until: not before this time (of the loop) is the list tried again.
     :param single_cost: what asking for one of them costs, by the last that was asked for.
-    :param memory: what the looks at it have shown.
+    :param cache: what the looks at it have shown.
     """
 
     key: str
@@ -148,7 +148,7 @@ class _Group:
     failures: int = 0
     singly_until: float = 0.0
     single_cost: float = REQUEST_COST + 1_000
-    memory: Memory = field(default_factory=Memory)
+    cache: PollCache = field(default_factory=PollCache)
 
     @property
     def interval(self) -> float:
@@ -222,7 +222,7 @@ class Watcher:
             member.turn = None
 
     def _time_is_over(self, member: _Member) -> None:
-        member.trouble(_TOO_LATE)
+        member.failed(_TOO_LATE)
 
     async def close(self) -> None:
         """Stop polling and close the transport."""
@@ -266,7 +266,7 @@ class Watcher:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         for member in group.members:
-            member.let_go()
+            member.release()
 
     async def _poll_together(self, group: _Group) -> None:
         try:
@@ -311,10 +311,10 @@ class Watcher:
         starts = [member.wait.run.started_at for member in members]
         known = [start for start in starts if start is not None]
         oldest = min(known) if len(known) == len(starts) else None
-        tally = Tally()
+        stats = RequestStats()
         try:
-            steps = self.platform.list_group(group.key, wanted, oldest, group.memory)
-            runs = await self.client.run(steps, None, tally)
+            steps = self.platform.list_group(group.key, wanted, oldest, group.cache)
+            runs = await self.client.run(steps, None, stats)
         except ApiError as e:
             return await self._list_failed(group, members, e)
         group.failures, group.not_before = 0, 0.0
@@ -325,13 +325,13 @@ class Watcher:
             if run is None or (member.waits and member.wait.would_stall(run)):
                 missing.append(member)
             elif member.waits:
-                member.look(run)
+                member.observe(run)
         async with asyncio.TaskGroup() as looks:
             for member in missing:
                 looks.create_task(self._look_for_member(member, group), context=member.context)
-        together = tally.bytes + tally.requests * REQUEST_COST + len(missing) * group.single_cost
+        aggregate = stats.bytes + stats.requests * REQUEST_COST + len(missing) * group.single_cost
         # Those who have joined and still sleep will be served by the next look, too.
-        return together <= len(group.members) * group.single_cost
+        return aggregate <= len(group.members) * group.single_cost
 
     async def _list_failed(self, group: _Group, members: list[_Member], error: ApiError) -> bool:
         """What the failure of a list means.
@@ -357,7 +357,7 @@ class Watcher:
             return True
         answer = await self._ask(member.wait, group)
         if not isinstance(answer, ApiError):
-            member.look(answer)
+            member.observe(answer)
             return False
         group.not_before = max(group.not_before, self._loop.time() + (answer.retry_after or 0.0))
         if error.transient:
@@ -371,15 +371,15 @@ class Watcher:
     async def _look(self, member: _Member, group: _Group | None) -> WaitEnd | None:
         """One look at one run."""
         answer = await self._ask(member.wait, group)
-        return member.wait.trouble(answer) if isinstance(answer, ApiError) else member.wait.look(answer)
+        return member.wait.failed(answer) if isinstance(answer, ApiError) else member.wait.observe(answer)
 
     async def _ask(self, wait: Wait, group: _Group | None) -> Run | ApiError:
         """Ask for one run."""
-        tally = Tally()
+        stats = RequestStats()
         try:
             async with asyncio.timeout(max(LAST_LOOK, wait.deadline - wait.clock())):
                 steps = self.platform.get_run(wait.run.run_id, **wait.run.context)
-                run = await self.client.run(steps, None, tally)
+                run = await self.client.run(steps, None, stats)
         except TimeoutError:
             return _TOO_LATE
         except ApiError as e:
@@ -387,13 +387,13 @@ class Watcher:
                 await self._retire_if_superseded()
             return e
         if group is not None:
-            group.single_cost = tally.bytes + tally.requests * REQUEST_COST
+            group.single_cost = stats.bytes + stats.requests * REQUEST_COST
         return run
 
     def _trouble(self, members: list[_Member], error: ApiError) -> None:
         for member in members:
             if member.waits:
-                member.trouble(error)
+                member.failed(error)
 
     async def _retire_if_superseded(self) -> None:
         """The credentials are not accepted any more: somebody may have put new ones into the connection."""
@@ -531,7 +531,7 @@ class WatcherHandle:
                 async with asyncio.timeout(max(LAST_LOOK, wait.deadline - wait.clock())):
                     watcher = await self._current()
             except (ApiError, TimeoutError) as e:
-                end = wait.trouble(e if isinstance(e, ApiError) else _TOO_LATE)
+                end = wait.failed(e if isinstance(e, ApiError) else _TOO_LATE)
                 if end is not None:
                     return end
                 await asyncio.sleep(wait.pause())

@@ -40,7 +40,7 @@ class Start:
     cannot_list: str | None = None
     warnings: tuple[str, ...] = ()
     start_after_lookup: bool = True
-    already: Run | None = None
+    existing_run: Run | None = None
 
 
 #: The context of a run that is there and that the list of where it should be does not show.
@@ -61,7 +61,7 @@ class Identity:
     run_id: str | None = None
 
 
-class Memory:
+class PollCache:
     """What the looks at one group have shown. Whoever polls the group keeps it from look to look.
 
     Hundreds of rows come each time, and few have changed since: only those are read.
@@ -78,7 +78,7 @@ class Memory:
         """The run of a row.
 
         :param run_id: the run's id.
-        :param row: what the reply has of it.
+        :param row: what the response has of it.
         :param read: reads the row, if it is not what it was at the last look.
         """
         known = self._read.get(run_id)
@@ -172,7 +172,7 @@ class Platform(ABC):
         return None
 
     def list_group(
-        self, group: str, wanted: Collection[str], oldest: datetime | None, memory: Memory | None = None
+        self, group: str, wanted: Collection[str], oldest: datetime | None, cache: PollCache | None = None
     ) -> Steps[list[Run]]:
         """Look at runs of a group in as few calls as the API allows.
 
@@ -180,7 +180,7 @@ class Platform(ABC):
         :param wanted: the ids of the runs that are looked for; the others of the group need not be read.
         :param oldest: the earliest start among them, ``None`` when it is not known: what began before is of no
             interest.
-        :param memory: of the looks at this group before, for this one to use and to add to.
+        :param cache: of the looks at this group before, for this one to use and to add to.
         :return: those of the wanted runs that the list shows.
         """
         raise NotImplementedError(f"{self.title} has no call that lists the runs of a group.")
@@ -204,8 +204,8 @@ def settled(run: Run) -> Run:
     return replace(run, state=RunState.FINISHED, ending=Verdict.ERRORED, message=message)
 
 
-def own_words(*names: str) -> Any:
-    """Find a platform's own words in the JSON of an error reply, by the first of ``names`` that holds some."""
+def error_message_reader(*names: str) -> Any:
+    """Find a platform's own words in the JSON of an error response, by the first of ``names`` that holds some."""
 
     def find(body: Any) -> str:
         if not isinstance(body, Mapping):

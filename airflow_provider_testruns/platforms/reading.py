@@ -1,4 +1,4 @@
-"""Taking values out of replies that nobody vouches for.
+"""Taking values out of responses that nobody vouches for.
 
 Every function gives a value of the type it promises, or raises :class:`InvalidReplyError` that names the field.
 """
@@ -32,13 +32,13 @@ _SHOWN = 60
 
 
 class Fields:
-    """One JSON object of a reply, read by key without regard to case and underscores.
+    """One JSON object of a response, read by key without regard to case and underscores.
 
     The platforms' documents spell the same field in two ways (``createAt`` and ``createdAt`` aside): ``runId``,
     ``run_id`` and ``RUNID`` are one key here.
 
     :param value: what stands where an object should.
-    :param where: its place in the reply, for messages.
+    :param where: its place in the response, for messages.
     :raises InvalidReplyError: when it is not an object.
     """
 

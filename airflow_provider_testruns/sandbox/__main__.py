@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8765, help="port; 0 takes a free one (default: %(default)s)")
     parser.add_argument("--run-seconds", type=float, default=6.0, help="how long a run takes (default: %(default)s)")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds that every reply takes longer")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds that every response takes longer")
     parser.add_argument("--tls-cert", help="certificate chain in PEM; the server then speaks TLS")
     parser.add_argument("--tls-key", help="its key in PEM")
     parser.add_argument("--seed", type=int, help="repeats ids and chances")

@@ -38,10 +38,10 @@ from .exchange import (
     Exchange,
     Operation,
     Refusal,
-    Reply,
-    encoded_json_reply,
-    file_reply,
-    json_reply,
+    Response,
+    encoded_json_response,
+    file_response,
+    json_response,
     no_content,
 )
 from .identity import Credentials, IdentityProvider, bearer_token
@@ -190,11 +190,11 @@ _START_OBJECTS: Mapping[str, Mapping[str, _Check]] = {
 
 def _invalid(location: list[str], message: str) -> Refusal:
     problem = {"loc": location, "msg": message, "type": "value_error"}
-    return Refusal(json_reply(422, {"detail": [problem]}), f"{'.'.join(location[1:]) or 'body'}: {message}")
+    return Refusal(json_response(422, {"detail": [problem]}), f"{'.'.join(location[1:]) or 'body'}: {message}")
 
 
-def _detail(status: int, text: str) -> Reply:
-    return json_reply(status, {"detail": text})
+def _detail(status: int, text: str) -> Response:
+    return json_response(status, {"detail": text})
 
 
 def _check_fields(body: dict[str, Any], fields: Mapping[str, _Check], location: list[str]) -> None:
@@ -319,20 +319,20 @@ class EggplantAPI(PlatformAPI):
         """Accept a token of the identity provider."""
         token = bearer_token(exchange)
         if token is None or not self.identity.accepts(token):
-            reply = _detail(401, "Unauthorized")
-            reply.headers.append(("www-authenticate", "Bearer"))
-            raise Refusal(reply, "no bearer token" if token is None else None)
+            response = _detail(401, "Unauthorized")
+            response.headers.append(("www-authenticate", "Bearer"))
+            raise Refusal(response, "no bearer token" if token is None else None)
 
-    def unknown_path(self, exchange: Exchange) -> Reply:
+    def unknown_path(self, exchange: Exchange) -> Response:
         """Answer a path that does not exist: 404, also when a slash is too much."""
         exchange.note("no such path; slashes count")
         return _detail(404, "Not Found")
 
-    def wrong_method(self, exchange: Exchange, allowed: tuple[str, ...]) -> Reply:
+    def wrong_method(self, exchange: Exchange, allowed: tuple[str, ...]) -> Response:
         """Answer 405."""
-        reply = _detail(405, "Method Not Allowed")
-        reply.headers.append(("allow", ", ".join(allowed)))
-        return reply
+        response = _detail(405, "Method Not Allowed")
+        response.headers.append(("allow", ", ".join(allowed)))
+        return response
 
     def _require_results_api(self) -> None:
         if not self._capabilities.results:
@@ -380,7 +380,7 @@ class EggplantAPI(PlatformAPI):
 
     # Starting and stopping
 
-    def _start(self, exchange: Exchange) -> Reply:
+    def _start(self, exchange: Exchange) -> Response:
         body = self._read_start(exchange)
         model = self._start_target(body)
         if model.restricted:
@@ -390,7 +390,7 @@ class EggplantAPI(PlatformAPI):
         if case_id is not None and case is None:
             raise _invalid(["body", "test_case_id"], "no such test case")
         run = self._new_execution(model, body, self.clock.now(), self.take_plan(model), case)
-        return json_reply(200, {"execution_id": run.run_id})
+        return json_response(200, {"execution_id": run.run_id})
 
     @staticmethod
     def _read_object(exchange: Exchange) -> dict[str, Any]:
@@ -483,7 +483,7 @@ class EggplantAPI(PlatformAPI):
         count = len(tried)
         return [CaseVerdict(self.next_number(), name, fails, at / count) for at, (name, fails) in enumerate(tried)]
 
-    def _abort(self, exchange: Exchange) -> Reply:
+    def _abort(self, exchange: Exchange) -> Response:
         run = self._execution(exchange.params["execution_id"])
         now = self.clock.now()
         if run.phase(now).is_final:
@@ -528,7 +528,7 @@ class EggplantAPI(PlatformAPI):
             "processid": str(5000 + run.number),
         }
 
-    def _progress(self, exchange: Exchange) -> Reply:
+    def _progress(self, exchange: Exchange) -> Response:
         if not self._capabilities.progress:
             raise Refusal(_detail(404, "Not Found"))
         if exchange.media_type != "application/x-www-form-urlencoded":
@@ -565,7 +565,7 @@ class EggplantAPI(PlatformAPI):
         runs.reverse()
         return runs
 
-    def _wrap_progress(self, rows: list[str], by_id: bool) -> Reply:
+    def _wrap_progress(self, rows: list[str], by_id: bool) -> Response:
         shape = self.settings.eggplant_progress_shape
         listed = f"[{', '.join(rows)}]"
         if shape == "items":
@@ -574,16 +574,16 @@ class EggplantAPI(PlatformAPI):
             body = rows[0]
         else:
             body = listed
-        return encoded_json_reply(200, body.encode())
+        return encoded_json_response(200, body.encode())
 
-    def _get_execution(self, exchange: Exchange) -> Reply:
+    def _get_execution(self, exchange: Exchange) -> Response:
         if not self._capabilities.executions:
             # The path exists, for DELETE.
             raise Refusal(_detail(405, "Method Not Allowed"))
         run = self._execution(exchange.params["execution_id"])
         now = self.clock.now()
         finished = run.finished_at(now)
-        return json_reply(
+        return json_response(
             200,
             {
                 "execution_id": run.run_id,
@@ -595,11 +595,11 @@ class EggplantAPI(PlatformAPI):
             },
         )
 
-    def _get_ai_execution(self, exchange: Exchange) -> Reply:
+    def _get_ai_execution(self, exchange: Exchange) -> Response:
         if not self._capabilities.executions:
             raise Refusal(_detail(404, "Not Found"))
         run = self._execution(exchange.params["execution_id"])
-        return encoded_json_reply(200, self._row(run, self.clock.now()).encode())
+        return encoded_json_response(200, self._row(run, self.clock.now()).encode())
 
     def _run_json(self, run: Execution, case: CaseVerdict | None, now: float) -> dict[str, Any]:
         """Return an item of the list of runs, as public clients show it: nothing in it says which execution it is."""
@@ -631,7 +631,7 @@ class EggplantAPI(PlatformAPI):
                 listed += [(case.number, run, case) for case in run.results]
         return [(run, case) for _, run, case in sorted(listed, key=lambda item: item[0])]
 
-    def _list_runs(self, exchange: Exchange) -> Reply:
+    def _list_runs(self, exchange: Exchange) -> Response:
         limit, offset, arguments = self._page(exchange, ("task_instance_id",), default=100)
         runs = self._numbered_runs()
         if "task_instance_id" in arguments:
@@ -639,39 +639,39 @@ class EggplantAPI(PlatformAPI):
             runs = [(run, case) for run, case in runs if case is not None and run.run_id == wanted]
         now = self.clock.now()
         items = [self._run_json(run, case, now) for run, case in runs[offset : offset + limit]]
-        return json_reply(200, {"items": items, "total_count": len(runs)})
+        return json_response(200, {"items": items, "total_count": len(runs)})
 
-    def _get_run(self, exchange: Exchange) -> Reply:
-        return json_reply(200, self._run_json(*self._numbered(exchange.params["number"]), self.clock.now()))
+    def _get_run(self, exchange: Exchange) -> Response:
+        return json_response(200, self._run_json(*self._numbered(exchange.params["number"]), self.clock.now()))
 
-    def _list_models(self, exchange: Exchange) -> Reply:
+    def _list_models(self, exchange: Exchange) -> Response:
         limit, offset, _ = self._page(exchange, (), default=1000)
         models = [m for m in self.models.values() if not m.restricted]
         items = [{"id": m.number, "name": m.name, "modeluuid": m.id} for m in models[offset : offset + limit]]
-        return json_reply(200, {"items": items, "total_count": len(models)})
+        return json_response(200, {"items": items, "total_count": len(models)})
 
-    def _list_test_cases(self, exchange: Exchange) -> Reply:
+    def _list_test_cases(self, exchange: Exchange) -> Response:
         limit, offset, _ = self._page(exchange, (), default=1000)
         model = next((m for m in self.models.values() if str(m.number) == exchange.params["number"]), None)
         if model is None or model.restricted:
             raise Refusal(_detail(404, "Model not found"))
         items = [{"id": number, "testcaseName": name} for number, name, _ in model.cases]
-        return json_reply(200, {"items": items[offset : offset + limit], "total_count": len(items)})
+        return json_response(200, {"items": items[offset : offset + limit], "total_count": len(items)})
 
-    def _list_configurations(self, exchange: Exchange) -> Reply:
+    def _list_configurations(self, exchange: Exchange) -> Response:
         limit, offset, _ = self._page(exchange, (), default=1000)
         items = [{"id": each.id, "name": each.name} for each in self.configurations.values()]
-        return json_reply(200, {"items": items[offset : offset + limit], "total_count": len(items)})
+        return json_response(200, {"items": items[offset : offset + limit], "total_count": len(items)})
 
-    def _list_agents(self, exchange: Exchange) -> Reply:
+    def _list_agents(self, exchange: Exchange) -> Response:
         limit, offset, _ = self._page(exchange, (), default=1000)
-        return json_reply(200, {"items": self.agents[offset : offset + limit], "total_count": len(self.agents)})
+        return json_response(200, {"items": self.agents[offset : offset + limit], "total_count": len(self.agents)})
 
-    def _create_agent(self, exchange: Exchange) -> Reply:
+    def _create_agent(self, exchange: Exchange) -> Response:
         exchange.note("a POST to /ai/agents creates an agent; the list is a GET")
         agent = {"id": str(len(self.agents) + 1), "name": "New agent", "hosted": False, "status": "offline"}
         self.agents.append(agent)
-        return json_reply(201, agent)
+        return json_response(201, agent)
 
     def _log_lines(self, run: Execution, case: CaseVerdict | None, now: float) -> list[dict[str, Any]]:
         """Return a log in the form that public clients show: real failures have an ordinary severity."""
@@ -712,14 +712,14 @@ class EggplantAPI(PlatformAPI):
             add(f"Run ended: {self._status(run, now)}")
         return lines
 
-    def _run_logs(self, exchange: Exchange) -> Reply:
+    def _run_logs(self, exchange: Exchange) -> Response:
         run, case = self._numbered(exchange.params["number"])
         items = self._log_lines(run, case or next(iter(run.results), None), self.clock.now())
-        return json_reply(200, {"items": items, "total_count": len(items)})
+        return json_response(200, {"items": items, "total_count": len(items)})
 
     # Test configurations
 
-    def _start_configuration(self, exchange: Exchange) -> Reply:
+    def _start_configuration(self, exchange: Exchange) -> Response:
         configuration = self.configurations.get(exchange.params["configuration_id"].lower())
         if configuration is None:
             raise Refusal(_detail(404, "Test configuration not found"))
@@ -728,9 +728,9 @@ class EggplantAPI(PlatformAPI):
         plan = self.take_plan(configuration)
         arguments = {"test_config_id": configuration.id}
         run = self._new_execution(configuration, arguments, self.clock.now(), plan, kind="test configuration")
-        return json_reply(201, {"task_instance_id": run.run_id})
+        return json_response(201, {"task_instance_id": run.run_id})
 
-    def _get_configuration_task(self, exchange: Exchange) -> Reply:
+    def _get_configuration_task(self, exchange: Exchange) -> Response:
         if not self._capabilities.tasks:
             raise Refusal(_detail(404, "Not Found"))
         run = self.runs.find(exchange.params["task_id"].lower())
@@ -738,7 +738,7 @@ class EggplantAPI(PlatformAPI):
             raise Refusal(_detail(404, "Task instance not found"))
         now = self.clock.now()
         finished = run.finished_at(now)
-        return json_reply(
+        return json_response(
             200,
             {
                 "task_instance_id": run.run_id,
@@ -783,7 +783,7 @@ class EggplantAPI(PlatformAPI):
         # In a run that never ends, its first case is at it for ever.
         return run.created + (case.starts * run.duration if math.isfinite(run.duration) else 0.0)
 
-    def _list_results(self, exchange: Exchange) -> Reply:
+    def _list_results(self, exchange: Exchange) -> Response:
         self._require_results_api()
         filters = ("model_id", "model_name", "status", "run_type")
         known = (*filters, "execution_id", "test_config_result_id", "sort_by", "sort_direction")
@@ -801,7 +801,7 @@ class EggplantAPI(PlatformAPI):
                 found = [item for item in found if item[name] == arguments[name]]
         if arguments.get("sort_direction", "desc").lower() == "asc":
             found.reverse()
-        return json_reply(200, {"items": found[offset : offset + limit], "total_count": len(found)})
+        return json_response(200, {"items": found[offset : offset + limit], "total_count": len(found)})
 
     def _result(self, result_id: str) -> tuple[Execution, CaseVerdict]:
         self._require_results_api()
@@ -810,30 +810,30 @@ class EggplantAPI(PlatformAPI):
                 return run, case
         raise Refusal(_detail(404, "Test result not found"))
 
-    def _get_result(self, exchange: Exchange) -> Reply:
+    def _get_result(self, exchange: Exchange) -> Response:
         run, case = self._result(exchange.params["result_id"])
-        return json_reply(200, self._result_json(run, case, self.clock.now()))
+        return json_response(200, self._result_json(run, case, self.clock.now()))
 
-    def _result_logs(self, exchange: Exchange) -> Reply:
+    def _result_logs(self, exchange: Exchange) -> Response:
         run, case = self._result(exchange.params["result_id"])
         limit, offset, _ = self._page(exchange, (), default=1000)
         items = self._log_lines(run, case, self.clock.now())
-        return json_reply(200, {"items": items[offset : offset + limit], "total_count": len(items)})
+        return json_response(200, {"items": items[offset : offset + limit], "total_count": len(items)})
 
-    def _result_screenshots(self, exchange: Exchange) -> Reply:
+    def _result_screenshots(self, exchange: Exchange) -> Response:
         run, case = self._result(exchange.params["result_id"])
         limit, offset, _ = self._page(exchange, (), default=1000)
         items = [{"id": case.number, "timestamp": zulu(run.created + 0.2), "name": "confirmation.png"}]
         if not case.fails:
             items = []
-        return json_reply(200, {"items": items[offset : offset + limit], "total_count": len(items)})
+        return json_response(200, {"items": items[offset : offset + limit], "total_count": len(items)})
 
-    def _screenshot(self, exchange: Exchange) -> Reply:
+    def _screenshot(self, exchange: Exchange) -> Response:
         # A failed result has one screenshot, under the result's own id.
         _, case = self._result(exchange.params["screenshot_id"])
         if not case.fails:
             raise Refusal(_detail(404, "Screenshot not found"))
-        return file_reply("confirmation.png", "image/png", _PNG)
+        return file_response("confirmation.png", "image/png", _PNG)
 
     def _config_result_json(self, run: Execution, now: float) -> dict[str, Any]:
         finished = run.finished_at(now)
@@ -851,7 +851,7 @@ class EggplantAPI(PlatformAPI):
         runs = [run for run in self._visible() if run.kind == "test configuration"]
         return sorted(runs, key=lambda run: run.result_id)
 
-    def _list_config_results(self, exchange: Exchange) -> Reply:
+    def _list_config_results(self, exchange: Exchange) -> Response:
         self._require_results_api()
         known = ("test_config_id", "status", "sort_by", "sort_direction")
         limit, offset, arguments = self._page(exchange, known, default=50)
@@ -860,7 +860,7 @@ class EggplantAPI(PlatformAPI):
         for name in known[:2]:
             if name in arguments:
                 found = [item for item in found if item[name] == arguments[name]]
-        return json_reply(200, {"items": found[offset : offset + limit], "total_count": len(found)})
+        return json_response(200, {"items": found[offset : offset + limit], "total_count": len(found)})
 
     def _config_run(self, result_id: str) -> Execution:
         self._require_results_api()
@@ -869,11 +869,11 @@ class EggplantAPI(PlatformAPI):
                 return run
         raise Refusal(_detail(404, "Test config result not found"))
 
-    def _get_config_result(self, exchange: Exchange) -> Reply:
+    def _get_config_result(self, exchange: Exchange) -> Response:
         run = self._config_run(exchange.params["result_id"])
-        return json_reply(200, self._config_result_json(run, self.clock.now()))
+        return json_response(200, self._config_result_json(run, self.clock.now()))
 
-    def _junit(self, exchange: Exchange) -> Reply:
+    def _junit(self, exchange: Exchange) -> Response:
         run = self._config_run(exchange.params["result_id"])
         failed = sum(1 for case in run.results if case.fails)
         suites = ElementTree.Element("testsuites")
@@ -888,7 +888,7 @@ class EggplantAPI(PlatformAPI):
             if case.fails:
                 message = "image 'confirmation' was not found on the screen"
                 ElementTree.SubElement(element, "failure", {"message": message}).text = message
-        return Reply(
+        return Response(
             200,
             ElementTree.tostring(suites, "utf-8", xml_declaration=True),
             [("content-type", "application/xml")],

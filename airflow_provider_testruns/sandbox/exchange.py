@@ -1,4 +1,4 @@
-"""One request, one reply, and the table that says which operation a request is.
+"""One request, one response, and the table that says which operation a request is.
 
 The platforms are not served by FastAPI's own routing. An operation has to be known before it is handled, as faults
 and counters go by its name, and each platform has its own answer to a missing slash, a wrong method or a bad body,
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-Handler = Callable[["Exchange"], "Reply"]
+Handler = Callable[["Exchange"], "Response"]
 
 
 @dataclass(slots=True)
-class Reply:
+class Response:
     """What is sent back.
 
     :param status: the HTTP status.
@@ -36,44 +36,44 @@ class Reply:
 class Refusal(Exception):
     """A request that is answered with an error.
 
-    :param reply: the answer.
+    :param response: the answer.
     :param violation: why the documents don't allow the request; None when it was well-formed all the same, such as
         a token that has expired or a run that no longer exists.
     """
 
-    def __init__(self, reply: Reply, violation: str | None = None) -> None:
-        super().__init__(violation or f"status {reply.status}")
-        self.reply = reply
+    def __init__(self, response: Response, violation: str | None = None) -> None:
+        super().__init__(violation or f"status {response.status}")
+        self.response = response
         self.violation = violation
 
 
-def json_reply(status: int, payload: Any, headers: Iterable[tuple[str, str]] = ()) -> Reply:
+def json_response(status: int, payload: Any, headers: Iterable[tuple[str, str]] = ()) -> Response:
     """Answer with JSON."""
-    return encoded_json_reply(status, json.dumps(payload).encode(), headers)
+    return encoded_json_response(status, json.dumps(payload).encode(), headers)
 
 
-def encoded_json_reply(status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Reply:
+def encoded_json_response(status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Response:
     """Answer with JSON that is already encoded: long lists are joined from cached rows."""
-    return Reply(status, body, [("content-type", "application/json"), *headers])
+    return Response(status, body, [("content-type", "application/json"), *headers])
 
 
-def html_reply(status: int, page: str) -> Reply:
+def html_response(status: int, page: str) -> Response:
     """Answer with a page."""
-    return Reply(status, page.encode(), [("content-type", "text/html; charset=utf-8")])
+    return Response(status, page.encode(), [("content-type", "text/html; charset=utf-8")])
 
 
-def file_reply(name: str, media_type: str, body: bytes = b"", stream: Iterator[bytes] | None = None) -> Reply:
+def file_response(name: str, media_type: str, body: bytes = b"", stream: Iterator[bytes] | None = None) -> Response:
     """Answer with a file to save."""
     headers = [("content-type", media_type), ("content-disposition", f'attachment; filename="{name}"')]
-    return Reply(200, body, headers, stream)
+    return Response(200, body, headers, stream)
 
 
 NO_CONTENT = 204
 
 
-def no_content() -> Reply:
+def no_content() -> Response:
     """Answer 204."""
-    return Reply(NO_CONTENT)
+    return Response(NO_CONTENT)
 
 
 @dataclass(slots=True)

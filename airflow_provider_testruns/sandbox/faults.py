@@ -17,15 +17,15 @@ from .mistakes import Mistake
 class FaultKind(StrEnum):
     """What can go wrong."""
 
-    #: The reply comes ``seconds`` late.
+    #: The response comes ``seconds`` late.
     LATENCY = "latency"
-    #: The reply is ``status`` with ``headers`` and ``body``.
+    #: The response is ``status`` with ``headers`` and ``body``.
     STATUS = "status"
-    #: The connection is closed without a byte of reply.
+    #: The connection is closed without a byte of response.
     DROP = "drop"
-    #: No reply for ``seconds``, then the connection is closed.
+    #: No response for ``seconds``, then the connection is closed.
     HANG = "hang"
-    #: The reply promises more bytes than come before the connection is closed.
+    #: The response promises more bytes than come before the connection is closed.
     TRUNCATE = "truncate"
     #: ``body`` with status 200, whatever was asked for.
     WRONG_JSON = "wrong_json"
@@ -40,7 +40,7 @@ class FaultMoment(StrEnum):
 
     #: Nothing was done.
     BEFORE = "before"
-    #: The work was done, only the reply is lost or another: a run was started, say.
+    #: The work was done, only the response is lost or another: a run was started, say.
     AFTER = "after"
 
 
@@ -131,7 +131,7 @@ class FaultPlan:
 
     :param latency_before: seconds to wait before the work.
     :param latency_after: seconds to wait after it.
-    :param fault: what replaces the reply, if anything.
+    :param fault: what replaces the response, if anything.
     """
 
     latency_before: float = 0.0

@@ -35,11 +35,11 @@ from .exchange import (
     Exchange,
     Operation,
     Refusal,
-    Reply,
-    encoded_json_reply,
-    file_reply,
-    html_reply,
-    json_reply,
+    Response,
+    encoded_json_response,
+    file_response,
+    html_response,
+    json_response,
 )
 from .futureagi_calls import (
     WORKSPACE_ID,
@@ -276,30 +276,30 @@ class FutureAgiAPI(PlatformAPI):
             text = "Could not satisfy the request Accept header."
             raise Refusal(error(406, "api_error", "not_acceptable", text, {"detail": [text]}), f"Accept: {accepted}")
 
-    def unknown_path(self, exchange: Exchange) -> Reply:
+    def unknown_path(self, exchange: Exchange) -> Response:
         """Answer a path that does not exist: 301 when only the last slash is missing, else a page."""
         path = f"{exchange.raw_path}/"
         if not exchange.raw_path.endswith("/") and self.identify(exchange.method, path).allowed:
             exchange.note("the slash at the end is missing")
             query = f"?{exchange.query}" if exchange.query else ""
             location = ("location", f"{self.prefix}{path}{query}")
-            return Reply(301, b"", [("content-type", "text/html; charset=utf-8"), location])
+            return Response(301, b"", [("content-type", "text/html; charset=utf-8"), location])
         exchange.note("no such path; UUIDs are in lower case, slashes count")
-        return html_reply(404, NOT_FOUND_PAGE)
+        return html_response(404, NOT_FOUND_PAGE)
 
-    def wrong_method(self, exchange: Exchange, allowed: tuple[str, ...]) -> Reply:
+    def wrong_method(self, exchange: Exchange, allowed: tuple[str, ...]) -> Response:
         """Answer 405, to those who may ask."""
         self.authenticate(exchange)
         text = f'Method "{exchange.method}" not allowed.'
-        reply = error(405, "api_error", "method_not_allowed", text, {"detail": [text]})
-        reply.headers.append(("allow", ", ".join(allowed)))
-        return reply
+        response = error(405, "api_error", "method_not_allowed", text, {"detail": [text]})
+        response.headers.append(("allow", ", ".join(allowed)))
+        return response
 
     @staticmethod
-    def _simulator(exchange: Exchange) -> Reply:
+    def _simulator(exchange: Exchange) -> Response:
         if exchange.params["simulator_id"] != SIMULATOR_ID:
             raise not_found("No SimulatorAgent matches the given query.")
-        return json_reply(200, {"id": SIMULATOR_ID, "name": "Sandbox customer"})
+        return json_response(200, {"id": SIMULATOR_ID, "name": "Sandbox customer"})
 
     def _run_test(self, exchange: Exchange, dot: str = "") -> RunTest:
         run_test = self._visible(exchange, exchange.params["run_test_id"])
@@ -332,7 +332,7 @@ class FutureAgiAPI(PlatformAPI):
         return runs
 
     def _page(self, exchange: Exchange, count: int, page: int, limit: int, what: str) -> tuple[slice, dict[str, Any]]:
-        """Return which items a page shows, and what the reply says about paging."""
+        """Return which items a page shows, and what the response says about paging."""
         pages = max(1, -(-count // limit))
         if page > pages:
             raise Refusal(
@@ -357,15 +357,15 @@ class FutureAgiAPI(PlatformAPI):
 
     # Run tests
 
-    def _health(self, exchange: Exchange) -> Reply:
+    def _health(self, exchange: Exchange) -> Response:
         if any(name in exchange.headers for name in ("authorization", "x-api-key", "x-secret-key")):
             self.authenticate(exchange)
-        return json_reply(200, {"status": True, "result": "Server is up and running"})
+        return json_response(200, {"status": True, "result": "Server is up and running"})
 
-    def _public_health(self, exchange: Exchange) -> Reply:
-        return json_reply(200, {"status": "OK", "version": "1.0.0"})
+    def _public_health(self, exchange: Exchange) -> Response:
+        return json_response(200, {"status": "OK", "version": "1.0.0"})
 
-    def _list_run_tests(self, exchange: Exchange) -> Reply:
+    def _list_run_tests(self, exchange: Exchange) -> Response:
         known = {
             **PAGING,
             "search": check_any,
@@ -383,30 +383,30 @@ class FutureAgiAPI(PlatformAPI):
             found = [t for t in found if t.is_prompt == (query["simulation_type"] == "prompt")]
         page, limit = int(query.get("page", 1)), int(query.get("limit", 10))
         shown, paging = self._page(exchange, len(found), page, limit, "run tests")
-        return json_reply(200, {**paging, "results": [self._run_test_json(t) for t in found[shown]]})
+        return json_response(200, {**paging, "results": [self._run_test_json(t) for t in found[shown]]})
 
     def _run_test_json(self, run_test: RunTest) -> dict[str, Any]:
         latest = self.runs.latest(run_test.id)
         return run_test_json(run_test, None if latest is None else latest.created)
 
-    def _get_run_test(self, exchange: Exchange) -> Reply:
-        return json_reply(200, self._run_test_json(self._run_test(exchange)))
+    def _get_run_test(self, exchange: Exchange) -> Response:
+        return json_response(200, self._run_test_json(self._run_test(exchange)))
 
-    def _get_run_test_id(self, exchange: Exchange) -> Reply:
+    def _get_run_test_id(self, exchange: Exchange) -> Response:
         name = exchange.params["run_test_name"]
         for run_test in self.run_tests.values():
             if run_test.name == name and run_test.workspace == exchange.params["workspace"]:
                 result = {"run_test_id": run_test.id, "run_test_name": run_test.name}
-                return json_reply(200, {"status": True, "result": result})
+                return json_response(200, {"status": True, "result": result})
         raise Refusal(invalid("Run test not found"))
 
-    def _list_scenarios(self, exchange: Exchange) -> Reply:
+    def _list_scenarios(self, exchange: Exchange) -> Response:
         run_test = self._run_test(exchange)
         page, limit, search, _ = self._loose_paging(exchange)
         found = [s for s in run_test.scenarios if search in s.name.casefold()]
         shown, paging = self._page(exchange, len(found), page, limit, "scenarios")
         results = [{"id": s.id, "name": s.name, "row_count": s.rows} for s in found[shown]]
-        return json_reply(200, {**paging, "results": results})
+        return json_response(200, {**paging, "results": results})
 
     def _loose_paging(self, exchange: Exchange) -> tuple[int, int, str, str | None]:
         """Return page, limit, search and status of the calls that do not check their query."""
@@ -425,7 +425,7 @@ class FutureAgiAPI(PlatformAPI):
 
     # Starting and stopping
 
-    def _execute(self, exchange: Exchange) -> Reply:
+    def _execute(self, exchange: Exchange) -> Response:
         documented = exchange.params["dialect"] == "documented"
         run_test = self._visible(exchange, exchange.params["run_test_id"])
         body = read_json(exchange)
@@ -460,9 +460,9 @@ class FutureAgiAPI(PlatformAPI):
             "simulator_id": body.get(simulator_name),
         }
         started = self._started(run_test, chosen, arguments, "Test execution started successfully")
-        return json_reply(200, {**started, "status": "PENDING" if documented else "started"})
+        return json_response(200, {**started, "status": "PENDING" if documented else "started"})
 
-    def _execute_prompt(self, exchange: Exchange) -> Reply:
+    def _execute_prompt(self, exchange: Exchange) -> Response:
         """Start a prompt simulation. Whatever does not belong together is a 500."""
         run_test = self._visible(exchange, exchange.params["run_test_id"])
         body = read_json(exchange)
@@ -493,7 +493,7 @@ class FutureAgiAPI(PlatformAPI):
             "select_all": body.get("select_all", False),
         }
         started = self._started(run_test, chosen, arguments, "Simulation execution started successfully")
-        return json_reply(200, {"status": True, "result": {**started, "status": "pending"}})
+        return json_response(200, {"status": True, "result": {**started, "status": "pending"}})
 
     def _started(self, run_test: RunTest, chosen: list[str], arguments: dict[str, Any], message: str) -> dict[str, Any]:
         """Start an execution, and say so."""
@@ -561,7 +561,7 @@ class FutureAgiAPI(PlatformAPI):
         self.runs.add(run)
         return run
 
-    def _cancel(self, exchange: Exchange) -> Reply:
+    def _cancel(self, exchange: Exchange) -> Response:
         body = read_json(exchange)
         if body:
             text = "This endpoint does not accept a request body."
@@ -577,9 +577,9 @@ class FutureAgiAPI(PlatformAPI):
             run.request_cancel(now, 0.0, "futureagi.cancel_execution")
         else:
             run.request_cancel(now, self.settings.cancel_seconds, "futureagi.cancel_execution")
-        return json_reply(200, {"success": True, "message": message, "test_execution_id": run.run_id})
+        return json_response(200, {"success": True, "message": message, "test_execution_id": run.run_id})
 
-    def _rerun_calls(self, exchange: Exchange) -> Reply:
+    def _rerun_calls(self, exchange: Exchange) -> Response:
         body = read_json(exchange)
         problems = Problems()
         if "rerun_type" not in body:
@@ -626,7 +626,7 @@ class FutureAgiAPI(PlatformAPI):
             usual = run.run_test.duration
             duration = self.settings.run_seconds if usual is None else usual
             run.rerun(chosen, now, duration, evaluates_only=rerun_type == "eval_only")
-        return json_reply(
+        return json_response(
             200,
             {
                 "message": message,
@@ -643,19 +643,19 @@ class FutureAgiAPI(PlatformAPI):
 
     # Where an execution stands
 
-    def _run_test_status(self, exchange: Exchange) -> Reply:
+    def _run_test_status(self, exchange: Exchange) -> Response:
         run_test = self._run_test(exchange)
         run = next(iter(self._listed(run_test)), None)
         if run is None:
             missing = "Test execution not found in database"
-            return json_reply(200, {"run_test_id": run_test.id, "status": "not_found", "error": missing})
+            return json_response(200, {"run_test_id": run_test.id, "status": "not_found", "error": missing})
         now = self.clock.now()
         counts = run.counts(now)
         # It counts a call as completed that is still analyzed.
         completed = counts["completed"] + counts["analyzing"]
         status = run.status(now)
         finished = run.completed_at(now)
-        return json_reply(
+        return json_response(
             200,
             {
                 "run_test_id": run_test.id,
@@ -674,7 +674,7 @@ class FutureAgiAPI(PlatformAPI):
             },
         )
 
-    def _list_executions(self, exchange: Exchange) -> Reply:
+    def _list_executions(self, exchange: Exchange) -> Response:
         run_test = self._run_test(exchange, dot=".")
         page, limit, search, status = self._loose_paging(exchange)
         now = self.clock.now()
@@ -687,7 +687,7 @@ class FutureAgiAPI(PlatformAPI):
         shown, paging = self._page(exchange, len(runs), page, limit, "test executions")
         rows = ", ".join(self._row(run, now) for run in runs[shown])
         head = json.dumps(paging)[:-1]
-        return encoded_json_reply(200, f'{head}, "results": [{rows}]}}'.encode())
+        return encoded_json_response(200, f'{head}, "results": [{rows}]}}'.encode())
 
     def _row(self, run: AgentExecution, now: float) -> str:
         """Return the execution as the list shows it, as JSON text."""
@@ -702,7 +702,7 @@ class FutureAgiAPI(PlatformAPI):
 
     # Results
 
-    def _eval_summary(self, exchange: Exchange) -> Reply:
+    def _eval_summary(self, exchange: Exchange) -> Response:
         run_test = self._run_test(exchange, dot=".")
         query = read_query(exchange, {"execution_id": check_uuid})
         now = self.clock.now()
@@ -715,9 +715,9 @@ class FutureAgiAPI(PlatformAPI):
             # The contract has these two here, the product in the items.
             item = template["result"][0]
             template.update(total_cells=item["total_cells"], output=item["output"])
-        return json_reply(200, {"status": True, "result": summary})
+        return json_response(200, {"status": True, "result": summary})
 
-    def _get_execution(self, exchange: Exchange) -> Reply:
+    def _get_execution(self, exchange: Exchange) -> Response:
         known = {
             **PAGING,
             "search": check_any,
@@ -738,7 +738,7 @@ class FutureAgiAPI(PlatformAPI):
         shown, paging = self._page(exchange, len(calls), min(page, pages), limit, "test execution")
         if page > pages:
             shown, paging = slice(0, 0), {**paging, "next": None, "previous": None, "current_page": page}
-        return json_reply(
+        return json_response(
             200,
             {
                 **paging,
@@ -751,7 +751,7 @@ class FutureAgiAPI(PlatformAPI):
             },
         )
 
-    def _transcripts(self, exchange: Exchange) -> Reply:
+    def _transcripts(self, exchange: Exchange) -> Response:
         read_query(exchange, {})
         # An unknown execution is answered like one without calls.
         run = self._find(exchange.params["execution_id"], exchange)
@@ -762,7 +762,7 @@ class FutureAgiAPI(PlatformAPI):
                 {**call_transcript(run, call, status), "scenario_name": call.scenario.name}
                 for call, status in run.calls_now(now)
             ]
-        return json_reply(
+        return json_response(
             200,
             {
                 "test_execution_id": exchange.params["execution_id"],
@@ -781,44 +781,44 @@ class FutureAgiAPI(PlatformAPI):
                         return run, call, status
         return None
 
-    def _call_transcripts(self, exchange: Exchange) -> Reply:
+    def _call_transcripts(self, exchange: Exchange) -> Response:
         found = self._find_call(exchange.params["call_id"])
         if found is None:
             raise not_found("Call execution not found.")
-        return json_reply(200, call_transcript(*found))
+        return json_response(200, call_transcript(*found))
 
-    def _get_call(self, exchange: Exchange) -> Reply:
+    def _get_call(self, exchange: Exchange) -> Response:
         read_query(exchange, {})
         found = self._find_call(exchange.params["call_id"])
         if found is None:
             raise not_found("Call execution not found.")
-        return json_reply(200, call_detail(*found, self.clock.now(), exchange.origin))
+        return json_response(200, call_detail(*found, self.clock.now(), exchange.origin))
 
-    def _recording(self, exchange: Exchange) -> Reply:
+    def _recording(self, exchange: Exchange) -> Response:
         """Answer with a second of silence, as the storage would: it is another host's, and takes no keys."""
         if any(name in exchange.headers for name in ("authorization", "x-api-key", "x-secret-key")):
             exchange.note("credentials for a storage")
         found = self._find_call(exchange.params["call_id"])
         if found is None or exchange.params["channel"] not in ("combined.wav", "assistant.wav"):
             raise not_found("No such recording.")
-        return file_reply(exchange.params["channel"], "audio/wav", silence())
+        return file_response(exchange.params["channel"], "audio/wav", silence())
 
-    def _describe(self, exchange: Exchange, describe: Callable[[AgentExecution, float], dict[str, Any]]) -> Reply:
+    def _describe(self, exchange: Exchange, describe: Callable[[AgentExecution, float], dict[str, Any]]) -> Response:
         """Answer a question about one execution that takes no query parameters."""
         read_query(exchange, {})
         run = self._execution(exchange.params["execution_id"], exchange=exchange)
-        return json_reply(200, describe(run, self.clock.now()))
+        return json_response(200, describe(run, self.clock.now()))
 
-    def _kpis(self, exchange: Exchange) -> Reply:
+    def _kpis(self, exchange: Exchange) -> Response:
         return self._describe(exchange, kpis_json)
 
-    def _performance_summary(self, exchange: Exchange) -> Reply:
+    def _performance_summary(self, exchange: Exchange) -> Response:
         return self._describe(exchange, performance_json)
 
-    def _charts(self, exchange: Exchange) -> Reply:
+    def _charts(self, exchange: Exchange) -> Response:
         return self._describe(exchange, charts_json)
 
-    def _export(self, exchange: Exchange) -> Reply:
+    def _export(self, exchange: Exchange) -> Response:
         kind = exchange.arguments().get("type")
         if not kind:
             text = "Type parameter is required. Use 'runtest' or 'testexecution'"
@@ -838,7 +838,7 @@ class FutureAgiAPI(PlatformAPI):
             run_test = None if run is None else run.run_test
         if run_test is None:
             raise not_found("Export source not found")
-        return file_reply(f"{kind}_{item_id}.csv", "text/csv", csv_export(run_test, runs, self.clock.now()))
+        return file_response(f"{kind}_{item_id}.csv", "text/csv", csv_export(run_test, runs, self.clock.now()))
 
     # The three calls of the SDK
 
@@ -850,13 +850,13 @@ class FutureAgiAPI(PlatformAPI):
 
     def _sdk_list(
         self, query: dict[str, str], describe: Callable[[AgentExecution, float], dict[str, Any]], what: str
-    ) -> Reply:
+    ) -> Response:
         """Answer a question about every execution of a run test."""
         runs = self._listed(self._sdk_run_test(query["run_test_name"]))
         now = self.clock.now()
         items, paging = self._sdk_page(runs, query, what)
         results = [describe(run, now) for run in items]
-        return json_reply(200, {"status": True, "result": {**paging, "results": results}})
+        return json_response(200, {"status": True, "result": {**paging, "results": results}})
 
     def _sdk_page(self, items: list[Any], query: dict[str, str], what: str) -> tuple[list[Any], dict[str, int]]:
         page, limit = int(query.get("page", 1)), int(query.get("limit", 10))
@@ -869,17 +869,17 @@ class FutureAgiAPI(PlatformAPI):
         paging = {"count": len(items), "total_pages": pages, "current_page": page}
         return items[(page - 1) * limit : page * limit], paging
 
-    def _metrics(self, exchange: Exchange) -> Reply:
+    def _metrics(self, exchange: Exchange) -> Response:
         query = read_query(exchange, {**SDK_QUERY, "call_execution_id": check_uuid}, sdk=True)
         now = self.clock.now()
         if "call_execution_id" in query:
-            return json_reply(
+            return json_response(
                 200, {"status": True, "result": call_metrics(*self._sdk_call(query["call_execution_id"]))}
             )
         if "execution_id" not in query:
             return self._sdk_list(query, metrics_json, "metrics")
         run = self._execution(query["execution_id"])
-        return json_reply(200, {"status": True, "result": metrics_json(run, now)})
+        return json_response(200, {"status": True, "result": metrics_json(run, now)})
 
     def _sdk_call(self, call_id: str) -> tuple[AgentExecution, Call, str]:
         found = self._find_call(call_id.lower())
@@ -887,7 +887,7 @@ class FutureAgiAPI(PlatformAPI):
             raise not_found("Call execution not found.")
         return found
 
-    def _analytics(self, exchange: Exchange) -> Reply:
+    def _analytics(self, exchange: Exchange) -> Response:
         known = {
             "execution_id": check_uuid,
             "run_test_name": check_text,
@@ -928,9 +928,9 @@ class FutureAgiAPI(PlatformAPI):
         }
         if query.get("summary", "true").lower() in ("true", "1"):
             result.update(eval_explanation_summary=None, eval_explanation_summary_status="pending")
-        return json_reply(200, {"status": True, "result": result})
+        return json_response(200, {"status": True, "result": result})
 
-    def _runs(self, exchange: Exchange) -> Reply:
+    def _runs(self, exchange: Exchange) -> Response:
         known = {
             **SDK_QUERY,
             "call_execution_id": check_uuid,
@@ -951,7 +951,7 @@ class FutureAgiAPI(PlatformAPI):
                 "ended_reason": run.run_test.failure_reason if status == "failed" else "customer-ended-call",
                 "eval_outputs": run.scores(call, status, now),
             }
-            return json_reply(200, {"status": True, "result": result})
+            return json_response(200, {"status": True, "result": result})
         if "execution_id" not in query:
             return self._sdk_list(query, runs_json, "runs")
         run = self._execution(query["execution_id"])
@@ -972,7 +972,7 @@ class FutureAgiAPI(PlatformAPI):
                 }
             )
         result = {**runs_json(run, now), "call_results": {**paging, "results": calls}}
-        return json_reply(200, {"status": True, "result": result})
+        return json_response(200, {"status": True, "result": result})
 
     # For the control and the pages
 

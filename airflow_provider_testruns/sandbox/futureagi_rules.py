@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .exchange import ANY_UUID, Exchange, Refusal, Reply, json_reply
+from .exchange import ANY_UUID, Exchange, Refusal, Response, json_response
 
 
 def error(
@@ -18,7 +18,7 @@ def error(
     details: Mapping[str, list[str]] | None = None,
     attribute: str | None = None,
     more: Mapping[str, Any] | None = None,
-) -> Reply:
+) -> Response:
     """Return an error as the product words it."""
     body: dict[str, Any] = {
         "status": False,
@@ -34,7 +34,7 @@ def error(
     if attribute is not None:
         body["attr"] = attribute
     body.update(more or {})
-    return json_reply(status, body)
+    return json_response(status, body)
 
 
 def not_found(detail: str) -> Refusal:
@@ -42,16 +42,16 @@ def not_found(detail: str) -> Refusal:
     return Refusal(error(404, "not_found", "not_found", detail))
 
 
-def invalid(detail: str) -> Reply:
+def invalid(detail: str) -> Response:
     """Return a 400 that is about no field in particular."""
     return error(400, "validation_error", "invalid", detail)
 
 
 def unauthenticated(code: str, detail: str, violation: str | None = None) -> Refusal:
     """Return a 401."""
-    reply = error(401, "authentication_error", code, detail, {"detail": [detail]})
-    reply.headers.append(("www-authenticate", "ApiKey"))
-    return Refusal(reply, violation)
+    response = error(401, "authentication_error", code, detail, {"detail": [detail]})
+    response.headers.append(("www-authenticate", "ApiKey"))
+    return Refusal(response, violation)
 
 
 NO_CREDENTIALS = "Authentication credentials were not provided."

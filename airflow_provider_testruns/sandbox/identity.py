@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from .clock import Clock
-from .exchange import Exchange, Refusal, Reply, json_reply
+from .exchange import Exchange, Refusal, Response, json_response
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,13 @@ class IdentityProvider:
         self.issued.append(token)
         return token
 
-    def handle_token(self, exchange: Exchange) -> Reply:
+    def handle_token(self, exchange: Exchange) -> Response:
         """Answer ``POST /auth/realms/{realm}/protocol/openid-connect/token``."""
         if exchange.params["realm"] not in self.credentials.realms:
-            raise Refusal(json_reply(404, {"error": "Realm does not exist"}), "unknown realm")
+            raise Refusal(json_response(404, {"error": "Realm does not exist"}), "unknown realm")
         if exchange.media_type != "application/x-www-form-urlencoded":
             raise Refusal(
-                json_reply(415, {"error": "HTTP 415 Unsupported Media Type"}),
+                json_response(415, {"error": "HTTP 415 Unsupported Media Type"}),
                 f"a token request must be form-encoded, not {exchange.media_type or 'without Content-Type'}",
             )
         form = exchange.form()
@@ -121,11 +121,11 @@ class IdentityProvider:
             return self._password(form)
         return self._refresh(form)
 
-    def handle_json_token(self, exchange: Exchange) -> Reply:
+    def handle_json_token(self, exchange: Exchange) -> Response:
         """Answer ``POST /api/v2/auth`` of Eggplant DAI, which takes client credentials as JSON."""
         if exchange.media_type != "application/json":
             raise Refusal(
-                json_reply(
+                json_response(
                     422, {"detail": [{"loc": ["body"], "msg": "value is not a valid dict", "type": "type_error"}]}
                 ),
                 f"a token request must be JSON, not {exchange.media_type or 'without Content-Type'}",
@@ -135,15 +135,15 @@ class IdentityProvider:
         except ValueError:
             body = None
         if not isinstance(body, dict) or body.keys() != {"client_id", "client_secret"}:
-            raise Refusal(json_reply(422, {"detail": "client_id and client_secret are required"}), "other fields")
+            raise Refusal(json_response(422, {"detail": "client_id and client_secret are required"}), "other fields")
         return self._client_credentials({name: str(value) for name, value in body.items()})
 
-    def _client_credentials(self, form: dict[str, str]) -> Reply:
+    def _client_credentials(self, form: dict[str, str]) -> Response:
         client_id = form.get("client_id", "")
         secret = self.credentials.clients.get(client_id)
         if secret is None or form.get("client_secret") != secret:
             raise Refusal(_oauth_error(401, "unauthorized_client", "Invalid client or Invalid client credentials"))
-        return json_reply(
+        return json_response(
             200,
             {
                 "access_token": self._issue(client_id, self.token_seconds),
@@ -156,7 +156,7 @@ class IdentityProvider:
             },
         )
 
-    def _password(self, form: dict[str, str]) -> Reply:
+    def _password(self, form: dict[str, str]) -> Response:
         self._check_public_client(form)
         user = form.get("username", "")
         password = self.credentials.users.get(user)
@@ -164,7 +164,7 @@ class IdentityProvider:
             raise Refusal(_oauth_error(401, "invalid_grant", "Invalid user credentials"))
         return self._session(user)
 
-    def _refresh(self, form: dict[str, str]) -> Reply:
+    def _refresh(self, form: dict[str, str]) -> Response:
         self._check_public_client(form)
         token = self._tokens.get(form.get("refresh_token", ""))
         if token is None or not token.refreshes or token.expires <= self._clock.now() or self.rejects:
@@ -176,8 +176,8 @@ class IdentityProvider:
         if expected is None or form.get("client_id") != expected:
             raise Refusal(_oauth_error(401, "invalid_client", "Invalid client or Invalid client credentials"))
 
-    def _session(self, user: str) -> Reply:
-        return json_reply(
+    def _session(self, user: str) -> Response:
+        return json_response(
             200,
             {
                 "access_token": self._issue(user, self.token_seconds),
@@ -192,8 +192,8 @@ class IdentityProvider:
         )
 
 
-def _oauth_error(status: int, error: str, description: str) -> Reply:
-    return json_reply(status, {"error": error, "error_description": description})
+def _oauth_error(status: int, error: str, description: str) -> Response:
+    return json_response(status, {"error": error, "error_description": description})
 
 
 def bearer_token(exchange: Exchange) -> str | None:

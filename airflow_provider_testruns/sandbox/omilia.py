@@ -37,11 +37,11 @@ from .exchange import (
     Match,
     Operation,
     Refusal,
-    Reply,
-    encoded_json_reply,
-    file_reply,
-    html_reply,
-    json_reply,
+    Response,
+    encoded_json_response,
+    file_response,
+    html_response,
+    json_response,
     no_content,
 )
 from .identity import Credentials, IdentityProvider, bearer_token
@@ -109,12 +109,12 @@ class OmiliaRun(SimulatedRun):
     artifact_expired: bool = False
 
 
-def _bad_request(location: str, error: str) -> Reply:
-    return json_reply(400, {"detail": f"Request contains an error. Field: {location}, Error: {error}"})
+def _bad_request(location: str, error: str) -> Response:
+    return json_response(400, {"detail": f"Request contains an error. Field: {location}, Error: {error}"})
 
 
-def _detail(status: int, text: str) -> Reply:
-    return json_reply(status, {"detail": text})
+def _detail(status: int, text: str) -> Response:
+    return json_response(status, {"detail": text})
 
 
 #: A field of a request body: what it is called in errors, and whether a value is of its type.
@@ -297,10 +297,10 @@ class OmiliaAPI(PlatformAPI):
 
     # Answers that are the same everywhere
 
-    def _token(self, exchange: Exchange) -> Reply:
+    def _token(self, exchange: Exchange) -> Response:
         if self.settings.omilia_otp and exchange.form().get("grant_type") == "password":
             error = {"error": "invalid_grant", "error_description": "Invalid user credentials"}
-            raise Refusal(json_reply(401, error))
+            raise Refusal(json_response(401, error))
         return self.identity.handle_token(exchange)
 
     def authenticate(self, exchange: Exchange) -> None:
@@ -340,20 +340,20 @@ class OmiliaAPI(PlatformAPI):
             raw_path = raw_path.removeprefix(service)
         return super().identify(method, raw_path)
 
-    def unknown_path(self, exchange: Exchange) -> Reply:
+    def unknown_path(self, exchange: Exchange) -> Response:
         """Answer a path that does not exist: 404, also when only a slash is missing."""
         service = self.settings.omilia_service_path
         if service and not exchange.raw_path.startswith(f"{service}/"):
             # Other services stand on the same host, and a console.
-            return html_reply(404, "<html><head><title>Console</title></head><body>Page not found</body></html>")
+            return html_response(404, "<html><head><title>Console</title></head><body>Page not found</body></html>")
         exchange.note("no such path; slashes count")
         return _detail(404, "Not Found")
 
-    def wrong_method(self, exchange: Exchange, allowed: tuple[str, ...]) -> Reply:
+    def wrong_method(self, exchange: Exchange, allowed: tuple[str, ...]) -> Response:
         """Answer 405."""
-        reply = _detail(405, "Method Not Allowed")
-        reply.headers.append(("allow", ", ".join(allowed)))
-        return reply
+        response = _detail(405, "Method Not Allowed")
+        response.headers.append(("allow", ", ".join(allowed)))
+        return response
 
     def _project(self, project_id: str) -> Project:
         project = self.projects.get(project_id.lower())
@@ -375,15 +375,15 @@ class OmiliaAPI(PlatformAPI):
 
     # Projects
 
-    def _healthcheck(self, exchange: Exchange) -> Reply:
-        return json_reply(200, {"data": {"status": "up"}})
+    def _healthcheck(self, exchange: Exchange) -> Response:
+        return json_response(200, {"data": {"status": "up"}})
 
-    def _list_projects(self, exchange: Exchange) -> Reply:
+    def _list_projects(self, exchange: Exchange) -> Response:
         projects = [self._project_json(p) for p in self.projects.values()]
-        return json_reply(200, {"data": projects, "meta": {"count": len(projects)}})
+        return json_response(200, {"data": projects, "meta": {"count": len(projects)}})
 
-    def _project_reply(self, project: Project) -> Reply:
-        return json_reply(200, {"data": self._project_json(project), "meta": {"count": 1}})
+    def _project_response(self, project: Project) -> Response:
+        return json_response(200, {"data": self._project_json(project), "meta": {"count": 1}})
 
     def _project_json(self, project: Project) -> dict[str, Any]:
         latest = next(iter(self._listed(project, "run")), None)
@@ -418,12 +418,12 @@ class OmiliaAPI(PlatformAPI):
             )
         return body
 
-    def _create_project(self, exchange: Exchange) -> Reply:
+    def _create_project(self, exchange: Exchange) -> Response:
         body = self._read_project(exchange)
         project = Project(self.new_id(), body["name"], ending_for_name(body["name"]))
         self._fill_project(project, body)
         self.projects[project.id] = project
-        return self._project_reply(project)
+        return self._project_response(project)
 
     def _fill_project(self, project: Project, body: dict[str, Any]) -> None:
         project.name = body["name"]
@@ -434,15 +434,15 @@ class OmiliaAPI(PlatformAPI):
         if project.cases == SMOKE and project.ending is Ending.FAILED:
             project.cases = REGRESSION
 
-    def _get_project(self, exchange: Exchange) -> Reply:
-        return self._project_reply(self._project(exchange.params["project_id"]))
+    def _get_project(self, exchange: Exchange) -> Response:
+        return self._project_response(self._project(exchange.params["project_id"]))
 
-    def _update_project(self, exchange: Exchange) -> Reply:
+    def _update_project(self, exchange: Exchange) -> Response:
         project = self._project(exchange.params["project_id"])
         self._fill_project(project, self._read_project(exchange))
-        return self._project_reply(project)
+        return self._project_response(project)
 
-    def _delete_project(self, exchange: Exchange) -> Reply:
+    def _delete_project(self, exchange: Exchange) -> Response:
         project = self._project(exchange.params["project_id"])
         del self.projects[project.id]
         for run in self.runs.all():
@@ -450,24 +450,24 @@ class OmiliaAPI(PlatformAPI):
                 run.vanished = True
         return no_content()
 
-    def _list_runs(self, exchange: Exchange) -> Reply:
+    def _list_runs(self, exchange: Exchange) -> Response:
         return self._list(self._project(exchange.params["project_id"]), "run")
 
-    def _list_generations(self, exchange: Exchange) -> Reply:
+    def _list_generations(self, exchange: Exchange) -> Response:
         return self._list(self._project(exchange.params["project_id"]), "generation")
 
-    def _list(self, project: Project, kind: str) -> Reply:
+    def _list(self, project: Project, kind: str) -> Response:
         now = self.clock.now()
         rows = [self._row(run, now) for run in self._listed(project, kind)]
         body = f'{{"data": [{", ".join(rows)}], "meta": {{"count": {len(rows)}}}}}'
-        return encoded_json_reply(200, body.encode())
+        return encoded_json_response(200, body.encode())
 
-    def _list_run_stats(self, exchange: Exchange) -> Reply:
+    def _list_run_stats(self, exchange: Exchange) -> Response:
         project = self._project(exchange.params["project_id"])
         now = self.clock.now()
-        return json_reply(200, {"data": [self._stats_json(run, now) for run in self._listed(project, "run")]})
+        return json_response(200, {"data": [self._stats_json(run, now) for run in self._listed(project, "run")]})
 
-    def _upload_suites(self, exchange: Exchange) -> Reply:
+    def _upload_suites(self, exchange: Exchange) -> Response:
         project = self._project(exchange.params["project_id"])
         if project.uses_git:
             raise Refusal(_detail(400, "Project has no S3 storage"))
@@ -484,25 +484,25 @@ class OmiliaAPI(PlatformAPI):
         project.suites = content
         return no_content()
 
-    def _download_suites(self, exchange: Exchange) -> Reply:
+    def _download_suites(self, exchange: Exchange) -> Response:
         project = self._project(exchange.params["project_id"])
         if project.uses_git:
             raise Refusal(_detail(400, "Project has no S3 storage"))
         if project.suites is None:
             raise Refusal(_detail(404, "No test suites uploaded"))
-        return file_reply(f"{project.id}_suites.zip", "application/zip", project.suites)
+        return file_response(f"{project.id}_suites.zip", "application/zip", project.suites)
 
     # Runs
 
-    def _create_run(self, exchange: Exchange) -> Reply:
+    def _create_run(self, exchange: Exchange) -> Response:
         body = _read_json(exchange, _RUN_FIELDS, ("projectId",))
         project = self._project(body["projectId"])
         run = self._new_run(project, "run", body, self.clock.now(), self.take_plan(project))
-        return self._run_reply(run)
+        return self._run_response(run)
 
-    def _run_reply(self, run: OmiliaRun) -> Reply:
+    def _run_response(self, run: OmiliaRun) -> Response:
         row = self._row(run, self.clock.now())
-        return encoded_json_reply(200, f'{{"data": [{row}], "meta": {{"count": 1}}}}'.encode())
+        return encoded_json_response(200, f'{{"data": [{row}], "meta": {{"count": 1}}}}'.encode())
 
     def _new_run(self, project: Project, kind: str, arguments: dict[str, Any], created: float, plan: Plan) -> OmiliaRun:
         run = OmiliaRun(
@@ -552,8 +552,8 @@ class OmiliaAPI(PlatformAPI):
             )
         return results
 
-    def _get_run(self, exchange: Exchange) -> Reply:
-        return self._run_reply(self._find(exchange.params["run_id"], "run"))
+    def _get_run(self, exchange: Exchange) -> Response:
+        return self._run_response(self._find(exchange.params["run_id"], "run"))
 
     def _status(self, run: OmiliaRun, now: float) -> str:
         if run.raw_status is not None:
@@ -636,21 +636,21 @@ class OmiliaAPI(PlatformAPI):
         if self._artifact_expired(run, now):
             raise Refusal(_detail(404, "Artifact has expired"))
 
-    def _run_artifacts(self, exchange: Exchange) -> Reply:
+    def _run_artifacts(self, exchange: Exchange) -> Response:
         run = self._find(exchange.params["run_id"], "run")
         self._require_artifact(run)
         name = f"{run.run_id}_artifacts.zip"
         if self.settings.artifact_bytes:
             stream = stream_zip("results/recording.raw", self.settings.artifact_bytes)
-            return file_reply(name, "application/zip", stream=stream)
+            return file_response(name, "application/zip", stream=stream)
         lines = ["suite,case,status,milliseconds"]
         lines += [f"{c.template.suite},{c.template.name},{c.status},{c.milliseconds}" for c in run.cases]
         entries = {"results/results.csv": "\r\n".join(lines) + "\r\n"}
         for case in run.cases:
             entries[f"results/dialogs/{case.template.name}.json"] = json.dumps(dialog_json(case), indent=2)
-        return file_reply(name, "application/zip", build_zip(entries))
+        return file_response(name, "application/zip", build_zip(entries))
 
-    def _revoke_run(self, exchange: Exchange) -> Reply:
+    def _revoke_run(self, exchange: Exchange) -> Response:
         run = self._find(exchange.params["run_id"], "run")
         if exchange.body.strip():
             raise Refusal(_bad_request("body", "extra fields not permitted"), "a revoke has no body")
@@ -660,10 +660,10 @@ class OmiliaAPI(PlatformAPI):
         run.request_cancel(now, self.settings.cancel_seconds, "omilia.revoke_run")
         return no_content()
 
-    def _run_suites(self, exchange: Exchange) -> Reply:
+    def _run_suites(self, exchange: Exchange) -> Response:
         run = self._find(exchange.params["run_id"], "run")
         names = dict.fromkeys(case.template.suite for case in run.cases)
-        return json_reply(200, {"data": [{"testSuiteName": name} for name in names]})
+        return json_response(200, {"data": [{"testSuiteName": name} for name in names]})
 
     def _stats_json(self, run: OmiliaRun, now: float) -> dict[str, Any]:
         finished = run.cases[: self._done(run, now)]
@@ -676,19 +676,19 @@ class OmiliaAPI(PlatformAPI):
             "unavailable": counts["unavailable"],
         }
 
-    def _run_stats(self, exchange: Exchange) -> Reply:
+    def _run_stats(self, exchange: Exchange) -> Response:
         run = self._find(exchange.params["run_id"], "run")
-        return json_reply(200, {"data": self._stats_json(run, self.clock.now())})
+        return json_response(200, {"data": self._stats_json(run, self.clock.now())})
 
-    def _run_test_cases(self, exchange: Exchange) -> Reply:
+    def _run_test_cases(self, exchange: Exchange) -> Response:
         run = self._find(exchange.params["run_id"], "run")
         done = self._done(run, self.clock.now())
-        return json_reply(200, {"data": [case_json(case, i < done) for i, case in enumerate(run.cases)]})
+        return json_response(200, {"data": [case_json(case, i < done) for i, case in enumerate(run.cases)]})
 
-    def _run_logs(self, exchange: Exchange) -> Reply:
+    def _run_logs(self, exchange: Exchange) -> Response:
         run = self._find(exchange.params["run_id"], "run")
         now = self.clock.now()
-        return json_reply(200, self._logs_json(run, now))
+        return json_response(200, self._logs_json(run, now))
 
     def _logs_json(self, run: OmiliaRun, now: float) -> dict[str, Any]:
         final = run.phase(now).is_final
@@ -739,29 +739,29 @@ class OmiliaAPI(PlatformAPI):
 
     # Generations and dialogs
 
-    def _create_generation(self, exchange: Exchange) -> Reply:
+    def _create_generation(self, exchange: Exchange) -> Response:
         body = _read_json(exchange, _GENERATION_FIELDS, ("projectId",))
         project = self._project(body["projectId"])
         run = self._new_run(project, "generation", body, self.clock.now(), self.take_plan(project))
         row = self._row(run, self.clock.now())
-        return encoded_json_reply(200, f'{{"data": {row}, "meta": {{"count": 1}}}}'.encode())
+        return encoded_json_response(200, f'{{"data": {row}, "meta": {{"count": 1}}}}'.encode())
 
-    def _generation_artifacts(self, exchange: Exchange) -> Reply:
+    def _generation_artifacts(self, exchange: Exchange) -> Response:
         run = self._find(exchange.params["generation_id"], "generation")
         self._require_artifact(run)
         project = self.projects[run.target_id]
         wanted = (run.arguments.get("testSuite") or "").split(",")
         cases = [c for c in project.cases if wanted == [""] or c.suite in {name.strip() for name in wanted}]
-        return file_reply(f"{run.run_id}_artifacts.zip", "application/zip", suite_archive(cases))
+        return file_response(f"{run.run_id}_artifacts.zip", "application/zip", suite_archive(cases))
 
-    def _golden_dialog(self, exchange: Exchange) -> Reply:
+    def _golden_dialog(self, exchange: Exchange) -> Response:
         dialog_id = exchange.params["dialog_id"]
         for run in self.runs.all():
             if isinstance(run, OmiliaRun) and not run.vanished:
                 for case in run.cases:
                     if dialog_id in (case.dialog_id, case.golden_id):
                         golden = json.dumps(dialog_json(case), indent=2).encode()
-                        return file_reply(f"{quote(case.template.name)}.json", "application/json", golden)
+                        return file_response(f"{quote(case.template.name)}.json", "application/json", golden)
         raise Refusal(_detail(404, f"Dialog {dialog_id} not found"))
 
     # For the control and the pages

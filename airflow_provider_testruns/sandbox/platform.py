@@ -1,4 +1,4 @@
-"""What the three platforms have in common: settings, runs, and the way from a request to a reply."""
+"""What the three platforms have in common: settings, runs, and the way from a request to a response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from .clock import Clock
 from .engine import Ending, RunBook, SimulatedRun, Target
-from .exchange import Exchange, Match, Operation, OperationTable, Refusal, Reply
+from .exchange import Exchange, Match, Operation, OperationTable, Refusal, Response
 
 
 @dataclass(slots=True)
@@ -21,13 +21,13 @@ class Settings:
 
     :param run_seconds: how long a run takes.
     :param begin_when_seen: a run's time begins with the first look at it, so that short ones are never over before.
-    :param latency: seconds that every reply of a platform takes longer.
+    :param latency: seconds that every response of a platform takes longer.
     :param cancel_seconds: seconds between a cancel and the end of the run.
     :param eggplant_generation: which of Eggplant's ways to follow a run exist: ``full``, ``progress_only``,
         ``executions_get``, ``runs_only`` or ``v2`` (test configurations by their results only).
     :param eggplant_early_verdict: the list of runs has a test status before the end, beside a run status that shows
         that the run continues.
-    :param eggplant_progress_shape: how a progress reply is wrapped: ``documented`` (an object for an id, a list for
+    :param eggplant_progress_shape: how a progress response is wrapped: ``documented`` (an object for an id, a list for
         a model), ``list`` or ``items``.
     :param futureagi_workflow_down: a start leaves a pending execution behind and answers 400; a rerun answers 200
         and starts nothing.
@@ -111,11 +111,11 @@ class PlatformAPI:
     def before_operation(self, exchange: Exchange, operation: Operation) -> None:
         """Check what every operation of the platform demands, before the credentials."""
 
-    def unknown_path(self, exchange: Exchange) -> Reply:
+    def unknown_path(self, exchange: Exchange) -> Response:
         """Answer a path that the platform does not have."""
         raise NotImplementedError
 
-    def wrong_method(self, exchange: Exchange, allowed: tuple[str, ...]) -> Reply:
+    def wrong_method(self, exchange: Exchange, allowed: tuple[str, ...]) -> Response:
         """Answer a method that the path does not know."""
         raise NotImplementedError
 
@@ -135,7 +135,7 @@ class PlatformAPI:
         """Find out which operation a request is."""
         return self.table.find(method, raw_path)
 
-    def answer(self, exchange: Exchange, match: Match) -> Reply:
+    def answer(self, exchange: Exchange, match: Match) -> Response:
         """Answer a request. What is wrong with it is left in :attr:`Exchange.violations`."""
         try:
             if match.operation is None:
@@ -151,7 +151,7 @@ class PlatformAPI:
         except Refusal as refusal:
             if refusal.violation is not None:
                 exchange.note(refusal.violation)
-            return refusal.reply
+            return refusal.response
 
     def new_id(self) -> str:
         """Return a fresh UUID."""

@@ -65,7 +65,7 @@ class ForegroundServer(uvicorn.Server):
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Without the protocol's number asyncio leaves Nagle's algorithm on, and every reply takes 40 ms.
+    # Without the protocol's number asyncio leaves Nagle's algorithm on, and every response takes 40 ms.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,6 +1,6 @@
 """From bytes to a platform and back, and everything that can go wrong on the way.
 
-Dropping a connection or breaking off in the middle of a reply is out of an ASGI application's reach. So the server
+Dropping a connection or breaking off in the middle of a response is out of an ASGI application's reach. So the server
 runs on uvicorn's own protocol with one addition: every request's scope carries the transport.
 """
 
@@ -14,7 +14,7 @@ from email.utils import formatdate
 from typing import Any, cast
 
 from .clock import Clock
-from .exchange import Exchange, Match, Reply
+from .exchange import Exchange, Match, Response
 from .faults import Fault, FaultKind, FaultMoment, FaultPlan
 from .platform import PlatformAPI
 from .state import SandboxState
@@ -112,19 +112,19 @@ def _transport(scope: Scope) -> asyncio.Transport:
     return cast(asyncio.Transport, scope["state"]["transport"])
 
 
-async def _send_reply(transport: asyncio.Transport, send: Send, reply: Reply) -> None:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
-    if reply.stream is None and reply.status != 204:
-        headers.append((b"content-length", str(len(reply.body)).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    if reply.stream is not None:
-        for chunk in reply.stream:
+async def _send_response(transport: asyncio.Transport, send: Send, response: Response) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+    if response.stream is None and response.status != 204:
+        headers.append((b"content-length", str(len(response.body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if response.stream is not None:
+        for chunk in response.stream:
             if transport.is_closing():
                 # Nobody is left to read the rest.
                 return
             if chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": reply.body, "more_body": False})
+    await send({"type": "http.response.body", "body": response.body, "more_body": False})
 
 
 def _filler(size: int) -> Iterator[bytes]:
@@ -142,7 +142,7 @@ def _filler(size: int) -> Iterator[bytes]:
 
 
 class Dated:
-    """Gives every reply the sandbox's time as its ``Date``: runs begin by the same clock.
+    """Gives every response the sandbox's time as its ``Date``: runs begin by the same clock.
 
     :param app: the application that answers.
     :param clock: the server's.
@@ -196,18 +196,18 @@ class Gateway:
         if wait:
             await asyncio.sleep(wait)
         fault = plan.at(FaultMoment.BEFORE)
-        reply: Reply | None = None
+        response: Response | None = None
         if fault is None:
             with self._state.lock:
-                reply = self._platform.answer(exchange, match)
+                response = self._platform.answer(exchange, match)
             if plan.latency_after:
                 await asyncio.sleep(plan.latency_after)
             fault = plan.at(FaultMoment.AFTER)
         if fault is not None:
-            reply = _faulty_reply(fault, reply)
-        # Counted before it is sent: whoever has the reply in hand must find it in the statistics.
-        self._count(exchange, operation, arrived, reply, plan)
-        await self._deliver(scope, receive, send, fault, reply)
+            response = _faulty_response(fault, response)
+        # Counted before it is sent: whoever has the response in hand must find it in the statistics.
+        self._count(exchange, operation, arrived, response, plan)
+        await self._deliver(scope, receive, send, fault, response)
 
     def _exchange(self, scope: Scope, body: bytes) -> Exchange:
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -228,7 +228,9 @@ class Gateway:
             return match.operation.name
         return f"{self._platform.name}.{'wrong_method' if match.allowed else 'unknown_path'}"
 
-    def _count(self, exchange: Exchange, operation: str, arrived: float, reply: Reply | None, plan: FaultPlan) -> None:
+    def _count(
+        self, exchange: Exchange, operation: str, arrived: float, response: Response | None, plan: FaultPlan
+    ) -> None:
         path = self._platform.prefix + exchange.raw_path
         traffic = self._state.traffic
         with self._state.lock:
@@ -239,7 +241,7 @@ class Gateway:
                     operation=operation,
                     method=exchange.method,
                     path=f"{path}?{exchange.query}" if exchange.query else path,
-                    status=0 if reply is None else reply.status,
+                    status=0 if response is None else response.status,
                     fault=_kind(plan),
                 )
             )
@@ -247,26 +249,26 @@ class Gateway:
                 traffic.violations.append(Violation(arrived, operation, exchange.method, path, reason))
 
     async def _deliver(
-        self, scope: Scope, receive: Receive, send: Send, fault: Fault | None, reply: Reply | None
+        self, scope: Scope, receive: Receive, send: Send, fault: Fault | None, response: Response | None
     ) -> None:
         if fault is not None and fault.kind is FaultKind.HANG:
             # A client that gives up first ends the hanging.
             with suppress(TimeoutError):
                 await asyncio.wait_for(_gone(receive), fault.seconds)
-        if reply is None:
+        if response is None:
             _transport(scope).abort()
             await _gone(receive)
             return
         if fault is not None and fault.kind is FaultKind.TRUNCATE:
-            await self._truncate(scope, receive, send, reply)
+            await self._truncate(scope, receive, send, response)
             return
-        await _send_reply(_transport(scope), send, reply)
+        await _send_response(_transport(scope), send, response)
 
-    async def _truncate(self, scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
-        headers.append((b"content-length", str(len(reply.body) * 2 + 64).encode()))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        half = reply.body[: len(reply.body) // 2]
+    async def _truncate(self, scope: Scope, receive: Receive, send: Send, response: Response) -> None:
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+        headers.append((b"content-length", str(len(response.body) * 2 + 64).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        half = response.body[: len(response.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
         # Unlike abort, close sends what was written before it closes.
         _transport(scope).close()
@@ -279,7 +281,7 @@ def _kind(plan: FaultPlan) -> str | None:
     return FaultKind.LATENCY.value if plan.latency_before or plan.latency_after else None
 
 
-def _faulty_reply(fault: Fault, reply: Reply | None) -> Reply | None:
+def _faulty_response(fault: Fault, response: Response | None) -> Response | None:
     """Return what is answered instead; None when the connection is closed without an answer."""
     json_type = ("content-type", "application/json")
     if fault.kind in (FaultKind.DROP, FaultKind.HANG):
@@ -287,13 +289,13 @@ def _faulty_reply(fault: Fault, reply: Reply | None) -> Reply | None:
     if fault.kind is FaultKind.STATUS:
         status = 500 if fault.status is None else fault.status
         media = [] if "content-type" in {name.lower() for name in fault.headers} else [json_type]
-        return Reply(status, fault.encoded_body(), [*media, *fault.headers.items()])
+        return Response(status, fault.encoded_body(), [*media, *fault.headers.items()])
     if fault.kind is FaultKind.WRONG_JSON:
-        return Reply(200, fault.encoded_body(), [json_type, *fault.headers.items()])
+        return Response(200, fault.encoded_body(), [json_type, *fault.headers.items()])
     if fault.kind is FaultKind.HUGE:
-        return Reply(200, headers=[json_type], stream=_filler(fault.size))
+        return Response(200, headers=[json_type], stream=_filler(fault.size))
     if fault.kind is FaultKind.REDIRECT:
         location = ("location", fault.location or "/")
-        return Reply(302 if fault.status is None else fault.status, b"", [location, *fault.headers.items()])
-    # A truncated reply is the real one, cut short.
-    return reply if reply is not None else Reply(200, b'{"data": []}' * 10, [json_type])
+        return Response(302 if fault.status is None else fault.status, b"", [location, *fault.headers.items()])
+    # A truncated response is the real one, cut short.
+    return response if response is not None else Response(200, b'{"data": []}' * 10, [json_type])

@@ -33,7 +33,7 @@ from airflow_provider_testruns.reporting.xcom import run_to_event
 from airflow_provider_testruns.tasks.delivery import deliver, emit_asset_events, errors_in_junit
 from airflow_provider_testruns.tasks.overtime import time_left
 from airflow_provider_testruns.tasks.record import created_at, epoch_of, record_store
-from airflow_provider_testruns.transport.policy import patiently
+from airflow_provider_testruns.transport.policy import retrying
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -95,7 +95,7 @@ class RunExecution:
         with errors_in_junit(self._task, self._context):
             self._task.read_booleans()
             end = WaitEnd.from_event(event)
-            self._run_log = self._new_run_log(str(event.get("log_told") or ""))
+            self._run_log = self._new_run_log(str(event.get("log_cursor") or ""))
             if end.status is WaitStatus.ERROR and type(end.error) is ApiError:
                 # Whatever a platform responds, or does not, has a type of its own: the trigger itself has failed.
                 return self._resume_after_failure(str(end.error), ())
@@ -190,7 +190,7 @@ class RunExecution:
             adopt=task.adopt_lost_start,
             cancel_older=task.cancel_on_kill,
             log=self._log,
-            instead=task.after_failed_run(hook.platform),
+            after_failed_run=task.after_failed_run(hook.platform),
             clock_offset=lambda: hook.client.session.clock_offset,
             not_before=created_at(context),
         )
@@ -287,8 +287,8 @@ class RunExecution:
         self.run = wait.run
         with self._released_if_superseded():
             if wait.seen:
-                self.starter.saw(wait.run)
-            self.starter.catch_up()
+                self.starter.mark_seen(wait.run)
+            self.starter.flush_record()
         # The end of a finished run's log is streamed by _conclude.
         if not wait.run.final:
             self._stream_log(wait.run, wait.deadline)
@@ -426,7 +426,7 @@ class RunExecution:
             outcome = "It may still be running (cancel_on_timeout=False): stop it on the platform if it is not wanted."
             return NotFoundError(f"{error} {outcome}", status=404)
         self._log.warning("The platform does not show run %s, which may still be running; cancelling it.", run.run_id)
-        steps = patiently(
+        steps = retrying(
             self.hook.platform.cancel_run(run.run_id, **run.context), CONFIRM_WITHIN, log=self._log.warning
         )
         try:

@@ -48,7 +48,7 @@ class Auth(Protocol):
     def renew(self, check: Callable[[Request, str], Flow[bytes]]) -> Flow[None]:
         """Ask for something newer.
 
-        :param check: sends the request and gives the body of a 2xx reply, or raises an ApiError.
+        :param check: sends the request and gives the body of a 2xx response, or raises an ApiError.
         """
 
     def secrets(self) -> Iterator[str]:
@@ -103,7 +103,7 @@ class OAuthToken:
     :param timeout: seconds for one request.
     :param fields: which fields of the connection the grant comes from, for messages.
     :param as_json: send the grant as a JSON object instead of a form, as Eggplant DAI's ``/api/v2/auth`` takes it.
-    :param can_refresh: use the ``refresh_token`` of a reply, when there is one, instead of the grant. Only for
+    :param can_refresh: use the ``refresh_token`` of a response, when there is one, instead of the grant. Only for
         the password grant: the others have nothing to save by it.
     :param clock: gives seconds; for tests.
     """
@@ -197,10 +197,10 @@ class OAuthToken:
         body = yield from check(request, self.fields)
         token = ""
         try:
-            reply = parse(body)
-            token = _usable(reply["access_token"])
-            lasts = _seconds(reply.get("expires_in"), 60.0)
-            refresh_lasts = _seconds(reply.get("refresh_expires_in"), 0.0)
+            response = parse(body)
+            token = _usable(response["access_token"])
+            lasts = _seconds(response.get("expires_in"), 60.0)
+            refresh_lasts = _seconds(response.get("refresh_expires_in"), 0.0)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             token = ""
         if not token:
@@ -215,7 +215,7 @@ class OAuthToken:
         self._stale_at = max(asked_at + lasts - min(30.0, lasts / 4), self.clock() + _AT_LEAST)
         self._token = token
         self._number += 1
-        refresh = reply.get("refresh_token")
+        refresh = response.get("refresh_token")
         # One that is too long is not used: the grant itself is as good.
         if self.can_refresh and isinstance(refresh, str) and 0 < len(refresh) <= limits.TOKEN:
             self.known.renewed("refresh", refresh)

@@ -37,17 +37,17 @@ from urllib3.exceptions import ProxyError as Urllib3ProxyError
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.redaction import ClientSecrets
-from airflow_provider_testruns.steps import Reply, Sleep, StepIterator, Steps, Upload, clean_headers
+from airflow_provider_testruns.steps import Response, Sleep, StepIterator, Steps, Upload, clean_headers
 from airflow_provider_testruns.transport import failures
 from airflow_provider_testruns.transport.body import Body
 from airflow_provider_testruns.transport.decoding import ACCEPTED
 from airflow_provider_testruns.transport.effects import (
     Effect,
     Flow,
+    NetworkError,
     Read,
-    Renew,
+    RefreshToken,
     Request,
-    WireError,
 )
 from airflow_provider_testruns.transport.policy import Session
 from airflow_provider_testruns.transport.progress import Pace, Progress
@@ -140,7 +140,7 @@ class BlockingClient:
         :param until: no request may last much beyond this time (wall-clock seconds).
         :raises ApiError: as the steps do.
         """
-        return self._drive(self.session.carry(steps, until))
+        return self._drive(self.session.execute(steps, until))
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -174,13 +174,13 @@ class BlockingClient:
                 return self._sleep(min(seconds, left))
             case Read():
                 return effect()
-            case Renew(_, stale):
+            case RefreshToken(_, stale):
                 with self._renewal:
-                    return self._drive(self.session.renewing(stale))
+                    return self._drive(self.session.refreshing_token(stale))
 
-    def _send(self, request: Request) -> Reply:
+    def _send(self, request: Request) -> Response:
         proxy = proxy_for(request.url)
-        client = _new_http(self._tls) if request.fresh else self._http
+        client = _new_http(self._tls) if request.new_connection else self._http
         exchange = _Exchange(request.timeout)
         exchange.set_deadline()
         before = _EXCHANGE.set(exchange)
@@ -194,14 +194,14 @@ class BlockingClient:
             headers["Content-Type"] = upload.content_type
         # What the library raises holds the request, with its headers, and maybe a proxy's password: it does not get
         # into the chain of our own error, which Airflow logs as a traceback.
-        error: WireError
+        error: NetworkError
         try:
             with client.request(
                 request.method,
                 request.url,
                 headers=headers,
                 data=data,
-                auth=_as_it_is,
+                auth=_no_auth,
                 timeout=(min(10.0, request.timeout), request.timeout),
                 proxies={} if proxy is None else {urlsplit(request.url).scheme: proxy.whole_url},
                 allow_redirects=False,
@@ -210,12 +210,12 @@ class BlockingClient:
                 return self._receive(response, request, exchange)
         except (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError) as e:
             tls = request.url.startswith("https:")
-            error = _wire_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)
+            error = _network_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)
         finally:
             _EXCHANGE.reset(before)
             if upload is not None:
                 upload.close()
-            if request.fresh:
+            if request.new_connection:
                 client.close()
         try:
             raise error
@@ -223,7 +223,7 @@ class BlockingClient:
             # Else the error and this frame keep each other alive.
             del error
 
-    def _receive(self, response: requests.Response, request: Request, exchange: _Exchange) -> Reply:
+    def _receive(self, response: requests.Response, request: Request, exchange: _Exchange) -> Response:
         headers = clean_headers(response.headers.items())
         if request.save_to is None or not 200 <= response.status_code < 300:
             body = Body(request, response.status_code, headers)
@@ -232,7 +232,7 @@ class BlockingClient:
                 exchange.time_left()
                 if not body.add(chunk):
                     break
-            return body.reply()
+            return body.response()
         with request.save_to.open("wb") as file:
             body = Body(request, response.status_code, headers, file)
             progress = Progress(f"Received of {request.method} {urlsplit(request.url).path}", body.length)
@@ -241,7 +241,7 @@ class BlockingClient:
                 self.time_left()
                 body.add(chunk)
                 progress.add(len(chunk))
-            return body.reply()
+            return body.response()
 
 
 class _InTime(io.RawIOBase):
@@ -347,7 +347,7 @@ class _Chunks:
 
 
 class _Response(http.client.HTTPResponse):
-    """A reply that is read, from its first line on, within the deadline."""
+    """A response that is read, from its first line on, within the deadline."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -538,12 +538,12 @@ def _new_http(tls: ssl.SSLContext) -> requests.Session:
     return http
 
 
-def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+def _no_auth(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
     """Keep requests from putting a .netrc entry in the place of our own header."""
     return prepared
 
 
-def _wire_error(error: Exception, connecting: bool, *, tls: bool, proxy: bool) -> WireError:
+def _network_error(error: Exception, connecting: bool, *, tls: bool, proxy: bool) -> NetworkError:
     found = tuple(failures.chain(error))
     if any(isinstance(each, LocationValueError | requests.exceptions.InvalidURL | UnicodeError) for each in found):
         return failures.unusable_url()
@@ -555,7 +555,7 @@ def _wire_error(error: Exception, connecting: bool, *, tls: bool, proxy: bool) -
             if isinstance(each, http.client.HTTPException):
                 return failures.proxy_refused(None)
     if any(isinstance(each, TimeoutError | ReadTimeoutError) or type(each) is ConnectTimeoutError for each in found):
-        return failures.connect_timeout() if not_sent else failures.reply_timeout()
+        return failures.connect_timeout() if not_sent else failures.response_timeout()
     if not_sent:
         return failures.no_connection(error, tls=tls, proxy=proxy)
     # urllib3 says of a connection that ends where a chunk should begin that the length is none.

@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.steps import Response
 from airflow_provider_testruns.transport.decoding import Decoder
-from airflow_provider_testruns.transport.effects import EncodingError, ReplyTooLargeError, Request
+from airflow_provider_testruns.transport.effects import EncodingError, Request, ResponseTooLargeError
 
 
 class Body:
@@ -22,7 +22,7 @@ class Body:
     :param status: the HTTP status.
     :param headers: by lower-case name.
     :param into: a file that takes it; ``None`` for memory.
-    :raises ReplyTooLargeError: when it says itself that it is too long.
+    :raises ResponseTooLargeError: when it says itself that it is too long.
     :raises EncodingError: when it is compressed in a way that was not asked for. A file must not be compressed at all:
         a megabyte may unpack to a full disk.
     """
@@ -43,7 +43,7 @@ class Body:
             self._give_up(e)
         if self._decoder is not None and self._decoder.plain:
             if self._success and self.length is not None and self.length > self._most:
-                raise ReplyTooLargeError
+                raise ResponseTooLargeError
         elif into is not None:
             raise EncodingError(
                 f"the file is compressed ({clean(headers.get('content-encoding', ''), 60)!r}) on the way"
@@ -60,7 +60,7 @@ class Body:
 
         :param data: as it came.
         :return: whether the rest is wanted.
-        :raises ReplyTooLargeError: when it is too long.
+        :raises ResponseTooLargeError: when it is too long.
         :raises EncodingError: when it can't be unpacked.
         """
         if self._decoder is None:
@@ -68,7 +68,7 @@ class Body:
         # What comes may be longer than what it unpacks to, without end.
         self._received += len(data)
         if self._received > self._most and self._success:
-            raise ReplyTooLargeError
+            raise ResponseTooLargeError
         try:
             for piece in self._decoder.feed(data):
                 if not self._take(piece):
@@ -80,7 +80,7 @@ class Body:
             self._cut = True
         return not self._cut
 
-    def reply(self) -> Reply:
+    def response(self) -> Response:
         """The response, when all of it is there that is wanted.
 
         :raises EncodingError: when some of it is missing.
@@ -92,7 +92,7 @@ class Body:
             except EncodingError as e:
                 self._give_up(e)
         # Not copied: the buffer is given away as it is.
-        return Reply(self._status, self._headers, self._memory.getvalue(), self._cut)
+        return Response(self._status, self._headers, self._memory.getvalue(), self._cut)
 
     def _take(self, piece: bytes) -> bool:
         room = self._most - self._unpacked
@@ -101,7 +101,7 @@ class Body:
             self._into.write(piece)
             return True
         if self._success:
-            raise ReplyTooLargeError
+            raise ResponseTooLargeError
         self._into.write(piece[:room])
         self._cut = True
         return False

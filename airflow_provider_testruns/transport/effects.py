@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.redaction import redact
-from airflow_provider_testruns.steps import Reply, Sleep, Upload
+from airflow_provider_testruns.steps import Response, Sleep, Upload
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.transport.auth import Auth
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request. The driver answers with a :class:`Reply`, whatever its status, or raises WireError.
+    """One HTTP request. The driver answers with a :class:`Response`, whatever its status, or raises NetworkError.
 
     :param method: the HTTP method.
     :param url: the whole URL.
@@ -32,10 +32,10 @@ class Request:
     :param timeout: seconds for the whole exchange, from the connection to the last byte.
     :param body: what is sent, ``None`` for nothing.
     :param upload: a file to send instead, as a multipart form.
-    :param save_to: a local file that takes the body of a 2xx reply.
-    :param fresh: send it over a connection of its own: a kept one may be dead, and then it can't be told
+    :param save_to: a local file that takes the body of a 2xx response.
+    :param new_connection: send it over a connection of its own: a kept one may be dead, and then it can't be told
         whether the request arrived.
-    :param most: the longest body of a 2xx reply that is read, in bytes.
+    :param most: the longest body of a 2xx response that is read, in bytes.
     :param most_file: the same of one that goes to a file.
     """
 
@@ -46,7 +46,7 @@ class Request:
     body: bytes | None = field(default=None, repr=False)
     upload: Upload | None = None
     save_to: Path | None = None
-    fresh: bool = False
+    new_connection: bool = False
     most: int = limits.PAGE_BODY
     most_file: int = limits.FILE_SIZE
 
@@ -61,22 +61,22 @@ class Request:
             self.body,
             self.upload,
             self.save_to,
-            self.fresh,
+            self.new_connection,
             self.most,
             self.most_file,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
+class RefreshToken:
     """Make sure that ``auth`` holds something newer than number ``stale``; one at a time, however many flows ask."""
 
     auth: Auth
     stale: int | None
 
 
-class WireError(Exception):
-    """No complete reply.
+class NetworkError(Exception):
+    """No complete response.
 
     :param message: what happened, for people; secrets in it are masked.
     :param sent: whether any of the request may have been read by the other side.
@@ -90,8 +90,8 @@ class WireError(Exception):
         self.about = about
 
 
-class ReplyTooLargeError(Exception):
-    """The body of a reply is longer than it may be."""
+class ResponseTooLargeError(Exception):
+    """The body of a response is longer than it may be."""
 
 
 class EncodingError(Exception):
@@ -100,13 +100,13 @@ class EncodingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Make the result of a reply that is long: in the triggerer, while the event loop goes on.
+    """Make the result of a response that is long: in the triggerer, while the event loop goes on.
 
-    :param read: makes it, from ``reply``. What it raises, the flow gets.
+    :param read: makes it, from ``response``. What it raises, the flow gets.
     """
 
-    read: Callable[[Reply], Any]
-    reply: Reply
+    read: Callable[[Response], Any]
+    response: Response
 
     def __call__(self) -> Any:
         """Read it without collecting garbage meanwhile.
@@ -115,19 +115,19 @@ class Read:
         time to time in the whole process, takes as long as all the rest.
         """
         if not gc.isenabled():
-            return self.read(self.reply)
+            return self.read(self.response)
         gc.disable()
         try:
-            return self.read(self.reply)
+            return self.read(self.response)
         finally:
             gc.enable()
 
 
-Effect = Request | Renew | Sleep | Read
+Effect = Request | RefreshToken | Sleep | Read
 Flow = Generator[Effect, Any, T]
 
 
-def send(request: Request) -> Flow[Reply]:
+def send(request: Request) -> Flow[Response]:
     """The flow of one request, typed."""
-    reply: Reply = yield request
-    return reply
+    response: Response = yield request
+    return response

@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-from airflow_provider_testruns.transport.effects import WireError
+from airflow_provider_testruns.transport.effects import NetworkError
 
 #: What a header line may hold, in bytes, with its end, and how many there may be: http.client's own limits, which count
 #: the blank line, too.
@@ -41,22 +41,22 @@ _BROKEN_OFF = (
 )
 
 
-def connect_timeout() -> WireError:
+def connect_timeout() -> NetworkError:
     """No connection in time."""
-    return WireError("no connection within the time allowed", sent=False)
+    return NetworkError("no connection within the time allowed", sent=False)
 
 
-def reply_timeout() -> WireError:
+def response_timeout() -> NetworkError:
     """A connection, and no whole response in time."""
-    return WireError("no complete reply within the time allowed", sent=True)
+    return NetworkError("no complete response within the time allowed", sent=True)
 
 
-def unusable_url() -> WireError:
+def unusable_url() -> NetworkError:
     """A URL that no request can be made for."""
-    return WireError("the address is not usable", sent=False)
+    return NetworkError("the address is not usable", sent=False)
 
 
-def no_connection(error: BaseException, *, tls: bool, proxy: bool = False) -> WireError:
+def no_connection(error: BaseException, *, tls: bool, proxy: bool = False) -> NetworkError:
     """A connection that could not be made; nothing was sent.
 
     :param error: what the library raised.
@@ -70,38 +70,40 @@ def no_connection(error: BaseException, *, tls: bool, proxy: bool = False) -> Wi
     if any(isinstance(found, TimeoutError) for found in beneath):
         return connect_timeout()
     if tls and any(isinstance(found, _BROKEN_OFF) or type(found) is ssl.SSLError for found in beneath):
-        return WireError("TLS failed: the other side closed the connection in the handshake", sent=False)
+        return NetworkError("TLS failed: the other side closed the connection in the handshake", sent=False)
     where = "no connection through the proxy of the environment" if proxy else "no connection"
     about = "proxy" if proxy else ""
     for found in beneath:
         if isinstance(found, socket.gaierror):
-            return WireError(f"{where} ({found.strerror or 'the name is not known'})", sent=False, about=about)
+            return NetworkError(f"{where} ({found.strerror or 'the name is not known'})", sent=False, about=about)
         if isinstance(found, OSError) and found.errno is not None and found.errno > 0:
-            return WireError(f"{where} ({os.strerror(found.errno)})", sent=False, about=about)
-    return WireError(where, sent=False, about=about)
+            return NetworkError(f"{where} ({os.strerror(found.errno)})", sent=False, about=about)
+    return NetworkError(where, sent=False, about=about)
 
 
-def proxy_refused(status: int | None) -> WireError:
+def proxy_refused(status: int | None) -> NetworkError:
     """A proxy that did not open a tunnel."""
     said = f"it answered HTTP {status}" if status is not None else "it did not answer as a proxy does"
-    return WireError(f"no connection through the proxy of the environment ({said})", sent=False, about="proxy")
+    return NetworkError(f"no connection through the proxy of the environment ({said})", sent=False, about="proxy")
 
 
-def lost(error: BaseException) -> WireError:
+def lost(error: BaseException) -> NetworkError:
     """A connection that broke after something may have been sent."""
-    return tls_failure(error, sent=True) or WireError("the connection was lost before a whole response came", sent=True)
+    return tls_failure(error, sent=True) or NetworkError(
+        "the connection was lost before a whole response came", sent=True
+    )
 
 
-def not_http() -> WireError:
+def not_http() -> NetworkError:
     """What came is no HTTP response."""
-    return WireError(
+    return NetworkError(
         f"what came is not a valid HTTP response (or has a header of more than {MAX_LINE} bytes, or more than"
         f" {MAX_HEADERS} of them)",
         sent=True,
     )
 
 
-def tls_failure(error: BaseException, *, sent: bool) -> WireError | None:
+def tls_failure(error: BaseException, *, sent: bool) -> NetworkError | None:
     """What TLS itself says about an error; ``None`` when it is none of TLS.
 
     :param error: what the library raised.
@@ -113,7 +115,7 @@ def tls_failure(error: BaseException, *, sent: bool) -> WireError | None:
             continue
         if isinstance(found, ssl.SSLCertVerificationError):
             said = (found.verify_message or found.reason or "").rstrip(".")
-            return WireError(f"TLS failed: certificate verify failed: {said}", sent=sent, about="verify")
+            return NetworkError(f"TLS failed: certificate verify failed: {said}", sent=sent, about="verify")
         if isinstance(found, ssl.SSLError) and not isinstance(found, _BROKEN_OFF):
             reason = found.reason or ""
             if not reason or "UNEXPECTED_EOF" in reason:
@@ -121,7 +123,7 @@ def tls_failure(error: BaseException, *, sent: bool) -> WireError | None:
                 continue
             words = reason.replace("_", " ").lower()
             ours = any(part in reason for part in _OUR_CERTIFICATE)
-            return WireError(f"TLS failed: {words}", sent=sent, about="cert" if ours else "")
+            return NetworkError(f"TLS failed: {words}", sent=sent, about="cert" if ours else "")
     return None
 
 

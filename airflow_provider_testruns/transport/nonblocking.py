@@ -17,19 +17,19 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from airflow_provider_testruns import __version__
 from airflow_provider_testruns.redaction import ClientSecrets
-from airflow_provider_testruns.steps import Reply, Sleep, StepIterator, Steps, clean_headers
+from airflow_provider_testruns.steps import Response, Sleep, StepIterator, Steps, clean_headers
 from airflow_provider_testruns.transport import failures
 from airflow_provider_testruns.transport.body import Body
 from airflow_provider_testruns.transport.decoding import ACCEPTED
 from airflow_provider_testruns.transport.effects import (
     Effect,
     Flow,
+    NetworkError,
     Read,
-    Renew,
+    RefreshToken,
     Request,
-    WireError,
 )
-from airflow_provider_testruns.transport.policy import Allowance, Session, Tally
+from airflow_provider_testruns.transport.policy import Allowance, RequestStats, Session
 from airflow_provider_testruns.transport.proxies import Proxy, proxy_for, proxy_secrets
 from airflow_provider_testruns.transport.tls import Tls
 
@@ -82,15 +82,15 @@ class AsyncClient:
         self._renewal = asyncio.Lock()
         self._reading = asyncio.Lock()
 
-    async def run(self, steps: Steps[T], until: float | None = None, tally: Tally | None = None) -> T:
+    async def run(self, steps: Steps[T], until: float | None = None, stats: RequestStats | None = None) -> T:
         """Carry steps to their end.
 
         :param steps: what to do.
         :param until: no request may last much beyond this time (wall-clock seconds).
-        :param tally: counts what it costs.
+        :param stats: counts what it costs.
         :raises ApiError: as the steps do.
         """
-        return await self._drive(self.session.carry(steps, until, tally, Allowance.in_the_triggerer()))
+        return await self._drive(self.session.execute(steps, until, stats, Allowance.in_the_triggerer()))
 
     async def close(self) -> None:
         """Close the connections. The client can be used again; it opens new ones."""
@@ -128,16 +128,16 @@ class AsyncClient:
                 # takes turns with it. One at a time: each takes its memory.
                 async with self._reading:
                     return await asyncio.to_thread(effect)
-            case Renew(_, stale):
+            case RefreshToken(_, stale):
                 async with self._renewal:
-                    return await self._drive(self.session.renewing(stale))
+                    return await self._drive(self.session.refreshing_token(stale))
 
-    async def _send(self, request: Request) -> Reply:
+    async def _send(self, request: Request) -> Response:
         if request.upload is not None or request.save_to is not None:
             raise NotImplementedError("Files are moved by workers, not by the triggerer.")
         # What the library raises holds the request, with its headers, and maybe a proxy's password: it does not get
         # into the chain of our own error, which Airflow logs as a traceback.
-        error: WireError
+        error: NetworkError
         # Waiting for one of the few connections must not count, so the time is not left to aiohttp.
         async with self._connections:
             http = self._http or await self._open()
@@ -147,13 +147,13 @@ class AsyncClient:
             try:
                 async with asyncio.timeout(request.timeout):
                     proxy = await self._proxy_for(request.url)
-                    if not request.fresh:
+                    if not request.new_connection:
                         return await self._exchange(http, request, proxy)
                     async with self._new_http() as own:
                         return await self._exchange(own, request, proxy)
             except (aiohttp.ClientError, OSError, ValueError) as e:
                 tls = request.url.startswith("https:")
-                error = _wire_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)
+                error = _network_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)
             finally:
                 _EXCHANGE.reset(before)
         try:
@@ -162,7 +162,7 @@ class AsyncClient:
             # Else the error and this frame keep each other alive.
             del error
 
-    async def _exchange(self, http: aiohttp.ClientSession, request: Request, proxy: Proxy | None) -> Reply:
+    async def _exchange(self, http: aiohttp.ClientSession, request: Request, proxy: Proxy | None) -> Response:
         deadline = asyncio.get_running_loop().time() + request.timeout
         connect = min(10.0, request.timeout * 0.9)
         headers = request.headers
@@ -189,7 +189,7 @@ class AsyncClient:
                     raise TimeoutError
                 if not body.add(chunk):
                     break
-            return body.reply()
+            return body.response()
 
     async def _open(self) -> aiohttp.ClientSession:
         async with self._opening:
@@ -328,7 +328,7 @@ def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
     return headers
 
 
-def _wire_error(error: Exception, connecting: bool, *, tls: bool, proxy: bool) -> WireError:
+def _network_error(error: Exception, connecting: bool, *, tls: bool, proxy: bool) -> NetworkError:
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return failures.unusable_url()
     if connecting and proxy:
@@ -337,7 +337,7 @@ def _wire_error(error: Exception, connecting: bool, *, tls: bool, proxy: bool) -
         if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientResponseError):
             return failures.proxy_refused(None)
     if isinstance(error, TimeoutError):
-        return failures.connect_timeout() if connecting else failures.reply_timeout()
+        return failures.connect_timeout() if connecting else failures.response_timeout()
     if connecting:
         return failures.no_connection(error, tls=tls, proxy=proxy)
     return failures.not_http() if isinstance(error, aiohttp.ClientResponseError) else failures.lost(error)

@@ -1,4 +1,4 @@
-"""The rules for carrying calls: how each reply, or the lack of one, becomes a result or a typed error.
+"""The rules for carrying calls: how each response, or the lack of one, becomes a result or a typed error.
 
 Written once, free of I/O; :mod:`.blocking` and :mod:`.nonblocking` drive it.
 """
@@ -31,16 +31,16 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.parsing import UnreadableError
 from airflow_provider_testruns.redaction import redact
-from airflow_provider_testruns.steps import Call, Reply, Sleep, Steps, through
+from airflow_provider_testruns.steps import Call, Response, Sleep, Steps, through
 from airflow_provider_testruns.transport.auth import Auth
 from airflow_provider_testruns.transport.effects import (
     EncodingError,
     Flow,
+    NetworkError,
     Read,
-    Renew,
-    ReplyTooLargeError,
+    RefreshToken,
     Request,
-    WireError,
+    ResponseTooLargeError,
     send,
 )
 
@@ -54,7 +54,7 @@ _MOST_OFFSET = 366 * 86_400.0
 _MAX_READ = 4_000
 #: The shortest token that is masked in the errors of its own connection.
 _SHORT_TOKEN = 8
-#: From which length on a reply is read without collecting garbage meanwhile, in bytes.
+#: From which length on a response is read without collecting garbage meanwhile, in bytes.
 _LONG = 20_000
 _TAGS = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
@@ -105,11 +105,11 @@ class Advice:
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestStats:
     """What carrying some steps has cost.
 
     :param requests: how many were sent for the calls; those for a token are not counted.
-    :param bytes: how long their replies were.
+    :param bytes: how long their responses were.
     """
 
     requests: int = 0
@@ -176,14 +176,14 @@ class Session:
     clock: Callable[[], float] = time.time
     max_file_size: int = limits.FILE_SIZE
     advice: Advice = field(default_factory=Advice)
-    #: The last reply's ``Date``, and when it came.
+    #: The last response's ``Date``, and when it came.
     _dated: tuple[str, float] | None = field(default=None, init=False, repr=False)
     _renewing: bool = field(default=False, init=False, repr=False)
 
     @property
     def clock_offset(self) -> float | None:
-        """The platform's clock minus ours in seconds, by the last reply's ``Date``; ``None`` before the first."""
-        # Read when it is asked for: few ask, and replies are many.
+        """The platform's clock minus ours in seconds, by the last response's ``Date``; ``None`` before the first."""
+        # Read when it is asked for: few ask, and responses are many.
         if self._dated is None:
             return None
         date, came_at = self._dated
@@ -191,18 +191,18 @@ class Session:
         # A clock that is a year off is none that times could be compared by.
         return None if moment is None or abs(moment - came_at) > _MOST_OFFSET else moment - came_at
 
-    def carry(
+    def execute(
         self,
         steps: Steps[T],
         until: float | None = None,
-        tally: Tally | None = None,
+        stats: RequestStats | None = None,
         allowance: Allowance | None = None,
     ) -> Flow[T]:
         """Turn a platform's steps into a flow of requests.
 
         :param steps: what to do.
         :param until: no request may last much beyond this time (seconds of ``clock``).
-        :param tally: counts what it costs.
+        :param stats: counts what it costs.
         :param allowance: what each step may cost; that of a worker if it is not given.
         """
         allowance = allowance or Allowance.on_a_worker()
@@ -219,7 +219,7 @@ class Session:
             self._check_allowance(step, allowance, spent)
             began = self.clock()
             try:
-                return (yield from self.exchange(step, until, tally, allowance, spent))
+                return (yield from self.exchange(step, until, stats, allowance, spent))
             finally:
                 if step.save_to is None and step.upload is None:
                     spent.seconds += max(0.0, self.clock() - began)
@@ -246,22 +246,22 @@ class Session:
             )
         else:
             return
-        error.did_nothing = True
+        error.not_executed = True
         raise error
 
     def exchange(
         self,
         call: Call[T],
         until: float | None = None,
-        tally: Tally | None = None,
+        stats: RequestStats | None = None,
         allowance: Allowance | None = None,
         spent: _Spent | None = None,
     ) -> Flow[T]:
-        """Send one call and read its reply; a token that was not accepted is renewed once.
+        """Send one call and read its response; a token that was not accepted is renewed once.
 
         :param call: the call.
         :param until: it may not last much beyond this time (seconds of ``clock``).
-        :param tally: counts what it costs.
+        :param stats: counts what it costs.
         :param allowance: what it may cost; that of a worker if it is not given.
         :param spent: what its step has cost so far; kept up to date.
         :raises ApiError: one of its children, by what was answered.
@@ -277,58 +277,58 @@ class Session:
                 yield from self._renew(self.auth.current)
                 headers = self.auth.headers() or {}
             used = self.auth.current
-            if not call.repeatable:
+            if not call.idempotent:
                 request = replace(request, timeout=self._time_left(call, request, began))
             try:
-                reply = yield from send(request.with_headers(headers))
-            except WireError as e:
-                raise self._wire_error(e, call.what, request) from e
-            except ReplyTooLargeError as e:
+                response = yield from send(request.with_headers(headers))
+            except NetworkError as e:
+                raise self._network_error(e, call.what, request) from e
+            except ResponseTooLargeError as e:
                 raise self._too_large(call, request) from e
             except EncodingError as e:
                 raise self._unreadable(call, request, str(e)) from e
-            self._note_date(reply)
-            if tally is not None:
-                tally.requests += 1
-                tally.bytes += len(reply.body)
+            self._note_date(response)
+            if stats is not None:
+                stats.requests += 1
+                stats.bytes += len(response.body)
             if spent is not None:
-                spent.bytes += len(reply.body)
+                spent.bytes += len(response.body)
             # Another flow may have renewed it while this request was on its way, or be about to.
             elsewhere = self._renewing or self.auth.current != used
-            if reply.status == 401 and not renewed and (elsewhere or self.auth.may_renew()):
+            if response.status == 401 and not renewed and (elsewhere or self.auth.may_renew()):
                 renewed = True
                 yield from self._renew(used)
                 continue
-            if reply.status in (301, 302, 303, 307, 308):
+            if response.status in (301, 302, 303, 307, 308):
                 redirects += 1
-                request = self._follow(call, request, reply, redirects)
+                request = self._follow(call, request, response, redirects)
                 continue
-            if not 200 <= reply.status < 300:
-                meant = reply.status if call.stands_for is None else call.stands_for(reply)
-                error = self.error_for(reply, call.what, request, call.error_text, call.secrets, meant)
-                error.did_nothing = call.did_nothing(reply)
+            if not 200 <= response.status < 300:
+                meant = response.status if call.stands_for is None else call.stands_for(response)
+                error = self.error_for(response, call.what, request, call.error_text, call.secrets, meant)
+                error.not_executed = call.not_executed(response)
                 raise error
             self.auth.accepted()
-            if len(reply.body) > reply.nodes:
+            if len(response.body) > response.nodes:
                 # A shorter one can't have more of them.
-                reply = replace(reply, nodes=allowance.nodes)
+                response = replace(response, nodes=allowance.nodes)
             try:
-                if len(reply.body) > limits.READ_HERE:
-                    result: T = yield Read(call.read, reply)
+                if len(response.body) > limits.READ_HERE:
+                    result: T = yield Read(call.read, response)
                     return result
-                return call.read(reply) if len(reply.body) < _LONG else Read(call.read, reply)()
+                return call.read(response) if len(response.body) < _LONG else Read(call.read, response)()
             except (InvalidReplyError, UnreadableError) as e:
-                status = reply.status
+                status = response.status
                 # Whoever keeps the error, until another call has been tried, would keep all of the response.
-                del reply
+                del response
                 _let_go(e)
                 raise self._unreadable(call, request, str(e), status) from e
 
     def _renew(self, stale: int | None) -> Flow[None]:
         try:
-            yield Renew(self.auth, stale)
+            yield RefreshToken(self.auth, stale)
         except ApiError as e:
-            e.did_nothing = True
+            e.not_executed = True
             raise
 
     def _time_left(self, call: Call[Any], request: Request, began: float) -> float:
@@ -337,18 +337,18 @@ class Session:
 
         :raises TransportError: when nothing is left.
         """
-        until = began + self.timeout if call.not_after is None else min(call.not_after, began + self.timeout)
+        until = began + self.timeout if call.deadline is None else min(call.deadline, began + self.timeout)
         left = until - self.clock()
         if left <= 0 or (call.send_before is not None and call.send_before <= self.clock()):
-            raise self._wire_error(
-                WireError("not sent, as its time had passed before it could be", sent=False),
+            raise self._network_error(
+                NetworkError("not sent, as its time had passed before it could be", sent=False),
                 call.what,
                 request,
             )
         return min(request.timeout, left)
 
-    def renewing(self, stale: int | None) -> Flow[None]:
-        """The flow behind :class:`Renew`; the driver sees to it that only one runs at a time."""
+    def refreshing_token(self, stale: int | None) -> Flow[None]:
+        """The flow behind :class:`RefreshToken`; the driver sees to it that only one runs at a time."""
         if self.auth.headers() is not None and self.auth.current != stale:
             return
         self._renewing = True
@@ -368,41 +368,41 @@ class Session:
     def _token_body(self, request: Request, fields: str) -> Flow[bytes]:
         what = "get a token"
         try:
-            reply = yield from send(request)
-        except WireError as e:
-            raise self._wire_error(e, what, request) from e
-        except ReplyTooLargeError as e:
+            response = yield from send(request)
+        except NetworkError as e:
+            raise self._network_error(e, what, request) from e
+        except ResponseTooLargeError as e:
             raise InvalidReplyError(
                 f"Connection {self.conn_id!r}: the token endpoint {request.url} sent more than"
                 f" {limits.TOKEN_BODY // limits.KB} KB, which is no token. Check auth_url and realm of the connection."
             ) from e
         except EncodingError as e:
             raise InvalidReplyError(f"The response of the token endpoint {request.url} can't be read: {e}.") from e
-        if 200 <= reply.status < 300:
-            return reply.body
-        if 300 <= reply.status < 400:
+        if 200 <= response.status < 300:
+            return response.body
+        if 300 <= response.status < 400:
             raise InvalidReplyError(
                 f"Connection {self.conn_id!r}: the token endpoint {request.url} redirects to"
-                f" {self._shown_origin(reply.headers.get('location', ''))}, where no credentials are sent."
+                f" {self._shown_origin(response.headers.get('location', ''))}, where no credentials are sent."
                 " Check auth_url.",
-                status=reply.status,
+                status=response.status,
             )
-        if reply.status in (400, 401):
-            answer = self._answer(reply, None)
+        if response.status in (400, 401):
+            answer = self._answer(response, None)
             raise AuthenticationError(
                 f"Connection {self.conn_id!r}: the token endpoint {request.url} refused the credentials with"
-                f" HTTP {reply.status}: {answer} Check {fields} of the connection, and its realm or auth_url."
+                f" HTTP {response.status}: {answer} Check {fields} of the connection, and its realm or auth_url."
                 + (f" {self.advice.token}" if self.advice.token else ""),
-                status=reply.status,
+                status=response.status,
             )
-        if reply.status == 404:
+        if response.status == 404:
             # Not NotFoundError: that is said of runs, and must not be concluded from a wrong realm.
             raise AuthenticationError(
                 f"Connection {self.conn_id!r}: there is no token endpoint at {request.url} (HTTP 404). Check host,"
                 " realm and auth_url of the connection." + (f" {self.advice.token}" if self.advice.token else ""),
                 status=404,
             )
-        raise self.error_for(reply, what, request, None)
+        raise self.error_for(response, what, request, None)
 
     def _request(self, call: Call[Any], until: float | None, most: int) -> Request:
         query = {key: str(value) for key, value in call.query.items() if value is not None}
@@ -428,14 +428,14 @@ class Session:
             body,
             call.upload,
             call.save_to,
-            fresh=not call.repeatable,
+            new_connection=not call.idempotent,
             most=most,
             most_file=self.max_file_size,
         )
 
-    def _follow(self, call: Call[Any], request: Request, reply: Reply, redirects: int) -> Request:
+    def _follow(self, call: Call[Any], request: Request, response: Response, redirects: int) -> Request:
         try:
-            target = urljoin(request.url, reply.headers.get("location", ""))
+            target = urljoin(request.url, response.headers.get("location", ""))
         except ValueError:
             target = ""
         if request.method != "GET":
@@ -447,28 +447,28 @@ class Session:
         else:
             return replace(request, url=target)
         error = InvalidReplyError(
-            f"{self._head(call.what, request)}: HTTP {reply.status}, and {why}. Check the connection's host: scheme,"
+            f"{self._head(call.what, request)}: HTTP {response.status}, and {why}. Check the connection's host: scheme,"
             f" name and path must be the API's own.{self.advice.of(InvalidReplyError)}",
-            status=reply.status,
+            status=response.status,
         )
         # 302 and 303 may also be said after something was done; the others are said instead of doing it.
-        error.did_nothing = reply.status in (301, 307, 308)
+        error.not_executed = response.status in (301, 307, 308)
         raise error
 
     def error_for(
         self,
-        reply: Reply,
+        response: Response,
         what: str,
         request: Request,
         error_text: Callable[[Any], str] | None,
         secrets: tuple[str, ...] = (),
         meant: int | None = None,
     ) -> ApiError:
-        """The typed error of a reply that is none of 2xx and 3xx.
+        """The typed error of a response that is none of 2xx and 3xx.
 
         :param meant: the status that it should have had; its own without.
         """
-        status = meant or reply.status
+        status = meant or response.status
         kind: type[ApiError]
         if status == 401:
             kind = AuthenticationError
@@ -484,11 +484,11 @@ class Session:
             kind = InvalidRequestError
         next_step = _HINTS["proxy"] if status == 407 else _NEXT_STEP[kind].format(fields=self.auth_fields)
         next_step += self.advice.of(kind)
-        answer = self._answer(reply, error_text, secrets)
+        answer = self._answer(response, error_text, secrets)
         error = kind(
-            f"{self._head(what, request)}: HTTP {reply.status}: {answer} {next_step}",
+            f"{self._head(what, request)}: HTTP {response.status}: {answer} {next_step}",
             status=status,
-            retry_after=retry_after(reply.headers, self.clock()),
+            retry_after=retry_after(response.headers, self.clock()),
         )
         error.answer = answer
         return error
@@ -501,13 +501,15 @@ class Session:
         url = request.url.split("?", 1)[0]
         return f"Connection {self.conn_id!r} could not {what} ({request.method} {url})"
 
-    def _answer(self, reply: Reply, error_text: Callable[[Any], str] | None, secrets: tuple[str, ...] = ()) -> str:
+    def _answer(
+        self, response: Response, error_text: Callable[[Any], str] | None, secrets: tuple[str, ...] = ()
+    ) -> str:
         text = ""
         try:
-            body = reply.json()
+            body = response.json()
         except InvalidReplyError:
             # Masked before it is cut: half a secret can't be found any more.
-            decoded = self.mask(reply.body.decode(errors="replace"), secrets, keep=_MAX_READ)
+            decoded = self.mask(response.body.decode(errors="replace"), secrets, keep=_MAX_READ)
             text = _TAGS.sub(" ", decoded) if "<" in decoded else decoded
         else:
             text = error_text(body) if error_text else ""
@@ -516,10 +518,10 @@ class Session:
                 text = "; ".join(dict.fromkeys(str(item) for item in found if item))
             text = text or str(body)
         text = clean(" ".join(self.mask(text, secrets).split()), limits.ANSWER)
-        if reply.cut:
+        if response.cut:
             text += f" [of more than {limits.ERROR_BODY // limits.KB} KB, which are not read]"
         if not text:
-            return "an empty reply."
+            return "an empty response."
         return text if text.endswith((".", "!", "?")) else text + "."
 
     def mask(self, text: str, more: tuple[str, ...] = (), keep: int | None = None) -> str:
@@ -535,31 +537,31 @@ class Session:
                 " 'max_file_size' of the connection sets how large a file may be."
             )
         return InvalidReplyError(
-            f"{self._head(call.what, request)}: the reply is larger than {request.most:,} bytes, which is the most that"
+            f"{self._head(call.what, request)}: the response is larger than {request.most:,} bytes, which is the most that"
             " is read of one."
         )
 
     def _unreadable(self, call: Call[Any], request: Request, why: str, status: int | None = None) -> ApiError:
         return InvalidReplyError(
-            f"{self._head(call.what, request)}: the reply is not what the API's documents say:"
+            f"{self._head(call.what, request)}: the response is not what the API's documents say:"
             f" {self.mask(why, call.secrets)}."
             " Check that the connection's host is the API's own address."
             # A field that is missing is no question of the address.
-            + (self.advice.of(InvalidReplyError) if why.startswith("the reply is not JSON") else ""),
+            + (self.advice.of(InvalidReplyError) if why.startswith("the response is not JSON") else ""),
             status=status,
         )
 
-    def _wire_error(self, error: WireError, what: str, request: Request) -> ApiError:
+    def _network_error(self, error: NetworkError, what: str, request: Request) -> ApiError:
         hint = _HINTS.get(error.about) or _HINTS["sent" if error.sent else "not sent"]
         return TransportError(f"{self._head(what, request)}: {self.mask(str(error))}. {hint}", sent=error.sent)
 
-    def _note_date(self, reply: Reply) -> None:
-        date = reply.headers.get("date")
+    def _note_date(self, response: Response) -> None:
+        date = response.headers.get("date")
         if date is not None:
             self._dated = (date, self.clock())
 
 
-def patiently(
+def retrying(
     steps: Steps[T],
     seconds: float,
     *,
@@ -573,7 +575,7 @@ def patiently(
 
     :param steps: what to do.
     :param seconds: how long, from now, a failing call is tried again; 0 for not at all.
-    :param grace: the same, from its first such failure, for credentials that are not accepted and replies that can't be
+    :param grace: the same, from its first such failure, for credentials that are not accepted and responses that can't be
         read: both may pass, too, but seldom do.
     :param clock: wall-clock seconds; for tests.
     :param log: called with a message and arguments for each failure that is passed over.
@@ -581,7 +583,7 @@ def patiently(
     until = clock() + seconds
 
     def handle(step: Call[Any] | Sleep) -> Steps[Any]:
-        bears_until: float | None = None
+        tolerated_until: float | None = None
         failures = 0
         while True:
             try:
@@ -590,9 +592,9 @@ def patiently(
                 if not isinstance(step, Call):
                     raise
                 wait = max(back_off(failures), e.retry_after or 0.0)
-                give_up_at = until if _passing(step, e) else 0.0
-                if grace and _may_pass(step, e):
-                    give_up_at = bears_until = bears_until or clock() + grace
+                give_up_at = until if _is_transient(step, e) else 0.0
+                if grace and _may_be_transient(step, e):
+                    give_up_at = tolerated_until = tolerated_until or clock() + grace
                 if clock() + wait > give_up_at:
                     raise
                 failures += 1
@@ -603,14 +605,14 @@ def patiently(
     return (yield from through(steps, handle))
 
 
-def _passing(call: Call[Any], error: ApiError) -> bool:
-    return call.repeatable and error.transient and error.status not in call.lasting
+def _is_transient(call: Call[Any], error: ApiError) -> bool:
+    return call.idempotent and error.transient and error.status not in call.non_retryable_statuses
 
 
-def _may_pass(call: Call[Any], error: ApiError) -> bool:
+def _may_be_transient(call: Call[Any], error: ApiError) -> bool:
     if isinstance(error, AuthenticationError):
-        return call.repeatable or error.did_nothing
-    return isinstance(error, InvalidReplyError) and (call.repeatable or error.did_nothing)
+        return call.idempotent or error.not_executed
+    return isinstance(error, InvalidReplyError) and (call.idempotent or error.not_executed)
 
 
 def back_off(failures: int, most: float = 30.0) -> float:

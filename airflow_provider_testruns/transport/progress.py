@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.emission import get_logger
-from airflow_provider_testruns.transport.effects import WireError
+from airflow_provider_testruns.transport.effects import NetworkError
 
 log = get_logger(__name__)
 
@@ -61,14 +61,14 @@ class Pace:
     def add(self, size: int) -> None:
         """So many more bytes have moved.
 
-        :raises WireError: when they were too few in the time that has passed.
+        :raises NetworkError: when they were too few in the time that has passed.
         """
         self._bytes += size
         now = self._clock()
         if now - self._since < limits.RATE_WINDOW:
             return
         if self._bytes < limits.RATE_BYTES:
-            raise WireError(
+            raise NetworkError(
                 f"the file moves too slowly: {self._bytes:,} bytes in {now - self._since:.0f} s, and"
                 f" {limits.RATE_BYTES:,} in {limits.RATE_WINDOW:.0f} s is the least",
                 sent=True,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from airflow_provider_testruns.transport.effects import WireError
+from airflow_provider_testruns.transport.effects import NetworkError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def proxy_for(url: str) -> Proxy | None:
     worker and the triggerer that go different ways do not reach the same platform.
 
     :param url: what is to be requested.
-    :raises WireError: when the environment names a proxy that can't be one.
+    :raises NetworkError: when the environment names a proxy that can't be one.
     """
     try:
         parts = urlsplit(url)
@@ -86,7 +86,7 @@ def _read(value: str, variable: str) -> Proxy:
     except ValueError:
         parts, host, port = urlsplit(""), None, None
     if parts.scheme.startswith("socks"):
-        raise WireError(
+        raise NetworkError(
             f"the proxy in the environment variable {variable} is a SOCKS proxy, which is not supported: name an http"
             " or https one, or the platform's host in no_proxy",
             sent=False,
@@ -96,7 +96,7 @@ def _read(value: str, variable: str) -> Proxy:
     torn = "://" not in value and host in ("http", "https")
     if parts.scheme not in ("http", "https") or not host or torn or port == 0 or any(c.isspace() for c in given):
         # What it is, is not said: there may be a password in it.
-        raise WireError(
+        raise NetworkError(
             f"the proxy in the environment variable {variable} is not an http or https URL", sent=False, about="proxy"
         )
     name = f"[{host}]" if ":" in host else host

@@ -48,7 +48,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
     :param deadline: when the wait is over; seconds since 1970, so that a restart does not move it.
     :param poll_interval: seconds between two polls; less than 0.1 is 0.1.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task (Airflow 3.3 and later).
-    :param log_told: what of the run's log is in the task log, as :attr:`.RunLog.cursor` gives it; the trigger continues
+    :param log_cursor: what of the run's log is in the task log, as :attr:`.RunLog.cursor` gives it; the trigger continues
         from there. ``None`` for a run whose log is not followed.
     :param not_before: no poll before this time (seconds since 1970): the end of a Retry-After that the worker met.
     :param slows_from: when the wait began (seconds since 1970), for one that polls less and less often: see
@@ -67,7 +67,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         deadline: float,
         poll_interval: float = 10.0,
         cancel_on_kill: bool = True,
-        log_told: str | None = None,
+        log_cursor: str | None = None,
         not_before: float | None = None,
         slows_from: float | None = None,
         max_interval: float | None = None,
@@ -83,7 +83,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         # What an older version stored must not send thousands of requests either.
         self.poll_interval = max(MIN_INTERVAL, poll_interval)
         self.cancel_on_kill = cancel_on_kill
-        self.log_told = log_told
+        self.log_cursor = log_cursor
         self.not_before = not_before
         self.slows_from = slows_from
         self.max_interval = max_interval
@@ -96,7 +96,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         """The class and the arguments, for the metadata database."""
         # Only where they are needed: a triggerer of an older version does not know them.
         further = {
-            "log_told": self.log_told,
+            "log_cursor": self.log_cursor,
             "not_before": self.not_before,
             "slows_from": self.slows_from,
             "max_interval": self.max_interval,
@@ -166,10 +166,10 @@ class RunTrigger(GuardedLog, BaseTrigger):
         )
         cursor: dict[str, Any] = {}
         async with self._watcher() as watcher:
-            if self.log_told is None:
+            if self.log_cursor is None:
                 end = await watcher.wait(wait)
             else:
-                run_log = RunLog(self.log, self.log_told)
+                run_log = RunLog(self.log, self.log_cursor)
                 following = asyncio.create_task(self._follow(wait.run, run_log))
                 try:
                     end = await watcher.wait(wait)
@@ -177,7 +177,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
                     following.cancel()
                     await asyncio.wait([following])
                 # Hashes in Base64: nothing of it is the platform's.
-                cursor["log_told"] = run_log.cursor
+                cursor["log_cursor"] = run_log.cursor
         self._done = end.run.final
         if end.run.parts:
             # Masking the texts of thousands of runs takes its time; in a thread the loop continues meanwhile.
@@ -202,8 +202,8 @@ class RunTrigger(GuardedLog, BaseTrigger):
         event: dict[str, Any] = outgoing_json(
             {"status": "error", "run": dict(run), "error": {"type": kind, "message": message}}
         )
-        if self.log_told is not None:
-            event["log_told"] = self.log_told
+        if self.log_cursor is not None:
+            event["log_cursor"] = self.log_cursor
         return event
 
     async def on_kill(self) -> None:
@@ -333,7 +333,7 @@ def defer_until_final(
     :param platform: the run's platform.
     :param conn_id: the Airflow connection.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task.
-    :param log_cursor: ``log_told`` of :class:`RunTrigger`.
+    :param log_cursor: ``log_cursor`` of :class:`RunTrigger`.
     """
     task.log.info(
         "Waiting for run %s in the triggerer, until %s at the latest.",

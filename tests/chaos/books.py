@@ -164,7 +164,7 @@ class _Account:
         if run["cancelled_by"]:
             self.books.counts["runs that were found and cancelled by a killed try or a fresh one"] += 1
         elif not self.task.can_be_listed:
-            self.books.counts["runs that can't be looked up, of starts without a reply"] += 1
+            self.books.counts["runs that can't be looked up, of starts without a response"] += 1
         elif any(deed.asked > run["created"] - 30 for deed in self.deeds):
             self.books.counts["runs that nobody knows of: killed while they were started, then ended by a user"] += 1
         else:
@@ -270,7 +270,7 @@ def _check_logs(plan: Plan, logs: Path, books: Balance) -> None:
 
 #: Lines that show that what the storm is about did happen.
 _SAID = (
-    "is the one whose start got no reply: adopted",
+    "is the one whose start got no response: adopted",
     "was started by an earlier try: waiting for it, no new start",
     "It is not known whether a run was started: looking for it",
     "An earlier try was about to start a run and left no word of it",

@@ -57,7 +57,7 @@ class Weather:
 
     :param worker_kills: the share of task processes that are killed, each at a moment of its first seconds.
     :param with_supervisor: the share of those whose supervisor is killed with them.
-    :param lost_replies: the share of starts whose reply is lost after the run was started.
+    :param lost_responses: the share of starts whose response is lost after the run was started.
     :param noise: the share of all requests that fail in passing.
     :param actions_every: seconds between two deeds of users, on average.
     :param actions: how many there are at most.
@@ -67,7 +67,7 @@ class Weather:
 
     worker_kills: float = 0.25
     with_supervisor: float = 0.15
-    lost_replies: float = 0.15
+    lost_responses: float = 0.15
     noise: float = 0.01
     actions_every: float = 4.0
     actions: int = 60
@@ -136,9 +136,9 @@ class Storm:
             # Long enough for a kill to come before, during and after the work.
             fault("latency", operation=start, when="before", seconds=0.25)
             fault("latency", operation=start, when="after", seconds=0.25)
-            fault("drop", operation=start, when="after", probability=weather.lost_replies * 0.6)
-            fault("status", status=500, operation=start, when="after", probability=weather.lost_replies * 0.25)
-            fault("hang", operation=start, when="after", seconds=10, probability=weather.lost_replies * 0.15)
+            fault("drop", operation=start, when="after", probability=weather.lost_responses * 0.6)
+            fault("status", status=500, operation=start, when="after", probability=weather.lost_responses * 0.25)
+            fault("hang", operation=start, when="after", seconds=10, probability=weather.lost_responses * 0.15)
             fault("status", status=429, headers={"Retry-After": "1"}, operation=start, probability=0.05)
             fault("drop", operation=start, when="before", probability=0.01)
         for start in STARTS[1:]:
@@ -250,7 +250,7 @@ class Storm:
         return False
 
     def _keep_a_start_waiting(self, run_id: str, rows: dict[TaskKey, TaskRow]) -> None:
-        """See to it that there is a start whose reply does not come."""
+        """See to it that there is a start whose response does not come."""
         if not any(fault["kind"] == "hang" and fault["operation"] in STARTS for fault in self.platforms.faults()):
             for start in STARTS:
                 self.platforms.fault("hang", operation=start, when="after", seconds=60, times=1)

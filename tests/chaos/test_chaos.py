@@ -22,7 +22,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Balance:
         tmp_path_factory.mktemp("chaos"),
         seed=33,
         tasks=40,
-        weather=Weather(worker_kills=0.15, lost_replies=0.1, actions=0, triggerer_kills_every=2 * WITHIN),
+        weather=Weather(worker_kills=0.15, lost_responses=0.1, actions=0, triggerer_kills_every=2 * WITHIN),
         within=WITHIN,
         database=migrated_database(),
     )
@@ -43,7 +43,7 @@ def test_every_kind_of_fault_has_struck(books: Balance) -> None:
 
 
 def test_what_was_lost_was_found_again(books: Balance) -> None:
-    # Eight replies were lost by plan, on platforms that can list; nobody ended those tasks.
-    assert books.counts["is the one whose start got no reply: adopted"] >= 8
+    # Eight responses were lost by plan, on platforms that can list; nobody ended those tasks.
+    assert books.counts["is the one whose start got no response: adopted"] >= 8
     # A worker that waited was killed by plan.
     assert books.counts["was started by an earlier try: waiting for it, no new start"] >= 1

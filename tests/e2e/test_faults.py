@@ -173,7 +173,7 @@ def finish_when_started(world: World, dag_id: str) -> None:
 BEFORE_STARTED = ("dies_before_started_omilia", "dies_before_started_futureagi", "dies_before_started_eggplant")
 
 
-def test_a_worker_that_dies_between_reply_and_record_leaves_a_run_that_is_adopted(world: World) -> None:
+def test_a_worker_that_dies_between_response_and_record_leaves_a_run_that_is_adopted(world: World) -> None:
     world.go(*BEFORE_STARTED)
     for dag_id in BEFORE_STARTED:
         finish_when_started(world, dag_id)
@@ -185,7 +185,7 @@ def test_a_worker_that_dies_between_reply_and_record_leaves_a_run_that_is_adopte
         assert phases[:2] == [("intent", None), ("started", "run 1")]
         assert phases[-1] == ("judged", "run 1")
         assert "left no word of it: looking for it" in world.log(dag_id)
-        assert f"Run {run['run_id']} is the one whose start got no reply: adopted." in world.log(dag_id)
+        assert f"Run {run['run_id']} is the one whose start got no response: adopted." in world.log(dag_id)
 
 
 def test_a_worker_that_dies_while_its_start_is_answered_leaves_a_run_that_is_adopted(world: World) -> None:

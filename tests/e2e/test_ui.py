@@ -154,9 +154,9 @@ def press_test(page: Any, row: str) -> dict[str, Any]:
     """Press a connection's Test button; return Airflow's answer."""
     page.reload()
     button = page.get_by_role("row").filter(has_text=row).get_by_role("button", name="Test Connection")
-    with page.expect_response(lambda reply: reply.url.endswith("/connections/test")) as reply:
+    with page.expect_response(lambda response: response.url.endswith("/connections/test")) as response:
         button.click()
-    answer: dict[str, Any] = reply.value.json()
+    answer: dict[str, Any] = response.value.json()
     return answer
 
 
@@ -278,7 +278,9 @@ def test_every_example_has_a_form(page, world, picture, dag_id):
         picture(page, "trigger-form", 900)
     if dag_id == "example_release_gate":
         form.locator("#element_version").fill("tomorrow")
-        with page.expect_response(lambda reply: reply.url.endswith("/dagRuns") and reply.request.method == "POST") as r:
+        with page.expect_response(
+            lambda response: response.url.endswith("/dagRuns") and response.request.method == "POST"
+        ) as r:
             form.get_by_role("button", name="Trigger").click()
         assert r.value.status == 400
         form.get_by_text("Invalid input for param version").first.wait_for()

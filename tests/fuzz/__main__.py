@@ -1,6 +1,6 @@
 """``make fuzz``: every answer of every operation, each in turn as a hostile server would have it, in both clients.
 
-Bounded in time and number, and repeatable: a failure says with which seed, and which trial it was.
+Bounded in time and number, and idempotent: a failure says with which seed, and which trial it was.
 """
 
 from __future__ import annotations

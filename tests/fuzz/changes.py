@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.steps import Response
 from tests.fuzz.operations import Operation, World
 from tests.fuzz.trial import Change
 from tests.fuzz.values import BODIES, HEADERS, ODD, STATUSES, paths, replaced, restructured
@@ -27,7 +27,7 @@ def changes(operation: Operation, seen: set[tuple[str, str, str]]) -> Iterator[C
             if key in seen:
                 continue
             seen.add(key)
-        good = exchange.reply
+        good = exchange.response
         where = f"answer {at} ({exchange.method} {exchange.path})"
         for name, body in BODIES.items():
             yield Change(at, f"{where} is {name}", partial(replace, good, body=body))
@@ -46,7 +46,7 @@ def changes(operation: Operation, seen: set[tuple[str, str, str]]) -> Iterator[C
         yield from _of_values(at, where, good)
 
 
-def _of_values(at: int, where: str, good: Reply) -> Iterator[Change]:
+def _of_values(at: int, where: str, good: Response) -> Iterator[Change]:
     try:
         value = json.loads(good.body)
     except ValueError:
@@ -65,11 +65,11 @@ def _of_values(at: int, where: str, good: Reply) -> Iterator[Change]:
             yield Change(at, f"{where} is HTTP 400 {text % odd[:80]}", partial(replace, good, status=400, body=body))
 
 
-def _with_value(good: Reply, value: Any, path: tuple[str | int, ...], text: str) -> Reply:
+def _with_value(good: Response, value: Any, path: tuple[str | int, ...], text: str) -> Response:
     return replace(good, body=replaced(value, path, text))
 
 
-def _restructured(good: Reply, value: Any, path: tuple[str | int, ...], number: int) -> Reply:
+def _restructured(good: Response, value: Any, path: tuple[str | int, ...], number: int) -> Response:
     return replace(good, body=list(restructured(value, path))[number])
 
 
@@ -92,7 +92,7 @@ def mixed(world: World, order: random.Random) -> tuple[Operation, Change]:
     """An answer in which several values are odd at once."""
     operation = order.choice([one for one in world.operations if one.exchanges])
     at = order.randrange(len(operation.exchanges))
-    good = operation.exchanges[at].reply
+    good = operation.exchanges[at].response
     try:
         value: Any = json.loads(good.body)
     except ValueError:

@@ -27,8 +27,8 @@ def answers(draw: Any, world: World) -> tuple[Operation, Change, bool]:
     """An operation, what is answered instead of one of its answers, and whether it is the triggerer's client."""
     operation = draw(st.sampled_from(world.operations))
     at = draw(st.integers(0, len(operation.exchanges) - 1))
-    reply = operation.exchanges[at].reply
-    body = reply.body
+    response = operation.exchanges[at].response
+    body = response.body
     try:
         value = json.loads(body)
     except ValueError:
@@ -42,6 +42,6 @@ def answers(draw: Any, world: World) -> tuple[Operation, Change, bool]:
             except (ValueError, RecursionError):
                 break
             body = replaced(value, draw(st.sampled_from(list(paths(value, 3)))), draw(_FRAGMENTS))
-    status = draw(st.just(reply.status) | st.integers(200, 599))
-    made = partial(replace, reply, status=status, headers={**reply.headers, **draw(_HEADERS)}, body=body)
+    status = draw(st.just(response.status) | st.integers(200, 599))
+    made = partial(replace, response, status=status, headers={**response.headers, **draw(_HEADERS)}, body=body)
     return operation, Change(at, f"answer {at} is HTTP {status}: {body[:2_000]!r}", made), draw(st.booleans())

@@ -17,7 +17,7 @@ from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.registry import hook_class
 from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.sandbox.server import SandboxServer
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.steps import Response
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from airflow_provider_testruns.transport.effects import Request
 
@@ -46,12 +46,12 @@ class Exchange:
 
     :param method: the request's.
     :param path: the same; without the query.
-    :param reply: the answer; of a file, with the file as body.
+    :param response: the answer; of a file, with the file as body.
     """
 
     method: str
     path: str
-    reply: Reply
+    response: Response
 
 
 @dataclass
@@ -83,14 +83,14 @@ class _Recorder(BlockingClient):
         super().__init__(*args, **kwargs)
         self.exchanges: list[Exchange] = []
 
-    def _send(self, request: Request) -> Reply:
-        reply = super()._send(request)
-        body = reply.body
+    def _send(self, request: Request) -> Response:
+        response = super()._send(request)
+        body = response.body
         if request.save_to is not None and request.save_to.exists():
             body = request.save_to.read_bytes()
         path = urlsplit(request.url).path
-        self.exchanges.append(Exchange(request.method, path, Reply(reply.status, dict(reply.headers), body)))
-        return reply
+        self.exchanges.append(Exchange(request.method, path, Response(response.status, dict(response.headers), body)))
+        return response
 
 
 @dataclass
@@ -106,7 +106,7 @@ class World:
 
     hooks: dict[str, Hook]
     operations: list[Operation]
-    answers: dict[str, dict[tuple[str, str], Reply]]
+    answers: dict[str, dict[tuple[str, str], Response]]
     folder: Path
 
 
@@ -133,7 +133,7 @@ def recorded() -> Iterator[World]:
 def _record(server: SandboxServer, folder: Path) -> World:
     hooks: dict[str, Hook] = {}
     operations: list[Operation] = []
-    answers: dict[str, dict[tuple[str, str], Reply]] = {}
+    answers: dict[str, dict[tuple[str, str], Response]] = {}
     for platform, listed in (("eggplant", _eggplant), ("futureagi", _futureagi), ("omilia", _omilia)):
         hook = hook_class(platform)(f"{platform}_default")
         usual = hook.client
@@ -143,7 +143,7 @@ def _record(server: SandboxServer, folder: Path) -> World:
             hook._client = client
             operation.run(hook)
             operation.exchanges = client.exchanges
-            of_platform |= {(one.method, one.path): one.reply for one in client.exchanges}
+            of_platform |= {(one.method, one.path): one.response for one in client.exchanges}
             operations.append(operation)
             client.close()
         usual.close()

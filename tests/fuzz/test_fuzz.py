@@ -54,7 +54,7 @@ def test_an_answer_that_is_not_changed_is_a_success(world: World, lab: Laborator
     """Else the trials would show nothing: all of them would end at once."""
     for operation in world.operations:
         for asynchronous in (False, True):
-            change = Change(0, "nothing", lambda operation=operation: operation.exchanges[0].reply)
+            change = Change(0, "nothing", lambda operation=operation: operation.exchanges[0].response)
             lab.trial(operation, change, asynchronous=asynchronous, thorough=True)
     assert lab.told == 0
 
@@ -89,7 +89,7 @@ def test_a_body_costs_no_more_than_its_limit(world: World, lab: Laboratory, name
     of_reports = [one for one in world.operations if one.name.endswith(".get_report")]
     body = BODIES[name]
     for operation in of_reports:
-        good = operation.exchanges[-1].reply
+        good = operation.exchanges[-1].response
         change = Change(len(operation.exchanges) - 1, name, lambda good=good: replace(good, body=body))
         tracemalloc.start()
         try:

@@ -23,7 +23,7 @@ from airflow_provider_testruns.platforms.platform import Start
 from airflow_provider_testruns.reporting import junit
 from airflow_provider_testruns.reporting.text import digest, table
 from airflow_provider_testruns.reporting.xcom import run_to_xcom, to_event, to_xcom
-from airflow_provider_testruns.steps import Reply, Sleep, Steps
+from airflow_provider_testruns.steps import Response, Sleep, Steps
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from airflow_provider_testruns.transport.effects import Request
 from airflow_provider_testruns.transport.nonblocking import AsyncClient
@@ -48,7 +48,7 @@ class Change:
 
     at: int
     what: str
-    make: Callable[[], Reply]
+    make: Callable[[], Response]
 
 
 class EndlessError(BaseException):
@@ -58,46 +58,46 @@ class EndlessError(BaseException):
 class _Script:
     """Answers as recorded, but for one."""
 
-    def __init__(self, operation: Operation, others: Mapping[tuple[str, str], Reply], change: Change) -> None:
+    def __init__(self, operation: Operation, others: Mapping[tuple[str, str], Response], change: Change) -> None:
         self._left = list(enumerate(operation.exchanges))
         self._others = others
         self._change = change
         self._asked = 0
         self.used = False
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Response:
         self._asked += 1
         if self._asked > _MOST_REQUESTS:
             raise EndlessError(f"{self._asked} requests")
         key = (request.method, urlsplit(request.url).path)
-        reply = self._others.get(key)
+        response = self._others.get(key)
         for place, (index, exchange) in enumerate(self._left):
             if (exchange.method, exchange.path) == key:
                 del self._left[place]
-                reply = exchange.reply
+                response = exchange.response
                 if index == self._change.at:
                     self.used = True
-                    reply = self._change.make()
+                    response = self._change.make()
                 break
-        if reply is None:
-            return Reply(404, {"content-type": "application/json"}, b'{"detail": "not there"}')
-        if request.save_to is not None and 200 <= reply.status < 300:
-            request.save_to.write_bytes(reply.body)
-            return replace(reply, body=b"")
-        return reply
+        if response is None:
+            return Response(404, {"content-type": "application/json"}, b'{"detail": "not there"}')
+        if request.save_to is not None and 200 <= response.status < 300:
+            request.save_to.write_bytes(response.body)
+            return replace(response, body=b"")
+        return response
 
 
 class _Blocking(BlockingClient):
     script: _Script
 
-    def _send(self, request: Request) -> Reply:
+    def _send(self, request: Request) -> Response:
         return self.script.answer(request)
 
 
 class _Async(AsyncClient):
     script: _Script
 
-    async def _send(self, request: Request) -> Reply:
+    async def _send(self, request: Request) -> Response:
         return self.script.answer(request)
 
 
@@ -233,7 +233,7 @@ def _runs(result: Any) -> list[Run]:
     if isinstance(result, Run):
         return [result]
     if isinstance(result, Start):
-        return _runs(result.already)
+        return _runs(result.existing_run)
     if isinstance(result, list | tuple):
         return [run for item in result for run in _runs(item)]
     return [result.run] if isinstance(result, RunReport) else []

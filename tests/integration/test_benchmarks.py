@@ -17,7 +17,7 @@ def test_ten_waits_are_measured():
     wave = [
         ("events", busy, {"interval": 0.2, "limit": 20.0}),
         ("steady", {"runs": 10}, {"interval": 0.5, "warm": 0.5, "window": 1.0}),
-        ("start", {"lose_reply": True}, {}),
+        ("start", {"lose_response": True}, {}),
     ]
     with plan.benchmark() as bench:
         faulty, steady, lost = bench.family("ours, listed", [wave])

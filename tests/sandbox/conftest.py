@@ -38,9 +38,9 @@ class Client:
 
     def json(self, path: str, **options: Any) -> Any:
         """Return the JSON of a GET that succeeds."""
-        reply = self.get(path, **options)
-        assert reply.status_code == 200, reply.text
-        return reply.json()
+        response = self.get(path, **options)
+        assert response.status_code == 200, response.text
+        return response.json()
 
 
 @pytest.fixture(scope="session")

@@ -19,16 +19,16 @@ UNKNOWN = "81924a8d-e584-428f-8c38-58b53cccb332"
 
 
 def start(eggplant: Any, **fields: Any) -> str:
-    reply = eggplant.post(EXECUTIONS, json={"execution_type": "executing", **fields})
-    assert reply.status_code == 200, reply.text
-    assert reply.json().keys() == {"execution_id"}
-    return str(reply.json()["execution_id"])
+    response = eggplant.post(EXECUTIONS, json={"execution_type": "executing", **fields})
+    assert response.status_code == 200, response.text
+    assert response.json().keys() == {"execution_id"}
+    return str(response.json()["execution_id"])
 
 
 def progress(eggplant: Any, **form: Any) -> Any:
-    reply = eggplant.post("/api/run/progress", data=form)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
+    response = eggplant.post("/api/run/progress", data=form)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 def test_the_life_of_an_execution(eggplant: Any, control: Control) -> None:
@@ -147,8 +147,8 @@ def test_e11_generations_of_the_server(
 
 def test_aborting(eggplant: Any, control: Control) -> None:
     run_id = start(eggplant, model_id=CHECKOUT)
-    reply = eggplant("DELETE", f"{EXECUTIONS}/{run_id}")
-    assert (reply.status_code, reply.content) == (204, b"")
+    response = eggplant("DELETE", f"{EXECUTIONS}/{run_id}")
+    assert (response.status_code, response.content) == (204, b"")
     assert progress(eggplant, id=run_id)["status"] == "Running"
     control.advance(1)
     row = progress(eggplant, id=run_id)
@@ -183,9 +183,9 @@ def test_a_model_without_access(eggplant: Any) -> None:
 def test_test_configurations(
     eggplant: Any, control: Control, number: int, status: str, failures: int, tests: int
 ) -> None:
-    reply = eggplant.post(f"/task_scheduler_service/api/v1/task_instances/{named_id(number)}")
-    assert reply.status_code == 201
-    task_id = reply.json()["task_instance_id"]
+    response = eggplant.post(f"/task_scheduler_service/api/v1/task_instances/{named_id(number)}")
+    assert response.status_code == 201
+    task_id = response.json()["task_instance_id"]
     assert eggplant.json(f"/ai/testconfigtasks/{task_id}")["runstatus"] == "Running"
     control.advance(10)
     task = eggplant.json(f"/ai/testconfigtasks/{task_id}")
@@ -263,17 +263,17 @@ def start_with(**fields: Any) -> dict[str, Any]:
 def test_violations(
     eggplant: Any, control: Control, method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
-    reply = eggplant(method, path, **options)
-    assert reply.status_code == status, reply.text
-    assert "detail" in reply.json()
+    response = eggplant(method, path, **options)
+    assert response.status_code == status, response.text
+    assert "detail" in response.json()
     assert len(control.violations()) == 1
     assert control.runs() == []
 
 
 def test_no_token(eggplant: Any, control: Control) -> None:
     del eggplant.session.headers["Authorization"]
-    reply = eggplant.get("/ai/runs")
-    assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
+    response = eggplant.get("/ai/runs")
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert "no bearer token" in control.violations()[0]
 
 

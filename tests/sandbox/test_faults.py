@@ -84,7 +84,7 @@ def test_truncate_breaks_a_client_off(control: Control, sandbox: SandboxServer) 
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_latency_delays_the_reply(control: Control, sandbox: SandboxServer, when: str) -> None:
+def test_latency_delays_the_response(control: Control, sandbox: SandboxServer, when: str) -> None:
     control.fault("latency", operation="omilia.healthcheck", seconds=0.2, when=when)
     began = time.monotonic()
     assert requests.get(sandbox.url + HEALTH, timeout=60).status_code == 200
@@ -100,7 +100,7 @@ def test_latencies_add_up_to_another_fault(control: Control, sandbox: SandboxSer
     assert time.monotonic() - began >= 0.2
 
 
-def test_the_setting_delays_every_reply(control: Control, sandbox: SandboxServer) -> None:
+def test_the_setting_delays_every_response(control: Control, sandbox: SandboxServer) -> None:
     control.configure(latency=0.2)
     began = time.monotonic()
     requests.get(sandbox.url + HEALTH, timeout=60)
@@ -110,16 +110,16 @@ def test_the_setting_delays_every_reply(control: Control, sandbox: SandboxServer
 def test_status_with_headers_and_body(control: Control, sandbox: SandboxServer) -> None:
     body = {"detail": "slow down"}
     control.fault("status", operation="omilia.healthcheck", status=429, headers={"Retry-After": "7"}, body=body)
-    reply = requests.get(sandbox.url + HEALTH, timeout=60)
-    assert (reply.status_code, reply.headers["Retry-After"], reply.json()) == (429, "7", body)
+    response = requests.get(sandbox.url + HEALTH, timeout=60)
+    assert (response.status_code, response.headers["Retry-After"], response.json()) == (429, "7", body)
 
 
 def test_status_with_a_page(control: Control, sandbox: SandboxServer) -> None:
     headers = {"Content-Type": "text/html"}
     control.fault("status", path="healthcheck", status=502, headers=headers, body="<h1>Bad gateway</h1>")
-    reply = requests.get(sandbox.url + HEALTH, timeout=60)
-    assert (reply.status_code, reply.text) == (502, "<h1>Bad gateway</h1>")
-    assert reply.headers["Content-Type"] == "text/html"
+    response = requests.get(sandbox.url + HEALTH, timeout=60)
+    assert (response.status_code, response.text) == (502, "<h1>Bad gateway</h1>")
+    assert response.headers["Content-Type"] == "text/html"
 
 
 def test_wrong_json(control: Control, sandbox: SandboxServer) -> None:
@@ -131,21 +131,21 @@ def test_wrong_json(control: Control, sandbox: SandboxServer) -> None:
 
 def test_huge_streams_as_much_as_was_ordered(control: Control, sandbox: SandboxServer) -> None:
     control.fault("huge", operation="omilia.healthcheck", size=3_000_001)
-    with requests.get(sandbox.url + HEALTH, timeout=60, stream=True) as reply:
-        assert sum(len(chunk) for chunk in reply.iter_content(65536)) == 3_000_001
+    with requests.get(sandbox.url + HEALTH, timeout=60, stream=True) as response:
+        assert sum(len(chunk) for chunk in response.iter_content(65536)) == 3_000_001
 
 
-def test_a_huge_reply_ends_with_its_reader(control: Control, sandbox: SandboxServer) -> None:
+def test_a_huge_response_ends_with_its_reader(control: Control, sandbox: SandboxServer) -> None:
     control.fault("huge", operation="omilia.healthcheck", size=10**12, times=1)
-    with requests.get(sandbox.url + HEALTH, timeout=60, stream=True) as reply:
-        assert next(reply.iter_content(1)) == b'"'
+    with requests.get(sandbox.url + HEALTH, timeout=60, stream=True) as response:
+        assert next(response.iter_content(1)) == b'"'
     assert requests.get(sandbox.url + HEALTH, timeout=60).status_code == 200
 
 
 def test_redirect(control: Control, sandbox: SandboxServer) -> None:
     control.fault("redirect", operation="omilia.healthcheck", location="https://elsewhere.example/", status=307)
-    reply = requests.get(sandbox.url + HEALTH, timeout=60, allow_redirects=False)
-    assert (reply.status_code, reply.headers["Location"]) == (307, "https://elsewhere.example/")
+    response = requests.get(sandbox.url + HEALTH, timeout=60, allow_redirects=False)
+    assert (response.status_code, response.headers["Location"]) == (307, "https://elsewhere.example/")
 
 
 @pytest.mark.parametrize(("when", "started"), [("before", 0), ("after", 1)])
@@ -161,7 +161,7 @@ def test_the_work_is_done_or_not(control: Control, sandbox: SandboxServer, kind:
     assert control.count("omilia.create_run") == 1
 
 
-def test_a_reply_that_comes_too_late_was_worked_on(control: Control, sandbox: SandboxServer) -> None:
+def test_a_response_that_comes_too_late_was_worked_on(control: Control, sandbox: SandboxServer) -> None:
     control.fault("latency", operation="omilia.create_run", when="after", seconds=1)
     headers = {"Authorization": f"Bearer {STATIC_BEARER}"}
     with pytest.raises(requests.Timeout):

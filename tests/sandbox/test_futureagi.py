@@ -27,15 +27,15 @@ def scenario(run_test: int, number: int) -> str:
 
 
 def start(futureagi: Any, run_test: str, **body: Any) -> dict[str, Any]:
-    reply = futureagi.post(f"/simulate/run-tests/{run_test}/execute/", json=body)
-    assert reply.status_code == 200, reply.text
-    return dict(reply.json())
+    response = futureagi.post(f"/simulate/run-tests/{run_test}/execute/", json=body)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
 
 
 def metrics(futureagi: Any, execution_id: str) -> dict[str, Any]:
-    reply = futureagi.json(METRICS, params={"execution_id": execution_id})
-    assert reply["status"] is True
-    return dict(reply["result"])
+    response = futureagi.json(METRICS, params={"execution_id": execution_id})
+    assert response["status"] is True
+    return dict(response["result"])
 
 
 def row(futureagi: Any, run_test: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def row(futureagi: Any, run_test: str) -> dict[str, Any]:
     return dict(futureagi.json(f"/simulate/run-tests/{run_test}/executions/?limit=1")["results"][0])
 
 
-# What the replies look like: a type, a list of one type, the fields of an object, or alternatives.
+# What the responses look like: a type, a list of one type, the fields of an object, or alternatives.
 
 NULL = type(None)
 TEXT_OR_NULL = (str, NULL)
@@ -159,8 +159,8 @@ SHAPES: dict[str, Any] = {
 }
 
 
-def problems(shape: Any, value: Any, where: str = "reply") -> list[str]:
-    """Return where a reply does not look as described."""
+def problems(shape: Any, value: Any, where: str = "response") -> list[str]:
+    """Return where a response does not look as described."""
     if isinstance(shape, dict):
         if not isinstance(value, dict):
             return [f"{where} is no object"]
@@ -176,13 +176,13 @@ def problems(shape: Any, value: Any, where: str = "reply") -> list[str]:
 
 
 @pytest.mark.parametrize("run_test", [NIGHTLY, FLAKY, DEAD, EMPTY, FAILING])
-def test_replies_look_as_described_at_every_moment(futureagi: Any, control: Control, run_test: str) -> None:
+def test_responses_look_as_described_at_every_moment(futureagi: Any, control: Control, run_test: str) -> None:
     execution_id = start(futureagi, run_test)["execution_id"]
     for seconds in (0, 5, 4, 2):
         control.advance(seconds)
         for path, shape in SHAPES.items():
-            reply = futureagi.json(path.format(run_test=run_test, id=execution_id))
-            assert problems(shape, reply, path) == []
+            response = futureagi.json(path.format(run_test=run_test, id=execution_id))
+            assert problems(shape, response, path) == []
     assert control.violations() == []
 
 
@@ -302,10 +302,10 @@ def test_the_documented_dialect(documented: Any, body: dict[str, Any], chosen: l
 
 def test_each_dialect_refuses_the_fields_of_the_other(futureagi: Any, documented: Any, control: Control) -> None:
     path = f"/simulate/run-tests/{NIGHTLY}/execute/"
-    reply = futureagi.post(path, json={"scenarioIds": [], "selectAll": True})
-    assert reply.status_code == 400
-    assert reply.json()["type"] == "validation_error"
-    assert reply.json()["details"] == {"scenarioIds": ["Unknown field."], "selectAll": ["Unknown field."]}
+    response = futureagi.post(path, json={"scenarioIds": [], "selectAll": True})
+    assert response.status_code == 400
+    assert response.json()["type"] == "validation_error"
+    assert response.json()["details"] == {"scenarioIds": ["Unknown field."], "selectAll": ["Unknown field."]}
     assert documented.post(path, json={"scenario_ids": []}).status_code == 400
     assert len(control.violations()) == 2
 
@@ -313,8 +313,8 @@ def test_each_dialect_refuses_the_fields_of_the_other(futureagi: Any, documented
 def test_credentials(sandbox: SandboxServer, control: Control) -> None:
     def ask(path: str = "/simulate/run-tests/", **headers: str) -> tuple[int, str | None]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        reply = requests.get(f"{sandbox.url}/futureagi{path}", headers=named, timeout=60)
-        return reply.status_code, reply.json().get("code") if reply.status_code != 200 else None
+        response = requests.get(f"{sandbox.url}/futureagi{path}", headers=named, timeout=60)
+        return response.status_code, response.json().get("code") if response.status_code != 200 else None
 
     bearer = f"Bearer {API_KEY}"
     assert ask(X_Api_Key=API_KEY, X_Secret_Key=SECRET_KEY) == (200, None)
@@ -334,10 +334,10 @@ def test_credentials(sandbox: SandboxServer, control: Control) -> None:
 
 def test_missing_slashes_are_redirected(futureagi: Any, control: Control) -> None:
     path = f"/simulate/run-tests/{NIGHTLY}/execute"
-    reply = futureagi.post(path, json={})
-    assert (reply.status_code, reply.headers["Location"]) == (301, f"/futureagi{path}/")
-    reply = futureagi.get("/simulate/run-tests?limit=1")
-    assert reply.headers["Location"] == "/futureagi/simulate/run-tests/?limit=1"
+    response = futureagi.post(path, json={})
+    assert (response.status_code, response.headers["Location"]) == (301, f"/futureagi{path}/")
+    response = futureagi.get("/simulate/run-tests?limit=1")
+    assert response.headers["Location"] == "/futureagi/simulate/run-tests/?limit=1"
     assert futureagi.get("/api/public/health/").status_code == 404
     assert len(control.violations()) == 3
     assert control.runs() == []
@@ -390,9 +390,9 @@ def test_violations(
     status: int,
     code: str,
 ) -> None:
-    reply = futureagi(method, path, **options)
-    assert reply.status_code == status, reply.text
-    body = reply.json()
+    response = futureagi(method, path, **options)
+    assert response.status_code == status, response.text
+    body = response.json()
     assert (body["status"], body["code"]) == (False, code)
     assert body["detail"] == body["message"] == body["error"] == body["result"]
     assert len(control.violations()) == 1
@@ -409,9 +409,9 @@ def test_violations(
     ],
 )
 def test_unknown_paths_get_a_page(futureagi: Any, path: str) -> None:
-    reply = futureagi.get(path)
-    assert reply.status_code == 404
-    assert reply.headers["Content-Type"].startswith("text/html")
+    response = futureagi.get(path)
+    assert response.status_code == 404
+    assert response.headers["Content-Type"].startswith("text/html")
 
 
 @pytest.mark.parametrize(
@@ -468,8 +468,8 @@ def test_cancelling(futureagi: Any, control: Control) -> None:
     control.advance(5)
     path = f"/simulate/test-executions/{execution_id}/cancel/"
     assert futureagi.post(path, json={"reason": "x"}).status_code == 400
-    reply = futureagi.post(path, json={}).json()
-    assert reply == {
+    response = futureagi.post(path, json={}).json()
+    assert response == {
         "success": True,
         "message": "Cancellation signal sent to workflow",
         "test_execution_id": execution_id,
@@ -536,18 +536,18 @@ def test_calls(futureagi: Any, control: Control) -> None:
 def test_export(futureagi: Any, control: Control) -> None:
     execution_id = start(futureagi, FLAKY)["execution_id"]
     control.advance(11)
-    reply = futureagi.get(f"/simulate/export/{execution_id}/?type=testexecution")
-    assert reply.headers["Content-Type"] == "text/csv"
-    assert "attachment" in reply.headers["Content-Disposition"]
-    rows = list(csv.DictReader(io.StringIO(reply.text)))
+    response = futureagi.get(f"/simulate/export/{execution_id}/?type=testexecution")
+    assert response.headers["Content-Type"] == "text/csv"
+    assert "attachment" in response.headers["Content-Disposition"]
+    rows = list(csv.DictReader(io.StringIO(response.text)))
     assert [r["Status"] for r in rows] == ["completed", "failed", "completed", "completed"]
     assert rows[0]["task_completion"] == "Failed"
-    assert futureagi.get(f"/simulate/export/{FLAKY}/?type=runtest").text == reply.text
+    assert futureagi.get(f"/simulate/export/{FLAKY}/?type=runtest").text == response.text
 
 
 def rerun(futureagi: Any, execution_id: str, **body: Any) -> requests.Response:
-    reply: requests.Response = futureagi.post(f"/simulate/test-executions/{execution_id}/rerun-calls/", json=body)
-    return reply
+    response: requests.Response = futureagi.post(f"/simulate/test-executions/{execution_id}/rerun-calls/", json=body)
+    return response
 
 
 def test_failed_calls_pass_on_the_rerun(futureagi: Any, control: Control) -> None:
@@ -555,8 +555,8 @@ def test_failed_calls_pass_on_the_rerun(futureagi: Any, control: Control) -> Non
     control.advance(11)
     detail = futureagi.json(f"/simulate/test-executions/{execution_id}/")
     failed = [c["id"] for c in detail["results"] if c["status"] == "failed"]
-    reply = rerun(futureagi, execution_id, rerun_type="call_and_eval", call_execution_ids=failed).json()
-    assert (reply["success_count"], reply["successful_reruns"], reply["dispatch_error"]) == (1, failed, None)
+    response = rerun(futureagi, execution_id, rerun_type="call_and_eval", call_execution_ids=failed).json()
+    assert (response["success_count"], response["successful_reruns"], response["dispatch_error"]) == (1, failed, None)
     control.advance(2)
     found = metrics(futureagi, execution_id)
     assert found["status"] == "running"
@@ -585,8 +585,8 @@ def test_workflow_service_down(futureagi: Any, control: Control) -> None:
     done = start(futureagi, NIGHTLY)["execution_id"]
     control.advance(11)
     control.configure(futureagi_workflow_down=True)
-    reply = futureagi.post(f"/simulate/run-tests/{NIGHTLY}/execute/", json={})
-    assert (reply.status_code, reply.json()["code"]) == (400, "invalid")
+    response = futureagi.post(f"/simulate/run-tests/{NIGHTLY}/execute/", json={})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
     # The execution is there all the same, and stays as it is.
     control.advance(100)
     assert row(futureagi, NIGHTLY)["status"] == "Pending"

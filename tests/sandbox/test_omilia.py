@@ -21,17 +21,17 @@ UNKNOWN = "81924a8d-e584-428f-8c38-58b53cccb332"
 
 
 def start(omilia: Any, project_id: str, **filters: str) -> str:
-    reply = omilia.post("/api/runs/", json={"projectId": project_id, **filters})
-    assert reply.status_code == 200, reply.text
-    (run,) = reply.json()["data"]
+    response = omilia.post("/api/runs/", json={"projectId": project_id, **filters})
+    assert response.status_code == 200, response.text
+    (run,) = response.json()["data"]
     assert run["status"] == "PENDING"
     return str(run["runId"])
 
 
 def run_of(omilia: Any, run_id: str) -> dict[str, Any]:
-    reply = omilia.json(f"/api/runs/{run_id}")
-    assert reply["meta"] == {"count": 1}
-    (run,) = reply["data"]
+    response = omilia.json(f"/api/runs/{run_id}")
+    assert response["meta"] == {"count": 1}
+    (run,) = response["data"]
     return dict(run)
 
 
@@ -175,8 +175,8 @@ def test_hidden_and_vanished_runs(omilia: Any, control: Control) -> None:
 def test_revoking(omilia: Any, control: Control) -> None:
     run_id = start(omilia, SMOKE)
     control.advance(3)
-    reply = omilia.post(f"/api/runs/{run_id}/revoke/")
-    assert (reply.status_code, reply.content) == (204, b"")
+    response = omilia.post(f"/api/runs/{run_id}/revoke/")
+    assert (response.status_code, response.content) == (204, b"")
     assert run_of(omilia, run_id)["status"] == "STARTED"
     control.advance(1)
     run = run_of(omilia, run_id)
@@ -198,9 +198,9 @@ def test_artifacts(omilia: Any, control: Control) -> None:
     path = f"/api/runs/{run_id}/artifacts/"
     assert omilia.get(path).status_code == 404
     control.advance(10)
-    reply = omilia.get(path)
-    assert reply.headers["Content-Type"] == "application/zip"
-    assert "results/results.csv" in names_in(reply.content)
+    response = omilia.get(path)
+    assert response.headers["Content-Type"] == "application/zip"
+    assert "results/results.csv" in names_in(response.content)
     control.advance(604_801)
     assert run_of(omilia, run_id)["artifact"]["isExpired"] is True
     assert "expired" in omilia.get(path).json()["detail"]
@@ -210,10 +210,10 @@ def test_a_big_artifact_is_streamed(omilia: Any, control: Control) -> None:
     control.configure(artifact_bytes=5_000_000)
     run_id = start(omilia, SMOKE)
     control.advance(10)
-    reply = omilia.get(f"/api/runs/{run_id}/artifacts/")
-    assert "Content-Length" not in reply.headers
-    assert len(reply.content) > 5_000_000
-    assert names_in(reply.content) == ["results/recording.raw"]
+    response = omilia.get(f"/api/runs/{run_id}/artifacts/")
+    assert "Content-Length" not in response.headers
+    assert len(response.content) > 5_000_000
+    assert names_in(response.content) == ["results/recording.raw"]
 
 
 def test_golden_dialogs(omilia: Any, control: Control) -> None:
@@ -273,9 +273,9 @@ def test_the_git_token_comes_back_in_clear(omilia: Any) -> None:
     ],
 )
 def test_refused_projects(omilia: Any, body: dict[str, Any], detail: str) -> None:
-    reply = omilia.post("/api/projects/", json=body)
-    assert reply.status_code == 400
-    assert detail in reply.json()["detail"]
+    response = omilia.post("/api/projects/", json=body)
+    assert response.status_code == 400
+    assert detail in response.json()["detail"]
 
 
 def test_o3_omilia_below_a_path(omilia: Any, control: Control) -> None:
@@ -303,12 +303,12 @@ def test_o5_namings_of_a_project(omilia: Any, control: Control, names: str, sent
     control.configure(omilia_project_names=names)
     token, provider = ("gitToken", "gitProvider") if sent == "sample" else ("git_token", "git_provider")
     body = {"name": "n", "group": "qa", "url": "https://git.example.com/a.git", token: "t", provider: "github"}
-    reply = omilia.post("/api/projects/", json=body)
-    assert reply.status_code == status, reply.text
+    response = omilia.post("/api/projects/", json=body)
+    assert response.status_code == status, response.text
     if status == 200:
-        assert reply.json()["data"]["gitToken"] == "t"
+        assert response.json()["data"]["gitToken"] == "t"
     elif names == "table":
-        assert "you should initialize all git variables." in reply.json()["detail"]
+        assert "you should initialize all git variables." in response.json()["detail"]
     assert len(control.violations()) == (names == "sample" and status == 400)
 
 
@@ -335,8 +335,8 @@ def test_settings_that_can_be_none(control: Control, settings: dict[str, Any]) -
 def test_suites_go_up_and_come_down(omilia: Any) -> None:
     content = build_zip({"tests/a.yml": "name: a\n"})
     path = f"/api/projects/{SMOKE}/suites/"
-    reply = omilia.post(path, files={"file": ("suites.zip", content, "application/zip")})
-    assert (reply.status_code, reply.content) == (204, b"")
+    response = omilia.post(path, files={"file": ("suites.zip", content, "application/zip")})
+    assert (response.status_code, response.content) == (204, b"")
     assert omilia.get(f"{path}download/").content == content
     assert omilia.get(f"/api/projects/{EMPTY}/suites/download/").status_code == 404
 
@@ -376,9 +376,9 @@ def test_refused_uploads(omilia: Any, control: Control) -> None:
 def test_violations(
     omilia: Any, control: Control, method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
-    reply = omilia(method, path, **options)
-    assert reply.status_code == status, reply.text
-    assert "detail" in reply.json()
+    response = omilia(method, path, **options)
+    assert response.status_code == status, response.text
+    assert "detail" in response.json()
     assert len(control.violations()) == 1
     assert control.runs() == []
 

@@ -147,7 +147,7 @@ def test_names_on_pages_are_escaped(control: Control, sandbox: SandboxServer) ->
     assert "<script>" not in requests.get(f"{sandbox.url}/_sandbox/runs/omilia/{run_id}", timeout=60).text
 
 
-def test_replies_carry_the_date_that_runs_go_by(control: Control, sandbox: SandboxServer) -> None:
+def test_responses_carry_the_date_that_runs_go_by(control: Control, sandbox: SandboxServer) -> None:
     control.advance(7 * 86_400.0)
     for path in ("/omilia/api/healthcheck/", "/futureagi/health/", "/eggplant/nothing", "/_sandbox/state"):
         before = int(control.now())

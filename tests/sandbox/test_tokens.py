@@ -32,11 +32,11 @@ def projects(sandbox: SandboxServer, **headers: str) -> int:
 
 
 def test_client_credentials(sandbox: SandboxServer) -> None:
-    reply = ask(sandbox, EGGPLANT, CLIENT).json()
-    assert reply["expires_in"] == 300
-    assert reply["token_type"] == "Bearer"
-    assert "refresh_token" not in reply
-    headers = {"Authorization": f"Bearer {reply['access_token']}"}
+    response = ask(sandbox, EGGPLANT, CLIENT).json()
+    assert response["expires_in"] == 300
+    assert response["token_type"] == "Bearer"
+    assert "refresh_token" not in response
+    headers = {"Authorization": f"Bearer {response['access_token']}"}
     assert requests.get(f"{sandbox.url}/eggplant/ai/runs?limit=1", headers=headers, timeout=60).status_code == 200
 
 
@@ -53,8 +53,8 @@ def test_password_and_refresh(sandbox: SandboxServer, control: Control, realm: s
     # A refresh token opens nothing by itself.
     assert projects(sandbox, Authorization=f"Bearer {first['refresh_token']}") == 401
     control.advance(1801)
-    reply = ask(sandbox, path, form)
-    assert (reply.status_code, reply.json()["error"]) == (400, "invalid_grant")
+    response = ask(sandbox, path, form)
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_grant")
 
 
 def test_omilia_takes_client_credentials_too(sandbox: SandboxServer) -> None:
@@ -81,8 +81,8 @@ def test_static_bearer_and_personal_access_token(sandbox: SandboxServer) -> None
     ],
 )
 def test_refused_credentials(sandbox: SandboxServer, change: dict[str, str], status: int, error: str) -> None:
-    reply = ask(sandbox, EGGPLANT, {**CLIENT, **change})
-    assert (reply.status_code, reply.json()["error"]) == (status, error)
+    response = ask(sandbox, EGGPLANT, {**CLIENT, **change})
+    assert (response.status_code, response.json()["error"]) == (status, error)
 
 
 def test_refused_login(sandbox: SandboxServer) -> None:
@@ -103,9 +103,9 @@ def test_an_unknown_realm(sandbox: SandboxServer) -> None:
 
 def test_tokens_expire(sandbox: SandboxServer, control: Control) -> None:
     control.set_token_lifetime(20, "omilia")
-    reply = ask(sandbox, OMILIA.format(realm="master"), LOGIN).json()
-    assert reply["expires_in"] == 20
-    bearer = f"Bearer {reply['access_token']}"
+    response = ask(sandbox, OMILIA.format(realm="master"), LOGIN).json()
+    assert response["expires_in"] == 20
+    bearer = f"Bearer {response['access_token']}"
     control.advance(19)
     assert projects(sandbox, Authorization=bearer) == 200
     control.advance(2)
@@ -134,9 +134,9 @@ def test_rejecting_for_a_while(sandbox: SandboxServer, control: Control, futurea
 
 
 def test_every_token_can_be_listed(sandbox: SandboxServer, control: Control) -> None:
-    reply = ask(sandbox, OMILIA.format(realm="master"), LOGIN).json()
+    response = ask(sandbox, OMILIA.format(realm="master"), LOGIN).json()
     other = ask(sandbox, EGGPLANT, CLIENT).json()["access_token"]
-    assert set(control.issued_tokens()) == {reply["access_token"], reply["refresh_token"], other}
+    assert set(control.issued_tokens()) == {response["access_token"], response["refresh_token"], other}
     assert control.issued_tokens("eggplant") == [other]
     assert "canary" in other
     assert control.stats()["token_requests"] == {"omilia": 1, "eggplant": 1}

@@ -1,7 +1,7 @@
 """What the tests of the core share: a platform without a network, a clock that only sleeping moves, and two drivers.
 
 :func:`drive` carries a platform's steps against :class:`FakePlatform`; :func:`flow` carries the transport's flows
-against replies that a test has written down.
+against responses that a test has written down.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, NotFoundError, TransportError
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import Platform, Start
-from airflow_provider_testruns.steps import Call, Reply, Sleep, Steps, ask
-from airflow_provider_testruns.transport.effects import Renew, Request
+from airflow_provider_testruns.steps import Call, Response, Sleep, Steps, ask
+from airflow_provider_testruns.transport.effects import RefreshToken, Request
 
 #: When all tests begin; seconds since 1970, a whole second.
 BEGIN = 1_800_000_000.0
@@ -79,7 +79,7 @@ class Fault:
 
 
 def lost(*, done: bool, takes: float = 0.0) -> Fault:
-    """A reply that never came."""
+    """A response that never came."""
     return Fault(TransportError("Connection 'c' could not do it: the connection was lost.", sent=True), done, takes)
 
 
@@ -121,13 +121,13 @@ class FakePlatform(Platform):
         self.not_compared: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
         #: The run that makes a start needless.
-        self.already: Run | None = None
+        self.existing_run: Run | None = None
         #: Seconds from a cancel until the run is final.
         self.stops_after = 0.0
         self._cancelled_at: dict[str, float] = {}
-        #: The ``Date`` of the last reply minus our clock, as the transport's session keeps it.
+        #: The ``Date`` of the last response minus our clock, as the transport's session keeps it.
         self.clock_offset: float | None = None
-        #: Whether replies have a ``Date``.
+        #: Whether responses have a ``Date``.
         self.sends_date = True
 
     # What tests arrange
@@ -170,7 +170,7 @@ class FakePlatform(Platform):
         waiting = self.faults.get(action)
         fault = waiting.pop(0) if waiting else None
         if fault is None or fault.done:
-            result = call.read(Reply(200, {}, b""))
+            result = call.read(Response(200, {}, b""))
         if fault is not None:
             self.clock.now += fault.takes
             raise fault.error
@@ -184,29 +184,29 @@ class FakePlatform(Platform):
     def prepare_start(self, **arguments: Any) -> Steps[Start]:
         if arguments.get("group") == "":
             raise ConfigurationError("group must not be empty.")
-        yield from ask(Call("prepare", "GET", "/prepare", lambda reply: None))
+        yield from ask(Call("prepare", "GET", "/prepare", lambda response: None))
         return Start(
             "a fake run",
-            Call("start a run", "POST", "/start", lambda reply: self._start(arguments), repeatable=False),
+            Call("start a run", "POST", "/start", lambda response: self._start(arguments), idempotent=False),
             context={"project_id": "p"},
             started_with=dict(arguments),
             cannot_list=self.cannot_list,
             not_compared=self.not_compared,
             warnings=self.warnings,
-            already=self.already,
+            existing_run=self.existing_run,
         )
 
     def _start(self, arguments: dict[str, Any]) -> Run:
         self.at_start()
         run = self.add(f"run-{len(self.runs) + 1}", started_with=dict(arguments), context={"project_id": "p"})
-        # As the real ones do: the reply to a start shows less than a poll.
+        # As the real ones do: the response to a start shows less than a poll.
         return Run("fake", run.run_id, RunState.QUEUED, "pending", context={"project_id": "p"})
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
-        return (yield from ask(Call("newest", "GET", "/newest", lambda reply: next(iter(self._listed()), None))))
+        return (yield from ask(Call("newest", "GET", "/newest", lambda response: next(iter(self._listed()), None))))
 
     def get_run(self, run_id: str, **context: str) -> Steps[Run]:
-        return (yield from ask(Call(f"get run {run_id}", "GET", f"/get/{run_id}", lambda reply: self._get(run_id))))
+        return (yield from ask(Call(f"get run {run_id}", "GET", f"/get/{run_id}", lambda response: self._get(run_id))))
 
     def _get(self, run_id: str) -> Run:
         if self.looks:
@@ -222,7 +222,7 @@ class FakePlatform(Platform):
         raise NotFoundError(f"Connection 'c' could not get run {run_id}: HTTP 404.", status=404)
 
     def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:
-        def found(reply: Reply) -> list[Run]:
+        def found(response: Response) -> list[Run]:
             everything = since is None or self.lists_all
             return [run for run in self._listed() if everything or run.started_at is None or run.started_at >= since]
 
@@ -235,16 +235,16 @@ class FakePlatform(Platform):
         return sorted(shown, key=lambda run: run.started_at or moment(4e9), reverse=True)
 
     def cancel_run(self, run_id: str, **context: str) -> Steps[None]:
-        def cancel(reply: Reply) -> None:
+        def cancel(response: Response) -> None:
             self._cancelled_at.setdefault(run_id, self.clock())
 
         return (yield from ask(Call(f"cancel run {run_id}", "POST", f"/cancel/{run_id}", cancel)))
 
     def get_report(self, run: Run) -> Steps[RunReport]:
-        return (yield from ask(Call("report", "GET", "/report", lambda reply: RunReport(run))))
+        return (yield from ask(Call("report", "GET", "/report", lambda response: RunReport(run))))
 
     def check(self) -> Steps[str]:
-        return (yield from ask(Call("check", "GET", "/check", lambda reply: "fine")))
+        return (yield from ask(Call("check", "GET", "/check", lambda response: "fine")))
 
 
 class Died(BaseException):
@@ -290,10 +290,10 @@ def drive(
 class Script:
     """What :func:`flow` has carried.
 
-    :param answers: a reply or an error for each request, in order; a callable makes one from the request.
+    :param answers: a response or an error for each request, in order; a callable makes one from the request.
     """
 
-    answers: Iterable[Reply | Exception | Callable[[Request], Reply | Exception]]
+    answers: Iterable[Response | Exception | Callable[[Request], Response | Exception]]
     requests: list[Request] = field(default_factory=list)
     sleeps: list[float] = field(default_factory=list)
     renewals: int = 0
@@ -301,7 +301,7 @@ class Script:
     def __post_init__(self) -> None:
         self.answers = iter(self.answers)
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Response:
         """The next answer."""
         self.requests.append(request)
         found = next(self.answers, None)  # type: ignore[call-overload]
@@ -335,9 +335,9 @@ def flow(session: Any, steps: Any, wire: Script) -> Any:
                     case Sleep(seconds):
                         wire.sleeps.append(seconds)
                         session.clock.now += seconds
-                    case Renew(_, stale):
+                    case RefreshToken(_, stale):
                         wire.renewals += 1
-                        flow(session, session.renewing(stale), wire)
+                        flow(session, session.refreshing_token(stale), wire)
                     case other:
                         raise AssertionError(other)
             except Exception as e:

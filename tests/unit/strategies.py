@@ -13,7 +13,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 moments = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC))
 
-#: Any JSON value, as json.loads gives it from a hostile reply.
+#: Any JSON value, as json.loads gives it from a hostile response.
 json_values = st.recursive(
     st.none()
     | st.booleans()

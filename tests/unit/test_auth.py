@@ -21,9 +21,9 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
-from airflow_provider_testruns.transport.effects import ReplyTooLargeError, WireError
+from airflow_provider_testruns.transport.effects import NetworkError, ResponseTooLargeError
 from airflow_provider_testruns.transport.policy import Session
-from tests.unit.replies import reply
+from tests.unit.responses import response
 from tests.unit.steps import Clock, Script, flow
 from tests.unit.strategies import json_values
 
@@ -44,7 +44,7 @@ class World:
         self.wire = Script(answers)
 
     def renew(self, stale=None):
-        return flow(self.session, self.session.renewing(stale), self.wire)
+        return flow(self.session, self.session.refreshing_token(stale), self.wire)
 
     def failed(self, stale=None) -> ApiError:
         with pytest.raises(ApiError) as caught:
@@ -57,7 +57,7 @@ class World:
 
 
 def _token(name="tok-1", expires_in=300, **more):
-    return reply(body={"access_token": name, "expires_in": expires_in, **more})
+    return response(body={"access_token": name, "expires_in": expires_in, **more})
 
 
 def test_a_token_is_asked_for_as_the_grant_says():
@@ -138,7 +138,7 @@ def test_a_token_that_took_longer_than_it_lasts_is_used_all_the_same():
 
 
 def test_a_token_that_lasts_for_ever():
-    world = World(reply(body=b'{"access_token": "tok-1", "expires_in": 1e999}'))
+    world = World(response(body=b'{"access_token": "tok-1", "expires_in": 1e999}'))
     world.renew()
     world.clock.now += 1e9
     assert world.token.headers() is not None
@@ -194,7 +194,7 @@ def test_a_refresh_token_is_used_once():
 def test_a_refused_refresh_token_falls_back_on_the_grant(status):
     world = World(
         _token("tok-1", refresh_token="ref-1", refresh_expires_in=1800),
-        reply(status=status, body={"error": "invalid_grant"}),
+        response(status=status, body={"error": "invalid_grant"}),
         _token("tok-2"),
         can_refresh=True,
     )
@@ -207,7 +207,7 @@ def test_a_refused_refresh_token_falls_back_on_the_grant(status):
 def test_a_platform_in_trouble_is_no_refused_refresh_token():
     world = World(
         _token("tok-1", refresh_token="ref-1", refresh_expires_in=1800),
-        reply(status=503),
+        response(status=503),
         _token("tok-2"),
         can_refresh=True,
     )
@@ -256,8 +256,8 @@ def test_a_refresh_token_is_dropped_where_it_saves_nothing():
     ],
     ids=lambda body: body[:60].decode(errors="replace"),
 )
-def test_what_is_no_token_is_an_invalid_reply(body):
-    world = World(reply(body=body), can_refresh=True)
+def test_what_is_no_token_is_an_invalid_response(body):
+    world = World(response(body=body), can_refresh=True)
     error = world.failed()
     assert isinstance(error, InvalidReplyError)
     assert _URL in str(error)
@@ -268,8 +268,8 @@ def test_what_is_no_token_is_an_invalid_reply(body):
 @given(
     st.dictionaries(st.sampled_from(["access_token", "expires_in", "refresh_token", "refresh_expires_in"]), json_values)
 )
-def test_any_reply_of_a_token_endpoint_is_a_token_or_an_api_error(body):
-    world = World(reply(body=body), can_refresh=True)
+def test_any_response_of_a_token_endpoint_is_a_token_or_an_api_error(body):
+    world = World(response(body=body), can_refresh=True)
     try:
         world.renew()
     except ApiError:
@@ -282,21 +282,21 @@ def test_any_reply_of_a_token_endpoint_is_a_token_or_an_api_error(body):
     ("answer", "kind", "says"),
     [
         (
-            reply(status=400, body={"error": "invalid_grant", "error_description": "Bad user"}),
+            response(status=400, body={"error": "invalid_grant", "error_description": "Bad user"}),
             AuthenticationError,
             "Bad user",
         ),
-        (reply(status=401, body={"error": "unauthorized_client"}), AuthenticationError, "unauthorized_client"),
-        (reply(status=404, body=b"no such realm"), AuthenticationError, "realm"),
+        (response(status=401, body={"error": "unauthorized_client"}), AuthenticationError, "unauthorized_client"),
+        (response(status=404, body=b"no such realm"), AuthenticationError, "realm"),
         (
-            reply(status=302, location="https://evil.example.net/login"),
+            response(status=302, location="https://evil.example.net/login"),
             InvalidReplyError,
             "https://evil.example.net:443",
         ),
-        (reply(status=302, location="http://[bad"), InvalidReplyError, "auth_url"),
-        (reply(status=500), ServerError, "HTTP 500"),
-        (WireError("no connection (refused)", sent=False), TransportError, "host and port"),
-        (ReplyTooLargeError(), InvalidReplyError, "more than 256 KB"),
+        (response(status=302, location="http://[bad"), InvalidReplyError, "auth_url"),
+        (response(status=500), ServerError, "HTTP 500"),
+        (NetworkError("no connection (refused)", sent=False), TransportError, "host and port"),
+        (ResponseTooLargeError(), InvalidReplyError, "more than 256 KB"),
     ],
     ids=["400", "401", "404", "redirect", "bad-redirect", "500", "refused", "too-large"],
 )
@@ -311,7 +311,7 @@ def test_a_token_endpoint_that_gives_none(answer, kind, says):
 
 
 def test_an_endpoint_that_repeats_the_password_is_not_quoted():
-    world = World(reply(status=400, body={"error_description": "user u with canary-password is locked"}))
+    world = World(response(status=400, body={"error_description": "user u with canary-password is locked"}))
     assert "canary" not in str(world.failed())
 
 
@@ -320,7 +320,7 @@ def test_those_in_line_behind_a_failed_renewal_share_its_failure():
 
     def hangs(request):
         world.clock.now += 30
-        return WireError("no complete reply within the time allowed", sent=True)
+        return NetworkError("no complete response within the time allowed", sent=True)
 
     world.wire = Script([hangs, _token()])
     first = world.failed()
@@ -335,14 +335,14 @@ def test_those_in_line_behind_a_failed_renewal_share_its_failure():
 
 
 def test_a_shared_failure_says_all_that_the_first_said():
-    world = World(reply(status=429, body={}, retry_after="7"))
+    world = World(response(status=429, body={}, retry_after="7"))
     world.failed()
     error = world.failed()
     assert (error.status, error.retry_after, error.transient) == (429, 7.0, True)
 
 
 def test_a_token_endpoint_in_trouble_is_asked_less_and_less_often_but_its_end_is_noticed_soon():
-    world = World(*[reply(status=503)] * 100)
+    world = World(*[response(status=503)] * 100)
     asked = []
     for _ in range(600):
         before = len(world.wire.requests)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.platforms.platform import own_words
-from airflow_provider_testruns.steps import Call, Reply, Sleep, ask, path, pause
+from airflow_provider_testruns.platforms.platform import error_message_reader
+from airflow_provider_testruns.steps import Call, Response, Sleep, ask, path, pause
 
 pytestmark = pytest.mark.unit
 
@@ -60,38 +60,38 @@ def test_several_ids():
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 429])
 def test_a_refusal_proves_that_nothing_was_done(status):
-    assert Call("start", "POST", "/", lambda reply: None).did_nothing(Reply(status, {}, b""))
+    assert Call("start", "POST", "/", lambda response: None).not_executed(Response(status, {}, b""))
 
 
 @pytest.mark.parametrize("status", [200, 302, 408, 500, 502, 503, 504])
-def test_any_other_reply_proves_nothing(status):
-    assert not Call("start", "POST", "/", lambda reply: None).did_nothing(Reply(status, {}, b""))
+def test_any_other_response_proves_nothing(status):
+    assert not Call("start", "POST", "/", lambda response: None).not_executed(Response(status, {}, b""))
 
 
 def test_calls_may_be_repeated_unless_they_say_otherwise():
-    assert Call("get", "GET", "/", lambda reply: None).repeatable
+    assert Call("get", "GET", "/", lambda response: None).idempotent
 
 
 def test_the_same_request_can_be_read_in_another_way():
-    call = Call("get", "GET", "/x", lambda reply: reply.status, {"a": 1}, repeatable=False)
-    again = call.reading(lambda reply: reply.body)
-    assert again.read(Reply(200, {}, b"body")) == b"body"
-    assert (again.what, again.method, again.path, again.query, again.repeatable) == (
+    call = Call("get", "GET", "/x", lambda response: response.status, {"a": 1}, idempotent=False)
+    again = call.with_reader(lambda response: response.body)
+    assert again.read(Response(200, {}, b"body")) == b"body"
+    assert (again.what, again.method, again.path, again.query, again.idempotent) == (
         "get",
         "GET",
         "/x",
         {"a": 1},
         False,
     )
-    assert call.read(Reply(200, {}, b"")) == 200
+    assert call.read(Response(200, {}, b"")) == 200
 
 
 def test_what_is_secret_in_a_call_is_not_in_its_repr():
-    assert "canary" not in repr(Call("get", "GET", "/", lambda reply: None, secrets=("canary",)))
+    assert "canary" not in repr(Call("get", "GET", "/", lambda response: None, secrets=("canary",)))
 
 
 def test_a_step_gives_what_the_carrier_sends():
-    call = Call("get", "GET", "/x", lambda reply: None)
+    call = Call("get", "GET", "/x", lambda response: None)
     steps = ask(call)
     assert next(steps) is call
     with pytest.raises(StopIteration) as stop:
@@ -118,4 +118,4 @@ def test_a_pause_is_a_step():
     ],
 )
 def test_a_platforms_own_words(body, found):
-    assert own_words("detail", "errors")(body) == found
+    assert error_message_reader("detail", "errors")(body) == found

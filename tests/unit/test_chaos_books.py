@@ -164,7 +164,7 @@ def test_a_run_that_was_not_cancelled_though_its_task_was_cleared() -> None:
     deed = replace(DEED, kind="clear")
     runs = [run(**GOING), run("two", 120.0)]
     records = story(100.0, "one", None) + story(120.0, "two", epoch=CLEARED)
-    # In whatever state it was: a fresh try reads of it in the record.
+    # In whatever state it was: a new_connection try reads of it in the record.
     found = faults(runs, records, deeds=(deed,), states=(state(104.1, "deferred"),))
     assert any("was not cancelled" in fault for fault in found)
 

@@ -218,13 +218,13 @@ def test_a_run_that_did_not_pass_never_looks_like_one_that_did(
 
 
 def test_a_run_that_could_not_be_seen_is_an_error_of_that_kind(tmp_path: Path) -> None:
-    error = TransportError("Connection 'x': no reply. Check the host.")
+    error = TransportError("Connection 'x': no response. Check the host.")
     file = written(tmp_path, RunReport(RUN), None, {}, error=error)
     case = next(ElementTree.parse(file).getroot().iter("testcase"))
     assert (case[0].tag, case[0].get("type"), case[0].get("message")) == (
         "error",
         "TransportError",
-        "Connection 'x': no reply. Check the host.",
+        "Connection 'x': no response. Check the host.",
     )
     assert case[0].text == str(error)
     assert properties(file)["verdict"] == ["unknown"]
@@ -387,5 +387,5 @@ def test_a_sensor_that_is_to_look_again_later_has_not_failed(tmp_path: Path) -> 
         raise AirflowRescheduleException(datetime.now(UTC))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TransportError), errors_in_junit(sensor, context):
-        raise TransportError("no reply")
+        raise TransportError("no response")
     assert properties(tmp_path / "report.xml")["verdict"] == ["unknown"]

@@ -137,7 +137,7 @@ def test_times_are_utc():
 def test_counts_of_cases_count_every_case_once(outcomes):
     tally = Counts.of(tuple(CaseResult(f"c{at}", outcome) for at, outcome in enumerate(outcomes)))
     assert tally.total == len(outcomes)
-    assert tally.decided == sum(outcome is not Outcome.NOT_RUN for outcome in outcomes)
+    assert tally.executed == sum(outcome is not Outcome.NOT_RUN for outcome in outcomes)
     assert tally.passed == outcomes.count(Outcome.PASSED)
     assert tally.failed == outcomes.count(Outcome.FAILED)
     assert tally.unavailable == outcomes.count(Outcome.UNAVAILABLE)
@@ -383,7 +383,7 @@ def test_evaluations_that_could_not_be_seen_are_an_error_only_where_the_verdict_
     error = ServerError("The summary can't be had.")
 
     def judged(tally, gates):
-        return assess(RunReport(_run(Verdict.PASSED), tally, unseen=error), gates)
+        return assess(RunReport(_run(Verdict.PASSED), tally, metrics_error=error), gates)
 
     assert judged(Counts(passed=1), None) == Judgement(Verdict.PASSED)
     gates = Gates(eval_thresholds={"tone": 0.5})
@@ -415,8 +415,8 @@ def test_a_verdict_is_true_whatever_is_judged(ending, tally, kind, least, fail_o
         assert ending not in (Verdict.CANCELLED, Verdict.ERRORED)
         assert not_passed == 0 or least is not None
         assert ending is not Verdict.FAILED or not_passed
-        if tally is not None and tally.decided and least is not None:
-            assert tally.passed / tally.decided >= least
+        if tally is not None and tally.executed and least is not None:
+            assert tally.passed / tally.executed >= least
     else:
         assert found.reasons
     if ending is Verdict.CANCELLED:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_testruns.steps import Call, Reply, ask, pause
+from airflow_provider_testruns.steps import Call, Response, ask, pause
 from airflow_provider_testruns.tasks.overtime import SPARE, time_left
 from airflow_provider_testruns.transport.blocking import BlockingClient
-from airflow_provider_testruns.transport.effects import Request, WireError
+from airflow_provider_testruns.transport.effects import NetworkError, Request
 from tests.unit.steps import Clock
 
 pytestmark = pytest.mark.unit
@@ -40,7 +40,7 @@ def test_time_is_over_some_seconds_after_airflows_own_alarm():
 class _Session:
     """As the transport's, with steps as they are."""
 
-    def carry(self, steps: Any, until: float | None = None) -> Any:
+    def execute(self, steps: Any, until: float | None = None) -> Any:
         return steps
 
 
@@ -82,10 +82,10 @@ def test_a_request_lasts_no_longer_than_to_the_end(monkeypatch):
     client, _ = _client(clock, 3.0)
     sent: list[float] = []
 
-    def send(request: Request) -> Reply:
+    def send(request: Request) -> Response:
         sent.append(request.timeout)
         clock.now += request.timeout
-        raise WireError("no complete reply within the time allowed", sent=True)
+        raise NetworkError("no complete response within the time allowed", sent=True)
 
     monkeypatch.setattr(client, "_send", send)
 
@@ -93,7 +93,7 @@ def test_a_request_lasts_no_longer_than_to_the_end(monkeypatch):
         while True:
             try:
                 yield Request("GET", "http://127.0.0.1/", {}, 5.0)
-            except WireError:
+            except NetworkError:
                 continue
 
     with pytest.raises(AirflowTaskTimeout):
@@ -109,7 +109,7 @@ def test_what_the_end_strikes_in_the_middle_of_is_closed():
     def steps() -> Any:
         try:
             yield from pause(10.0)
-            yield from ask(Call("x", "GET", "/x", lambda reply: None))
+            yield from ask(Call("x", "GET", "/x", lambda response: None))
         finally:
             closed.append(True)
 

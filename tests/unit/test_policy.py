@@ -1,4 +1,4 @@
-"""The rules for carrying calls: what is sent, what each reply becomes, and what is tried again."""
+"""The rules for carrying calls: what is sent, what each response becomes, and what is tried again."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
-from airflow_provider_testruns.steps import Call, Reply, Sleep, Upload, ask, no_value
+from airflow_provider_testruns.steps import Call, Response, Sleep, Upload, ask, no_value
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
-from airflow_provider_testruns.transport.effects import ReplyTooLargeError, Request, WireError
+from airflow_provider_testruns.transport.effects import NetworkError, Request, ResponseTooLargeError
 from airflow_provider_testruns.transport.policy import (
     MAX_RETRY_AFTER,
+    RequestStats,
     Session,
-    Tally,
     back_off,
-    patiently,
     retry_after,
+    retrying,
 )
-from tests.unit.replies import reply
+from tests.unit.responses import response
 from tests.unit.steps import BEGIN, Clock, Lines, Script, flow
 from tests.unit.strategies import json_values
 
@@ -53,12 +53,12 @@ def _token_session(**more) -> Session:
     return Session("con", _HOST, token, clock=clock, **more)
 
 
-def _get(what="get run 4711", path="/runs/4711", read=lambda reply: reply.json(), **more) -> Call:
+def _get(what="get run 4711", path="/runs/4711", read=lambda response: response.json(), **more) -> Call:
     return Call(what, "GET", path, read, **more)
 
 
 def _start(**more) -> Call:
-    return Call("start a run", "POST", "/runs/", lambda reply: reply.json(), repeatable=False, **more)
+    return Call("start a run", "POST", "/runs/", lambda response: response.json(), idempotent=False, **more)
 
 
 def _exchange(call, *answers, session=None, until=None, wire=None):
@@ -79,7 +79,7 @@ def _failure(call, *answers, session=None, wire=None) -> ApiError:
 
 
 def _sent(call, session=None, until=None) -> Request:
-    wire = Script([reply({})])
+    wire = Script([response({})])
     _exchange(call, session=session, until=until, wire=wire)
     return wire.requests[0]
 
@@ -90,7 +90,7 @@ def test_a_request_is_the_call_below_the_base_url_with_the_credentials():
     assert request.url == f"{_HOST}/runs/4711?page=2&search=a+b%26c"
     assert request.headers == {"Accept": "application/json", "X-More": "1", "X-Api-Key": _KEY}
     assert request.body is None
-    assert request.fresh is False
+    assert request.new_connection is False
 
 
 def test_json_bodies():
@@ -118,8 +118,8 @@ def test_files_are_the_drivers_business(tmp_path: Path):
 
 
 def test_what_must_not_be_repeated_goes_over_a_connection_of_its_own():
-    assert _sent(_start()).fresh
-    assert not _sent(_get()).fresh
+    assert _sent(_start()).new_connection
+    assert not _sent(_get()).new_connection
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_nothing_that_is_not_json_is_sent():
 # What comes back
 
 
-def test_a_reply_is_what_the_call_reads_from_it():
-    assert _exchange(_get(), reply(body={"status": "up"})) == {"status": "up"}
-    assert _exchange(Call("cancel", "POST", "/x", no_value), reply(status=204, body=b"")) is None
-    assert _exchange(_get(), reply(status=299, body=5)) == 5
+def test_a_response_is_what_the_call_reads_from_it():
+    assert _exchange(_get(), response(body={"status": "up"})) == {"status": "up"}
+    assert _exchange(Call("cancel", "POST", "/x", no_value), response(status=204, body=b"")) is None
+    assert _exchange(_get(), response(status=299, body=5)) == 5
 
 
 _KINDS = {
@@ -165,7 +165,7 @@ _KINDS = {
 
 @pytest.mark.parametrize(("status", "kind"), _KINDS.items())
 def test_every_status_has_its_type(status, kind):
-    error = _failure(_get(), reply(status=status, body={"detail": "Why it is so"}))
+    error = _failure(_get(), response(status=status, body={"detail": "Why it is so"}))
     assert type(error) is kind
     assert error.status == status
     assert error.transient is (status in (408, 429) or status >= 500)
@@ -183,7 +183,7 @@ def test_every_status_has_its_type(status, kind):
     ],
 )
 def test_a_message_names_the_connection_the_call_the_run_the_answer_and_the_next_step(status, next_step):
-    error = _failure(_get(query={"api_key": "canary"}), reply(status=status, body={"detail": "Why it is so"}))
+    error = _failure(_get(query={"api_key": "canary"}), response(status=status, body={"detail": "Why it is so"}))
     assert str(error) == (
         f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): HTTP {status}: Why it is so. {next_step}"
     )
@@ -191,7 +191,7 @@ def test_a_message_names_the_connection_the_call_the_run_the_answer_and_the_next
 
 def test_the_fields_that_hold_the_credentials_are_named():
     assert "Check secret_key of the connection." in str(
-        _failure(_get(), reply(status=401), session=_session(auth_fields="secret_key"))
+        _failure(_get(), response(status=401), session=_session(auth_fields="secret_key"))
     )
 
 
@@ -205,35 +205,35 @@ def test_the_fields_that_hold_the_credentials_are_named():
         ({"status": False}, "{'status': False}."),
         ([1, 2], "[1, 2]."),
         ("text", "text."),
-        (b"", "an empty reply."),
-        (b"   ", "an empty reply."),
+        (b"", "an empty response."),
+        (b"   ", "an empty response."),
         (b"upstream\n  timed out", "upstream timed out."),
         (b"<html><style>p {x}</style><h1>Bad</h1>\n<script>y()</script>Gateway</html>", "Bad Gateway."),
         (b"\xff\xfe broken", "\ufffd\ufffd broken."),
     ],
 )
 def test_what_the_platform_answered_is_quoted(body, said):
-    assert f"HTTP 503: {said} " in str(_failure(_get(), reply(status=503, body=body)))
+    assert f"HTTP 503: {said} " in str(_failure(_get(), response(status=503, body=body)))
 
 
 def test_a_call_finds_its_platforms_own_words():
     call = _get(error_text=lambda body: body["result"]["why"])
     assert "HTTP 400: no agent. Check" in str(
-        _failure(call, reply(status=400, body={"result": {"why": "no agent"}, "detail": "x"}))
+        _failure(call, response(status=400, body={"result": {"why": "no agent"}, "detail": "x"}))
     )
     call = _get(error_text=lambda body: "")
-    assert "HTTP 400: fallback. Check" in str(_failure(call, reply(status=400, body={"detail": "fallback"})))
+    assert "HTTP 400: fallback. Check" in str(_failure(call, response(status=400, body={"detail": "fallback"})))
 
 
 @pytest.mark.parametrize("body", [b"x" * 3000, json.dumps({"detail": "x" * 3000}).encode(), b"<p>" + b"x" * 3000])
 def test_an_answer_is_cut_at_500_characters(body):
-    assert f"HTTP 500: {'x' * 496} […]. The platform" in str(_failure(_get(), reply(status=500, body=body)))
-    assert f"HTTP 500: {'y' * 500}. The platform" in str(_failure(_get(), reply(status=500, body=b"y" * 500)))
+    assert f"HTTP 500: {'x' * 496} […]. The platform" in str(_failure(_get(), response(status=500, body=body)))
+    assert f"HTTP 500: {'y' * 500}. The platform" in str(_failure(_get(), response(status=500, body=b"y" * 500)))
 
 
 def test_secrets_are_masked_also_where_the_cut_would_halve_them():
     body = {"detail": f"key {_KEY} is unknown; " + "x" * 460 + _KEY}
-    said = str(_failure(_get(), reply(status=401, body=body)))
+    said = str(_failure(_get(), response(status=401, body=body)))
     assert "key *** is unknown" in said
     assert "canary" not in said
 
@@ -243,8 +243,8 @@ def test_the_token_and_the_grant_are_masked():
     said = str(
         _failure(
             _get(),
-            reply(body={"access_token": "canary-token"}),
-            reply(status=403, body={"detail": "Bearer canary-token of canary-secret"}),
+            response(body={"access_token": "canary-token"}),
+            response(status=403, body={"detail": "Bearer canary-token of canary-secret"}),
             session=session,
         )
     )
@@ -253,40 +253,40 @@ def test_the_token_and_the_grant_are_masked():
 
 def test_a_calls_own_secrets_are_masked():
     call = _start(json={"gitToken": "canary-git"}, secrets=("canary-git",))
-    assert "token *** is bad" in str(_failure(call, reply(status=400, body={"detail": "token canary-git is bad"})))
+    assert "token *** is bad" in str(_failure(call, response(status=400, body={"detail": "token canary-git is bad"})))
 
-    def read(reply):
+    def read(response):
         raise InvalidReplyError("field 'x' is 'canary-git'")
 
-    call = Call("start", "POST", "/x", read, repeatable=False, secrets=("canary-git",))
-    assert "canary" not in str(_failure(call, reply({})))
+    call = Call("start", "POST", "/x", read, idempotent=False, secrets=("canary-git",))
+    assert "canary" not in str(_failure(call, response({})))
 
 
 def test_a_slow_and_hostile_page_does_not_hold_up_the_loop():
     # Whoever looks for the end of each tag is at it for hours.
-    _failure(_get(), reply(status=500, body=b"<" * 5_000_000))
-    _failure(_get(), reply(status=500, body=b"<script" * 500_000))
+    _failure(_get(), response(status=500, body=b"<" * 5_000_000))
+    _failure(_get(), response(status=500, body=b"<script" * 500_000))
 
 
-def test_an_unreadable_reply_names_what_is_wrong():
-    def read(reply):
+def test_an_unreadable_response_names_what_is_wrong():
+    def read(response):
         raise InvalidReplyError(f"data: field 'runId' is missing, and there is {_KEY}")
 
-    error = _failure(_get(read=read), reply(status=200))
+    error = _failure(_get(read=read), response(status=200))
     assert type(error) is InvalidReplyError
     assert error.status == 200
     assert str(error) == (
-        f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): the reply is not what the API's documents"
+        f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): the response is not what the API's documents"
         " say: data: field 'runId' is missing, and there is ***. Check that the connection's host is the API's own"
         " address."
     )
     assert "is not JSON (text/html, 6 bytes)" in str(
-        _failure(_get(), reply(status=200, body=b"<html>", content_type="text/html"))
+        _failure(_get(), response(status=200, body=b"<html>", content_type="text/html"))
     )
 
 
-def test_a_reply_without_end():
-    error = _failure(_get(), ReplyTooLargeError())
+def test_a_response_without_end():
+    error = _failure(_get(), ResponseTooLargeError())
     assert type(error) is InvalidReplyError
     assert "larger than 67,108,864 bytes" in str(error)
 
@@ -294,18 +294,18 @@ def test_a_reply_without_end():
 @pytest.mark.parametrize(
     ("fault", "hint"),
     [
-        (WireError("no connection (refused)", sent=False), "Check the connection's host and port"),
-        (WireError("no complete reply", sent=True), "the extra 'timeout' sets how long one request may take"),
-        (WireError("TLS failed", sent=False, about="verify"), "Check the connection's extra 'verify'"),
+        (NetworkError("no connection (refused)", sent=False), "Check the connection's host and port"),
+        (NetworkError("no complete response", sent=True), "the extra 'timeout' sets how long one request may take"),
+        (NetworkError("TLS failed", sent=False, about="verify"), "Check the connection's extra 'verify'"),
     ],
     ids=["refused", "lost", "certificate"],
 )
-def test_no_reply_says_what_to_check(fault, hint):
+def test_no_response_says_what_to_check(fault, hint):
     error = _failure(_get(), fault)
     assert type(error) is TransportError
     assert error.transient
     assert error.sent is fault.sent
-    assert error.did_nothing is not fault.sent
+    assert error.not_executed is not fault.sent
     assert str(error).startswith(f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): {fault}. ")
     assert hint in str(error)
 
@@ -318,8 +318,8 @@ def test_other_errors_are_not_disguised():
 @given(
     st.sampled_from(sorted(_KINDS)), json_values, st.dictionaries(st.sampled_from(["retry-after", "date"]), st.text())
 )
-def test_any_error_reply_becomes_its_type(status, body, headers):
-    wire = Script([Reply(status, headers, json.dumps(body).encode())])
+def test_any_error_response_becomes_its_type(status, body, headers):
+    wire = Script([Response(status, headers, json.dumps(body).encode())])
     error = _failure(_get(), wire=wire)
     assert type(error) is _KINDS[status]
     assert len(str(error)) < 900
@@ -329,23 +329,32 @@ def test_any_error_reply_becomes_its_type(status, body, headers):
 
 
 @pytest.mark.parametrize("status", [300, 400, 404, 408, 429, 500])
-def test_the_call_says_which_replies_prove_that_nothing_was_done(status):
-    assert _failure(_start(), reply(status=status)).did_nothing is (400 <= status < 500 and status != 408)
-    assert _failure(_start(did_nothing=lambda reply: reply.status == status), reply(status=status)).did_nothing
-    assert not _failure(_start(did_nothing=lambda reply: False), reply(status=status)).did_nothing
+def test_the_call_says_which_responses_prove_that_nothing_was_done(status):
+    assert _failure(_start(), response(status=status)).not_executed is (400 <= status < 500 and status != 408)
+    assert _failure(
+        _start(not_executed=lambda response: response.status == status), response(status=status)
+    ).not_executed
+    assert not _failure(_start(not_executed=lambda response: False), response(status=status)).not_executed
 
 
-def test_a_reply_that_cannot_be_read_proves_nothing():
-    assert not _failure(_start(), reply(status=200, body=b"<html>")).did_nothing
+def test_a_response_that_cannot_be_read_proves_nothing():
+    assert not _failure(_start(), response(status=200, body=b"<html>")).not_executed
 
 
 def test_a_token_that_could_not_be_had_proves_that_nothing_was_done():
-    for answer in (reply(status=401), reply(status=500), reply(status=200, body=b"?"), WireError("lost", sent=True)):
-        assert _failure(_start(), answer, session=_token_session()).did_nothing
+    for answer in (
+        response(status=401),
+        response(status=500),
+        response(status=200, body=b"?"),
+        NetworkError("lost", sent=True),
+    ):
+        assert _failure(_start(), answer, session=_token_session()).not_executed
 
 
 @pytest.mark.parametrize(
-    "answer", [reply(status=200, body=b"?"), reply(status=302), ReplyTooLargeError()], ids=["odd", "redirect", "long"]
+    "answer",
+    [response(status=200, body=b"?"), response(status=302), ResponseTooLargeError()],
+    ids=["odd", "redirect", "long"],
 )
 def test_whatever_a_token_endpoint_answers_the_message_names_the_connection(answer):
     error = _failure(_get(), answer, session=_token_session())
@@ -358,24 +367,24 @@ def test_a_start_is_not_sent_when_its_time_is_over():
 
     def slow(request):
         session.clock.now += 31
-        return reply(body={"access_token": "tok"})
+        return response(body={"access_token": "tok"})
 
     wire = Script([slow])
     error = _failure(_start(), session=session, wire=wire)
     assert [request.url for request in wire.requests] == ["https://api.example.com/token"]
     assert type(error) is TransportError
-    assert error.did_nothing
+    assert error.not_executed
 
 
 def test_a_start_is_not_sent_after_the_time_that_it_was_given():
     session = _session()
     now = session.clock()
-    error = _failure(_start(not_after=now - 0.1), session=session)
+    error = _failure(_start(deadline=now - 0.1), session=session)
     assert type(error) is TransportError
-    assert error.did_nothing
-    assert _sent(_start(not_after=now + 4.0), session=session).timeout == 4.0
+    assert error.not_executed
+    assert _sent(_start(deadline=now + 4.0), session=session).timeout == 4.0
     error = _failure(_start(send_before=now), session=session)
-    assert error.did_nothing
+    assert error.not_executed
     # Once it is sent it has its full time: what was cut off would have to be looked for.
     assert _sent(_start(send_before=now + 4.0), session=session).timeout == 30.0
 
@@ -385,12 +394,12 @@ def test_what_a_start_waited_for_is_taken_off_its_time():
 
     def slow(request):
         session.clock.now += 21
-        return reply(body={"access_token": "tok"})
+        return response(body={"access_token": "tok"})
 
-    wire = Script([slow, reply({})])
+    wire = Script([slow, response({})])
     _exchange(_start(), session=session, wire=wire)
     assert wire.requests[1].timeout == 9.0
-    wire = Script([slow, reply({})])
+    wire = Script([slow, response({})])
     session.auth.accepted()
     session.clock.now += 3600
     _exchange(_get(), session=session, wire=wire)
@@ -402,7 +411,7 @@ def test_what_a_start_waited_for_is_taken_off_its_time():
 
 def test_a_token_is_had_before_the_first_call_and_kept():
     session = _token_session()
-    wire = Script([reply(body={"access_token": "tok-1"}), reply(body=1), reply(body=2)])
+    wire = Script([response(body={"access_token": "tok-1"}), response(body=1), response(body=2)])
     assert [flow(session, session.exchange(_get()), wire) for _ in range(2)] == [1, 2]
     assert [request.headers.get("Authorization") for request in wire.requests] == [None, "Bearer tok-1", "Bearer tok-1"]
 
@@ -416,11 +425,11 @@ def _working_session(wire):
 def test_a_token_that_is_not_accepted_is_renewed_once_and_the_call_sent_again():
     wire = Script(
         [
-            reply(body={"access_token": "tok-1"}),
-            reply({}),
-            reply(status=401),
-            reply(body={"access_token": "tok-2"}),
-            reply(body=5),
+            response(body={"access_token": "tok-1"}),
+            response({}),
+            response(status=401),
+            response(body={"access_token": "tok-2"}),
+            response(body=5),
         ]
     )
     session = _working_session(wire)
@@ -435,11 +444,11 @@ def test_a_token_that_is_not_accepted_is_renewed_once_and_the_call_sent_again():
 def test_a_second_401_is_an_authentication_error():
     wire = Script(
         [
-            reply(body={"access_token": "tok-1"}),
-            reply({}),
-            reply(status=401),
-            reply(body={"access_token": "tok-2"}),
-            reply(status=401),
+            response(body={"access_token": "tok-1"}),
+            response({}),
+            response(status=401),
+            response(body={"access_token": "tok-2"}),
+            response(status=401),
         ]
     )
     session = _working_session(wire)
@@ -451,25 +460,25 @@ def test_a_second_401_is_an_authentication_error():
 def test_after_a_renewal_in_vain_a_401_is_not_answered_with_another_at_once():
     wire = Script(
         [
-            reply(body={"access_token": "tok-1"}),
-            reply({}),
-            reply(status=401),
-            reply(body={"access_token": "tok-2"}),
-            reply(status=401),
+            response(body={"access_token": "tok-1"}),
+            response({}),
+            response(status=401),
+            response(body={"access_token": "tok-2"}),
+            response(status=401),
         ]
     )
     session = _working_session(wire)
     _failure(_get(), session=session, wire=wire)
-    again = Script([reply(status=401)])
+    again = Script([response(status=401)])
     _failure(_get(), session=session, wire=again)
     assert len(again.requests) == 1
     session.clock.now += 2
-    again = Script([reply(status=401), reply(body={"access_token": "tok-3"}), reply(body=7)])
+    again = Script([response(status=401), response(body={"access_token": "tok-3"}), response(body=7)])
     assert _exchange(_get(), session=session, wire=again) == 7
 
 
 def test_a_key_cannot_be_renewed():
-    wire = Script([reply(status=401)])
+    wire = Script([response(status=401)])
     assert type(_failure(_get(), wire=wire)) is AuthenticationError
     assert len(wire.requests) == 1
 
@@ -488,7 +497,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
     ],
 )
 def test_a_get_follows_a_redirect_within_its_origin(status, location, url):
-    wire = Script([reply(status=status, location=location), reply(body=5)])
+    wire = Script([response(status=status, location=location), response(body=5)])
     assert _exchange(_get(), wire=wire) == 5
     assert wire.requests[1].url.casefold() == url.casefold()
     assert wire.requests[1].headers["X-Api-Key"] == _KEY
@@ -509,7 +518,7 @@ def test_a_get_follows_a_redirect_within_its_origin(status, location, url):
     ],
 )
 def test_credentials_never_leave_their_origin(location):
-    wire = Script([reply(status=302, location=location)])
+    wire = Script([response(status=302, location=location)])
     error = _failure(_get(), wire=wire)
     assert type(error) is InvalidReplyError
     assert "where the credentials must not go" in str(error)
@@ -520,18 +529,18 @@ def test_credentials_never_leave_their_origin(location):
     ("method", "status"), [*(("POST", status) for status in _REDIRECTS), ("PUT", 307), ("DELETE", 307)]
 )
 def test_only_a_get_follows_a_redirect(method, status):
-    wire = Script([reply(status=status, location="/base/runs")])
-    error = _failure(Call("start", method, "/runs/", no_value, repeatable=False), wire=wire)
+    wire = Script([response(status=status, location="/base/runs")])
+    error = _failure(Call("start", method, "/runs/", no_value, idempotent=False), wire=wire)
     assert type(error) is InvalidReplyError
     assert f"it redirects a {method}, which is not followed" in str(error)
     assert len(wire.requests) == 1
     # 302 and 303 are also said after something was done.
-    assert error.did_nothing is (status in (301, 307, 308))
+    assert error.not_executed is (status in (301, 307, 308))
 
 
 @pytest.mark.parametrize("headers", [{"location": "/base/runs/4711"}, {}])
 def test_redirects_in_circles_end(headers):
-    wire = Script([reply(status=302, **headers)] * 4)
+    wire = Script([response(status=302, **headers)] * 4)
     assert "it redirects in circles" in str(_failure(_get(), wire=wire))
 
 
@@ -553,25 +562,29 @@ def test_redirects_in_circles_end(headers):
         ("Fri, 14 Jan 2029 08:00:00 GMT", None),
     ],
 )
-def test_the_platforms_clock_is_read_from_its_replies(date, offset):
+def test_the_platforms_clock_is_read_from_its_responses(date, offset):
     session = _session()
-    _exchange(_get(), reply({}, date=date), session=session)
+    _exchange(_get(), response({}, date=date), session=session)
     assert session.clock_offset == offset
-    _failure(_get(), reply(status=500, date="Fri, 15 Jan 2027 08:00:05 GMT"), session=session)
+    _failure(_get(), response(status=500, date="Fri, 15 Jan 2027 08:00:05 GMT"), session=session)
     assert session.clock_offset == 5.0
-    _exchange(_get(), reply({}), session=session)
+    _exchange(_get(), response({}), session=session)
     assert session.clock_offset == 5.0
 
 
 def test_a_tally_counts_requests_and_bytes():
-    session, tally = _session(), Tally()
+    session, stats = _session(), RequestStats()
     wire = Script(
-        [reply(status=302, body=b"", location="/x"), reply(status=200, body=b"[1]"), reply(status=500, body=b"oops")]
+        [
+            response(status=302, body=b"", location="/x"),
+            response(status=200, body=b"[1]"),
+            response(status=500, body=b"oops"),
+        ]
     )
-    flow(session, session.exchange(_get(), None, tally), wire)
+    flow(session, session.exchange(_get(), None, stats), wire)
     with pytest.raises(ServerError):
-        flow(session, session.exchange(_get(), None, tally), wire)
-    assert (tally.requests, tally.bytes) == (3, 7)
+        flow(session, session.exchange(_get(), None, stats), wire)
+    assert (stats.requests, stats.bytes) == (3, 7)
 
 
 # Carrying steps
@@ -589,23 +602,23 @@ def _two(first: Call, second: Call):
 
 def test_steps_get_results_and_errors_where_they_ask():
     session = _session()
-    wire = Script([reply(status=404), reply(body=2)])
-    assert flow(session, session.carry(_two(_get(), _get())), wire) == (None, 2)
+    wire = Script([response(status=404), response(body=2)])
+    assert flow(session, session.execute(_two(_get(), _get())), wire) == (None, 2)
     assert wire.sleeps == [2.0]
 
 
 def test_errors_that_steps_do_not_catch_are_the_callers():
     session = _session()
     with pytest.raises(ServerError):
-        flow(session, session.carry(_two(_get(), _get())), Script([reply(status=500)]))
+        flow(session, session.execute(_two(_get(), _get())), Script([response(status=500)]))
 
 
 @pytest.mark.parametrize("length", [10, 100_000])
 @pytest.mark.parametrize("enabled", [True, False])
-def test_long_replies_are_read_without_collecting_garbage(length, enabled):
+def test_long_responses_are_read_without_collecting_garbage(length, enabled):
     during = []
 
-    def read(answer: Reply) -> None:
+    def read(answer: Response) -> None:
         during.append(gc.isenabled())
         raise InvalidReplyError("no")
 
@@ -613,7 +626,7 @@ def test_long_replies_are_read_without_collecting_garbage(length, enabled):
         if not enabled:
             gc.disable()
         with pytest.raises(InvalidReplyError):
-            _exchange(_get(read=read), reply(body="x" * length))
+            _exchange(_get(read=read), response(body="x" * length))
         assert gc.isenabled() is enabled
     finally:
         gc.enable()
@@ -630,7 +643,7 @@ def test_steps_that_are_left_are_closed():
             closed.append(True)
 
     session = _session()
-    carried = session.carry(steps())
+    carried = session.execute(steps())
     next(carried)
     carried.close()
     assert closed == [True]
@@ -648,8 +661,8 @@ class Answers:
         self.asked = 0
         self.sleeps: list[float] = []
 
-    def carry(self, steps, seconds=60.0, grace=0.0):
-        steps = patiently(steps, seconds, grace=grace, clock=self.clock, log=self.lines.warning)
+    def execute(self, steps, seconds=60.0, grace=0.0):
+        steps = retrying(steps, seconds, grace=grace, clock=self.clock, log=self.lines.warning)
         value, error = None, None
         try:
             while True:
@@ -680,7 +693,7 @@ _FOR_GOOD = [
 @pytest.mark.parametrize("error", _IN_PASSING, ids=lambda error: type(error).__name__)
 def test_what_passes_by_itself_is_asked_again(error):
     world = Answers(error, error, error, "there")
-    assert world.carry(ask(_get())) == "there"
+    assert world.execute(ask(_get())) == "there"
     for sleep, base in zip(world.sleeps, (1, 2, 4), strict=True):
         assert base <= sleep <= base * 1.25
     assert world.lines.of("warning")[0] == f"{error} Trying again in {world.sleeps[0]:.0f} s."
@@ -690,31 +703,31 @@ def test_what_passes_by_itself_is_asked_again(error):
 def test_what_does_not_pass_by_itself_is_raised_at_once(error):
     world = Answers(error)
     with pytest.raises(type(error)):
-        world.carry(ask(_get()))
+        world.execute(ask(_get()))
     assert world.asked == 1
 
 
 def test_what_looks_passing_and_lasts_is_raised_at_once():
-    call = _get(lasting=frozenset({500}))
+    call = _get(non_retryable_statuses=frozenset({500}))
     world = Answers(ServerError("no view.", status=500))
     with pytest.raises(ServerError):
-        world.carry(ask(call))
+        world.execute(ask(call))
     assert world.asked == 1
-    assert Answers(ServerError("busy.", status=503), "there").carry(ask(call)) == "there"
+    assert Answers(ServerError("busy.", status=503), "there").execute(ask(call)) == "there"
 
 
 @pytest.mark.parametrize("error", _IN_PASSING, ids=lambda error: type(error).__name__)
 def test_what_changes_something_is_never_sent_again(error):
     world = Answers(error)
     with pytest.raises(type(error)):
-        world.carry(ask(_start()))
+        world.execute(ask(_start()))
     assert (world.asked, world.sleeps) == (1, [])
 
 
 def test_patience_has_an_end():
     world = Answers(*[ServerError("busy.")] * 50)
     with pytest.raises(ServerError):
-        world.carry(ask(_get()), 60.0)
+        world.execute(ask(_get()), 60.0)
     assert world.clock.past <= 60
     assert world.asked == 6  # after 0, 1, 3, 7, 15 and 31 s, and a little
 
@@ -722,11 +735,11 @@ def test_patience_has_an_end():
 @pytest.mark.parametrize("error", [AuthenticationError("who?"), InvalidReplyError("what?")])
 def test_grace_is_for_what_may_pass_though_it_seldom_does(error):
     world = Answers(error, error, "there")
-    assert world.carry(ask(_get()), 0.0, grace=10.0) == "there"
+    assert world.execute(ask(_get()), 0.0, grace=10.0) == "there"
     assert [int(sleep) for sleep in world.sleeps] == [1, 2]
     world = Answers(*[error] * 50)
     with pytest.raises(type(error)):
-        world.carry(ask(_get()), 1000.0, grace=10.0)
+        world.execute(ask(_get()), 1000.0, grace=10.0)
     assert 7 <= world.clock.past <= 10
 
 
@@ -737,18 +750,18 @@ def test_grace_begins_anew_after_a_success():
 
     refused = [AuthenticationError("who?")] * 2
     world = Answers(*[answer for _ in range(5) for answer in (*refused, 1)])
-    world.carry(steps(), grace=4.0)
+    world.execute(steps(), grace=4.0)
     assert world.clock.past > 10
 
 
 def test_grace_sends_what_changes_something_again_only_when_it_did_nothing():
     refused = AuthenticationError("who?")
-    refused.did_nothing = True
-    assert Answers(refused, "done").carry(ask(_start()), grace=10.0) == "done"
+    refused.not_executed = True
+    assert Answers(refused, "done").execute(ask(_start()), grace=10.0) == "done"
     for error in (AuthenticationError("who?"), InvalidReplyError("what?")):
         world = Answers(error)
         with pytest.raises(type(error)):
-            world.carry(ask(_start()), grace=10.0)
+            world.execute(ask(_start()), grace=10.0)
         assert world.asked == 1
 
 
@@ -756,24 +769,24 @@ def test_grace_sends_what_changes_something_again_only_when_it_did_nothing():
 def test_grace_is_not_for_what_does_not_pass(error):
     world = Answers(error)
     with pytest.raises(type(error)):
-        world.carry(ask(_get()), grace=10.0)
+        world.execute(ask(_get()), grace=10.0)
     assert world.asked == 1
 
 
 def test_no_patience_at_all():
     world = Answers(ServerError("busy."))
     with pytest.raises(ServerError):
-        world.carry(ask(_get()), 0.0)
+        world.execute(ask(_get()), 0.0)
     assert (world.asked, world.sleeps) == (1, [])
 
 
 def test_retry_after_is_obeyed_or_not_waited_for():
     world = Answers(RateLimitedError("slow.", retry_after=20.0), "there")
-    assert world.carry(ask(_get())) == "there"
+    assert world.execute(ask(_get())) == "there"
     assert world.sleeps == [20.0]
     world = Answers(RateLimitedError("slow.", retry_after=61.0))
     with pytest.raises(RateLimitedError):
-        world.carry(ask(_get()))
+        world.execute(ask(_get()))
     assert world.sleeps == []
 
 
@@ -785,7 +798,7 @@ def test_patience_is_for_all_steps_together_and_its_pauses_begin_anew_with_each(
         return one, two
 
     world = Answers(ServerError("busy."), ServerError("busy."), 1, ServerError("busy."), 2)
-    assert world.carry(steps()) == (1, 2)
+    assert world.execute(steps()) == (1, 2)
     assert [int(sleep) for sleep in world.sleeps] == [1, 2, 5, 1]
 
 
@@ -797,7 +810,7 @@ def test_steps_that_catch_an_error_go_on_after_it():
             return (yield from ask(_get()))
 
     world = Answers(ServerError("busy."), ServerError("busy."), "other")
-    assert world.carry(steps(), 2.0) == "other"
+    assert world.execute(steps(), 2.0) == "other"
     assert world.asked == 3
 
 
@@ -810,7 +823,7 @@ def test_patient_steps_that_are_left_are_closed():
         finally:
             closed.append(True)
 
-    patient = patiently(steps(), 5)
+    patient = retrying(steps(), 5)
     next(patient)
     patient.close()
     assert closed == [True]
@@ -859,6 +872,6 @@ def test_any_retry_after_is_seconds_or_none(value):
 
 
 def test_an_error_carries_its_retry_after():
-    assert _failure(_get(), reply(status=429, retry_after="7")).retry_after == 7.0
-    assert _failure(_get(), reply(status=503, retry_after="9")).retry_after == 9.0
-    assert _failure(_get(), reply(status=503)).retry_after is None
+    assert _failure(_get(), response(status=429, retry_after="7")).retry_after == 7.0
+    assert _failure(_get(), response(status=503, retry_after="9")).retry_after == 9.0
+    assert _failure(_get(), response(status=503)).retry_after is None

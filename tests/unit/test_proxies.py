@@ -9,7 +9,7 @@ import requests.utils
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_testruns.transport.effects import WireError
+from airflow_provider_testruns.transport.effects import NetworkError
 from airflow_provider_testruns.transport.proxies import Proxy, proxy_for
 
 pytestmark = pytest.mark.unit
@@ -109,7 +109,7 @@ def test_forms_of_a_proxy(bare, value, proxy):
 )
 def test_what_is_no_proxy_is_named_by_its_variable_and_not_shown(bare, value):
     bare.setenv("https_proxy", value)
-    with pytest.raises(WireError, match="the proxy in the environment variable https_proxy is") as caught:
+    with pytest.raises(NetworkError, match="the proxy in the environment variable https_proxy is") as caught:
         proxy_for("https://h")
     assert not caught.value.sent
     assert "canary" not in str(caught.value)

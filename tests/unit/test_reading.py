@@ -1,4 +1,4 @@
-"""Whatever a reply holds, reading it gives a value of the promised type, or an error that names the field."""
+"""Whatever a response holds, reading it gives a value of the promised type, or an error that names the field."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.platforms.reading import Fields, each, newest_first, objects
 from airflow_provider_testruns.platforms.times import read_time
 from airflow_provider_testruns.redaction import ClientSecrets, redact
-from airflow_provider_testruns.steps import Reply, path
+from airflow_provider_testruns.steps import Response, path
 from airflow_provider_testruns.transport.decoding import Decoder
 from airflow_provider_testruns.transport.effects import EncodingError
 from tests.unit.strategies import json_values
 
 pytestmark = pytest.mark.unit
 
-_NAMED = r"reply: field 'a' "
+_NAMED = r"response: field 'a' "
 
 
 def _attempt(read):
@@ -40,7 +40,7 @@ def _is_error(found, place):
 
 @given(json_values)
 def test_any_json_gives_a_value_of_the_promised_type_or_an_error_that_names_the_field(value):
-    fields = Fields({"a": value}, "reply")
+    fields = Fields({"a": value}, "response")
 
     whole = _attempt(lambda: Fields(value, "all"))
     assert (whole.raw is value) if isinstance(value, dict) else _is_error(whole, "all should be an object, and is ")
@@ -56,8 +56,8 @@ def test_any_json_gives_a_value_of_the_promised_type_or_an_error_that_names_the_
         assert path("/runs/{id}", id=f"x{text}").startswith("/runs/x")
         assert text.encode()
     else:
-        assert _is_error(text, "reply: field 'a' ")
-        assert optional in (None, "") or _is_error(optional, "reply: field 'a' ")
+        assert _is_error(text, "response: field 'a' ")
+        assert optional in (None, "") or _is_error(optional, "response: field 'a' ")
 
     count = _attempt(lambda: fields.integer("a"))
     if isinstance(count, int):
@@ -66,35 +66,35 @@ def test_any_json_gives_a_value_of_the_promised_type_or_an_error_that_names_the_
         assert f"{count / 3:.1%} of {count}"
         assert fields.integer("a", default=7) == count
     else:
-        assert _is_error(count, "reply: field 'a' ")
+        assert _is_error(count, "response: field 'a' ")
         assert value is not None or fields.integer("a", default=7) == 7
 
     number = _attempt(lambda: fields.optional_number("a"))
     if isinstance(number, float):
         assert math.isfinite(number)
     else:
-        assert number is None or _is_error(number, "reply: field 'a' ")
+        assert number is None or _is_error(number, "response: field 'a' ")
 
     flag = _attempt(lambda: fields.flag("a", default=True))
-    assert isinstance(flag, bool) or _is_error(flag, "reply: field 'a' ")
+    assert isinstance(flag, bool) or _is_error(flag, "response: field 'a' ")
 
     at = _attempt(lambda: fields.moment("a"))
     if isinstance(at, datetime):
         assert at.utcoffset() == timedelta(0)
     else:
-        assert at is None or _is_error(at, "reply: field 'a' ")
+        assert at is None or _is_error(at, "response: field 'a' ")
 
     child = _attempt(lambda: fields.child("a"))
     if isinstance(child, Fields):
-        assert child.where == "reply.a"
+        assert child.where == "response.a"
     else:
-        assert child is None or _is_error(child, "reply.a ")
+        assert child is None or _is_error(child, "response.a ")
 
     children = _attempt(lambda: fields.children("a"))
     if isinstance(children, list):
-        assert [each.where for each in children] == [f"reply.a[{at}]" for at in range(len(children))]
+        assert [each.where for each in children] == [f"response.a[{at}]" for at in range(len(children))]
     else:
-        assert _is_error(children, "reply.a")
+        assert _is_error(children, "response.a")
 
 
 @given(st.datetimes(min_value=datetime(1000, 1, 1), max_value=datetime(9000, 1, 1)), st.integers(-12, 14))
@@ -229,18 +229,18 @@ def test_falsy_values_are_values():
 
 @pytest.mark.parametrize(("value", "found"), [(4711, "4711"), (1.5, "1.5"), ("x", "x"), ("ümläut 🐎", "ümläut 🐎")])
 def test_texts(value, found):
-    assert Fields({"a": value}, "reply").text("a") == found
+    assert Fields({"a": value}, "response").text("a") == found
 
 
 @pytest.mark.parametrize("value", [None, "", True, [], {}, "\x1b[0m"], ids=repr)
 def test_what_is_no_text(value):
     with pytest.raises(InvalidReplyError, match=_NAMED):
-        Fields({"a": value}, "reply").text("a")
+        Fields({"a": value}, "response").text("a")
 
 
 @pytest.mark.parametrize(("value", "found"), [(3, 3), (3.0, 3), ("3", 3), (" 3 ", 3), (0, 0), (10**15, 10**15)])
 def test_counts(value, found):
-    assert Fields({"a": value}, "reply").integer("a") == found
+    assert Fields({"a": value}, "response").integer("a") == found
 
 
 @pytest.mark.parametrize(
@@ -248,19 +248,19 @@ def test_counts(value, found):
 )
 def test_what_is_no_count(value):
     with pytest.raises(InvalidReplyError, match=_NAMED):
-        Fields({"a": value}, "reply").integer("a")
+        Fields({"a": value}, "response").integer("a")
 
 
 @pytest.mark.parametrize("value", ["1", True, [], {}, math.inf, math.nan, 10**400])
 def test_what_is_no_number(value):
     with pytest.raises(InvalidReplyError, match=_NAMED):
-        Fields({"a": value}, "reply").optional_number("a")
+        Fields({"a": value}, "response").optional_number("a")
 
 
 @pytest.mark.parametrize("value", ["true", 1, 0, [], {}])
 def test_what_is_no_flag(value):
     with pytest.raises(InvalidReplyError, match=_NAMED):
-        Fields({"a": value}, "reply").flag("a", default=False)
+        Fields({"a": value}, "response").flag("a", default=False)
 
 
 @pytest.mark.parametrize(
@@ -297,10 +297,10 @@ def test_runs_that_have_not_begun_are_the_newest():
     assert [each.run_id for each in ordered] == ["waiting", "new", "old"]
 
 
-def test_what_is_not_json_is_an_invalid_reply():
+def test_what_is_not_json_is_an_invalid_response():
     for body in (b"[" * 200_000, b"<html>", b"", b"\xff\xfe", b"9" * 5000):
-        with pytest.raises(InvalidReplyError, match=r"the reply is (not JSON|too large to be read)"):
-            Reply(200, {"content-type": "text/html"}, body).json()
+        with pytest.raises(InvalidReplyError, match=r"the response is (not JSON|too large to be read)"):
+            Response(200, {"content-type": "text/html"}, body).json()
 
 
 def test_a_string_of_megabytes_ends_early_and_stays_apart():
@@ -317,12 +317,12 @@ def test_a_list_in_pieces_is_read_one_by_one_and_not_whole(monkeypatch):
     monkeypatch.setattr(parsing, "_LONG_LIST", 500)
     monkeypatch.setattr(parsing, "_PIECE", 300)
     rows = [{"id": str(number)} for number in range(100)]
-    long = Reply(200, {}, json.dumps(rows).encode(), nodes=limits.ALL_NODES).json()
+    long = Response(200, {}, json.dumps(rows).encode(), nodes=limits.ALL_NODES).json()
     assert [row.text("id") for row in each(long, "it")] == [row["id"] for row in rows]
     with pytest.raises(InvalidReplyError, match="it is too large to be read whole: a list of 100 objects"):
         objects(long, "it")
     with pytest.raises(InvalidReplyError, match="too large to be read: it is longer"):
-        Reply(200, {}, json.dumps(rows).encode()).json()
+        Response(200, {}, json.dumps(rows).encode()).json()
 
 
 @pytest.mark.parametrize("before", range(40, 61))
@@ -333,8 +333,8 @@ def test_an_error_that_quotes_a_part_of_a_response_shows_no_part_of_a_secret(bef
     secrets.hold()
     try:
         for read in (
-            lambda: Fields({"a": with_secret}, "reply").identifier("a"),
-            lambda: Fields(with_secret, "reply"),
+            lambda: Fields({"a": with_secret}, "response").identifier("a"),
+            lambda: Fields(with_secret, "response"),
             lambda: Decoder(with_secret),
         ):
             with pytest.raises((InvalidReplyError, EncodingError)) as raised:

@@ -1,4 +1,4 @@
-"""A run's log is told once, line by line, whatever the replies look like; large transfers say how far they are."""
+"""A run's log is told once, line by line, whatever the responses look like; large transfers say how far they are."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def test_a_line_between_others_is_told():
     assert log.told == ["[Run] first", "[Run] last", "[Load] nested", "[Run] second"]
 
 
-@given(replies=st.lists(LINES, max_size=5))
-def test_every_line_is_told_as_often_as_any_reply_holds_it(replies):
+@given(responses=st.lists(LINES, max_size=5))
+def test_every_line_is_told_as_often_as_any_response_holds_it(responses):
     log = Log()
     followed = RunLog(log)
     most: Counter[str] = Counter()
-    for reply in replies:
+    for response in responses:
         # Another process may go on at any time.
         followed = RunLog(log, followed.cursor)
-        followed.write(reply)
-        most |= Counter(f"[{section}] {text}" if section else text for section, text in reply)
+        followed.write(response)
+        most |= Counter(f"[{section}] {text}" if section else text for section, text in response)
     assert Counter(log.told) == most
 
 

@@ -32,11 +32,11 @@ from airflow_provider_testruns.lifecycle.starting import (
     MAX_UNKNOWN,
     START_PATIENCE,
     Epoch,
-    Mark,
-    Obtained,
     Phase,
     Record,
     Starter,
+    StartResult,
+    Watermark,
 )
 from airflow_provider_testruns.lifecycle.waiting import GRACE
 from airflow_provider_testruns.model import Run, RunState, Verdict
@@ -115,7 +115,7 @@ class World:
         )
         return self.starter
 
-    def obtain(self, arguments: dict[str, Any] = ARGUMENTS, *, dies=lambda number: False, **more: Any) -> Obtained:
+    def obtain(self, arguments: dict[str, Any] = ARGUMENTS, *, dies=lambda number: False, **more: Any) -> StartResult:
         """One try of the task."""
         return drive(self.platform, self.new_try(**more).obtain(arguments), dies=dies)
 
@@ -155,7 +155,7 @@ def test_nothing_recorded_reads_the_mark_writes_the_intent_starts_and_writes_sta
     intent = at_start[0]
     assert intent.phase is Phase.INTENT
     assert intent.run is None
-    assert intent.mark == Mark("older", BEGIN - 500, pytest.approx(0.0, abs=1))
+    assert intent.mark == Watermark("older", BEGIN - 500, pytest.approx(0.0, abs=1))
     assert intent.window == WINDOW
     assert intent.epoch == EPOCH
     assert intent.context == {"project_id": "p"}
@@ -340,7 +340,7 @@ def test_judged_and_not_passing_starts_anew(verdict):
 def test_a_run_that_was_seen_and_is_gone_is_started_anew():
     world = World()
     run = world.obtain().run
-    world.starter.saw(run)
+    world.starter.mark_seen(run)
     world.platform.lose(run.run_id)
     assert world.obtain().how == "started"
     assert f"Run {run.run_id} is gone" in world.warnings
@@ -376,18 +376,18 @@ def test_a_run_that_appears_late_is_attached_to():
 def _rerun(world: World, **start: Any):
     """Starting the same run again, as Future AGI's rerun of single calls does."""
 
-    def send(run: Run, reply: Any) -> Run:
+    def send(run: Run, response: Any) -> Run:
         world.platform.at_start()
         at = world.ids.index(run.run_id)
         world.platform.runs[at] = replace(run, state=RunState.RUNNING, raw_state="running", ending=None)
         return Run("fake", run.run_id, RunState.QUEUED, "pending")
 
-    def instead(run: Run):
-        yield from ask(Call("prepare", "GET", "/prepare", lambda reply: None))
-        call = Call("rerun", "POST", "/rerun", lambda reply: send(run, reply), repeatable=False)
+    def after_failed_run(run: Run):
+        yield from ask(Call("prepare", "GET", "/prepare", lambda response: None))
+        call = Call("rerun", "POST", "/rerun", lambda response: send(run, response), idempotent=False)
         return Start("the failed calls", call, {"project_id": "p"}, cannot_list="a rerun has no listing.", **start)
 
-    return instead
+    return after_failed_run
 
 
 def test_a_failed_run_is_followed_by_what_the_task_asks_for():
@@ -395,7 +395,7 @@ def test_a_failed_run_is_followed_by_what_the_task_asks_for():
     run = _judge(world, Verdict.FAILED)
     seen = []
     world.platform.at_start = lambda: seen.append(world.kept.record.phase)
-    again = world.obtain(instead=_rerun(world))
+    again = world.obtain(after_failed_run=_rerun(world))
     assert (again.run.run_id, again.how) == (run.run_id, "started")
     assert world.platform.actions == ["get", "prepare", "rerun"]
     assert seen == [Phase.INTENT]
@@ -407,7 +407,7 @@ def test_a_failed_run_is_followed_by_what_the_task_asks_for():
 def test_only_a_failed_run_is_followed_by_something_else(verdict):
     world = World()
     run = _judge(world, verdict)
-    assert world.obtain(instead=_rerun(world)).run.run_id != run.run_id
+    assert world.obtain(after_failed_run=_rerun(world)).run.run_id != run.run_id
     assert world.platform.count("rerun") == 0
 
 
@@ -416,7 +416,7 @@ def test_where_that_cannot_be_a_new_run_is_started(error):
     world = World()
     run = _judge(world, Verdict.FAILED)
     world.platform.faults["rerun"] = [_nothing(error)]
-    again = world.obtain(instead=_rerun(world))
+    again = world.obtain(after_failed_run=_rerun(world))
     assert again.run.run_id != run.run_id
     assert f"{error} Starting a new run." in world.warnings
 
@@ -425,11 +425,11 @@ def test_a_sentence_says_why_there_is_a_new_run():
     world = World()
     run = _judge(world, Verdict.FAILED)
 
-    def instead(run):
-        yield from ask(Call("prepare", "GET", "/prepare", lambda reply: None))
+    def after_failed_run(run):
+        yield from ask(Call("prepare", "GET", "/prepare", lambda response: None))
         return "No call of it failed."
 
-    assert world.obtain(instead=instead).run.run_id != run.run_id
+    assert world.obtain(after_failed_run=after_failed_run).run.run_id != run.run_id
     assert "No call of it failed. Starting a new run." in world.warnings
 
 
@@ -439,7 +439,7 @@ def test_when_it_is_not_known_whether_it_was_done_it_is_not_done_again():
     world.platform.faults["rerun"] = [lost(done=True)]
     for _ in range(2):
         with pytest.raises(StartOutcomeUnknownError, match=r"a rerun has no listing\."):
-            world.obtain(instead=_rerun(world))
+            world.obtain(after_failed_run=_rerun(world))
     assert world.platform.count("rerun") == 1
     assert world.platform.count("start") == 0
 
@@ -450,20 +450,20 @@ def test_when_nothing_was_done_the_next_try_is_where_this_one_was():
     before = world.kept.record
     world.platform.faults["rerun"] = [_nothing(PermissionDeniedError("No credits."))]
     with pytest.raises(PermissionDeniedError):
-        world.obtain(instead=_rerun(world))
+        world.obtain(after_failed_run=_rerun(world))
     assert world.kept.record == before
     assert world.starter.record == before
-    assert world.obtain(instead=_rerun(world)).run.run_id == run.run_id
+    assert world.obtain(after_failed_run=_rerun(world)).run.run_id == run.run_id
 
 
 def test_a_run_that_is_there_already_is_taken_as_it_is():
     world = World()
-    world.platform.already = world.platform.add("theirs")
+    world.platform.existing_run = world.platform.add("theirs")
     obtained = world.obtain()
     assert (obtained.run.run_id, obtained.how, obtained.seen) == ("theirs", "already", True)
     assert world.platform.actions == ["prepare"]
     assert (world.kept.record.phase, world.kept.record.run.run_id) == (Phase.STARTED, "theirs")
-    world.platform.already = None
+    world.platform.existing_run = None
     assert world.obtain().how == "reattached"
 
 
@@ -736,7 +736,7 @@ def test_without_any_run_yet_whatever_is_listed_later_is_new():
 
 
 @pytest.mark.parametrize("error", [ServerError("busy."), PermissionDeniedError("no."), InvalidReplyError("what?")])
-def test_without_a_list_the_mark_is_the_date_of_a_reply(error):
+def test_without_a_list_the_mark_is_the_date_of_a_response(error):
     world = World(offset=500.0)
     world.platform.faults["newest"] = [Fault(error)] * 20
     world.obtain()
@@ -752,7 +752,7 @@ def test_without_a_date_the_mark_is_our_clock_with_an_allowance():
     world.platform.cannot_list = "no"
     world.obtain()
     record = world.kept.record
-    assert record.mark == Mark(None, record.intent_at - CLOCK_ALLOWANCE, None)
+    assert record.mark == Watermark(None, record.intent_at - CLOCK_ALLOWANCE, None)
     assert world.platform.count("newest") == 0
 
 
@@ -771,7 +771,7 @@ def test_a_newest_run_from_the_future_is_no_line_to_go_by():
     world.platform.add("odd")
     run = world.obtain().run
     record = world.kept.record
-    assert record.mark == Mark("odd", pytest.approx(record.intent_at - 2, abs=1.0), record.mark.offset)
+    assert record.mark == Watermark("odd", pytest.approx(record.intent_at - 2, abs=1.0), record.mark.offset)
     assert world.new_try().restore(run)
     # What is lost can't be told from others by such times: nothing is started again.
     lossy = World()
@@ -798,7 +798,7 @@ _MAY_PASS = [AuthenticationError("who?"), InvalidReplyError("what?")]
 
 @pytest.mark.parametrize("action", ["prepare", "newest", "start"])
 @pytest.mark.parametrize("error", _MAY_PASS, ids=lambda error: type(error).__name__)
-def test_a_moment_of_refused_credentials_or_odd_replies_costs_no_try_where_nothing_was_started(action, error):
+def test_a_moment_of_refused_credentials_or_odd_responses_costs_no_try_where_nothing_was_started(action, error):
     world = World()
     world.platform.faults[action] = [_nothing(error)] * 4
     assert world.obtain().how == "started"
@@ -863,7 +863,7 @@ def test_a_start_that_did_nothing_is_not_tried_again_beyond_the_tasks_time():
     world = World()
     world.platform.faults["start"] = [Fault(RateLimitedError("slow.", retry_after=30.0))] * 5
     for fault in world.platform.faults["start"]:
-        fault.error.did_nothing = True
+        fault.error.not_executed = True
     with pytest.raises(RateLimitedError):
         world.obtain(deadline=world.clock() + 20.0)
     assert world.platform.count("start") == 1
@@ -937,7 +937,7 @@ def test_candidates_began_inside_the_window():
 @pytest.mark.parametrize("hours", [3, -5])
 @pytest.mark.parametrize("dates", [True, False])
 def test_a_platform_that_gives_local_times_for_utc_starts_nothing_twice(hours, dates):
-    """Its runs begin in the future, or hours ago, whatever the Date of its replies says."""
+    """Its runs begin in the future, or hours ago, whatever the Date of its responses says."""
     world = World()
     world.platform.sends_date = dates
     world.platform.zone = hours * 3600.0
@@ -1002,7 +1002,7 @@ def test_what_could_not_be_compared_is_logged():
     assert "The platform's list does not show, so not compared: agent, sut." in world.lines.of("info")
 
 
-# A start whose reply never came, within one try
+# A start whose response never came, within one try
 
 
 _UNKNOWN = [
@@ -1141,7 +1141,7 @@ def test_a_list_that_cannot_be_had_is_an_error_and_the_next_try_looks_again(erro
 
 
 def _nothing(error: ApiError) -> Fault:
-    error.did_nothing = True
+    error.not_executed = True
     return Fault(error)
 
 
@@ -1295,14 +1295,14 @@ def test_a_started_that_cannot_be_written_does_not_stop_the_wait_and_is_retried(
     assert obtained.how == "started"
     assert world.kept.record.phase is Phase.INTENT
     for _ in range(2):
-        world.starter.catch_up()
+        world.starter.flush_record()
         assert world.kept.record.phase is Phase.INTENT
-    world.starter.catch_up()
+    world.starter.flush_record()
     assert world.kept.record.phase is Phase.STARTED
     assert world.kept.record.run == obtained.run
     assert world.warnings.count("store down") == 1
     world.kept.faults = [AssertionError("written again")]
-    world.starter.catch_up()
+    world.starter.flush_record()
 
 
 def test_a_verdict_that_cannot_be_written_is_retried():
@@ -1311,7 +1311,7 @@ def test_a_verdict_that_cannot_be_written_is_retried():
     world.kept.faults = [RuntimeError("store down")]
     world.starter.judged(run, Verdict.FAILED)
     assert world.kept.record.phase is Phase.STARTED
-    world.starter.catch_up()
+    world.starter.flush_record()
     assert (world.kept.record.phase, world.kept.record.verdict) == (Phase.JUDGED, Verdict.FAILED)
 
 
@@ -1335,18 +1335,18 @@ def test_an_intent_that_is_refused_forbids_the_start():
     assert world.platform.count("start") == 0
 
 
-@pytest.mark.parametrize("write", ["saw", "judged", "catch_up"])
+@pytest.mark.parametrize("write", ["saw", "judged", "flush_record"])
 def test_a_later_write_that_is_refused_stops_this_try(write):
     world = World()
-    if write == "catch_up":
+    if write == "flush_record":
         world.kept.faults = [None, RuntimeError("store down")]
     run = world.obtain().run
     world.kept.faults = [StartSupersededError("A later try owns the task.")]
     with pytest.raises(StartSupersededError):
         {
-            "saw": lambda: world.starter.saw(run),
+            "saw": lambda: world.starter.mark_seen(run),
             "judged": lambda: world.starter.judged(run, Verdict.PASSED),
-            "catch_up": world.starter.catch_up,
+            "flush_record": world.starter.flush_record,
         }[write]()
 
 
@@ -1354,7 +1354,7 @@ def test_being_seen_is_written_once():
     world = World()
     run = world.obtain().run
     for _ in range(5):
-        world.starter.saw(run)
+        world.starter.mark_seen(run)
     assert world.kept.phases == ["intent", "started", "started"]
     assert world.kept.record.seen
 
@@ -1370,9 +1370,9 @@ def test_before_there_is_a_run_nothing_is_noted():
     world = World()
     starter = world.new_try()
     run = world.platform.add("other")
-    starter.saw(run)
+    starter.mark_seen(run)
     starter.judged(run, Verdict.PASSED)
-    starter.catch_up()
+    starter.flush_record()
     assert world.kept.text is None
 
 
@@ -1424,9 +1424,9 @@ def test_without_a_store_every_try_starts_its_own_run():
     second = world.obtain()
     assert [first.how, second.how] == ["started", "started"]
     assert first.run.run_id != second.run.run_id
-    world.starter.saw(second.run)
+    world.starter.mark_seen(second.run)
     world.starter.judged(second.run, Verdict.FAILED)
-    world.starter.catch_up()
+    world.starter.flush_record()
     assert world.starter.record.verdict is Verdict.FAILED
 
 
@@ -1449,7 +1449,7 @@ _records = st.builds(
     phase=st.sampled_from(Phase),
     intent_at=_moments,
     window=st.floats(1, 600),
-    mark=st.builds(Mark, st.none() | st.text(max_size=9), st.none() | _moments, st.none() | st.floats(-1e5, 1e5)),
+    mark=st.builds(Watermark, st.none() | st.text(max_size=9), st.none() | _moments, st.none() | st.floats(-1e5, 1e5)),
     fingerprint=st.just("0123456789abcdef"),
     context=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
     started_with=st.dictionaries(st.text(max_size=5), st.none() | st.text(max_size=5) | st.booleans(), max_size=2),
@@ -1466,7 +1466,7 @@ def test_a_record_survives_being_stored_as_json(record):
     assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
-_GOOD = Record(EPOCH, Phase.INTENT, BEGIN, WINDOW, Mark(), "f").to_json()
+_GOOD = Record(EPOCH, Phase.INTENT, BEGIN, WINDOW, Watermark(), "f").to_json()
 
 
 @pytest.mark.parametrize(

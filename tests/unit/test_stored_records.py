@@ -19,14 +19,14 @@ from airflow_provider_testruns.exceptions import (
     PermissionDeniedError,
     StartOutcomeUnknownError,
 )
-from airflow_provider_testruns.lifecycle.starting import Epoch, Mark, Phase, Record, Starter
+from airflow_provider_testruns.lifecycle.starting import Epoch, Phase, Record, Starter, Watermark
 from airflow_provider_testruns.model import Run, RunState, Verdict
 from airflow_provider_testruns.platforms.eggplant import EggplantPlatform
 from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.platforms.platform import Identity, Platform
 from airflow_provider_testruns.steps import Steps
-from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, reply
+from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, response
 from tests.unit.steps import BEGIN, Clock, FakePlatform, Lines, drive
 from tests.unit.strategies import json_values
 
@@ -276,7 +276,7 @@ _EVIL = [
 ]
 
 
-@pytest.mark.parametrize("key", sorted(Record(EPOCH, Phase.INTENT, BEGIN, WINDOW, Mark(), "f").to_json()))
+@pytest.mark.parametrize("key", sorted(Record(EPOCH, Phase.INTENT, BEGIN, WINDOW, Watermark(), "f").to_json()))
 @pytest.mark.parametrize("phase", [Phase.STARTED, Phase.INTENT])
 @pytest.mark.parametrize("cleared", [False, True])
 def test_no_value_of_any_field_raises_anything_else_or_starts_beside_a_run(
@@ -385,7 +385,7 @@ def resumed(platform: Platform, wire: Wire, arguments: dict[str, Any], stored: R
     store = Store()
     at = SINCE.timestamp()
     store.data = replace(
-        Record(EPOCH, Phase.STARTED, at + 60, WINDOW, Mark(), "f", run=stored, seen=True), **record
+        Record(EPOCH, Phase.STARTED, at + 60, WINDOW, Watermark(), "f", run=stored, seen=True), **record
     ).to_json()
     starter = Starter(
         platform,
@@ -478,7 +478,7 @@ def test_future_agi_takes_only_executions_of_its_run_test() -> None:
     assert resumed(platform, wire, arguments, stored).run.run_id == RUN
     # Without the list, the run test still tells of its latest execution.
     latest = f"GET /simulate/run-tests/{RUN_TEST}/status/"
-    refused = reply({"detail": "no"}, 403)
+    refused = response({"detail": "no"}, 403)
     wire = Wire({LIST: refused, latest: {"execution_id": RUN}, METRICS: metrics})
     assert resumed(platform, wire, arguments, stored).run.context == {"run_test_id": RUN_TEST}
     wire = Wire({LIST: refused, latest: {"execution_id": OTHER}, METRICS: metrics})
@@ -513,7 +513,7 @@ def test_eggplant_compares_the_model_that_a_poll_shows() -> None:
     stored = Run("eggplant", RUN, RunState.RUNNING, "Running", context={"model_name": "Theirs", "model_id": OTHER})
 
     def answers(row: dict[str, Any]) -> Wire:
-        return Wire({"POST /api/run/progress": reply([row]), "GET /ai/models": models})
+        return Wire({"POST /api/run/progress": response([row]), "GET /ai/models": models})
 
     for arguments in ({"model_id": model}, {"model_id": model, "model_name": "Shop"}):
         found = resumed(EggplantPlatform(BASE_URL), answers(progress()), arguments, stored).run
@@ -539,5 +539,5 @@ def test_errors_of_the_poll_stay_what_they_are() -> None:
     platform = OmiliaPlatform(BASE_URL)
     stored = Run("omilia", "r-1", RunState.RUNNING, "STARTED")
     with pytest.raises(ApiError) as caught:
-        resumed(platform, Wire({"GET /api/runs/r-1": reply({"detail": "no"}, 403)}), {"project_id": "p-1"}, stored)
+        resumed(platform, Wire({"GET /api/runs/r-1": response({"detail": "no"}, 403)}), {"project_id": "p-1"}, stored)
     assert caught.value.status == 403

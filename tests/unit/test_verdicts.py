@@ -99,7 +99,7 @@ def check_pass(counted: Counts | None, cases: list[CaseResult], gates: Gates) ->
     metrics={},
     ending=None,
     kind=Kind.RUN,
-    unseen=None,
+    metrics_error=None,
 )
 @given(
     counted=_counters,
@@ -108,7 +108,7 @@ def check_pass(counted: Counts | None, cases: list[CaseResult], gates: Gates) ->
     metrics=st.just({}) | st.fixed_dictionaries({"tone": _metric}),
     ending=st.none() | st.sampled_from(Verdict),
     kind=st.sampled_from([Kind.RUN, Kind.RUN, Kind.TEST_CONFIGURATION, Kind.MODEL]),
-    unseen=st.none() | st.none() | st.just(ApiError("gone")),
+    metrics_error=st.none() | st.none() | st.just(ApiError("gone")),
 )
 def test_a_pass_is_one_by_counters_and_by_list(
     counted: Counts | None,
@@ -117,10 +117,10 @@ def test_a_pass_is_one_by_counters_and_by_list(
     metrics: dict[str, Metric],
     ending: Verdict | None,
     kind: Kind,
-    unseen: ApiError | None,
+    metrics_error: ApiError | None,
 ) -> None:
     run = Run("omilia", "r-1", RunState.FINISHED, "over", ending=ending, kind=kind)
-    report = RunReport(run, counted, tuple(cases), metrics, unseen)
+    report = RunReport(run, counted, tuple(cases), metrics, metrics_error)
     try:
         judgement = assess(report, gates)
     except (ApiError, ConfigurationError):

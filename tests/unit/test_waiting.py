@@ -306,17 +306,17 @@ def test_whether_a_wait_is_unsure_of_its_run():
     world = World()
     assert not world.wait.unsure
     for error, unsure in [(NotFoundError("gone."), True), (ServerError("busy."), False), (_WITH_GRACE[1], True)]:
-        assert world.wait.trouble(error) is None
+        assert world.wait.failed(error) is None
         assert world.wait.unsure is unsure
-    world.wait.look(_RUNNING)
+    world.wait.observe(_RUNNING)
     assert not world.wait.unsure
 
 
 def test_a_wait_knows_whether_its_run_was_seen():
     world = World()
-    world.wait.trouble(NotFoundError("gone."))
+    world.wait.failed(NotFoundError("gone."))
     assert not world.wait.seen
-    world.wait.look(_RUNNING)
+    world.wait.observe(_RUNNING)
     assert world.wait.seen
 
 
@@ -444,14 +444,14 @@ def test_f4_a_list_alone_ends_no_wait_as_stalled():
     world = World(_RUNNING, timeout=24 * 3600)
     wait, listed = world.wait, replace(_CALLS_DONE, raw_state=_RUNNING.raw_state.title())
     wait.stalled_after = 1800.0
-    assert wait.look(listed) is None
+    assert wait.observe(listed) is None
     world.clock.now += 1800.0
     assert wait.would_stall(listed)
-    assert wait.look(replace(_CALLS_DONE, progress=Progress(3, 4))) is None
+    assert wait.observe(replace(_CALLS_DONE, progress=Progress(3, 4))) is None
     assert not wait.would_stall(listed)
     world.clock.now += 1800.0
     assert wait.would_stall(listed)
-    end = wait.look(replace(_CALLS_DONE, raw_state=_RUNNING.raw_state))
+    end = wait.observe(replace(_CALLS_DONE, raw_state=_RUNNING.raw_state))
     assert end is not None
     assert end.run.stalled
 
@@ -589,10 +589,10 @@ def test_a_longest_interval_below_the_first_one_holds_but_for_a_flood(longest, i
 
 def test_a_request_to_wait_is_a_time_that_another_process_can_keep():
     world = World(_RUNNING)
-    world.wait.trouble(RateLimitedError("slow.", retry_after=40.0))
+    world.wait.failed(RateLimitedError("slow.", retry_after=40.0))
     assert world.wait.not_before == BEGIN + 40.0
     again = Wait(_RUNNING, world.wait.deadline, 10.0, world.lines, world.clock, not_before=world.wait.not_before)
     world.clock.now += 5.0
     assert again.pause() == pytest.approx(35.0)
-    again.look(_RUNNING)
+    again.observe(_RUNNING)
     assert again.pause() <= 10.0 * (1 + JITTER)

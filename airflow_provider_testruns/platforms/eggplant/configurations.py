@@ -17,7 +17,7 @@ from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
 from airflow_provider_testruns.platforms.eggplant.endpoints import CONFIG_RESULTS, pages
 from airflow_provider_testruns.platforms.eggplant.responses import Page, began_before, error_text, optional_page
 from airflow_provider_testruns.platforms.reading import Fields
-from airflow_provider_testruns.steps import Call, Reply, Steps
+from airflow_provider_testruns.steps import Call, Response, Steps
 
 #: What a server answers where a call, or one of its filters, is missing.
 LACKING = (400, 403, 404, 405, 422, 501)
@@ -38,9 +38,9 @@ def results_of(test_config_id: str) -> Steps[list[Fields] | None]:
 
     missing = False
 
-    def read(reply: Reply) -> Page | None:
+    def read(response: Response) -> Page | None:
         nonlocal missing
-        page = optional_page(reply, "the response")
+        page = optional_page(response, "the response")
         missing = missing or page is None
         return page
 
@@ -137,10 +137,10 @@ def result_of(task_instance_id: str, rows: list[Fields], ids: Mapping[str, str])
     return new[0] if new else None
 
 
-def submitted_at(reply: Reply) -> dict[str, str]:
+def submitted_at(response: Response) -> dict[str, str]:
     """When a start was answered, by the platform's clock; empty where it does not say."""
     try:
-        moment = parsedate_to_datetime(reply.headers.get("date", ""))
+        moment = parsedate_to_datetime(response.headers.get("date", ""))
     except (ValueError, TypeError, OverflowError):
         return {}
     return {"submitted_at": (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()}

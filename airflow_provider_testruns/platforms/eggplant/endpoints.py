@@ -18,7 +18,7 @@ from airflow_provider_testruns.platforms.eggplant.responses import (
     payload,
 )
 from airflow_provider_testruns.platforms.reading import Fields
-from airflow_provider_testruns.steps import Call, Reply, Steps, ask, no_value, path
+from airflow_provider_testruns.steps import Call, Response, Steps, ask, no_value, path
 
 RUNS = "/ai/runs"
 RESULTS = "/api/v2/test_results"
@@ -67,7 +67,7 @@ class EggplantCalls:
         :param run_id: the run's number in :meth:`list_runs`.
         """
         target = path("/ai/runlogs/{run_id}", run_id=run_id)
-        call = Call(f"get the log of run {run_id}", "GET", target, Reply.json, error_text=error_text)
+        call = Call(f"get the log of run {run_id}", "GET", target, Response.json, error_text=error_text)
         return (yield from ask(call))
 
     def list_models(self) -> Steps[list[dict[str, Any]]]:
@@ -185,12 +185,12 @@ class EggplantCalls:
         except InvalidRequestError as e:
             if e.status != 405:
                 raise
-            read = partial(page_of, where="the reply", counted=False)
-            call = Call("list the agents", "POST", "/ai/agents", read, repeatable=False, error_text=error_text)
+            read = partial(page_of, where="the response", counted=False)
+            call = Call("list the agents", "POST", "/ai/agents", read, idempotent=False, error_text=error_text)
             rows = (yield from ask(call)).rows
         return rows
 
-    def _task_call(self, task_instance_id: str, read: Callable[[Reply], Any]) -> Call[Any]:
+    def _task_call(self, task_instance_id: str, read: Callable[[Response], Any]) -> Call[Any]:
         target = path("/ai/testconfigtasks/{task_instance_id}", task_instance_id=task_instance_id)
         return Call(f"get test configuration run {task_instance_id}", "GET", target, read, error_text=error_text)
 
@@ -259,14 +259,14 @@ class EggplantCalls:
     def _runs_page(self, limit: int, offset: int) -> Steps[Page]:
         highest = 0
 
-        def read(reply: Reply) -> Page:
+        def read(response: Response) -> Page:
             nonlocal highest
-            page = page_of(reply, "the reply", counted=False)
+            page = page_of(response, "the response", counted=False)
             # Here, where a long page does not hold up the triggerer's event loop.
             highest = max((number_of(row) or 0 for row in page.rows), default=0)
             return page
 
-        page: Page = yield from ask(_runs_call(limit, offset).reading(read))
+        page: Page = yield from ask(_runs_call(limit, offset).with_reader(read))
         self._highest_number = max(self._highest_number or 0, highest)
         return page
 
@@ -312,7 +312,7 @@ def log_call(result_id: str, limit: int, offset: int) -> Call[Page]:
         f"get the log of test result {result_id}",
         "GET",
         path(RESULTS + "/{result_id}/logs", result_id=result_id),
-        partial(page_of, where="the reply", counted=False),
+        partial(page_of, where="the response", counted=False),
         query={"limit": limit, "offset": offset},
         error_text=error_text,
     )
@@ -325,7 +325,7 @@ def _payload(what: str, target: str) -> Steps[dict[str, Any]]:
 def _listed(what: str, base: str, limit: int, filters: Mapping[str, str | int]) -> Steps[list[dict[str, Any]]]:
     def page(limit: int, offset: int) -> Call[Page]:
         query: dict[str, str | int | None] = {**filters, "limit": limit, "offset": offset}
-        read = partial(page_of, where="the reply", counted=False)
+        read = partial(page_of, where="the response", counted=False)
         return Call(what, "GET", base, read, query=query, error_text=error_text)
 
     rows = yield from pages(page, checked_limit(limit))
@@ -337,29 +337,29 @@ def unpaged(what: str, base: str) -> Steps[list[Fields]]:
 
     def page(limit: int, offset: int) -> Call[Page]:
         query = {"limit": limit, "offset": offset} if offset else {}
-        read = partial(page_of, where="the reply", counted=False)
+        read = partial(page_of, where="the response", counted=False)
         return Call(what, "GET", base, read, query=query, error_text=error_text)
 
     return (yield from pages(page, None))
 
 
 def _runs_call(limit: int, offset: int) -> Call[Page]:
-    read = partial(page_of, where="the reply", counted=False)
+    read = partial(page_of, where="the response", counted=False)
     query = {"limit": limit, "offset": offset}
     return Call("list runs", "GET", RUNS, read, query=query, error_text=error_text)
 
 
-def _read_xml(reply: Reply) -> str:
-    if len(reply.body) > limits.TEXT_BODY:
+def _read_xml(response: Response) -> str:
+    if len(response.body) > limits.TEXT_BODY:
         raise InvalidReplyError(
             f"the file is larger than {limits.TEXT_BODY:,} bytes, which is the most that is read of one",
-            status=reply.status,
+            status=response.status,
         )
     try:
-        text = reply.body.decode("utf-8-sig")
+        text = response.body.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise InvalidReplyError("the reply is not a UTF-8 text", status=reply.status) from e
+        raise InvalidReplyError("the response is not a UTF-8 text", status=response.status) from e
     start = text[:1000].lstrip()[:9].casefold()
     if not start.startswith("<") or start.startswith(("<html", "<!doctype")):
-        raise InvalidReplyError("the reply is not XML", status=reply.status)
+        raise InvalidReplyError("the response is not XML", status=response.status)
     return text

@@ -55,13 +55,14 @@ from airflow_provider_testruns.platforms.eggplant.names import (
     test_case_named,
 )
 from airflow_provider_testruns.platforms.eggplant.report import (
-    Kept,
+    Artifacts,
     configuration_result_id,
     kept_of,
     report_of,
     run_number_of,
 )
 from airflow_provider_testruns.platforms.eggplant.responses import (
+    aggregate,
     began_before,
     error_text,
     execution_id_of,
@@ -73,12 +74,11 @@ from airflow_provider_testruns.platforms.eggplant.responses import (
     rows_of,
     run_of,
     start_of,
-    together,
     type_of,
 )
-from airflow_provider_testruns.platforms.platform import Identity, Memory, Platform, Start
+from airflow_provider_testruns.platforms.platform import Identity, Platform, PollCache, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
-from airflow_provider_testruns.steps import Call, Reply, Steps, ask, no_value, path
+from airflow_provider_testruns.steps import Call, Response, Steps, ask, no_value, path
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ _POLLED_RUNS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class _Glance:
+class ListPage:
     """What one look at a model's list showed.
 
     :param found: the runs that were looked for.
@@ -292,8 +292,8 @@ class EggplantPlatform(EggplantCalls, Platform):
                 _EXECUTIONS,
                 partial(self._read_start, context, _type_of_start(body)),
                 json={"execution_type": "executing", **body},
-                repeatable=False,
-                did_nothing=_start_did_nothing,
+                idempotent=False,
+                not_executed=_start_did_nothing,
                 error_text=error_text,
             ),
             context={**context, **{key: value for key, value in started_with.items() if key == "type"}},
@@ -385,7 +385,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                 path(_TASK_INSTANCES + "/{test_config_id}", test_config_id=test_config_id),
                 partial(self._read_configuration_start, context),
                 json=body,
-                repeatable=False,
+                idempotent=False,
                 error_text=error_text,
             ),
             context=context,
@@ -403,19 +403,19 @@ class EggplantPlatform(EggplantCalls, Platform):
             return f"a rerun of {body['rerun_id']}"
         return f"test case {body['test_case_id']} of {model}" if "test_case_id" in body else f"a run of {model}"
 
-    def _read_start(self, context: Mapping[str, str], run_type: str, reply: Reply) -> Run:
-        run_id = Fields(reply.json(), "the reply").identifier("execution_id")
+    def _read_start(self, context: Mapping[str, str], run_type: str, response: Response) -> Run:
+        run_id = Fields(response.json(), "the response").identifier("execution_id")
         context = dict(context)
         if self._highest_number is not None:
             # For servers where only GET /ai/runs shows the run, under a number of its own.
             context |= {"after_number": str(self._highest_number), "run_type": run_type}
-            context |= configurations.submitted_at(reply)
-        # "started" is ours: the reply has no status, and the first poll's word is the first that counts.
+            context |= configurations.submitted_at(response)
+        # "started" is ours: the response has no status, and the first poll's word is the first that counts.
         return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", context=context))
 
-    def _read_configuration_start(self, context: Mapping[str, str], reply: Reply) -> Run:
-        run_id = Fields(reply.json(), "the reply").identifier("task_instance_id")
-        context = {**context, **configurations.submitted_at(reply)}
+    def _read_configuration_start(self, context: Mapping[str, str], response: Response) -> Run:
+        run_id = Fields(response.json(), "the response").identifier("task_instance_id")
+        context = {**context, **configurations.submitted_at(response)}
         run = Run(self.name, run_id, RunState.QUEUED, "started", Kind.TEST_CONFIGURATION, context=context)
         return self._linked(run)
 
@@ -427,7 +427,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             try:
                 models = yield from self.models()
             except (NotFoundError, PermissionDeniedError, InvalidRequestError, InvalidReplyError) as e:
-                said = "a reply that can't be read" if isinstance(e, InvalidReplyError) else f"HTTP {e.status}"
+                said = "a response that can't be read" if isinstance(e, InvalidReplyError) else f"HTTP {e.status}"
                 why = f"runs are listed by the model's name, and the server gives no list of models ({said}). {give}"
                 return None, why
             for model in models:
@@ -533,7 +533,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         return name
 
     def list_group(
-        self, group: str, wanted: Collection[str], oldest: datetime | None, memory: Memory | None = None
+        self, group: str, wanted: Collection[str], oldest: datetime | None, cache: PollCache | None = None
     ) -> Steps[list[Run]]:
         """Look at runs of a model in one call, POST /api/run/progress; in more where older ones are wanted than the
         last time.
@@ -541,10 +541,10 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param group: the model's name.
         :param wanted: the ids of the runs that are looked for; the others are not read.
         :param oldest: the earliest start among them, ``None`` when it is not known.
-        :param memory: of the looks at this model before.
+        :param cache: of the looks at this model before.
         :return: those of the wanted runs that the list shows.
         """
-        seen = memory or Memory()
+        seen = cache or PollCache()
         size: int | None = max(len(wanted), seen.size or len(wanted) + max(20, len(wanted) // 2))
         while True:
             glance = yield from ask(
@@ -564,11 +564,11 @@ class EggplantPlatform(EggplantCalls, Platform):
         seen.size = glance.needed + max(10, glance.needed // 4)
         return glance.found
 
-    def _read_glance(self, wanted: Collection[str], seen: Memory, reply: Reply) -> _Glance:
+    def _read_glance(self, wanted: Collection[str], seen: PollCache, response: Response) -> ListPage:
         def read(row: Any, run_id: str, at: int) -> Run:
-            return self._linked(run_of(Fields(row, f"the reply[{at}]"), run_id, {}))
+            return self._linked(run_of(Fields(row, f"the response[{at}]"), run_id, {}))
 
-        rows = list_of(reply.json(), "the reply")
+        rows = list_of(response.json(), "the response")
         seen.keep(wanted)
         found: dict[str, Run] = {}
         needed = 0
@@ -578,9 +578,9 @@ class EggplantPlatform(EggplantCalls, Platform):
                 continue
             found[run_id] = seen.run(run_id, row, partial(read, row, run_id, at))
             needed = at + 1
-        ends = [Fields(row, "the reply[…]").moment("starttime") for row in (rows[:1] + rows[-1:])]
+        ends = [Fields(row, "the response[…]").moment("starttime") for row in (rows[:1] + rows[-1:])]
         in_order = not rows or newest_first(ends[0]) >= newest_first(ends[-1])
-        return _Glance(list(found.values()), len(rows), needed, in_order, ends[-1] if rows else None)
+        return ListPage(list(found.values()), len(rows), needed, in_order, ends[-1] if rows else None)
 
     def _runs_of_model(self, name: str, since: datetime | None, limit: int | None) -> Steps[list[Run]]:
         """The runs of a model as far back as ``since``, asked for in growing numbers: there are no pages."""
@@ -639,7 +639,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         The documents start with one API and tell of progress in another, and servers have one, the other or both:
         the calls of :data:`POLL_ENDPOINTS` are tried in turn, the one that answered last time first. 404, 405 and a
-        reply without the run move on to the next; any other error is raised as it is.
+        response without the run move on to the next; any other error is raised as it is.
 
         :param run_id: the execution's id; the whole number of an item of GET /ai/runs; the task instance's id of a
             test configuration.
@@ -681,7 +681,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         """The progress of one run (POST /api/run/progress, "Check Run Progress Method").
 
         :param run_id: the execution's id.
-        :raises NotFoundError: when the reply does not tell of it.
+        :raises NotFoundError: when the response does not tell of it.
         """
         _, run = yield from self._look(required_id("run_id", run_id), ("progress",), {})
         return run
@@ -709,7 +709,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                     return name, self._linked(run)
                 answers.append(f"{_ENDPOINT_NAMES[name]}: HTTP 200 without the run")
         if unreadable is not None:
-            # It may be there and told of in that reply: this must not be taken for "it is not there".
+            # It may be there and told of in that response: this must not be taken for "it is not there".
             raise unreadable
         hint = (
             "The connection's poll_endpoint allows this call only."
@@ -834,7 +834,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         :raises NotFoundError: when neither is shown, with the answers.
         """
         task, answers = yield from self._configuration_task(run_id, context)
-        ended_without_a_word = task is not None and task.final and task.ending is None
+        ended_without_a_word = task is not None and task.final and task.platform_verdict is None
         if task is not None and not context.get("test_config_id"):
             return task
         if task is not None and task.known_state and not ended_without_a_word:
@@ -854,10 +854,10 @@ class EggplantPlatform(EggplantCalls, Platform):
     def _configuration_task(self, run_id: str, context: Mapping[str, str]) -> Steps[tuple[Run | None, str]]:
         """A run of a test configuration by its task, or why there is none."""
 
-        def read(reply: Reply) -> Run | None:
-            if is_web_page(reply):
+        def read(response: Response) -> Run | None:
+            if is_web_page(response):
                 return None
-            fields = Fields(reply.json(), "the reply")
+            fields = Fields(response.json(), "the response")
             known = dict(context)
             for name in ("test_config_id", "test_config_result_id"):
                 # The state does not depend on it.
@@ -937,7 +937,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                 f"{self.title} at {self._base_url} shows {len(runs):,} runs of model {name!r}, and {limits.PARTS:,} is"
                 " the most that is waited for together. Give the sensor's limit: so many of the newest."
             )
-        return together(name, runs, context, self._base_url)
+        return aggregate(name, runs, context, self._base_url)
 
     def _newest_of(self, name: str, most: int | None) -> Steps[list[Run]]:
         if self._no_model_progress:
@@ -961,7 +961,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         self._no_model_progress = True
         return runs
 
-    def _progress_call(self, what: str, form: Mapping[str, str], read: Callable[[Reply], T]) -> Call[T]:
+    def _progress_call(self, what: str, form: Mapping[str, str], read: Callable[[Response], T]) -> Call[T]:
         # A POST that only reads: to send it again changes nothing.
         return Call(what, "POST", "/api/run/progress", read, form=form, error_text=error_text)
 
@@ -969,8 +969,8 @@ class EggplantPlatform(EggplantCalls, Platform):
         target = path(base + "/{run_id}", run_id=run_id)
         return Call(what, "GET", target, partial(_read_run, run_id, context), error_text=error_text)
 
-    def _read_progress_list(self, reply: Reply) -> list[Run]:
-        rows = rows_of(reply.json(), "the reply")
+    def _read_progress_list(self, response: Response) -> list[Run]:
+        rows = rows_of(response.json(), "the response")
         return [self._linked(run_of(row, row.identifier("id"), {})) for row in rows]
 
     # --- stopping -------------------------------------------------------------------------------------------------
@@ -1042,8 +1042,8 @@ class EggplantPlatform(EggplantCalls, Platform):
     def _other_id(self, run_id: str) -> Steps[str | None]:
         """The id under which progress tells of an execution, when it is another."""
 
-        def read(reply: Reply) -> str | None:
-            rows = rows_of(reply.json(), "the reply")
+        def read(response: Response) -> str | None:
+            rows = rows_of(response.json(), "the response")
             if len(rows) != 1:
                 return None
             shown = rows[0].get("execution_status_id", "id")
@@ -1068,7 +1068,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         ids = {name: value for name, value in report.run.context.items() if name not in _BASELINE}
         return replace(report, run=replace(report.run, context=ids))
 
-    def list_kept(self, run: Run) -> Steps[Kept]:
+    def list_kept(self, run: Run) -> Steps[Artifacts]:
         """What the server keeps of a final run that files can be made of; see :func:`.eggplant_report.kept_of`.
 
         :param run: as :meth:`get_run` gave it.
@@ -1106,7 +1106,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def check(self) -> Steps[str]:
         """Prove the address and the credentials: a token, and GET /ai/runs?limit=1."""
-        read = partial(page_of, where="the reply")
+        read = partial(page_of, where="the response")
         call = Call("list runs", "GET", "/ai/runs", read, query={"limit": 1}, error_text=error_text)
         page = yield from ask(call)
         return f"{self.title} at {self._base_url} accepts the credentials; it has {page.total} runs."
@@ -1128,7 +1128,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
 
 def _type_of_start(body: Mapping[str, Any]) -> str:
-    """What a start runs, as :func:`.eggplant_replies.type_of` has it; empty where it can't be told."""
+    """What a start runs, as :func:`.eggplant_responses.type_of` has it; empty where it can't be told."""
     if "script" in body:
         return "script"
     if "rerun_id" in body:
@@ -1172,15 +1172,15 @@ def _is_like(row: Fields, context: Mapping[str, str]) -> bool:
     return like and (not test_case or not isinstance(shown_case, str) or shown_case == test_case)
 
 
-def _start_did_nothing(reply: Reply) -> bool:
+def _start_did_nothing(response: Response) -> bool:
     """DAI answers 503 when its message service is away, before anything is queued; so does a gateway, after."""
-    if reply.status == 503:
-        return b"rabbitmq" in reply.body.lower()
-    return 400 <= reply.status < 500 and reply.status != 408
+    if response.status == 503:
+        return b"rabbitmq" in response.body.lower()
+    return 400 <= response.status < 500 and response.status != 408
 
 
-def _read_run(run_id: str, context: Mapping[str, str], reply: Reply) -> Run | None:
-    rows = [row for row in rows_of(reply.json(), "the reply") if is_run(row, run_id)]
+def _read_run(run_id: str, context: Mapping[str, str], response: Response) -> Run | None:
+    rows = [row for row in rows_of(response.json(), "the response") if is_run(row, run_id)]
     return run_of(rows[0], run_id, context) if rows else None
 
 

@@ -25,7 +25,7 @@ from airflow_provider_testruns.platforms.eggplant.responses import (
     start_of,
 )
 from airflow_provider_testruns.platforms.reading import Fields
-from airflow_provider_testruns.steps import Call, Reply, Steps, ask, path, pause
+from airflow_provider_testruns.steps import Call, Response, Steps, ask, path, pause
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ _Results = list[_Result]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Artifacts:
     """What a server keeps of a run that files can be made of.
 
     :param config_result_id: the result of a test configuration, which has a JUnit file.
@@ -111,12 +111,12 @@ def report_of(run: Run) -> Steps[RunReport]:
         results, commit = yield from _explained(results)
         cases = tuple(result.case for result in _last_tries(run, results))
         return RunReport(run, Counts.of(cases), cases, commit=commit)
-    if run.ending is Verdict.PASSED:
+    if run.platform_verdict is Verdict.PASSED:
         return RunReport(run, Counts(passed=1))
-    return RunReport(run, Counts(failed=1) if run.ending is Verdict.FAILED else None)
+    return RunReport(run, Counts(failed=1) if run.platform_verdict is Verdict.FAILED else None)
 
 
-def kept_of(run: Run) -> Steps[Kept]:
+def kept_of(run: Run) -> Steps[Artifacts]:
     """What the server keeps of a final run: nothing where it has no such calls, or can't tell what is this run's.
 
     :param run: in its last state.
@@ -132,7 +132,7 @@ def kept_of(run: Run) -> Steps[Kept]:
         return row.identifier("id"), case is not None and case.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)
 
     results = yield from _result_rows(run, config_result_id, read)
-    return Kept(
+    return Artifacts(
         config_result_id,
         tuple(result_id for result_id, _ in results),
         tuple(result_id for result_id, failed in results if failed),
@@ -145,9 +145,9 @@ def _report_of_model(run: Run) -> RunReport:
     cases = tuple(
         CaseResult(
             part.run_id,
-            _PART_OUTCOMES.get(part.ending, Outcome.UNAVAILABLE),
+            _PART_OUTCOMES.get(part.platform_verdict, Outcome.UNAVAILABLE),
             duration=RunReport(part).duration,
-            message="" if part.ending is Verdict.PASSED else part.message or part.raw_state,
+            message="" if part.platform_verdict is Verdict.PASSED else part.message or part.raw_state,
             suite=run.run_id,
         )
         for part in run.parts
@@ -181,7 +181,7 @@ def _last_tries(run: Run, results: _Results) -> _Results:
 
     DAI counts a test configuration as passed when each test has passed in the end (7.5 and later).
     """
-    if run.kind is not Kind.TEST_CONFIGURATION or run.ending is not Verdict.PASSED:
+    if run.kind is not Kind.TEST_CONFIGURATION or run.platform_verdict is not Verdict.PASSED:
         return results
     tries: dict[tuple[str, str], _Results] = {}
     for result in results:
@@ -231,10 +231,10 @@ def run_number_of(run: Run) -> str | None:
 
 
 def _numbered_result(number: str, make: Callable[[Fields], T]) -> Steps[list[T]]:
-    def read(reply: Reply) -> list[T]:
-        if is_web_page(reply):
+    def read(response: Response) -> list[T]:
+        if is_web_page(response):
             return []
-        row = Fields(reply.json(), "the response")
+        row = Fields(response.json(), "the response")
         return [make(row)] if _carries("id", number, False, row) else []
 
     target = path(RESULTS + "/{number}", number=number)
@@ -355,10 +355,10 @@ def _optional_rows(
     """
     there = False
 
-    def read(reply: Reply) -> _Made[T] | None:
+    def read(response: Response) -> _Made[T] | None:
         nonlocal there
         # Row by row: of a server that knows no pages it is all of them.
-        page = None if is_web_page(reply) else listed(reply, "the reply", counted=False)
+        page = None if is_web_page(response) else listed(response, "the response", counted=False)
         if page is None or not all(mine(row) for row in page):
             return None
         there = there or bool(page.rows)

@@ -1,4 +1,4 @@
-"""How Eggplant DAI's replies are read: its status words, its lists, its runs and its test results.
+"""How Eggplant DAI's responses are read: its status words, its lists, its runs and its test results.
 
 The servers differ by release, and the documents by page: the same run is told of by four calls in four forms. Here
 they become one.
@@ -20,7 +20,7 @@ from airflow_provider_testruns.model import CaseResult, Kind, Outcome, Progress,
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.platform import settled
 from airflow_provider_testruns.platforms.reading import Fields, each, objects
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.steps import Response
 
 _SEPARATORS = re.compile(r"[\W_]+")
 #: Where a run's id may stand. Other fields may hold the ids of other runs (what it is a rerun of).
@@ -58,12 +58,12 @@ class Status:
     """What a status word of DAI means.
 
     :param state: whether the run is over.
-    :param ending: what the platform calls a finished run.
+    :param platform_verdict: what the platform calls a finished run.
     :param known: whether the word is in the table.
     """
 
     state: RunState
-    ending: Verdict | None = None
+    platform_verdict: Verdict | None = None
     known: bool = True
 
 
@@ -215,14 +215,14 @@ class Listed:
         return each(self.rows, self.where)
 
 
-def listed(reply: Reply, where: str, *, counted: bool = True) -> Listed:
+def listed(response: Response, where: str, *, counted: bool = True) -> Listed:
     """A page: ``{items, total_count}``, or a bare list, which counts nothing but itself. However long it is, and
     whatever was asked for: of a server that knows no pages it is the whole list.
 
     :param counted: whether ``total_count`` must be there; without it, the page is taken for all there is.
     :raises InvalidReplyError: when it is neither.
     """
-    value = reply.json()
+    value = response.json()
     if isinstance(value, list | Rows):
         return Listed(value, len(value), where)
     fields = Fields(value, where)
@@ -234,29 +234,29 @@ def listed(reply: Reply, where: str, *, counted: bool = True) -> Listed:
     return Listed(rows, total, f"{where}.items")
 
 
-def page_of(reply: Reply, where: str, *, counted: bool = True) -> Page:
+def page_of(response: Response, where: str, *, counted: bool = True) -> Page:
     """As :func:`listed`, with all rows read: of a list that is looked through again and again.
 
     :raises InvalidReplyError: when it is none, or longer than that makes sense for.
     """
-    found = listed(reply, where, counted=counted)
+    found = listed(response, where, counted=counted)
     check_few(found.rows, found.where)
-    return Page(list(found), found.total, reply.cost)
+    return Page(list(found), found.total, response.cost)
 
 
-def optional_page(reply: Reply, where: str) -> Page | None:
+def optional_page(response: Response, where: str) -> Page | None:
     """As :func:`page_of`; ``None`` for a web page, which is what servers without the call may answer."""
-    return None if is_web_page(reply) else page_of(reply, where, counted=False)
+    return None if is_web_page(response) else page_of(response, where, counted=False)
 
 
-def is_web_page(reply: Reply) -> bool:
+def is_web_page(response: Response) -> bool:
     """Whether a response is a page for people, which some servers answer with where they have no such call."""
-    return reply.headers.get("content-type", "").lower().startswith("text/html")
+    return response.headers.get("content-type", "").lower().startswith("text/html")
 
 
-def payload(reply: Reply) -> dict[str, Any]:
+def payload(response: Response) -> dict[str, Any]:
     """One object, as the API has it."""
-    return dict(Fields(reply.json(), "the reply").raw)
+    return dict(Fields(response.json(), "the response").raw)
 
 
 def is_run(fields: Fields, run_id: str) -> bool:
@@ -294,7 +294,7 @@ def type_of(fields: Fields) -> str | None:
 
 
 def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind = Kind.RUN) -> Run:
-    """A run, from whichever reply tells of it.
+    """A run, from whichever response tells of it.
 
     :param fields: the object that does.
     :param run_id: its id.
@@ -324,12 +324,12 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
         word.state,
         clean(raw, limits.STATUS),
         kind,
-        ending=word.ending,
+        platform_verdict=word.platform_verdict,
         started_at=started,
         finished_at=finished,
         context=known,
         started_with={key: value for key, value in shown.items() if value},
-        message=_reason(fields) if word.ending in (Verdict.FAILED, Verdict.ERRORED) or not word.known else "",
+        message=_reason(fields) if word.platform_verdict in (Verdict.FAILED, Verdict.ERRORED) or not word.known else "",
         known_state=word.known,
         source=fields.excerpt(),
         start_unreadable=start_unreadable,
@@ -359,8 +359,8 @@ def _status_of(fields: Fields, *, ended: bool) -> tuple[str, Status]:
         if status.state is RunState.FINISHED and outcome.state is not RunState.FINISHED:
             # The run has ended, and no word says how its tests did.
             return (liveness, status) if outcome.known else (verdict, replace(outcome, state=RunState.FINISHED))
-        if status.ending is Verdict.CANCELLED or (
-            status.ending is Verdict.ERRORED and outcome.ending is Verdict.PASSED
+        if status.platform_verdict is Verdict.CANCELLED or (
+            status.platform_verdict is Verdict.ERRORED and outcome.platform_verdict is Verdict.PASSED
         ):
             # A run that was cancelled or broke has not tested all that it should have.
             return liveness, status
@@ -374,7 +374,7 @@ def _has(fields: Fields, *names: str) -> bool:
     return any(name in fields.raw for name in names)
 
 
-def together(model_name: str, runs: list[Run], context: Mapping[str, str], url: str) -> Run:
+def aggregate(model_name: str, runs: list[Run], context: Mapping[str, str], url: str) -> Run:
     """Runs of a model as one: over when each of them is.
 
     :param model_name: the model; stands for the id.
@@ -433,8 +433,8 @@ def case_of(fields: Fields) -> CaseResult | None:
     unknown = ""
     if _folded(raw) in _NOT_RUN:
         outcome = Outcome.NOT_RUN
-    elif word.ending is not None:
-        outcome = _OUTCOMES[word.ending]
+    elif word.platform_verdict is not None:
+        outcome = _OUTCOMES[word.platform_verdict]
     elif word.known and word.state is not RunState.FINISHED:
         return None
     else:
@@ -498,7 +498,7 @@ def _sounds_like_failure(line: Mapping[str, Any]) -> bool:
 
 
 def error_text(body: Any) -> str:
-    """DAI's own words in the JSON of an error reply: ``detail``, with the fields that a 422 complains of."""
+    """DAI's own words in the JSON of an error response: ``detail``, with the fields that a 422 complains of."""
     if not isinstance(body, Mapping):
         return ""
     detail = body.get("detail")

@@ -33,11 +33,11 @@ from airflow_provider_testruns.exceptions import (
     StartOutcomeUnknownError,
 )
 from airflow_provider_testruns.model import CaseResult, CaseTexts, Metric, Outcome, Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.platforms.futureagi import responses as replies
+from airflow_provider_testruns.platforms.futureagi import responses as responses
 from airflow_provider_testruns.platforms.futureagi.metrics import TOOL, Evaluations
-from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Memory, Platform, Start
+from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, PollCache, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
-from airflow_provider_testruns.steps import Call, Reply, Sleep, Steps, ask, path, pause, through
+from airflow_provider_testruns.steps import Call, Response, Sleep, Steps, ask, path, pause, through
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ _APPS = {
 #: Rows of a page. The server's own page is 10; no upper limit of it is known, and what it gives is what is counted.
 _PAGE = 100
 _LONGEST_PAGE = 500
-#: Replies of a call for details that stand for "not to be had here"; 500 is what the product gives for a whole
+#: Responses of a call for details that stand for "not to be had here"; 500 is what the product gives for a whole
 #: execution when one of its evaluations is of a kind that it does not know.
 _NOT_TO_BE_HAD = frozenset({404, 405, 500, 501})
 #: How often, and how many seconds apart, a detail is asked for that the server breaks on.
@@ -80,7 +80,7 @@ class FutureAGIPlatform(Platform):
     :raises ConfigurationError: for a dialect that is none.
     """
 
-    name: ClassVar[str] = replies.PLATFORM
+    name: ClassVar[str] = responses.PLATFORM
     title: ClassVar[str] = PLATFORMS["futureagi"].title
 
     def __init__(self, dialect: Dialect = "current", base_url: str = DEFAULT_BASE_URL, app_url: str = "") -> None:
@@ -155,7 +155,7 @@ class FutureAGIPlatform(Platform):
         if evaluations or self.dialect == "current":
             # Those who speak the documented dialect know no prompt simulations.
             detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test))
-        is_prompt = not isinstance(detail, ApiError) and replies.is_prompt(detail)
+        is_prompt = not isinstance(detail, ApiError) and responses.is_prompt(detail)
         if is_prompt:
             self._check_prompt(run_test, simulator)
         yield from self._check_evaluations(run_test, evaluations, detail)
@@ -189,11 +189,11 @@ class FutureAGIPlatform(Platform):
             f"execute {kind} {run_test}",
             "POST",
             at,
-            lambda reply: replies.started(reply, run_test, self.run_url),
-            error_text=partial(replies.start_error_words, dialect=self.dialect),
+            lambda response: responses.started(response, run_test, self.run_url),
+            error_text=partial(responses.start_error_words, dialect=self.dialect),
             json=body,
-            repeatable=False,
-            did_nothing=replies.nothing_was_started,
+            idempotent=False,
+            not_executed=responses.nothing_was_started,
         )
         return Start(
             what=f"an execution of {kind} {named}",
@@ -333,7 +333,7 @@ class FutureAGIPlatform(Platform):
         """One execution as it stands: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
 
         :param run_id: the execution's id.
-        :param run_test_id: its run test, which that reply does not tell: needed for the link to the app, for
+        :param run_test_id: its run test, which that response does not tell: needed for the link to the app, for
             evaluation figures from their own call, and for polling it together with others.
         """
         where = yield from ask(self._standing_call(run_id, run_test_id))
@@ -348,7 +348,7 @@ class FutureAGIPlatform(Platform):
         return run.context.get("run_test_id")
 
     def list_group(
-        self, group: str, wanted: Collection[str], oldest: datetime | None, memory: Memory | None = None
+        self, group: str, wanted: Collection[str], oldest: datetime | None, cache: PollCache | None = None
     ) -> Steps[list[Run]]:
         """Look at executions of a run test: ``GET /simulate/run-tests/{id}/executions/``.
 
@@ -356,15 +356,15 @@ class FutureAGIPlatform(Platform):
         """
         ids = {run_id.lower() for run_id in wanted}
         limit = min(len(ids) + len(ids) // 4 + 5, _LONGEST_PAGE)
-        if memory is not None:
-            memory.keep(ids)
-        return (yield from self._executions(_uuid(group, "run_test_id"), limit, oldest, ids, memory))
+        if cache is not None:
+            cache.keep(ids)
+        return (yield from self._executions(_uuid(group, "run_test_id"), limit, oldest, ids, cache))
 
     def cancel_run(self, run_id: str, run_test_id: str | None = None, **context: str) -> Steps[None]:
         """Stop an execution: ``POST /simulate/test-executions/{id}/cancel/`` with an empty object.
 
         The product cancels without looking, and makes a completed execution a cancelled one. So its status is read
-        before each request, also before one that is sent again because the reply to the first got lost.
+        before each request, also before one that is sent again because the response to the first got lost.
 
         :param run_id: the execution's id.
         :raises InvalidRequestError: when the platform says that it did not do it.
@@ -373,9 +373,9 @@ class FutureAGIPlatform(Platform):
             f"cancel execution {run_id}",
             "POST",
             path("/simulate/test-executions/{id}/cancel/", id=_uuid(run_id, "execution_id")),
-            lambda reply: Fields(reply.json(), "the reply to the cancel"),
+            lambda response: Fields(response.json(), "the response to the cancel"),
             json={},
-            repeatable=False,
+            idempotent=False,
         )
         for left in reversed(range(_CANCEL_TRIES)):
             run = yield from self.get_run(run_id)
@@ -400,17 +400,19 @@ class FutureAGIPlatform(Platform):
 
         The counts are those of the metrics endpoint: without them there is no verdict, so their loss is an error. The
         calls and the evaluations are details: where the server does not have them, or breaks on them, they are left
-        out. Evaluations that were left out are :attr:`.RunReport.unseen`: no gate on them is met or missed. Calls of
+        out. Evaluations that were left out are :attr:`.RunReport.metrics_error`: no gate on them is met or missed. Calls of
         which neither counters nor list say how they ended, where the failed ones are not counted, are unavailable.
 
         :param run: as :meth:`get_run` gave it.
         """
         run_test_id = run.context.get("run_test_id")
         standing = self._standing_call(run.run_id, run_test_id)
-        now = yield from ask(standing.reading(lambda reply: _counted(standing.read(reply))))
+        now = yield from ask(standing.with_reader(lambda response: _counted(standing.read(response))))
         # What was read last counts, unless it is the better word: a later poll does not make a failed execution pass.
-        ending = now.run.ending if now.run.ending not in (None, Verdict.PASSED) else run.ending
-        unseen: ApiError | None = None
+        platform_verdict = (
+            now.run.platform_verdict if now.run.platform_verdict not in (None, Verdict.PASSED) else run.platform_verdict
+        )
+        metrics_error: ApiError | None = None
         cases: tuple[CaseResult, ...] = ()
         evaluations: Evaluations | None = None
         summary: Any = None
@@ -419,13 +421,13 @@ class FutureAGIPlatform(Platform):
         if not isinstance(found, ApiError):
             cases, evaluations, summary = found
         elif not run_test_id:
-            unseen = found
+            metrics_error = found
         counts = now.counts
         if not now.failures_counted and len(cases) < counts.total:
             counts = replace(counts, unavailable=counts.not_run, not_run=0)
         report = RunReport(run, counts, cases)
         # `failed` is one word for two things: every call failed, or none was made. The second says nothing of tests.
-        broke = ending is Verdict.FAILED and report.counts is not None and report.counts.decided == 0
+        broke = platform_verdict is Verdict.FAILED and report.counts is not None and report.counts.executed == 0
         if run_test_id:
             call = self._eval_summary_call(run_test_id, run.run_id)
             shown = yield from _if_to_be_had(lambda: ask(call))
@@ -433,7 +435,7 @@ class FutureAGIPlatform(Platform):
                 summary = shown
             else:
                 # What the calls were given is known, but not which evaluations there should be.
-                unseen = shown
+                metrics_error = shown
             if broke and not message:
                 reason = yield from _if_to_be_had(lambda: self._error_reason(run, run_test_id))
                 message = reason if isinstance(reason, str) else ""
@@ -441,9 +443,9 @@ class FutureAGIPlatform(Platform):
             message = run.start_error
         if summary is not None and evaluations is not None:
             yield from self._without_deleted(run.run_id, summary, evaluations)
-        metrics = replies.metrics_of(summary, "the evaluation summary", evaluations)
+        metrics = responses.metrics_of(summary, "the evaluation summary", evaluations)
         tools = Evaluations() if (yield from self._evaluates_tools(run_test_id)) else None
-        details: dict[str, replies.CallDetails] = {}
+        details: dict[str, responses.CallDetails] = {}
         remarks: list[str] = []
         if cases or tools is not None:
             shown = yield from self._call_details(run.run_id, tools)
@@ -452,13 +454,15 @@ class FutureAGIPlatform(Platform):
             else:
                 remarks += [f"The cases have the ids of their calls as names: {shown}"] if cases else []
                 if tools is not None:
-                    unseen = unseen or shown
+                    metrics_error = metrics_error or shown
         if tools is not None:
             metrics |= {name: metric for tally in tools.by_id.values() for name, metric in tally.metrics()}
         if any(metric.value is None and metric.scored for metric in metrics.values()):
             metrics = yield from self._averaged(run.run_id, metrics)
-        cases = replies.named(_explained(cases, details), details)
-        unpaid = [case.message for case in cases if case.outcome is Outcome.FAILED and replies.is_unpaid(case.message)]
+        cases = responses.named(_explained(cases, details), details)
+        unpaid = [
+            case.message for case in cases if case.outcome is Outcome.FAILED and responses.is_unpaid(case.message)
+        ]
         if unpaid and report.counts is not None and len(unpaid) >= report.counts.failed:
             # The agent was not tested: no call could be made.
             broke, message = True, unpaid[0]
@@ -467,21 +471,24 @@ class FutureAGIPlatform(Platform):
         finished_at = run.finished_at or now.run.finished_at
         if finished_at is None:
             # Of chats the platform tells when each call began and how long it took, and no end of the whole.
-            finished_at = replies.last_end(details)
+            finished_at = responses.last_end(details)
         told = replace(
             run,
-            ending=Verdict.ERRORED if broke else ending,
+            platform_verdict=Verdict.ERRORED if broke else platform_verdict,
             started_at=run.started_at or now.run.started_at,
             finished_at=finished_at,
             progress=now.run.progress,
             url=run.url or now.run.url,
             message=message,
         )
-        if unseen is not None:
-            unseen = type(unseen)(
-                f"The evaluations of execution {run.run_id} could not be seen. {unseen}", status=unseen.status
+        if metrics_error is not None:
+            metrics_error = type(metrics_error)(
+                f"The evaluations of execution {run.run_id} could not be seen. {metrics_error}",
+                status=metrics_error.status,
             )
-        return replace(report, run=told, cases=cases, metrics=metrics, unseen=unseen, remarks=tuple(remarks))
+        return replace(
+            report, run=told, cases=cases, metrics=metrics, metrics_error=metrics_error, remarks=tuple(remarks)
+        )
 
     def check(self) -> Steps[str]:
         """Prove the address and the keys: the health call, then the list of run tests."""
@@ -492,7 +499,7 @@ class FutureAGIPlatform(Platform):
         seen = "run tests can be listed" if page.rows else "there are no run tests yet"
         said = f"Connected to Future AGI at {self.base_url}{release}, in the {self.dialect} dialect; {seen}."
         if self.dialect == "documented":
-            said += f" Reading does not show whether a run can be started: {replies.NEEDS_BOTH_KEYS}"
+            said += f" Reading does not show whether a run can be started: {responses.NEEDS_BOTH_KEYS}"
         return said
 
     def run_url(self, run_test_id: str | None, execution_id: str) -> str:
@@ -507,7 +514,11 @@ class FutureAGIPlatform(Platform):
         """The server's health. ``GET /api/public/health`` in the current dialect, where it needs the keys;
         ``GET /health/`` in the documented one, where it needs none."""
         at = "/api/public/health" if self.dialect == "current" else "/health/"
-        return (yield from ask(self._get("ask for its health", at, lambda reply: replies.whole(reply, "the health"))))
+        return (
+            yield from ask(
+                self._get("ask for its health", at, lambda response: responses.whole(response, "the health"))
+            )
+        )
 
     def list_run_tests(self) -> Steps[list[dict[str, Any]]]:
         """All run tests, every page: ``GET /simulate/run-tests/``."""
@@ -523,8 +534,8 @@ class FutureAGIPlatform(Platform):
         :raises InvalidRequestError: when there is none. Of several with the name the server picks one by itself.
         """
 
-        def read(reply: Reply) -> str:
-            result = replies.result_object(reply, "the run test's name")
+        def read(response: Response) -> str:
+            result = responses.result_object(response, "the run test's name")
             return Fields(result, "the run test's name.result").identifier("run_test_id")
 
         at = path("/simulate/run-tests/get-id-by-name/{run_test_name}/", run_test_name=_name(name))
@@ -541,11 +552,11 @@ class FutureAGIPlatform(Platform):
         """All scenarios of a run test, every page: ``GET /simulate/run-tests/{id}/scenarios/``."""
         at = path("/simulate/run-tests/{run_test_id}/scenarios/", run_test_id=_uuid(run_test_id, "run_test_id"))
 
-        def page(number: int) -> Call[replies.Page[dict[str, Any]]]:
+        def page(number: int) -> Call[responses.Page[dict[str, Any]]]:
             return self._get(
                 f"list the scenarios of run test {run_test_id}",
                 at,
-                lambda reply: replies.page_of(reply.json(), number, "the scenarios", replies.with_id("id")),
+                lambda response: responses.page_of(response.json(), number, "the scenarios", responses.with_id("id")),
                 page=number,
                 limit=_PAGE,
             )
@@ -564,7 +575,7 @@ class FutureAGIPlatform(Platform):
     def list_call_results(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
         """All calls of an execution with their evaluations, every page: ``GET /sdk/api/v1/simulation/runs/``."""
         rows: list[dict[str, Any]] = yield from self._calls_of(
-            execution_id, replies.call_rows, lambda row: row["call_execution_id"], raw=True
+            execution_id, responses.call_rows, lambda row: row["call_execution_id"], raw=True
         )
         return rows
 
@@ -584,7 +595,9 @@ class FutureAGIPlatform(Platform):
         """One call with all that is known of it: ``GET /simulate/call-executions/{id}/``."""
         call_id = _uuid(call_execution_id, "call_execution_id")
         at = path("/simulate/call-executions/{id}/", id=call_id)
-        return (yield from ask(self._get(f"get call {call_id}", at, lambda reply: replies.whole(reply, "the call"))))
+        return (
+            yield from ask(self._get(f"get call {call_id}", at, lambda response: responses.whole(response, "the call")))
+        )
 
     def get_performance_summary(self, execution_id: str) -> Steps[dict[str, Any]]:
         """Pass rate and best scenarios of an execution: ``GET /simulate/test-executions/{id}/performance-summary/``."""
@@ -611,9 +624,9 @@ class FutureAGIPlatform(Platform):
         """
         call = self._eval_summary_call(run_test_id, execution_id)
         rows: list[dict[str, Any]] = yield from ask(
-            call.reading(lambda reply: replies.result_rows(reply, "the evaluation summary"))
+            call.with_reader(lambda response: responses.result_rows(response, "the evaluation summary"))
         )
-        if not replies.anything_scored(rows):
+        if not responses.anything_scored(rows):
             yield from self.get_run(execution_id)
         return rows
 
@@ -626,7 +639,7 @@ class FutureAGIPlatform(Platform):
         """
 
         call = self._of_execution("get the transcripts of", execution_id, "transcripts/")
-        rows: list[dict[str, Any]] = yield from ask(call.reading(replies.transcripts))
+        rows: list[dict[str, Any]] = yield from ask(call.with_reader(responses.transcripts))
         if not rows:
             yield from self.get_run(execution_id)
         return rows
@@ -634,8 +647,8 @@ class FutureAGIPlatform(Platform):
     def export_csv(self, execution_id: str, save_to: Path) -> Steps[None]:
         """Write an execution's table to a local file: ``GET /simulate/export/{id}/?type=testexecution``."""
 
-        def read(reply: Reply) -> None:
-            kind = reply.headers.get("content-type", "")
+        def read(response: Response) -> None:
+            kind = response.headers.get("content-type", "")
             # A sign-in page or a gateway's answer comes as a 200 too.
             if re.match(r"\s*(text/html|application/json)\b", kind, re.IGNORECASE):
                 raise InvalidReplyError(f"the export should be CSV, and is {clean(kind, 60)}")
@@ -665,9 +678,9 @@ class FutureAGIPlatform(Platform):
             product does for voice agents only.
         :param call_execution_ids: the calls (UUIDs), or …
         :param select_all: … all of them.
-        :return: the reply; ``failed_reruns`` has the calls that could not be run again, and why.
+        :return: the response; ``failed_reruns`` has the calls that could not be run again, and why.
         :raises ConfigurationError: for arguments that can't be right.
-        :raises StartOutcomeUnknownError: when the reply got lost: the calls may be running.
+        :raises StartOutcomeUnknownError: when the response got lost: the calls may be running.
         :raises ServerError: when the platform could not dispatch what it had prepared.
         :raises InvalidRequestError: when no call is run again.
         """
@@ -678,11 +691,11 @@ class FutureAGIPlatform(Platform):
                 "Exactly one of call_execution_ids and select_all=True says which calls are run again, got"
                 f" call_execution_ids={call_execution_ids!r} and select_all={select_all!r}."
             )
-        call = self._rerun_call(_uuid(execution_id, "execution_id"), rerun_type, calls, replies.rerun)
+        call = self._rerun_call(_uuid(execution_id, "execution_id"), rerun_type, calls, responses.rerun)
         try:
             said = yield from ask(call)
         except ApiError as e:
-            if e.did_nothing:
+            if e.not_executed:
                 raise
             raise StartOutcomeUnknownError(
                 f"{e} It is not known whether the calls of execution {execution_id} are run again. Nothing is sent"
@@ -694,18 +707,18 @@ class FutureAGIPlatform(Platform):
         return dict(said.raw)
 
     def _rerun_start(self, run: Run, rerun_type: RerunType, calls: list[str] | None) -> Start:
-        def read(reply: Reply) -> Run:
-            said = replies.rerun(reply)
+        def read(response: Response) -> Run:
+            said = responses.rerun(response)
             if not said.succeeded:
                 error = _not_rerun(said, run.run_id)
                 # It says itself that nothing was started. It may be paid for, so only the task's next try asks again.
-                error.did_nothing, error.transient = True, False
+                error.not_executed, error.transient = True, False
                 raise error
             return replace(
                 run,
                 state=RunState.QUEUED,
                 raw_state="started",
-                ending=None,
+                platform_verdict=None,
                 finished_at=None,
                 progress=None,
                 message=said.left_out(),
@@ -728,16 +741,16 @@ class FutureAGIPlatform(Platform):
         call = self._standing_call(run.run_id, run.context.get("run_test_id"))
         return Start(
             what=why,
-            call=call.reading(lambda reply: call.read(reply).run),
+            call=call.with_reader(lambda response: call.read(response).run),
             context=run.context,
             cannot_list="Nothing was sent.",
-            already=run,
+            existing_run=run,
         )
 
     # Calls
 
     def _rerun_call(
-        self, execution_id: str, rerun_type: RerunType, calls: list[str] | None, read: Callable[[Reply], T]
+        self, execution_id: str, rerun_type: RerunType, calls: list[str] | None, read: Callable[[Response], T]
     ) -> Call[T]:
         body: dict[str, Any] = {"rerun_type": rerun_type}
         body |= {"select_all": True} if calls is None else {"call_execution_ids": calls}
@@ -747,59 +760,59 @@ class FutureAGIPlatform(Platform):
             path("/simulate/test-executions/{id}/rerun-calls/", id=execution_id),
             read,
             json=body,
-            repeatable=False,
+            idempotent=False,
         )
 
-    def _call(self, what: str, method: str, at: str, read: Callable[[Reply], T], **more: Any) -> Call[T]:
-        return Call(what, method, at, read, error_text=replies.error_words, stands_for=replies.status_meant, **more)
+    def _call(self, what: str, method: str, at: str, read: Callable[[Response], T], **more: Any) -> Call[T]:
+        return Call(what, method, at, read, error_text=responses.error_words, stands_for=responses.status_meant, **more)
 
-    def _get(self, what: str, at: str, read: Callable[[Reply], T], **query: str | int | None) -> Call[T]:
+    def _get(self, what: str, at: str, read: Callable[[Response], T], **query: str | int | None) -> Call[T]:
         return self._call(what, "GET", at, read, query=query)
 
     def _of_run_test(self, what: str, run_test_id: str, below: str) -> Call[dict[str, Any]]:
         at = path("/simulate/run-tests/{run_test_id}/", run_test_id=_uuid(run_test_id, "run_test_id")) + below
-        return self._get(f"{what} {run_test_id}", at, lambda reply: replies.whole(reply, "the run test"))
+        return self._get(f"{what} {run_test_id}", at, lambda response: responses.whole(response, "the run test"))
 
     def _of_execution(
         self, what: str, execution_id: str, below: str, **query: str | int | None
     ) -> Call[dict[str, Any]]:
         at = path("/simulate/test-executions/{id}/", id=_uuid(execution_id, "execution_id")) + below
-        read = lambda reply: replies.whole(reply, "the execution")  # noqa: E731
+        read = lambda response: responses.whole(response, "the execution")  # noqa: E731
         return self._get(f"{what} execution {execution_id}", at, read, **query)
 
     def _sdk(self, kind: str, execution_id: str) -> Call[dict[str, Any]]:
         return self._get(
             f"get the {kind} of execution {execution_id}",
             f"/sdk/api/v1/simulation/{kind}/",
-            lambda reply: replies.result_object(reply, f"the {kind}"),
+            lambda response: responses.result_object(response, f"the {kind}"),
             execution_id=_uuid(execution_id, "execution_id"),
         )
 
-    def _standing_call(self, execution_id: str, run_test_id: str | None) -> Call[replies.Standing]:
+    def _standing_call(self, execution_id: str, run_test_id: str | None) -> Call[responses.ExecutionStatus]:
         execution = _uuid(execution_id, "execution_id")
         run_test = _uuid(run_test_id, "run_test_id") if run_test_id else None
         return self._get(
             f"get execution {execution}",
             "/sdk/api/v1/simulation/metrics/",
-            lambda reply: replies.standing(reply, execution, run_test, self.run_url),
+            lambda response: responses.standing(response, execution, run_test, self.run_url),
             execution_id=execution,
         )
 
-    def _runs_call(self, execution_id: str, number: int | None, read: Callable[[Reply, int], T]) -> Call[T]:
+    def _runs_call(self, execution_id: str, number: int | None, read: Callable[[Response, int], T]) -> Call[T]:
         return self._get(
             f"list the calls of execution {execution_id}",
             "/sdk/api/v1/simulation/runs/",
-            lambda reply: read(reply, number or 1),
+            lambda response: read(response, number or 1),
             execution_id=_uuid(execution_id, "execution_id"),
             page=number,
             limit=None if number is None else _PAGE,
         )
 
-    def _run_tests_call(self, number: int, limit: int) -> Call[replies.Page[dict[str, Any]]]:
+    def _run_tests_call(self, number: int, limit: int) -> Call[responses.Page[dict[str, Any]]]:
         return self._get(
             "list the run tests",
             "/simulate/run-tests/",
-            lambda reply: replies.page_of(reply.json(), number, "the run tests", replies.with_id("id")),
+            lambda response: responses.page_of(response.json(), number, "the run tests", responses.with_id("id")),
             page=number,
             limit=limit,
         )
@@ -811,12 +824,12 @@ class FutureAGIPlatform(Platform):
         limit: int,
         oldest: datetime | None = None,
         wanted: Collection[str] | None = None,
-        memory: Memory | None = None,
-    ) -> Call[replies.Page[Run]]:
+        cache: PollCache | None = None,
+    ) -> Call[responses.Page[Run]]:
         return self._get(
             f"list the executions of run test {run_test_id}",
             path("/simulate/run-tests/{run_test_id}/executions/", run_test_id=run_test_id),
-            lambda reply: replies.executions(reply, number, run_test_id, self.run_url, oldest, wanted, memory),
+            lambda response: responses.executions(response, number, run_test_id, self.run_url, oldest, wanted, cache),
             page=number,
             limit=limit,
         )
@@ -825,7 +838,7 @@ class FutureAGIPlatform(Platform):
         return self._get(
             f"get the evaluation summary of execution {execution_id}",
             path("/simulate/run-tests/{id}/eval-summary/", id=_uuid(run_test_id, "run_test_id")),
-            replies.eval_summary,
+            responses.eval_summary,
             execution_id=_uuid(execution_id, "execution_id"),
         )
 
@@ -837,10 +850,10 @@ class FutureAGIPlatform(Platform):
         limit: int,
         oldest: datetime | None = None,
         wanted: Collection[str] | None = None,
-        memory: Memory | None = None,
+        cache: PollCache | None = None,
     ) -> Steps[list[Run]]:
         runs = yield from _all_pages(
-            lambda number: self._executions_call(run_test_id, number, limit, oldest, wanted, memory),
+            lambda number: self._executions_call(run_test_id, number, limit, oldest, wanted, cache),
             key=lambda run: run.run_id,
             enough=None if wanted is None else len(wanted),
             most=limits.RUNS,
@@ -851,9 +864,9 @@ class FutureAGIPlatform(Platform):
     def _cases(self, execution_id: str, with_summary: bool) -> Steps[tuple[tuple[CaseResult, ...], Evaluations, Any]]:
         evaluations, summaries, texts = Evaluations(), [], CaseTexts()
 
-        def read(reply: Reply, number: int) -> replies.Page[CaseResult]:
+        def read(response: Response, number: int) -> responses.Page[CaseResult]:
             with_it = with_summary and number == 1
-            found = replies.call_page(reply, number, evaluations.calls, texts, with_summary=with_it)
+            found = responses.call_page(response, number, evaluations.calls, texts, with_summary=with_it)
             evaluations.merge(found.evaluations)
             if found.summary is not None:
                 summaries.append(found.summary)
@@ -873,12 +886,12 @@ class FutureAGIPlatform(Platform):
 
     def _call_details(
         self, execution_id: str, tools: Evaluations | None
-    ) -> Steps[dict[str, replies.CallDetails] | ApiError]:
+    ) -> Steps[dict[str, responses.CallDetails] | ApiError]:
         """What only the details of an execution tell of its calls, by their ids; or why they are not available."""
 
-        def page(number: int) -> Call[replies.Page[tuple[str, replies.CallDetails]]]:
+        def page(number: int) -> Call[responses.Page[tuple[str, responses.CallDetails]]]:
             call = self._of_execution("get the details of", execution_id, "", page=number, limit=_PAGE)
-            return call.reading(lambda reply: replies.details_page(reply, number, tools))
+            return call.with_reader(lambda response: responses.details_page(response, number, tools))
 
         try:
             rows = yield from _if_to_be_had(lambda: _all_pages(page, key=lambda row: row[0]))
@@ -890,7 +903,7 @@ class FutureAGIPlatform(Platform):
     def _without_deleted(self, execution_id: str, summary: Any, evaluations: Evaluations) -> Steps[None]:
         """Leave out evaluations that were deleted: their outputs stay with the calls, and the platform's own figures
         are without them."""
-        doubtful = replies.unlisted(summary, "the evaluation summary", evaluations)
+        doubtful = responses.unlisted(summary, "the evaluation summary", evaluations)
         if not doubtful:
             return
         figures = yield from _if_to_be_had(lambda: self.get_kpis(execution_id))
@@ -903,7 +916,7 @@ class FutureAGIPlatform(Platform):
     def _averaged(self, execution_id: str, metrics: dict[str, Metric]) -> Steps[dict[str, Metric]]:
         """The same metrics, with the averages of the analytics where the summary has none."""
         analytics = yield from _if_to_be_had(lambda: self.get_analytics(execution_id))
-        averages = {} if isinstance(analytics, ApiError) else replies.averages(analytics)
+        averages = {} if isinstance(analytics, ApiError) else responses.averages(analytics)
         return {
             name: replace(metric, value=averages.get(name.casefold()))
             if metric.value is None and metric.scored
@@ -914,7 +927,7 @@ class FutureAGIPlatform(Platform):
     def _calls_of(
         self,
         execution_id: str,
-        read: Callable[[Reply, int], replies.Page[T]],
+        read: Callable[[Response, int], responses.Page[T]],
         key: Callable[[Any], Any],
         *,
         raw: bool = False,
@@ -962,18 +975,18 @@ class FutureAGIPlatform(Platform):
         if detail.get("enable_tool_evaluation") is True:
             # Which tools are used shows only in a call.
             names = [name for name in names if not name.startswith(TOOL)]
-        known = replies.evaluation_names(detail)
+        known = responses.evaluation_names(detail)
         if known is None or not _unknown(names, known):
             return
         # A gate can be on a template, too, which only the summary names: without an execution, of the latest one.
         latest = self._get(
             f"get the evaluation summary of run test {run_test_id}",
             path("/simulate/run-tests/{id}/eval-summary/", id=run_test_id),
-            lambda reply: replies.result_rows(reply, "the evaluation summary"),
+            lambda response: responses.result_rows(response, "the evaluation summary"),
         )
         rows = yield from _if_to_be_had(lambda: ask(latest))
         if not isinstance(rows, ApiError):
-            known |= replies.summary_names(rows)
+            known |= responses.summary_names(rows)
         unknown = _unknown(names, known)
         if unknown:
             raise ConfigurationError(
@@ -988,19 +1001,21 @@ class FutureAGIPlatform(Platform):
         :raises ConfigurationError: when it is not.
         """
         at = path("/simulate/simulator-agents/{id}/", id=simulator_id)
-        call = self._get(f"get simulator {simulator_id}", at, lambda reply: replies.whole(reply, "the simulator"))
+        call = self._get(
+            f"get simulator {simulator_id}", at, lambda response: responses.whole(response, "the simulator")
+        )
         try:
             found = yield from ask(call)
         except NotFoundError as e:
             # A server without the call answers with 404, too, but not with these words.
-            if replies.WORKSPACE in str(e) or "simulatoragent" in str(e).casefold():
+            if responses.WORKSPACE in str(e) or "simulatoragent" in str(e).casefold():
                 raise ConfigurationError(
                     f"simulator_id {simulator_id!r} is no simulator of this connection's workspace; Future AGI would"
                     f" use the run test's own instead. {e}"
                 ) from e
-            unseen: ApiError = e
+            metrics_error: ApiError = e
         except (PermissionDeniedError, InvalidRequestError) as e:
-            unseen = e
+            metrics_error = e
         else:
             if str(found.get("id") or simulator_id).lower() == simulator_id and found.get("deleted") is not True:
                 return ()
@@ -1010,7 +1025,7 @@ class FutureAGIPlatform(Platform):
             )
         return (
             f"Whether simulator {simulator_id} exists could not be seen; where it does not, Future AGI uses the run"
-            f" test's own without saying so. {unseen}",
+            f" test's own without saying so. {metrics_error}",
         )
 
     def _error_reason(self, run: Run, run_test_id: str) -> Steps[str]:
@@ -1028,7 +1043,7 @@ class FutureAGIPlatform(Platform):
                 found.append((str(row.get("name") or ""), row["id"]))
         ids = [run_test_id for known, run_test_id in found if known == name]
         if len(ids) == 1:
-            if not replies.UUID.fullmatch(ids[0]):
+            if not responses.UUID.fullmatch(ids[0]):
                 raise InvalidReplyError(f"The id of run test {name!r} should be a UUID, and is {ids[0]!r}.")
             return str(ids[0].lower())
         if ids:
@@ -1038,7 +1053,7 @@ class FutureAGIPlatform(Platform):
             )
         raise ConfigurationError(
             f"run_test_name {name!r} is not the name of a run test of this connection. {_near(name, found)}"
-            f" {replies.WORKSPACE}"
+            f" {responses.WORKSPACE}"
         )
 
     def _choose(self, run_test_id: str, include: list[str] | None, exclude: list[str] | None) -> Steps[list[str]]:
@@ -1081,13 +1096,13 @@ def _prompt_start(run_test_id: str, detail: Mapping[str, Any]) -> tuple[str, str
 
     :raises ConfigurationError: when it can't be started.
     """
-    template = replies.prompt_template(detail)
+    template = responses.prompt_template(detail)
     if template is None:
         raise ConfigurationError(
             f"Run test {run_test_id} is a prompt simulation, and the platform shows no prompt template of it, by which"
             " it is started. Open it in Future AGI: its prompt may have been deleted."
         )
-    if replies.prompt_version_is_gone(detail):
+    if responses.prompt_version_is_gone(detail):
         raise ConfigurationError(
             f"The prompt version of run test {run_test_id}, a prompt simulation, has been deleted. Give the simulation"
             " another version in Future AGI."
@@ -1101,7 +1116,7 @@ def _prompt_start(run_test_id: str, detail: Mapping[str, Any]) -> tuple[str, str
 
 
 def _all_pages(
-    call: Callable[[int], Call[replies.Page[T]]],
+    call: Callable[[int], Call[responses.Page[T]]],
     key: Callable[[Any], Any] = lambda row: row["id"],
     enough: int | None = None,
     *,
@@ -1121,7 +1136,7 @@ def _all_pages(
     kept = 0
     for number in range(1, limits.PAGES + 1):
         asked = call(number)
-        page, cost = yield from ask(asked.reading(partial(_with_cost, asked.read)))
+        page, cost = yield from ask(asked.with_reader(partial(_with_cost, asked.read)))
         for row in page.rows:
             rows.setdefault(key(row), row)
         if page.last or (enough is not None and len(rows) >= enough):
@@ -1135,11 +1150,11 @@ def _all_pages(
     raise InvalidReplyError(f"Future AGI's list has no end: {limits.PAGES} pages were read, and it promises more.")
 
 
-def _with_cost(read: Callable[[Reply], T], reply: Reply) -> tuple[T, int]:
-    return read(reply), reply.cost
+def _with_cost(read: Callable[[Response], T], response: Response) -> tuple[T, int]:
+    return read(response), response.cost
 
 
-def _explained(cases: tuple[CaseResult, ...], details: Mapping[str, replies.CallDetails]) -> tuple[CaseResult, ...]:
+def _explained(cases: tuple[CaseResult, ...], details: Mapping[str, responses.CallDetails]) -> tuple[CaseResult, ...]:
     """The same cases, with the reasons of those that failed without one and the durations of those that lack one."""
     found = []
     for case in cases:
@@ -1153,7 +1168,7 @@ def _explained(cases: tuple[CaseResult, ...], details: Mapping[str, replies.Call
     return tuple(found)
 
 
-def _counted(standing: replies.Standing) -> replies.Standing:
+def _counted(standing: responses.ExecutionStatus) -> responses.ExecutionStatus:
     if standing.uncounted is not None:
         raise standing.uncounted
     return standing
@@ -1177,15 +1192,15 @@ def _if_to_be_had(steps: Callable[[], Steps[T]]) -> Steps[T | ApiError]:
 
 
 def _lasting(steps: Steps[T]) -> Steps[T]:
-    """The same steps, with replies that stand for "not to be had" not asked for again by those who carry them."""
+    """The same steps, with responses that stand for "not to be had" not asked for again by those who carry them."""
 
     def handle(step: Call[Any] | Sleep) -> Steps[Any]:
-        return (yield replace(step, lasting=_NOT_TO_BE_HAD) if isinstance(step, Call) else step)
+        return (yield replace(step, non_retryable_statuses=_NOT_TO_BE_HAD) if isinstance(step, Call) else step)
 
     return (yield from through(steps, handle))
 
 
-def _not_rerun(said: replies.Rerun, execution_id: str) -> ApiError:
+def _not_rerun(said: responses.Rerun, execution_id: str) -> ApiError:
     why = said.dispatch_error or said.left_out() or "no reason given"
     return (ServerError if said.dispatch_error else InvalidRequestError)(
         f"Future AGI runs {said.succeeded or 'none'} of the calls of execution {execution_id} again: {clean(why, 500)}"
@@ -1205,7 +1220,7 @@ def _unknown(names: Collection[str], known: Collection[str]) -> list[str]:
 def _uuid(value: Any, name: str) -> str:
     """A UUID in lower case: the product does not find upper case ones."""
     text = value.strip() if isinstance(value, str) else ""
-    if not replies.UUID.fullmatch(text):
+    if not responses.UUID.fullmatch(text):
         raise ConfigurationError(
             f"{name} must be a UUID such as 985eb69c-2e94-42ab-b0f2-5be252bb14f4, got {value!r}. Copy it from the"
             " address of its page in Future AGI."

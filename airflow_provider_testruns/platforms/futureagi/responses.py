@@ -1,4 +1,4 @@
-"""Reading Future AGI's replies: what each one says, in the provider's own vocabulary. Pure, like all platforms.
+"""Reading Future AGI's responses: what each one says, in the provider's own vocabulary. Pure, like all platforms.
 
 The product spells a status in three ways ("PENDING", "Pending", "pending"), ends times in ``Z`` or ``+00:00``, and
 gives rates and averages from 0 to 100; beyond this module there is one spelling, UTC, and fractions.
@@ -34,9 +34,9 @@ from airflow_provider_testruns.model import (
 )
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.futureagi.metrics import Evaluations, Tally, choices_of, fraction
-from airflow_provider_testruns.platforms.platform import Memory, settled
+from airflow_provider_testruns.platforms.platform import PollCache, settled
 from airflow_provider_testruns.platforms.reading import Fields, each, joined, objects
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.steps import Response
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ _STATES: Mapping[str, tuple[RunState, Verdict | None]] = {
 }
 _OUTCOMES = {"completed": Outcome.PASSED, "failed": Outcome.FAILED}
 
-#: Error replies that are given before the server's own code for a start is reached, or by its first checks: the key,
+#: Error responses that are given before the server's own code for a start is reached, or by its first checks: the key,
 #: the plan, the run test's id, and what the web framework refuses by itself (method, content type, accepted types).
 _REFUSED = frozenset({401, 402, 403, 404, 405, 406, 415, 429})
 #: For whoever does not find a run test that is there.
@@ -153,7 +153,7 @@ class CallDetails:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ExecutionStatus:
     """Where an execution stands.
 
     :param run: it.
@@ -170,7 +170,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """The reply to a rerun.
+    """The response to a rerun.
 
     :param raw: it, under the API's own names.
     :param succeeded: how many calls are run again.
@@ -191,19 +191,19 @@ class Rerun:
         return f"Not run again: {'; '.join(self.failed[:10])}{more}."
 
 
-def nothing_was_started(reply: Reply) -> bool:
-    """Whether an error reply to a start proves that nothing was started.
+def nothing_was_started(response: Response) -> bool:
+    """Whether an error response to a start proves that nothing was started.
 
     A 400 proves it only when the request itself was refused. When the workflow service is down the product has
     already kept a ``pending`` execution, and answers with a 400 of ``type: validation_error`` too; what tells them
     apart is ``details``, which name the fields and scenarios that were refused and which that one lacks.
     """
-    if reply.status in _REFUSED:
+    if response.status in _REFUSED:
         return True
-    if reply.status != 400:
+    if response.status != 400:
         return False
     try:
-        body = reply.json()
+        body = response.json()
     except InvalidReplyError:
         return False
     if not isinstance(body, Mapping) or body.get("type") not in ("validation_error", None):
@@ -216,7 +216,7 @@ def nothing_was_started(reply: Reply) -> bool:
 
 
 def _own_words(body: Mapping[str, Any], within: int = 2) -> str:
-    """The text of an error reply: under one of some names, each of which may be a text, or an object that has it.
+    """The text of an error response: under one of some names, each of which may be a text, or an object that has it.
 
     :param within: how deep it may be.
     """
@@ -234,7 +234,7 @@ def _own_words(body: Mapping[str, Any], within: int = 2) -> str:
 
 
 def error_words(body: Any) -> str:
-    """What an error reply says: its text, the fields that it names, and what can be done where that is known."""
+    """What an error response says: its text, the fields that it names, and what can be done where that is known."""
     if not isinstance(body, Mapping):
         return ""
     parts = [_own_words(body)]
@@ -272,15 +272,15 @@ def start_error_words(body: Any, dialect: str) -> str:
     return said
 
 
-def status_meant(reply: Reply) -> int:
-    """The status that an error reply should have: the product answers 500 for some unknown ids."""
-    if reply.status != 500:
-        return reply.status
+def status_meant(response: Response) -> int:
+    """The status that an error response should have: the product answers 500 for some unknown ids."""
+    if response.status != 500:
+        return response.status
     try:
-        body = reply.json()
+        body = response.json()
     except InvalidReplyError:
-        return reply.status
-    return 404 if isinstance(body, Mapping) and _NO_MATCH.search(_own_words(body)) else reply.status
+        return response.status
+    return 404 if isinstance(body, Mapping) and _NO_MATCH.search(_own_words(body)) else response.status
 
 
 def is_prompt(run_test: Mapping[str, Any]) -> bool:
@@ -318,29 +318,29 @@ def anything_scored(summary: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
-def whole(reply: Reply, where: str) -> dict[str, Any]:
-    """A reply that is one object, as it is."""
-    return dict(Fields(reply.json(), where).raw)
+def whole(response: Response, where: str) -> dict[str, Any]:
+    """A response that is one object, as it is."""
+    return dict(Fields(response.json(), where).raw)
 
 
-def unwrapped(reply: Reply, where: str) -> Any:
-    """The ``result`` of a reply that wraps it: ``{"status": true, "result": …}``."""
-    outer = Fields(reply.json(), where)
+def unwrapped(response: Response, where: str) -> Any:
+    """The ``result`` of a response that wraps it: ``{"status": true, "result": …}``."""
+    outer = Fields(response.json(), where)
     if outer.get("status") is False:
-        raise InvalidReplyError(f"{where}: field 'status' is false in a reply of HTTP {reply.status}")
+        raise InvalidReplyError(f"{where}: field 'status' is false in a response of HTTP {response.status}")
     if outer.get("result") is None:
         raise InvalidReplyError(f"{where}: field 'result' is missing")
     return outer.get("result")
 
 
-def result_object(reply: Reply, where: str) -> dict[str, Any]:
-    """The ``result`` of a reply, which is an object."""
-    return dict(Fields(unwrapped(reply, where), f"{where}.result").raw)
+def result_object(response: Response, where: str) -> dict[str, Any]:
+    """The ``result`` of a response, which is an object."""
+    return dict(Fields(unwrapped(response, where), f"{where}.result").raw)
 
 
-def result_rows(reply: Reply, where: str) -> list[dict[str, Any]]:
-    """The ``result`` of a reply, which is a list of objects."""
-    return [dict(row.raw) for row in objects(unwrapped(reply, where), f"{where}.result")]
+def result_rows(response: Response, where: str) -> list[dict[str, Any]]:
+    """The ``result`` of a response, which is a list of objects."""
+    return [dict(row.raw) for row in objects(unwrapped(response, where), f"{where}.result")]
 
 
 def with_id(field: str) -> Callable[[Any, str], dict[str, Any]]:
@@ -380,13 +380,13 @@ def page_of(value: Any, number: int, where: str, read: Callable[[Any, str], T], 
     return Page([read(row, f"{where}.results[{index}]") for index, row in enumerate(rows)], last or not rows)
 
 
-def started(reply: Reply, run_test_id: str, url: RunUrl) -> Run:
+def started(response: Response, run_test_id: str, url: RunUrl) -> Run:
     """The execution that a start has made. Its status is not believed: only a poll says where a run stands."""
-    body = reply.json()
+    body = response.json()
     # That of a prompt simulation is wrapped.
     if isinstance(body, Mapping) and "execution_id" not in body and isinstance(body.get("result"), Mapping):
         body = body["result"]
-    fields = Fields(body, "the start's reply")
+    fields = Fields(body, "the start's response")
     execution_id = _id(fields, "execution_id")
     return Run(
         platform=PLATFORM,
@@ -399,9 +399,9 @@ def started(reply: Reply, run_test_id: str, url: RunUrl) -> Run:
     )
 
 
-def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunUrl) -> Standing:
+def standing(response: Response, execution_id: str, run_test_id: str | None, url: RunUrl) -> ExecutionStatus:
     """Where one execution stands, from the metrics endpoint."""
-    fields = Fields(unwrapped(reply, "the metrics"), "the metrics' result")
+    fields = Fields(unwrapped(response, "the metrics"), "the metrics' result")
     if (found := _id(fields, "execution_id")) != execution_id:
         raise InvalidReplyError(f"the metrics' result: field 'execution_id' is {found}, which was not asked for")
     counts, failures_counted, uncounted = Counts(), False, None
@@ -411,7 +411,7 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
         # Where it stands is known all the same; a report needs them.
         uncounted = e
     raw = fields.required("status")
-    state, ending, known = _state(raw)
+    state, platform_verdict, known = _state(raw)
     # A rerun keeps the end time of the run before: only a final status, or one that is unknown, goes with it.
     finished_at = fields.moment("completed_at") if state is RunState.FINISHED or not known else None
     started_at, start_unreadable = fields.start("started_at")
@@ -422,7 +422,7 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
         run_id=execution_id,
         state=state,
         raw_state=clean(raw, limits.STATUS),
-        ending=ending,
+        platform_verdict=platform_verdict,
         started_at=started_at,
         finished_at=finished_at,
         progress=None if preparing or uncounted is not None else _progress(counts.passed + counts.failed, counts.total),
@@ -432,7 +432,7 @@ def standing(reply: Reply, execution_id: str, run_test_id: str | None, url: RunU
         source=fields.excerpt(),
         start_unreadable=start_unreadable,
     )
-    return Standing(settled(run), counts, failures_counted, uncounted)
+    return ExecutionStatus(settled(run), counts, failures_counted, uncounted)
 
 
 def _counts(fields: Fields) -> tuple[Counts, bool]:
@@ -453,20 +453,20 @@ def _counts(fields: Fields) -> tuple[Counts, bool]:
 
 
 def executions(
-    reply: Reply,
+    response: Response,
     number: int,
     run_test_id: str,
     url: RunUrl,
     oldest: datetime | None = None,
     wanted: Collection[str] | None = None,
-    memory: Memory | None = None,
+    cache: PollCache | None = None,
 ) -> Page[Run]:
     """A page of a run test's executions, newest first.
 
     :param number: the page that was asked for, from 1.
     :param oldest: those that began before are left out.
     :param wanted: the only ids (in lower case) that are read; ``None`` for all. A poll of many is read often.
-    :param memory: of the polls before.
+    :param cache: of the polls before.
     """
 
     def read(row: Any, where: str) -> Run:
@@ -483,14 +483,14 @@ def executions(
         if wanted is not None and key is not None and key not in wanted:
             return
         cut = _cut(row)
-        run = read(cut, where) if memory is None or key is None else memory.run(key, cut, partial(read, cut, where))
+        run = read(cut, where) if cache is None or key is None else cache.run(key, cut, partial(read, cut, where))
         # The rows have no end times: whether a run of unknown status has ended, only its own metrics show.
         if not _began_before(run.started_at, oldest) and (wanted is None or run.known_state):
             if len(runs) >= limits.RUNS:
                 raise InvalidReplyError(f"the executions are more than {limits.RUNS:,}, which are too many to be read")
             runs.append(run)
 
-    last = page_of(reply.json(), number, "the executions", take).last
+    last = page_of(response.json(), number, "the executions", take).last
     if not last and oldest is not None and last_row is not None:
         # The list is ordered by when executions were made: what comes after an older one is older.
         last = _began_before(Fields(*last_row).moment("start_time"), oldest)
@@ -511,14 +511,14 @@ def _began_before(started_at: datetime | None, oldest: datetime | None) -> bool:
 def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
     execution_id = _id(fields, "id")
     raw = fields.required("status")
-    state, ending, known = _state(raw)
+    state, platform_verdict, known = _state(raw)
     started_at, start_unreadable = fields.start("start_time")
     return Run(
         platform=PLATFORM,
         run_id=execution_id,
         state=state,
         raw_state=clean(raw, limits.STATUS),
-        ending=ending,
+        platform_verdict=platform_verdict,
         started_at=started_at,
         # Until it has begun its calls are still being made, and their number grows.
         progress=None
@@ -535,7 +535,9 @@ def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
     )
 
 
-def call_page(reply: Reply, number: int, known: Collection[str], texts: CaseTexts, *, with_summary: bool) -> CallPage:
+def call_page(
+    response: Response, number: int, known: Collection[str], texts: CaseTexts, *, with_summary: bool
+) -> CallPage:
     """A page of an execution's calls.
 
     :param known: the ids of the calls that pages before have shown.
@@ -551,16 +553,16 @@ def call_page(reply: Reply, number: int, known: Collection[str], texts: CaseText
             evaluations.add(row.get("eval_outputs"))
         return case
 
-    fields = Fields(unwrapped(reply, "the runs"), "the runs' result")
+    fields = Fields(unwrapped(response, "the runs"), "the runs' result")
     page = page_of(fields.get("call_results"), number, "the runs' result.call_results", read, in_pieces=True)
     summary = fields.get("eval_results") if with_summary else None
     metrics_of(summary, "the runs' result.eval_results")
     return CallPage(page, evaluations, summary)
 
 
-def call_rows(reply: Reply, number: int) -> Page[dict[str, Any]]:
+def call_rows(response: Response, number: int) -> Page[dict[str, Any]]:
     """A page of an execution's calls under the API's own names."""
-    fields = Fields(unwrapped(reply, "the runs"), "the runs' result")
+    fields = Fields(unwrapped(response, "the runs"), "the runs' result")
     return page_of(fields.get("call_results"), number, "the runs' result.call_results", with_id("call_execution_id"))
 
 
@@ -602,7 +604,7 @@ def is_unpaid(reason: str) -> bool:
     return _UNPAID.search(reason.casefold()) is not None
 
 
-def details_page(reply: Reply, number: int, tools: Evaluations | None = None) -> Page[tuple[str, CallDetails]]:
+def details_page(response: Response, number: int, tools: Evaluations | None = None) -> Page[tuple[str, CallDetails]]:
     """A page of an execution's details: what no other list tells of its calls, by their ids.
 
     :param tools: takes what the calls' use of tools was given, if that is wanted.
@@ -624,7 +626,7 @@ def details_page(reply: Reply, number: int, tools: Evaluations | None = None) ->
             duration=None if seconds is None else min(max(0.0, seconds), _LONGEST_CALL),
         )
 
-    return page_of(reply.json(), number, "the execution", read, in_pieces=True)
+    return page_of(response.json(), number, "the execution", read, in_pieces=True)
 
 
 def _row_of(fields: Fields) -> str:
@@ -731,9 +733,9 @@ def summary_names(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     return {name for name in found if isinstance(name, str) and name}
 
 
-def rerun(reply: Reply) -> Rerun:
+def rerun(response: Response) -> Rerun:
     """What a rerun has come to. With the workflow service down it is a 200, too."""
-    fields = Fields(reply.json(), "the reply to the rerun")
+    fields = Fields(response.json(), "the response to the rerun")
     failed = [
         f"{row.optional_text('call_execution_id')}: {row.optional_text('error')}"
         for row in fields.children("failed_reruns")
@@ -742,20 +744,20 @@ def rerun(reply: Reply) -> Rerun:
     return Rerun(dict(fields.raw), fields.integer("success_count"), tuple(failed), error)
 
 
-def transcripts(reply: Reply) -> list[dict[str, Any]]:
-    """The calls of an execution with their transcripts; the reply has them all."""
-    fields = Fields(reply.json(), "the transcripts")
+def transcripts(response: Response) -> list[dict[str, Any]]:
+    """The calls of an execution with their transcripts; the response has them all."""
+    fields = Fields(response.json(), "the transcripts")
     if fields.get("calls") is None:
         raise InvalidReplyError("the transcripts: field 'calls' is missing")
     return [dict(row.raw) for row in fields.children("calls")]
 
 
-def eval_summary(reply: Reply) -> Any:
+def eval_summary(response: Response) -> Any:
     """The evaluation summary as the API has it, for :func:`metrics_of`.
 
     :raises InvalidReplyError: when that could not read it.
     """
-    summary = unwrapped(reply, "the evaluation summary")
+    summary = unwrapped(response, "the evaluation summary")
     metrics_of(summary, "the evaluation summary's result")
     return summary
 

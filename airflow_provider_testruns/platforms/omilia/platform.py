@@ -1,7 +1,7 @@
 """Omilia Testing Studio: its API, as calls and as the steps of a run's life.
 
 Every endpoint of the Testing Studio API page is a method that gives a :class:`Call`. Paths are as documented,
-character for character: some end with a slash and some do not. How replies are read is in :mod:`.omilia_replies`.
+character for character: some end with a slash and some do not. How responses are read is in :mod:`.omilia_responses`.
 
 Two things are run here: *runs* of a project's test suites, and *generations*, which make test cases from them. Both
 have the same life; a generation has no call of its own to look at it, and is found in its project's list.
@@ -48,9 +48,16 @@ from airflow_provider_testruns.platforms.omilia.responses import (
     trouble_in,
     without_git_token,
 )
-from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Memory, Platform, Start, own_words
+from airflow_provider_testruns.platforms.platform import (
+    NOT_LISTED,
+    Identity,
+    Platform,
+    PollCache,
+    Start,
+    error_message_reader,
+)
 from airflow_provider_testruns.platforms.reading import Fields, each, newest_first
-from airflow_provider_testruns.steps import Call, Reply, Steps, Upload, ask, no_value, path
+from airflow_provider_testruns.steps import Call, Response, Steps, Upload, ask, no_value, path
 
 T = TypeVar("T")
 
@@ -67,7 +74,7 @@ _ANY_TYPE = {"Accept": "*/*"}
 _MOST_PROJECTS = 25
 #: How many test cases, or projects, a sentence names.
 _MOST_NAMED = 10
-_find_words = own_words("detail", "errors", "message", "error")
+_find_words = error_message_reader("detail", "errors", "message", "error")
 
 
 class NoSuchProjectError(ConfigurationError):
@@ -93,11 +100,11 @@ class OmiliaPlatform(Platform):
 
     def healthcheck(self) -> Call[dict[str, Any]]:
         """*Health Check*: ``GET /api/healthcheck/``."""
-        return _call("ask for its health", "GET", "/api/healthcheck/", lambda reply: dict(one(reply).raw))
+        return _call("ask for its health", "GET", "/api/healthcheck/", lambda response: dict(one(response).raw))
 
     def list_projects(self) -> Call[list[dict[str, Any]]]:
         """*Get Projects*: ``GET /api/projects/``."""
-        return _call("list the projects", "GET", "/api/projects/", lambda reply: without_git_token(plain(reply)))
+        return _call("list the projects", "GET", "/api/projects/", lambda response: without_git_token(plain(response)))
 
     def create_project(
         self,
@@ -120,7 +127,7 @@ class OmiliaPlatform(Platform):
             "/api/projects/",
             _read_project(None),
             json=_project_body(name, group, url, git_token, git_provider, names),
-            repeatable=False,
+            idempotent=False,
             secrets=_secrets_of(git_token),
         )
 
@@ -146,7 +153,7 @@ class OmiliaPlatform(Platform):
             _path("/api/projects/{project_id}", project_id=project_id),
             _read_project(project_id),
             json=_project_body(name, group, url, git_token, git_provider, names),
-            repeatable=False,
+            idempotent=False,
             secrets=_secrets_of(git_token),
         )
 
@@ -184,7 +191,7 @@ class OmiliaPlatform(Platform):
     def delete_project(self, project_id: str) -> Call[None]:
         """*Delete Project*: ``DELETE /api/projects/{project_id}``."""
         where = _path("/api/projects/{project_id}", project_id=project_id)
-        return _call(f"delete project {project_id}", "DELETE", where, no_value, repeatable=False)
+        return _call(f"delete project {project_id}", "DELETE", where, no_value, idempotent=False)
 
     def get_project(self, project_id: str) -> Call[dict[str, Any]]:
         """*Get Project*: ``GET /api/projects/{project_id}``."""
@@ -192,13 +199,13 @@ class OmiliaPlatform(Platform):
         return _call(f"get project {project_id}", "GET", where, _read_project(project_id))
 
     def list_project_runs(self, project_id: str) -> Call[list[Run]]:
-        """*Get Project Runs*: ``GET /api/projects/{project_id}/runs/``. All of them, in one reply."""
+        """*Get Project Runs*: ``GET /api/projects/{project_id}/runs/``. All of them, in one response."""
         where = _path("/api/projects/{project_id}/runs/", project_id=project_id)
         read = partial(self._runs, Kind.RUN, project_id, None)
         return _call(f"list the runs of project {project_id}", "GET", where, read)
 
     def list_project_generations(self, project_id: str) -> Call[list[dict[str, Any]]]:
-        """*Get Project Generated Test Cases*: ``GET /api/projects/{project_id}/generations/``. All, in one reply."""
+        """*Get Project Generated Test Cases*: ``GET /api/projects/{project_id}/generations/``. All, in one response."""
         where = _path("/api/projects/{project_id}/generations/", project_id=project_id)
         return _call(f"list the generations of project {project_id}", "GET", where, plain)
 
@@ -222,7 +229,7 @@ class OmiliaPlatform(Platform):
             _path("/api/projects/{project_id}/suites/", project_id=project_id),
             no_value,
             upload=Upload(field, file),
-            repeatable=False,
+            idempotent=False,
             error_text=_words_on_an_upload,
         )
 
@@ -241,7 +248,7 @@ class OmiliaPlatform(Platform):
     ) -> Call[Run]:
         """*Create Run*: ``POST /api/runs/``. Starts a run.
 
-        The status in the reply says nothing: the sample's is already ``SUCCESS``.
+        The status in the response says nothing: the sample's is already ``SUCCESS``.
 
         :raises ConfigurationError: naming the argument that can't be right.
         """
@@ -256,16 +263,16 @@ class OmiliaPlatform(Platform):
             f"start a run of project {project_id}",
             "POST",
             "/api/runs/",
-            lambda reply: self._run(one(reply), Kind.RUN, project_id),
+            lambda response: self._run(one(response), Kind.RUN, project_id),
             json=body,
-            repeatable=False,
+            idempotent=False,
         )
 
     def get_run_call(self, run_id: str, project_id: str = "") -> Call[Run]:
         """*Get Run*: ``GET /api/runs/{run_id}``."""
         where = _path("/api/runs/{run_id}", run_id=run_id)
         return _call(
-            f"get run {run_id}", "GET", where, lambda reply: self._run(one(reply, run_id), Kind.RUN, project_id)
+            f"get run {run_id}", "GET", where, lambda response: self._run(one(response, run_id), Kind.RUN, project_id)
         )
 
     def download_run_artifact(self, run_id: str, file: Path) -> Call[None]:
@@ -281,7 +288,7 @@ class OmiliaPlatform(Platform):
     def revoke_run(self, run_id: str) -> Call[None]:
         """*Revoke Run*: ``POST /api/runs/{run_id}/revoke/``."""
         where = _path("/api/runs/{run_id}/revoke/", run_id=run_id)
-        return _call(f"revoke run {run_id}", "POST", where, no_value, repeatable=False)
+        return _call(f"revoke run {run_id}", "POST", where, no_value, idempotent=False)
 
     def list_run_test_suites(self, run_id: str) -> Call[list[dict[str, Any]]]:
         """*Get Run Test Suites*: ``GET /api/runs/{run_id}/suites/``. Names only, whatever the guide says."""
@@ -291,7 +298,9 @@ class OmiliaPlatform(Platform):
     def get_run_stats(self, run_id: str) -> Call[dict[str, Any]]:
         """*Get Run Stats*: ``GET /api/runs/{run_id}/run_stats/``."""
         where = _path("/api/runs/{run_id}/run_stats/", run_id=run_id)
-        return _call(f"get the statistics of run {run_id}", "GET", where, lambda reply: dict(one(reply, run_id).raw))
+        return _call(
+            f"get the statistics of run {run_id}", "GET", where, lambda response: dict(one(response, run_id).raw)
+        )
 
     def list_run_test_cases(self, run_id: str) -> Call[list[dict[str, Any]]]:
         """*Get Run Test Cases Stats*: ``GET /api/runs/{run_id}/test_cases/``."""
@@ -332,19 +341,19 @@ class OmiliaPlatform(Platform):
             f"start a generation for project {project_id}",
             "POST",
             "/api/generations/",
-            lambda reply: dict(one(reply).raw),
+            lambda response: dict(one(response).raw),
             json=body,
-            repeatable=False,
+            idempotent=False,
         )
 
     def get_generation(self, generation_id: str, project_id: str) -> Call[dict[str, Any]]:
         """One generation, from *Get Project Generated Test Cases*: there is no call for one.
 
-        :raises NotFoundError: while the reply is read, when the project's list does not hold it.
+        :raises NotFoundError: while the response is read, when the project's list does not hold it.
         """
         _identifier("generation_id", generation_id)
-        return self.list_project_generations(project_id).reading(
-            lambda reply: dict(_generation(reply, generation_id, project_id).raw)
+        return self.list_project_generations(project_id).with_reader(
+            lambda response: dict(_generation(response, generation_id, project_id).raw)
         )
 
     def download_generation_artifact(self, generation_id: str, file: Path) -> Call[None]:
@@ -360,7 +369,7 @@ class OmiliaPlatform(Platform):
     def get_golden_dialog(self, dialog_id: str) -> Call[Any]:
         """*Generate Golden Dialog*: ``GET /api/dialogs/{dialog_id}/golden/``. The ids have dots and spaces in them."""
         where = _path("/api/dialogs/{dialog_id}/golden/", dialog_id=dialog_id)
-        return _call(f"get the golden dialog of {dialog_id}", "GET", where, lambda reply: reply.json())
+        return _call(f"get the golden dialog of {dialog_id}", "GET", where, lambda response: response.json())
 
     # Names instead of ids
 
@@ -372,7 +381,7 @@ class OmiliaPlatform(Platform):
         :raises ConfigurationError: when more than one has, or that can't be told.
         """
         _required("project_name", name)
-        call: Call[str] = self.list_projects().reading(lambda reply: _id_of_project(reply, name))
+        call: Call[str] = self.list_projects().with_reader(lambda response: _id_of_project(response, name))
         return (yield from ask(call))
 
     def project_of(self, project_id: str | None, project_name: str | None) -> Steps[str]:
@@ -399,11 +408,11 @@ class OmiliaPlatform(Platform):
         :param run_id: the run.
         """
 
-        def read(reply: Reply) -> tuple[Run, bool]:
-            row = one(reply, run_id)
+        def read(response: Response) -> tuple[Run, bool]:
+            row = one(response, run_id)
             return self._run(row, Kind.RUN, ""), row.flag("isRevocable", default=True)
 
-        return self.get_run_call(run_id).reading(read)
+        return self.get_run_call(run_id).with_reader(read)
 
     def find_artifact(self, kind: Kind, run_id: str, project_id: str = "") -> Steps[tuple[Run, Artifact | None] | None]:
         """What the platform says of the artifact of a run or a generation.
@@ -414,8 +423,8 @@ class OmiliaPlatform(Platform):
         :return: the run, and its artifact if it has one; ``None`` when the run is not found.
         """
         if kind is Kind.RUN:
-            call: Call[tuple[Run, Artifact | None]] = self.get_run_call(run_id).reading(
-                lambda reply: self._with_artifact(one(reply, run_id), kind, "")
+            call: Call[tuple[Run, Artifact | None]] = self.get_run_call(run_id).with_reader(
+                lambda response: self._with_artifact(one(response, run_id), kind, "")
             )
             return (yield from _if_there(call))
         projects = [project_id]
@@ -423,7 +432,7 @@ class OmiliaPlatform(Platform):
             listed = yield from ask(self.list_projects())
             projects = [project["id"] for project in listed[:_MOST_PROJECTS] if is_id(project.get("id"))]
         for project in projects:
-            rows = yield from _if_there(self.list_project_generations(project).reading(many))
+            rows = yield from _if_there(self.list_project_generations(project).with_reader(many))
             for row in rows or []:
                 if same_id(row.verbatim("runId"), run_id):
                     return self._with_artifact(row, kind, project)
@@ -483,7 +492,7 @@ class OmiliaPlatform(Platform):
         call = self.create_generation(project_id, group, test_suite, overwrite, simulation_data)
         return Start(
             f"generation for project {project_id}",
-            call.reading(lambda reply: self._run(one(reply), Kind.GENERATION, project_id)),
+            call.with_reader(lambda response: self._run(one(response), Kind.GENERATION, project_id)),
             {"project_id": project_id, "kind": Kind.GENERATION.value},
             {
                 "group": group or None,
@@ -516,8 +525,8 @@ class OmiliaPlatform(Platform):
         """The project's ``latestRun``; of generations, the newest in the project's list."""
         project_id = start.context["project_id"]
         if start.context.get("kind") != Kind.GENERATION.value:
-            project: Call[tuple[bool, Run | None]] = self.get_project(project_id).reading(
-                lambda reply: self._latest(reply, project_id)
+            project: Call[tuple[bool, Run | None]] = self.get_project(project_id).with_reader(
+                lambda response: self._latest(response, project_id)
             )
             known, latest = yield from ask(project)
             if known:
@@ -538,8 +547,8 @@ class OmiliaPlatform(Platform):
         project = project_id or ""
         if _kind(kind) is Kind.RUN:
             return (yield from ask(self.get_run_call(run_id, project)))
-        generation: Call[Run] = self.get_generation(run_id, project).reading(
-            lambda reply: self._run(_generation(reply, run_id, project), Kind.GENERATION, project)
+        generation: Call[Run] = self.get_generation(run_id, project).with_reader(
+            lambda response: self._run(_generation(response, run_id, project), Kind.GENERATION, project)
         )
         return (yield from ask(generation))
 
@@ -580,7 +589,7 @@ class OmiliaPlatform(Platform):
             )
         try:
             # Twice the same as once, seen from here: unlike the bare call it may be sent again.
-            yield from ask(replace(self.revoke_run(run_id), repeatable=True))
+            yield from ask(replace(self.revoke_run(run_id), idempotent=True))
         except ApiError as refusal:
             if refusal.transient:
                 raise
@@ -595,14 +604,16 @@ class OmiliaPlatform(Platform):
         """
         if run.kind is Kind.GENERATION:
             return RunReport(run)
-        stats = yield from _if_there(self.get_run_stats(run.run_id).reading(lambda reply: counts_of(reply, run.run_id)))
-        rows = yield from _if_there(self.list_run_test_cases(run.run_id).reading(_listed_cases))
+        stats = yield from _if_there(
+            self.get_run_stats(run.run_id).with_reader(lambda response: counts_of(response, run.run_id))
+        )
+        rows = yield from _if_there(self.list_run_test_cases(run.run_id).with_reader(_listed_cases))
         if stats is None and rows is not None:
             stats = Counts()
         read, unknown = rows or ([], set())
         cases = _cases(read, unknown, run.run_id, stats)
         report = RunReport(run, stats, cases, remarks=_delays(cases))
-        if run.ending is Verdict.FAILED and (report.counts is None or report.counts.not_passed == 0):
+        if run.platform_verdict is Verdict.FAILED and (report.counts is None or report.counts.not_passed == 0):
             report = replace(report, run=(yield from self._broken(run)))
         return report
 
@@ -633,7 +644,7 @@ class OmiliaPlatform(Platform):
         return f"{run.kind.value}:{project_id}" if project_id else None
 
     def list_group(
-        self, group: str, wanted: Collection[str], oldest: datetime | None, memory: Memory | None = None
+        self, group: str, wanted: Collection[str], oldest: datetime | None, cache: PollCache | None = None
     ) -> Steps[list[Run]]:
         """The wanted runs of a project, from one call.
 
@@ -641,19 +652,21 @@ class OmiliaPlatform(Platform):
         """
         kind, _, project_id = group.partition(":")
         ids = frozenset(wanted)
-        seen = memory or Memory()
-        call: Call[list[Run]] = self._list(_kind(kind), project_id).reading(
-            lambda reply: self._wanted(reply, ids, _kind(kind), project_id, seen)
+        seen = cache or PollCache()
+        call: Call[list[Run]] = self._list(_kind(kind), project_id).with_reader(
+            lambda response: self._wanted(response, ids, _kind(kind), project_id, seen)
         )
         return (yield from ask(call))
 
-    def _wanted(self, reply: Reply, ids: frozenset[str], kind: Kind, project_id: str, seen: Memory) -> list[Run]:
+    def _wanted(
+        self, response: Response, ids: frozenset[str], kind: Kind, project_id: str, seen: PollCache
+    ) -> list[Run]:
         def read(item: Any, index: int) -> Run:
             return self._run(Fields(item, f"data[{index}]"), kind, project_id)
 
         seen.keep(ids)
         runs = []
-        for index, item in enumerate(bare_rows(reply)):
+        for index, item in enumerate(bare_rows(response)):
             # Of hundreds of rows a few are wanted: the others are not worth a look at each of their fields.
             run_id = item.get("runId") if isinstance(item, dict) else None
             if isinstance(run_id, str) and run_id not in ids:
@@ -674,11 +687,11 @@ class OmiliaPlatform(Platform):
         call: Call[Any] = (
             self.list_project_runs(project_id) if kind is Kind.RUN else self.list_project_generations(project_id)
         )
-        return call.reading(partial(self._runs, kind, project_id, since))
+        return call.with_reader(partial(self._runs, kind, project_id, since))
 
-    def _runs(self, kind: Kind, project_id: str, since: datetime | None, reply: Reply) -> list[Run]:
+    def _runs(self, kind: Kind, project_id: str, since: datetime | None, response: Response) -> list[Run]:
         runs: list[Run] = []
-        for row in each(bare_rows(reply), "data"):
+        for row in each(bare_rows(response), "data"):
             run = self._run(row, kind, project_id)
             if since is not None and run.started_at is not None and run.started_at < since:
                 continue
@@ -689,8 +702,8 @@ class OmiliaPlatform(Platform):
             runs.append(run)
         return runs
 
-    def _latest(self, reply: Reply, project_id: str) -> tuple[bool, Run | None]:
-        project = one(reply, project_id, "id")
+    def _latest(self, response: Response, project_id: str) -> tuple[bool, Run | None]:
+        project = one(response, project_id, "id")
         latest = project.child("latestRun")
         if latest is None:
             return has(project, "latestRun"), None
@@ -705,7 +718,7 @@ class OmiliaPlatform(Platform):
         )
 
 
-def _call(what: str, method: str, where: str, read: Callable[[Reply], T], **more: Any) -> Call[T]:
+def _call(what: str, method: str, where: str, read: Callable[[Response], T], **more: Any) -> Call[T]:
     return Call(what, method, where, read, **{"error_text": _platforms_words, **more})
 
 
@@ -758,16 +771,16 @@ def _if_there(call: Call[T]) -> Steps[T | None]:
         raise
 
 
-def _read_project(project_id: str | None) -> Callable[[Reply], dict[str, Any]]:
-    def read(reply: Reply) -> dict[str, Any]:
-        project: dict[str, Any] = without_git_token(one(reply, project_id, "id").raw)
+def _read_project(project_id: str | None) -> Callable[[Response], dict[str, Any]]:
+    def read(response: Response) -> dict[str, Any]:
+        project: dict[str, Any] = without_git_token(one(response, project_id, "id").raw)
         return project
 
     return read
 
 
-def _generation(reply: Reply, generation_id: str, project_id: str) -> Fields:
-    rows = bare_rows(reply)
+def _generation(response: Response, generation_id: str, project_id: str) -> Fields:
+    rows = bare_rows(response)
     unreadable: InvalidReplyError | None = None
     for index, item in enumerate(rows):
         try:
@@ -784,13 +797,13 @@ def _generation(reply: Reply, generation_id: str, project_id: str) -> Fields:
     )
 
 
-def _listed_cases(reply: Reply) -> tuple[list[CaseResult], set[int]]:
+def _listed_cases(response: Response) -> tuple[list[CaseResult], set[int]]:
     """The test cases of a response, and the places of those whose status the provider does not know.
 
     Row by row: of a run of 100,000 cases, the rows take ten times the memory of what is kept of them.
     """
     texts, cases, unknown = CaseTexts(), list[CaseResult](), set[int]()
-    for row in each(bare_rows(reply), "data"):
+    for row in each(bare_rows(response), "data"):
         case, known = case_of(row)
         if not known:
             unknown.add(len(cases))
@@ -823,12 +836,12 @@ def _cases(read: list[CaseResult], unknown: set[int], run_id: str, stats: Counts
     return tuple(replace(case, outcome=Outcome.PASSED) if at in unknown else case for at, case in enumerate(read))
 
 
-def _id_of_project(reply: Reply, name: str) -> str:
+def _id_of_project(response: Response, name: str) -> str:
     """The id of the one project of a name.
 
     :raises ConfigurationError: when there is none, or more than one, or the list is not whole.
     """
-    rows = bare_rows(reply)
+    rows = bare_rows(response)
     found: dict[str, str] = {}
     known: list[str] = []
     for row in each(rows, "data"):
@@ -839,7 +852,7 @@ def _id_of_project(reply: Reply, name: str) -> str:
             found.setdefault(project_id.casefold(), f"{project_id} (group {group})" if group else project_id)
         elif isinstance(called, str) and len(known) <= _MOST_NAMED:
             known.append(clean(called, limits.ID))
-    meta = Fields(reply.json(), "the reply").get("meta")
+    meta = Fields(response.json(), "the response").get("meta")
     total = meta.get("count") if isinstance(meta, Mapping) else None
     if isinstance(total, int) and not isinstance(total, bool) and total > len(rows):
         raise ConfigurationError(
@@ -901,7 +914,7 @@ def _speaks_of_names(refusal: ApiError) -> bool:
 
     :param refusal: of a request that had all of them.
     """
-    if refusal.status not in (400, 422) or not refusal.did_nothing:
+    if refusal.status not in (400, 422) or not refusal.not_executed:
         return False
     said = " ".join(refusal.answer.casefold().split())
     if "initialize all git variables" in said:

@@ -1,4 +1,4 @@
-"""How Omilia Testing Studio's replies are read: envelopes, runs, statistics, test cases and logs.
+"""How Omilia Testing Studio's responses are read: envelopes, runs, statistics, test cases and logs.
 
 The document is the Testing Studio API page. It contradicts itself in places; what is done about each is said where it
 is done, and pinned by a test.
@@ -21,7 +21,7 @@ from airflow_provider_testruns.model import CaseResult, Counts, Kind, Outcome, P
 from airflow_provider_testruns.parsing import Rows
 from airflow_provider_testruns.platforms.platform import settled
 from airflow_provider_testruns.platforms.reading import Fields, each, joined, objects, shorter
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.steps import Response
 
 #: The words of the enum ``RunStatus``, and those of the CI/CD guide on the same page; folded.
 _STATES: dict[str, tuple[RunState, Verdict | None]] = {
@@ -72,26 +72,26 @@ _TROUBLE = re.compile(
 )
 
 
-def payload(reply: Reply) -> Any:
+def payload(response: Response) -> Any:
     """What the envelope ``{"data": …}`` holds.
 
     :raises InvalidReplyError: when there is no envelope, or nothing in it.
     """
-    data = Fields(reply.json(), "the reply").get("data")
+    data = Fields(response.json(), "the response").get("data")
     if data is None:
-        raise InvalidReplyError("the reply: field 'data' is missing")
+        raise InvalidReplyError("the response: field 'data' is missing")
     return data
 
 
-def one(reply: Reply, wanted: str | None = None, id_field: str = "runId") -> Fields:
-    """The one object of a reply, which the document shows bare, and in a list.
+def one(response: Response, wanted: str | None = None, id_field: str = "runId") -> Fields:
+    """The one object of a response, which the document shows bare, and in a list.
 
-    :param reply: the reply.
+    :param response: the response.
     :param wanted: the id that was asked for; picks the object when there are several.
     :param id_field: the field that holds it.
     :raises InvalidReplyError: when it can't be told which object it is.
     """
-    data = payload(reply)
+    data = payload(response)
     if not isinstance(data, list):
         return Fields(data, "data")
     # One after the other: of a list of any length only one is wanted.
@@ -103,9 +103,9 @@ def one(reply: Reply, wanted: str | None = None, id_field: str = "runId") -> Fie
     )
 
 
-def bare_rows(reply: Reply) -> list[Any] | Rows:
-    """What stands in the list of a reply, unchecked; a single object may stand without a list around it."""
-    data = payload(reply)
+def bare_rows(response: Response) -> list[Any] | Rows:
+    """What stands in the list of a response, unchecked; a single object may stand without a list around it."""
+    data = payload(response)
     if isinstance(data, Mapping):
         return [data]
     if not isinstance(data, list | Rows):
@@ -113,14 +113,14 @@ def bare_rows(reply: Reply) -> list[Any] | Rows:
     return data
 
 
-def many(reply: Reply) -> list[Fields]:
-    """The objects of a reply's list."""
-    return objects(bare_rows(reply), "data")
+def many(response: Response) -> list[Fields]:
+    """The objects of a response's list."""
+    return objects(bare_rows(response), "data")
 
 
-def plain(reply: Reply) -> list[dict[str, Any]]:
-    """The objects of a reply, with the API's own names."""
-    return [dict(row.raw) for row in many(reply)]
+def plain(response: Response) -> list[dict[str, Any]]:
+    """The objects of a response, with the API's own names."""
+    return [dict(row.raw) for row in many(response)]
 
 
 def same_id(one_id: str | None, other: str) -> bool:
@@ -157,7 +157,7 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
             state=state[0] if state else RunState.RUNNING,
             raw_state=clean(raw, limits.STATUS),
             kind=kind,
-            ending=state[1] if state else None,
+            platform_verdict=state[1] if state else None,
             started_at=started_at,
             finished_at=row.moment("finishedAt"),
             progress=row.unless_unreadable(lambda: _progress(row)),
@@ -256,14 +256,14 @@ def _shown(row: Fields, name: str) -> str | bool | None:
     return distinct(found if isinstance(found, str) else _text(found), limits.MESSAGE)
 
 
-def counts_of(reply: Reply, run_id: str) -> Counts | None:
+def counts_of(response: Response, run_id: str) -> Counts | None:
     """The model *Run Stats*: how many test cases ended in which way.
 
     Statistics are told apart by ``runId``: in the sample one ``statsId`` stands for two runs.
 
     :return: ``None`` when the statistics are not there, or are another run's.
     """
-    data = Fields(reply.json(), "the reply").get("data")
+    data = Fields(response.json(), "the response").get("data")
     rows = [Fields(data, "data")] if isinstance(data, Mapping) else objects(data if data is not None else [], "data")
     for row in rows:
         whose = row.verbatim("runId")
@@ -342,20 +342,20 @@ def _text(value: Any) -> str:
         return "…"
 
 
-def log_of(reply: Reply) -> list[tuple[str, str]]:
+def log_of(response: Response) -> list[tuple[str, str]]:
     """The model *Run Log*: lines with the section that each stands in, in order.
 
     The samples have sections inside the content of others, empty objects for sections, and keys that are missing; all
     of it is read. A user's name or password in a Git address is masked.
     """
-    body = reply.json()
-    top = Fields(body, "the reply") if isinstance(body, Mapping) else None
+    body = response.json()
+    top = Fields(body, "the response") if isinstance(body, Mapping) else None
     data = top.get("data") if top is not None else body
     if data is None:
         # The model's own sample is a section without an envelope.
         data = body
     lines: list[tuple[str, str]] = []
-    # No recursion: how deep a reply is nested is not ours to say.
+    # No recursion: how deep a response is nested is not ours to say.
     open_sections: list[tuple[str, Iterator[Fields]]] = [("", _items(data, "data"))]
     while open_sections:
         section, items = open_sections[-1]
@@ -407,7 +407,7 @@ def _is_git_token(key: Any) -> bool:
 
 def _find_tokens(value: Any, tokens: set[str], depth: int) -> None:
     if depth > _DEEPEST:
-        raise InvalidReplyError("the reply is nested too deeply")
+        raise InvalidReplyError("the response is nested too deeply")
     if isinstance(value, Mapping):
         for key, item in value.items():
             if _is_git_token(key):

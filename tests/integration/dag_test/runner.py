@@ -26,22 +26,22 @@ def main(parent: int) -> None:
     :param parent: the process that has started this one.
     """
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    replies = os.fdopen(os.dup(1), "w")
+    responses = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
     import airflow.settings
 
     airflow.settings.configure_orm()
-    _answer(replies, {"ready": True})
+    _answer(responses, {"ready": True})
     for line in sys.stdin:
         command = json.loads(line)
         try:
             dag = runpy.run_path(command["file"])["dag"]
         except Exception as e:  # as Airflow does: a DAG file that can't be read is an import error
-            _answer(replies, {"error": f"{type(e).__name__}: {e}"})
+            _answer(responses, {"error": f"{type(e).__name__}: {e}"})
             continue
         run = dag.test()
-        _answer(replies, {"state": str(run.state), "run_id": run.run_id})
+        _answer(responses, {"state": str(run.state), "run_id": run.run_id})
     # Threads of Airflow's in-process API would keep the process for seconds.
     os._exit(0)
 
@@ -54,8 +54,8 @@ def _end_with(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _answer(replies: Any, reply: dict[str, Any]) -> None:
-    print(json.dumps(reply), file=replies, flush=True)
+def _answer(responses: Any, response: dict[str, Any]) -> None:
+    print(json.dumps(response), file=responses, flush=True)
 
 
 if __name__ == "__main__":

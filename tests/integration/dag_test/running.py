@@ -196,7 +196,7 @@ class AirflowProcess:
         if self._process is None:
             self._begin()
         if not self._ready:
-            self._reply(_START_WITHIN)
+            self._response(_START_WITHIN)
             self._ready = True
         for older in self.dags.glob("*.py"):
             # dag.test() reads the whole folder.
@@ -205,10 +205,10 @@ class AirflowProcess:
         file.write_text(source)
         begin = self.log_file.stat().st_size
         self._send({"file": str(file), "dag_id": dag_id})
-        reply = self._reply(within)
-        if "error" in reply:
-            raise DagFileError(reply["error"])
-        tasks = self._from_database(dag_id, reply["run_id"])
+        response = self._response(within)
+        if "error" in response:
+            raise DagFileError(response["error"])
+        tasks = self._from_database(dag_id, response["run_id"])
         self._from_log(begin, tasks)
         self.issued.update(self.platforms.issued_tokens())
         self.secrets |= self.issued
@@ -295,7 +295,7 @@ class AirflowProcess:
             self._process.stdin.write(json.dumps(command).encode() + b"\n")
             self._process.stdin.flush()
 
-    def _reply(self, within: float) -> dict[str, Any]:
+    def _response(self, within: float) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], within)
@@ -304,8 +304,8 @@ class AirflowProcess:
             why = "has ended" if ready else f"did not answer within {within:.0f} s"
             end = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-30:])
             raise AirflowLostError(f"Airflow {why}. The end of its log:\n{end}")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        response: dict[str, Any] = json.loads(line)
+        return response
 
     def _from_database(self, dag_id: str, run_id: str) -> dict[str, TaskRun]:
         tasks: dict[str, TaskRun] = {}
@@ -358,7 +358,7 @@ def when_looked_at(control: Control, runs: Mapping[str, Callable[[str], None]], 
 
     :param control: the sandbox's.
     :param runs: what to do, by run id.
-    :param looks: after how many replies about the run.
+    :param looks: after how many responses about the run.
     :return: to be set to end it.
     """
     over = threading.Event()

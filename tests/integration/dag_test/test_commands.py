@@ -35,8 +35,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
         [sys.executable, "-c", _RUN, *COMMANDS], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    replies = re.findall(r"^@(\w+)\n.*?(^\[.*?\]$)", done.stdout, re.MULTILINE | re.DOTALL)
-    return {command: json.loads(reply) for command, reply in replies}
+    responses = re.findall(r"^@(\w+)\n.*?(^\[.*?\]$)", done.stdout, re.MULTILINE | re.DOTALL)
+    return {command: json.loads(response) for command, response in responses}
 
 
 def test_the_provider_is_listed(shown: dict[str, list[dict[str, Any]]]) -> None:

@@ -55,7 +55,7 @@ def rerun_of(execution_id: str, **shared: object) -> None:
 
 
 @MODES
-def test_a_rerun_without_a_reply_is_sent_once_over_all_tries(
+def test_a_rerun_without_a_response_is_sent_once_over_all_tries(
     airflow: AirflowProcess, platforms: Control, deferrable: bool
 ) -> None:
     (execution_id,) = platforms.add_runs("futureagi", FLAKY, 1, age=60.0)

@@ -73,7 +73,7 @@ def test_a_test_whose_own_time_is_over_leaves_no_stuck_process(
     works(airflow)
     stuck = psutil.Process(airflow.pid)
     # As pytest-timeout does: out of the middle of the waiting.
-    mocker.patch.object(airflow, "_reply", side_effect=pytest.fail.Exception("Timeout"))
+    mocker.patch.object(airflow, "_response", side_effect=pytest.fail.Exception("Timeout"))
     with pytest.raises(pytest.fail.Exception, match="Timeout"):
         airflow.run(hanging)
     assert not stuck.is_running()

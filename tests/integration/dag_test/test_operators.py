@@ -246,7 +246,7 @@ def test_the_link_is_there_while_a_task_waits_in_place(airflow: AirflowProcess, 
     platforms.plan_next("omilia", duration=float("inf"))
     found: list[tuple[str, dict[str, str]]] = []
 
-    def look() -> None:
+    def observe() -> None:
         wait_until(lambda: platforms.count("omilia.get_run") >= 2, within=100)
         with closing(sqlite3.connect(airflow.database)) as connection:
             of_dag = "FROM {} WHERE dag_id = (SELECT max(dag_id) FROM task_instance WHERE dag_id LIKE 'hanging%')"

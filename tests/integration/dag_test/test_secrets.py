@@ -32,7 +32,7 @@ def everything(deferrable: bool) -> None:
     futureagi = FutureAGIExecuteTestRunOperator(
         task_id="futureagi", run_test_name="flaky-support-sim", select_all=True, **shared
     )
-    # The project's Git token comes back in clear with some replies.
+    # The project's Git token comes back in clear with some responses.
     omilia = OmiliaCreateRunOperator(task_id="omilia", project_id="0a000000-0000-4000-8000-000000000005", **shared)
     watching = {"deferrable": deferrable, "poke_interval": 0.1, "trigger_rule": "all_done"}
     eggplant >> EggplantExecutionSensor(task_id="watch_eggplant", execution_id=eggplant.output["run_id"], **watching)

@@ -74,7 +74,7 @@ def test_a_sensor_behaves_the_same_in_every_mode(
     done, run = watched[0][task_id], watched[1][task_id]
     assert done.tries == 1
     if (ending, mode) != ("not_seen", "reschedule"):
-        # Airflow forgets a task's XComs with each reschedule, and the last look in that case was without a reply.
+        # Airflow forgets a task's XComs with each reschedule, and the last look in that case was without a response.
         assert done.xcoms["run_id"] == run["run_id"]
         assert run["run_id"] in done.xcoms["run_url"]
         assert done.xcoms["test_run"]["run_id"] == run["run_id"]

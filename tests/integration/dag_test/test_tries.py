@@ -1,4 +1,4 @@
-"""What a second try, a lost reply or the end of the time does with the run on the platform."""
+"""What a second try, a lost response or the end of the time does with the run on the platform."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def starts(platforms: Control) -> dict[str, int]:
     return {name: platforms.count(operation) for name, operation in START.items()}
 
 
-# A lost reply
+# A lost response
 
 
 @MODES
-def test_a_run_whose_start_got_no_reply_is_adopted(
+def test_a_run_whose_start_got_no_response_is_adopted(
     airflow: AirflowProcess, platforms: Control, deferrable: bool
 ) -> None:
     platforms.fault("drop", operation=START["eggplant"], when="after", times=1)
@@ -57,7 +57,7 @@ def test_a_run_whose_start_got_no_reply_is_adopted(
     for platform, done in tasks.items():
         assert (done.state, done.tries) == ("success", 1), done.errors
         assert done.result["run_id"] == runs[platform]
-        assert f"Run {runs[platform]} is the one whose start got no reply: adopted." in done.lines
+        assert f"Run {runs[platform]} is the one whose start got no response: adopted." in done.lines
 
 
 def test_adoption_can_be_forbidden(airflow: AirflowProcess, platforms: Control) -> None:

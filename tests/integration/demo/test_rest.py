@@ -16,7 +16,7 @@ def test_what_only_reads_is_asked_again_and_what_starts_a_dag_is_not() -> None:
     def talk(line: Line) -> None:
         # It hangs up on whoever comes first, and on whoever wants something done.
         while (seen := line.read()) is not None and line.number > 1 and seen.method == "GET":
-            line.reply(200, b'{"dag_id": "one", "state": "running"}')
+            line.response(200, b'{"dag_id": "one", "state": "running"}')
 
     with RawServer(talk) as server:
         api = AirflowApi(server.url)

@@ -269,7 +269,7 @@ def test_a_deferred_test_configuration_that_is_killed_goes_on_and_the_log_says_s
     assert going(control, control.runs("eggplant")[0]["run_id"])
 
 
-def test_e4_a_test_configuration_whose_start_got_no_reply_is_looked_up(control: Control) -> None:
+def test_e4_a_test_configuration_whose_start_got_no_response_is_looked_up(control: Control) -> None:
     control.fault("drop", operation="eggplant.start_test_configuration", when="after", times=1)
     task = Task()
     for _ in range(2):
@@ -278,7 +278,7 @@ def test_e4_a_test_configuration_whose_start_got_no_reply_is_looked_up(control: 
     assert control.count("eggplant.start_test_configuration") == 1
 
 
-def test_a_test_configuration_whose_start_got_no_reply_from_a_server_without_results_is_not_started_again(
+def test_a_test_configuration_whose_start_got_no_response_from_a_server_without_results_is_not_started_again(
     control: Control,
 ) -> None:
     control.configure(eggplant_generation="progress_only")

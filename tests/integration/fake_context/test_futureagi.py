@@ -295,7 +295,7 @@ def test_chosen_calls_and_evaluations_only(control):
 
 
 @DEFERRABLE
-def test_a_rerun_whose_reply_was_lost_is_never_sent_again(control, deferrable):
+def test_a_rerun_whose_response_was_lost_is_never_sent_again(control, deferrable):
     execution_id = ended(control)
     control.fault("drop", operation=RERUN, when="after", times=1)
     task = Task()
@@ -433,7 +433,7 @@ def test_a_retry_whose_rerun_is_refused_starts_anew(control, told):
     assert len(executions(control)) == 2
 
 
-def test_a_retry_whose_rerun_got_no_reply_starts_nothing(control):
+def test_a_retry_whose_rerun_got_no_response_starts_nothing(control):
     task = Task()
     task.fail(execute(FLAKY, rerun_failed_only=True), RunFailedError)
     control.fault("drop", operation=RERUN, when="after", times=1)
@@ -605,6 +605,6 @@ def test_what_the_sensor_could_not_see_is_neither_failed_nor_skipped(control, mo
     Task().fail(unknown, ConfigurationError, "'politeness'")
     control.fault("status", status=500, operation="futureagi.eval_summary")
     control.fault("status", status=404, operation="futureagi.runs")
-    unseen = watch(execution_id, mode, eval_thresholds={"politeness": 0.5}, **arguments)
+    metrics_error = watch(execution_id, mode, eval_thresholds={"politeness": 0.5}, **arguments)
     with pytest.raises(ApiError, match="could not be seen"):
-        Task().run(unseen)
+        Task().run(metrics_error)

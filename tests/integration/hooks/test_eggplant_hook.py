@@ -157,15 +157,15 @@ def test_a_start_is_sent_once_and_only_a_proof_allows_another(sandbox: SandboxSe
     control.fault("drop", operation="eggplant.start_execution", when="after", times=1)
     with pytest.raises(TransportError) as lost:
         hook.start_execution(CHECKOUT)
-    assert not lost.value.did_nothing
+    assert not lost.value.not_executed
     control.fault("status", operation="eggplant.start_execution", status=503, body="no upstream", times=1)
     with pytest.raises(ServerError) as unknown:
         hook.start_execution(CHECKOUT)
-    assert not unknown.value.did_nothing
+    assert not unknown.value.not_executed
     control.fault("status", operation="eggplant.start_execution", status=503, body="RabbitMQ is not available", times=1)
     with pytest.raises(ServerError) as proven:
         hook.start_execution(CHECKOUT)
-    assert proven.value.did_nothing
+    assert proven.value.not_executed
     assert control.count("eggplant.start_execution") == 3
     assert control.stats()["runs_created"]["eggplant"] == 1
     # The lost one can be found.
@@ -466,7 +466,7 @@ def test_a_certificate_that_is_not_accepted_names_the_setting(tls: Any, ask: Any
     connect(verify)
     with pytest.raises(TransportError, match=r"Check the connection's extra 'verify'.*CA bundle") as caught:
         ask()
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
     assert "'eggplant_default'" in str(caught.value)
     assert server.control.requests() == []
 

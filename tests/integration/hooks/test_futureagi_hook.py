@@ -165,8 +165,8 @@ def test_cancelling(hook, sandbox):
 def test_running_calls_again(hook, sandbox):
     run = finished(hook, hook.execute_test_run(FLAKY, select_all=True))
     ids = sandbox.control.call_ids(run.run_id)
-    reply = hook.rerun_calls(run.run_id, "call_and_eval", call_execution_ids=ids[:2])
-    assert reply["success_count"] == 2
+    response = hook.rerun_calls(run.run_id, "call_and_eval", call_execution_ids=ids[:2])
+    assert response["success_count"] == 2
     with pytest.raises(InvalidRequestError, match="Cannot rerun"):
         hook.rerun_calls(run.run_id, "eval_only", select_all=True)
     finished(hook, run)
@@ -267,7 +267,7 @@ def test_a_key_that_is_refused_starts_nothing(current, sandbox):
     sandbox.control.reject_tokens(60, "futureagi")
     with pytest.raises(AuthenticationError, match="secret_key") as raised:
         current.execute_test_run(GOOD, select_all=True)
-    assert raised.value.did_nothing
+    assert raised.value.not_executed
     assert sandbox.control.runs("futureagi") == []
 
 

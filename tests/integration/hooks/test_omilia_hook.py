@@ -217,7 +217,7 @@ def test_cancelling(hook, sandbox):
         hook.cancel_run(NOBODY)
 
 
-def test_a_revoke_whose_reply_is_lost_has_worked(hook, sandbox):
+def test_a_revoke_whose_response_is_lost_has_worked(hook, sandbox):
     sandbox.control.configure(cancel_seconds=0.0)
     sandbox.control.plan_next("omilia", duration=60.0)
     run = hook.create_run(SMOKE)
@@ -242,7 +242,7 @@ def test_runs_are_found_by_time(hook, sandbox):
 
 
 @pytest.mark.parametrize("kind", ["run", "generation"])
-def test_a_start_whose_reply_is_lost_is_found_again(hook, sandbox, kind):
+def test_a_start_whose_response_is_lost_is_found_again(hook, sandbox, kind):
     sandbox.control.add_runs("omilia", SMOKE, 3, age=60.0)
     operation = "omilia.create_run" if kind == "run" else "omilia.create_generation"
     sandbox.control.fault("drop", operation=operation, when="after", times=1)

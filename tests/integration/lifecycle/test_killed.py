@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_testruns.exceptions import RunCancelledError
-from airflow_provider_testruns.lifecycle.starting import Epoch, Mark, Phase, Record
+from airflow_provider_testruns.lifecycle.starting import Epoch, Phase, Record, Watermark
 from airflow_provider_testruns.model import Kind, Run, RunState
 from airflow_provider_testruns.operators.base import StartRunOperator
 from airflow_provider_testruns.operators.omilia import OmiliaCreateGenerationOperator, OmiliaCreateRunOperator
@@ -188,7 +188,7 @@ def test_on_kill_finds_and_cancels_a_run_that_was_starting_before_a_slow_platfor
     operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
     execution = _connected(operator)
     execution.starter.record = Record(
-        Epoch(0, 0, 0), Phase.INTENT, time.time(), 30.0, Mark(None, None, 0.0), "", {"project_id": _PROJECT}
+        Epoch(0, 0, 0), Phase.INTENT, time.time(), 30.0, Watermark(None, None, 0.0), "", {"project_id": _PROJECT}
     )
     (run_id,) = control.add_runs("omilia", _PROJECT)
     control.configure(cancel_seconds=60.0)

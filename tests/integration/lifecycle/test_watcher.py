@@ -714,7 +714,7 @@ class _Client:
         self._digest, self._opened, self._refuse = digest, opened, refuse
         self.closed = False
 
-    async def run(self, steps: Any, until: float | None = None, tally: Any = None) -> Run:
+    async def run(self, steps: Any, until: float | None = None, stats: Any = None) -> Run:
         assert not self.closed
         if self._refuse():
             raise AuthenticationError("who?")

@@ -147,10 +147,10 @@ class Page:
     def get(self, path: str = "", **params: Any) -> str:
         """The page's HTML."""
         self.statements.clear()
-        reply = self.client.get(f"/testruns/{path}", params=params or None)
-        assert reply.status_code == 200, reply.text
-        Tags().feed(reply.text)
-        return reply.text
+        response = self.client.get(f"/testruns/{path}", params=params or None)
+        assert response.status_code == 200, response.text
+        Tags().feed(response.text)
+        return response.text
 
     def older(self, html: str) -> dict[str, str]:
         """The parameters of the link to the next page; empty on the last one."""

@@ -180,10 +180,10 @@ def test_who_may_not_read_xcoms_sees_nothing(page):
     page.add({"number": 1})
     page.manager.xcoms = False
     for path in ("/testruns/", "/testruns/tasks"):
-        reply = page.client.get(path)
-        assert reply.status_code == 403
-        assert "You may not read XComs" in reply.text
-        assert "shop" not in reply.text
+        response = page.client.get(path)
+        assert response.status_code == 403
+        assert "You may not read XComs" in response.text
+        assert "shop" not in response.text
 
 
 @pytest.mark.parametrize("usually", [True, False])
@@ -205,27 +205,27 @@ def test_who_is_not_logged_in_is_sent_to_the_login_and_back(page):
         raise HTTPException(401, "Not authenticated")
 
     page.app.dependency_overrides[get_user] = nobody
-    reply = page.client.get("/testruns/?dag_id=shop")
-    assert reply.status_code == 302
-    assert reply.headers["Location"].startswith("../api/v2/auth/login?next=http%3A%2F%2F127.0.0.1%2Ftestruns%2F")
-    assert reply.headers["Location"].endswith("%3Fdag_id%3Dshop")
+    response = page.client.get("/testruns/?dag_id=shop")
+    assert response.status_code == 302
+    assert response.headers["Location"].startswith("../api/v2/auth/login?next=http%3A%2F%2F127.0.0.1%2Ftestruns%2F")
+    assert response.headers["Location"].endswith("%3Fdag_id%3Dshop")
 
 
 @pytest.mark.parametrize("path", ["", "tasks"])
 def test_names_are_escaped_and_nothing_may_be_loaded(page, path):
     evil = report(1, (_EVIL,), run_id=_EVIL, platform=_EVIL, verdict="passed", url="javascript:alert(3)")
     page.add({"number": 1, "task": "a", "xcoms": {"return_value": evil, "run_url": "javascript:alert(4)"}})
-    reply = page.client.get(f"/testruns/{path}")
+    response = page.client.get(f"/testruns/{path}")
     tags = Tags()
-    tags.feed(reply.text)
+    tags.feed(response.text)
     assert not {"script", "img", "link", "iframe", "object"} & {tag for tag, _ in tags.seen}
-    assert "javascript:" not in reply.text
+    assert "javascript:" not in response.text
     assert not [name for _, attributes in tags.seen for name in attributes if name.startswith("on") or name == "style"]
-    policy = reply.headers["Content-Security-Policy"]
+    policy = response.headers["Content-Security-Policy"]
     (nonce,) = [attributes["nonce"] for tag, attributes in tags.seen if tag == "style"]
     assert policy.startswith(f"default-src 'none'; style-src 'nonce-{nonce}';")
     assert page.client.get(f"/testruns/{path}").headers["Content-Security-Policy"] != policy
-    assert reply.headers["Cache-Control"] == "no-store"
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -268,9 +268,9 @@ def test_whatever_is_stored_is_shown_or_left_out(page, value):
         change = "UPDATE xcom SET value = :value WHERE dag_run_id = 1 AND key = 'return_value'"
         connection.execute(sql_text(change), {"value": value})
     for path in ("", "tasks"):
-        reply = page.client.get(f"/testruns/{path}")
-        assert reply.status_code == 200
-        assert "shop . test" in reply.text
+        response = page.client.get(f"/testruns/{path}")
+        assert response.status_code == 200
+        assert "shop . test" in response.text
 
 
 def test_a_value_of_any_size_stays_in_the_database(page):
@@ -408,9 +408,9 @@ def test_pages_of_tasks_go_on_where_the_last_one_ended(page):
 )
 def test_a_place_that_is_none_is_refused(page, before):
     for path in ("/testruns/", "/testruns/tasks"):
-        reply = page.client.get(path, params={"before": before})
-        assert reply.status_code == 422
-        assert "not a place in the list" in reply.text
+        response = page.client.get(path, params={"before": before})
+        assert response.status_code == 422
+        assert "not a place in the list" in response.text
 
 
 @pytest.mark.parametrize(
@@ -420,10 +420,10 @@ def test_a_place_that_is_none_is_refused(page, before):
 )
 def test_a_query_of_another_kind_is_refused_with_a_sentence(page, params):
     page.add({"number": 1})
-    reply = page.client.get("/testruns/", params=params)
-    assert reply.status_code == 422
-    assert reply.headers["Content-Type"].startswith("text/html")
-    assert next(iter(params)) + ": " in text(reply.text)
+    response = page.client.get("/testruns/", params=params)
+    assert response.status_code == 422
+    assert response.headers["Content-Type"].startswith("text/html")
+    assert next(iter(params)) + ": " in text(response.text)
     assert page.client.get("/testruns/", params={"dag_id": "shop", "task_id": "a\0b"}).status_code == 422
 
 

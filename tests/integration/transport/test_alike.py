@@ -38,7 +38,7 @@ def _outcome(kind: type[Blocking] | type[Nonblocking], url: str, call: Any, time
     try:
         return "ok", client.ask(call)
     except ApiError as e:
-        return type(e), str(e), getattr(e, "sent", None), e.status, e.did_nothing, e.retry_after
+        return type(e), str(e), getattr(e, "sent", None), e.status, e.not_executed, e.retry_after
     finally:
         client.close()
 
@@ -80,17 +80,17 @@ def _resetting(*parts: bytes) -> Callable[[Line], None]:
 BODY = b'{"a": 1}'
 
 
-def reply(*lines: bytes, body: bytes = BODY, length: bool = True) -> bytes:
+def response(*lines: bytes, body: bytes = BODY, length: bool = True) -> bytes:
     head = [b"HTTP/1.1 200 OK", *([b"Content-Length: %d" % len(body)] if length else []), *lines]
     return b"\r\n".join([*head, b"", body])
 
 
 def packed(encoding: bytes, body: bytes) -> bytes:
-    return reply(b"Content-Encoding: " + encoding, body=body)
+    return response(b"Content-Encoding: " + encoding, body=body)
 
 
 def chunked(body: bytes) -> bytes:
-    return reply(b"Transfer-Encoding: chunked", body=body, length=False)
+    return response(b"Transfer-Encoding: chunked", body=body, length=False)
 
 
 def _matches(words: str, said: str) -> None:
@@ -100,34 +100,34 @@ def _matches(words: str, said: str) -> None:
 # What both read
 
 GOOD = {
-    "100 before it": b"HTTP/1.1 100 Continue\r\n\r\n" + reply(),
-    "102 before it": b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + reply(),
-    "103 before it": b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n" + reply(),
-    "199 before it": b"HTTP/1.1 199 Whatever\r\nX: y\r\n\r\n" + reply(),
-    "a header of 9 kB": reply(b"X-Long: " + b"x" * 9_000),
-    "a header of 60 kB": reply(b"X-Long: " + b"x" * 60_000),
-    "a name of 9 kB": reply(b"x" * 9_000 + b": y"),
-    "90 headers of 1 kB": reply(*(b"X-%d: " % i + b"x" * 1_000 for i in range(90))),
+    "100 before it": b"HTTP/1.1 100 Continue\r\n\r\n" + response(),
+    "102 before it": b"HTTP/1.1 102 Processing\r\n\r\n" * 3 + response(),
+    "103 before it": b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n" + response(),
+    "199 before it": b"HTTP/1.1 199 Whatever\r\nX: y\r\n\r\n" + response(),
+    "a header of 9 kB": response(b"X-Long: " + b"x" * 9_000),
+    "a header of 60 kB": response(b"X-Long: " + b"x" * 60_000),
+    "a name of 9 kB": response(b"x" * 9_000 + b": y"),
+    "90 headers of 1 kB": response(*(b"X-%d: " % i + b"x" * 1_000 for i in range(90))),
     "gzip": packed(b"gzip", gzip.compress(BODY)),
     "x-gzip": packed(b"X-GZIP", gzip.compress(BODY)),
     "deflate": packed(b"deflate", zlib.compress(BODY)),
     "bare deflate": packed(b"deflate", zlib.compress(BODY)[2:-4]),
     "identity": packed(b"identity", BODY),
     "chunks": chunked(b'2\r\n{"\r\n6;x=y\r\na": 1}\r\n0\r\nX-Trailer: 1\r\n\r\n'),
-    "to the end": reply(length=False),
-    "HTTP/1.0": reply().replace(b"HTTP/1.1", b"HTTP/1.0"),
-    "no reason": reply().replace(b" OK", b""),
-    "line feeds": reply().replace(b"\r\n", b"\n"),
-    "a blank line before it": b"\r\n" + reply(),
-    "a folded header": reply(b"X: y\r\n z"),
-    "no ASCII": reply(b"X: \xe4\xff"),
-    "120 headers before it": b"HTTP/1.1 103 Early Hints\r\n" + b"X: y\r\n" * 120 + b"\r\n" + reply(),
-    "as many headers as can be": reply(*[b"X: y"] * 98),
-    "a line as long as can be": reply(b"X-Long: " + b"x" * (65_536 - 10)),
-    "a folded length": reply(b"Content-Length:\r\n %d" % len(BODY), length=False),
-    "something behind it": reply() + b"junk",
-    "something behind it, and the end": reply(b"Connection: close") + b"junk",
-    "no encoding": reply(b"Transfer-Encoding:", b"Content-Length: %d" % len(BODY), length=False),
+    "to the end": response(length=False),
+    "HTTP/1.0": response().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "no reason": response().replace(b" OK", b""),
+    "line feeds": response().replace(b"\r\n", b"\n"),
+    "a blank line before it": b"\r\n" + response(),
+    "a folded header": response(b"X: y\r\n z"),
+    "no ASCII": response(b"X: \xe4\xff"),
+    "120 headers before it": b"HTTP/1.1 103 Early Hints\r\n" + b"X: y\r\n" * 120 + b"\r\n" + response(),
+    "as many headers as can be": response(*[b"X: y"] * 98),
+    "a line as long as can be": response(b"X-Long: " + b"x" * (65_536 - 10)),
+    "a folded length": response(b"Content-Length:\r\n %d" % len(BODY), length=False),
+    "something behind it": response() + b"junk",
+    "something behind it, and the end": response(b"Connection: close") + b"junk",
+    "no encoding": response(b"Transfer-Encoding:", b"Content-Length: %d" % len(BODY), length=False),
 }
 
 
@@ -147,8 +147,8 @@ BAD: dict[str, tuple[Callable[[Line], None], type[ApiError], str]] = {
     "closed after the request": (lambda line: sending()(line), TransportError, LOST),
     "reset": (_resetting(), TransportError, LOST),
     "closed in the head": (sending(b"HTTP/1.1 200 OK\r\nContent-Le"), TransportError, LOST),
-    "closed after the head": (sending(reply()[:-8]), TransportError, LOST),
-    "closed in the body": (sending(reply()[:-1]), TransportError, LOST),
+    "closed after the head": (sending(response()[:-8]), TransportError, LOST),
+    "closed in the body": (sending(response()[:-1]), TransportError, LOST),
     "closed in a chunk": (sending(chunked(b"8\r\n" + BODY[:4])), TransportError, LOST),
     "closed before the last chunk": (sending(chunked(b"8\r\n" + BODY + b"\r\n")), TransportError, LOST),
     "closed in the first line": (sending(b"HTTP/1.1 20"), TransportError, LOST),
@@ -157,10 +157,10 @@ BAD: dict[str, tuple[Callable[[Line], None], type[ApiError], str]] = {
     "closed after 102": (sending(b"HTTP/1.1 102 Processing\r\n\r\n"), TransportError, LOST),
     "another protocol": (sending(b"SSH-2.0-OpenSSH_9.2\r\n"), TransportError, NO_HTTP),
     "HTTP/0.9": (sending(BODY), TransportError, NO_HTTP),
-    "HTTP/2": (sending(reply().replace(b"HTTP/1.1", b"HTTP/2.0")), TransportError, NO_HTTP),
-    "a status of words": (sending(reply().replace(b"200", b"two")), TransportError, NO_HTTP),
+    "HTTP/2": (sending(response().replace(b"HTTP/1.1", b"HTTP/2.0")), TransportError, NO_HTTP),
+    "a status of words": (sending(response().replace(b"200", b"two")), TransportError, NO_HTTP),
     **{
-        f"the first line {line!r}": (sending(reply().replace(b"HTTP/1.1 200 OK", line)), TransportError, NO_HTTP)
+        f"the first line {line!r}": (sending(response().replace(b"HTTP/1.1 200 OK", line)), TransportError, NO_HTTP)
         for line in (
             b"HTTP/1.2 200 OK",
             b"HTTP/1.1  200 OK",
@@ -185,30 +185,38 @@ BAD: dict[str, tuple[Callable[[Line], None], type[ApiError], str]] = {
             b"8\r\n" + BODY + b"\r\n0\r\n" + b"X: y\r\n" * 200 + b"\r\n",
         )
     },
-    "one header too many": (sending(reply(*[b"X: y"] * 99)), TransportError, NO_HTTP),
-    "a line that is too long": (sending(reply(b"X: " + b"x" * (65_536 - 4))), TransportError, NO_HTTP),
-    "no header before it": (sending(b"HTTP/1.1 103 Early Hints\r\nnothing\r\n\r\n" + reply()), TransportError, NO_HTTP),
-    "a folded length that is none": (sending(reply(b"Content-Length: 8\r\n 0", length=False)), TransportError, NO_HTTP),
-    "a status of four digits": (sending(reply().replace(b"200", b"2000")), TransportError, NO_HTTP),
-    "a header of 70 kB": (sending(reply(b"X: " + b"x" * 70_000)), TransportError, NO_HTTP),
-    "120 headers": (sending(reply(*[b"X: y"] * 120)), TransportError, NO_HTTP),
+    "one header too many": (sending(response(*[b"X: y"] * 99)), TransportError, NO_HTTP),
+    "a line that is too long": (sending(response(b"X: " + b"x" * (65_536 - 4))), TransportError, NO_HTTP),
+    "no header before it": (
+        sending(b"HTTP/1.1 103 Early Hints\r\nnothing\r\n\r\n" + response()),
+        TransportError,
+        NO_HTTP,
+    ),
+    "a folded length that is none": (
+        sending(response(b"Content-Length: 8\r\n 0", length=False)),
+        TransportError,
+        NO_HTTP,
+    ),
+    "a status of four digits": (sending(response().replace(b"200", b"2000")), TransportError, NO_HTTP),
+    "a header of 70 kB": (sending(response(b"X: " + b"x" * 70_000)), TransportError, NO_HTTP),
+    "120 headers": (sending(response(*[b"X: y"] * 120)), TransportError, NO_HTTP),
     "a chunk without a length": (sending(chunked(b"zz\r\n" + BODY)), TransportError, NO_HTTP),
-    "two lengths": (sending(reply(b"Content-Length: 7")), TransportError, NO_HTTP),
-    "a length and chunks": (sending(reply(b"Transfer-Encoding: chunked")), TransportError, NO_HTTP),
-    "a length below zero": (sending(reply(b"Content-Length: -1", length=False)), TransportError, NO_HTTP),
-    "a length of words": (sending(reply(b"Content-Length: all", length=False)), TransportError, NO_HTTP),
-    "a header without a name": (sending(reply(b"nothing")), TransportError, NO_HTTP),
-    "a blank in a name": (sending(reply(b"X : y")), TransportError, NO_HTTP),
-    "a NUL": (sending(reply(b"X: y\0z")), TransportError, NO_HTTP),
+    "two lengths": (sending(response(b"Content-Length: 7")), TransportError, NO_HTTP),
+    "a length and chunks": (sending(response(b"Transfer-Encoding: chunked")), TransportError, NO_HTTP),
+    "a length below zero": (sending(response(b"Content-Length: -1", length=False)), TransportError, NO_HTTP),
+    "a length of words": (sending(response(b"Content-Length: all", length=False)), TransportError, NO_HTTP),
+    "a header without a name": (sending(response(b"nothing")), TransportError, NO_HTTP),
+    "a blank in a name": (sending(response(b"X : y")), TransportError, NO_HTTP),
+    "a NUL": (sending(response(b"X: y\0z")), TransportError, NO_HTTP),
     "br": (sending(packed(b"br", BODY)), InvalidReplyError, "compressed as 'br', which was not asked for"),
     "zstd": (sending(packed(b"zstd", BODY)), InvalidReplyError, "compressed as 'zstd', which was not asked for"),
     "gzip twice": (sending(packed(b"gzip, gzip", BODY)), InvalidReplyError, "which was not asked for"),
     "gzip that is none": (sending(packed(b"gzip", BODY)), InvalidReplyError, r"its compression \(gzip\) is damaged"),
     "half of gzip": (sending(packed(b"gzip", gzip.compress(BODY)[:-9])), InvalidReplyError, "breaks off"),
     "101": (sending(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), ApiError, "HTTP 101"),
-    "407": (sending(reply().replace(b"200", b"407")), ApiError, "HTTP 407: .* environment variables http_proxy"),
+    "407": (sending(response().replace(b"200", b"407")), ApiError, "HTTP 407: .* environment variables http_proxy"),
     "a Retry-After twice": (
-        sending(reply(b"Retry-After: 1", b"Retry-After: 9").replace(b"200", b"503")),
+        sending(response(b"Retry-After: 1", b"Retry-After: 9").replace(b"200", b"503")),
         ServerError,
         "HTTP 503",
     ),
@@ -265,10 +273,10 @@ def _free_port() -> int:
 )
 def test_no_connection(scheme, host, words):
     port = _free_port()
-    kind, said, sent, _, did_nothing, _ = alike(f"{scheme}://{host}:{port}", post())
+    kind, said, sent, _, not_executed, _ = alike(f"{scheme}://{host}:{port}", post())
     assert kind is TransportError
     assert not sent
-    assert did_nothing
+    assert not_executed
     _matches(words, said)
 
 
@@ -295,7 +303,7 @@ def _fine(line: Line) -> None:
 
 
 HANDSHAKES: dict[str, tuple[Callable[[Line], None], str]] = {
-    "plain HTTP": (lambda line: line.reply(400), "TLS failed: wrong version number"),
+    "plain HTTP": (lambda line: line.response(400), "TLS failed: wrong version number"),
     "another protocol": (lambda line: line.send(b"SSH-2.0-OpenSSH_9.2\r\n"), "TLS failed: wrong version number"),
     "closed": (lambda line: line.sock.recv(9) and None, "TLS failed: the other side closed the connection in the"),
     "closed at once": (lambda line: None, "TLS failed: the other side closed the connection in the handshake"),
@@ -308,8 +316,8 @@ HANDSHAKES: dict[str, tuple[Callable[[Line], None], str]] = {
 def test_handshakes_that_fail(talk, words):
     with RawServer(talk) as server:
         timeout = 1.0 if "time allowed" in words else 30.0
-        kind, said, sent, _, did_nothing, _ = alike(server.url.replace("http:", "https:"), post(), timeout)
-    assert (kind, sent, did_nothing) == (TransportError, False, True)
+        kind, said, sent, _, not_executed, _ = alike(server.url.replace("http:", "https:"), post(), timeout)
+    assert (kind, sent, not_executed) == (TransportError, False, True)
     _matches(words, said)
     assert "not permitted" not in said
 
@@ -325,7 +333,7 @@ def test_the_triggerer_reads_little_at_once_over_tls_too(authority, bundle, monk
 
     monkeypatch.setattr(ResponseHandler, "data_received", received)
     body = b" " * 3_000_000 + BODY
-    with RawServer(sending(reply(body=body)), tls=_serving(authority) if over_tls else None) as server:
+    with RawServer(sending(response(body=body)), tls=_serving(authority) if over_tls else None) as server:
         client = Nonblocking(session(server.url, timeout=30.0), verify=bundle)
         try:
             client.ask(get())
@@ -342,8 +350,8 @@ def test_certificates_that_are_not_trusted(authority, bundle):
         (_serving(authority, "dai.example.com"), bundle, "certificate verify failed: .*not valid for '127.0.0.1'"),
     ]:
         with RawServer(_fine, tls=context) as server:
-            kind, said, sent, _, did_nothing, _ = alike(server.url, post(), verify=verify)
-            assert (kind, sent, did_nothing) == (TransportError, False, True)
+            kind, said, sent, _, not_executed, _ = alike(server.url, post(), verify=verify)
+            assert (kind, sent, not_executed) == (TransportError, False, True)
             _matches(f"TLS failed: {words}. Check the connection's extra 'verify'", said)
 
 
@@ -400,7 +408,7 @@ class Proxy:
         method, where, headers = head
         self.asked.append((method, where, headers.get("proxy-authorization")))
         if method != "CONNECT":
-            line.reply(200, b'{"by": "proxy"}')
+            line.response(200, b'{"by": "proxy"}')
             return
         with socket.create_connection(("127.0.0.1", self._target)) as target:
             line.send(b"HTTP/1.1 200 Connection established\r\nX: " + b"x" * 9_000 + b"\r\n\r\n")
@@ -462,8 +470,8 @@ def test_past_the_proxy_by_name_and_port(monkeypatch):
 
 
 REFUSALS: dict[str, tuple[Callable[[Line], None], str]] = {
-    "403": (lambda line: line.read_head() and line.reply(403), r"\(it answered HTTP 403\)"),
-    "407": (lambda line: line.read_head() and line.reply(407), r"\(it answered HTTP 407\)"),
+    "403": (lambda line: line.read_head() and line.response(403), r"\(it answered HTTP 403\)"),
+    "407": (lambda line: line.read_head() and line.response(407), r"\(it answered HTTP 407\)"),
     "closed": (lambda line: line.read_head() and None, r"\(it did not answer as a proxy does\)"),
     "403 and much": (
         lambda line: line.read_head() and line.send(b"HTTP/1.1 403 F\r\nX: " + b"x" * 30_000 + b"\r\n\r\n"),
@@ -481,8 +489,8 @@ REFUSALS: dict[str, tuple[Callable[[Line], None], str]] = {
 def test_proxies_that_open_no_tunnel(monkeypatch, talk, words):
     with RawServer(talk) as server:
         monkeypatch.setenv("https_proxy", server.url.replace("//", "//user:canary-proxy-pass@"))
-        kind, said, sent, _, did_nothing, _ = alike("https://platform.invalid", post())
-    assert (kind, sent, did_nothing) == (TransportError, False, True)
+        kind, said, sent, _, not_executed, _ = alike("https://platform.invalid", post())
+    assert (kind, sent, not_executed) == (TransportError, False, True)
     _matches(f"no connection through the proxy of the environment .*{words}.* Check the environment variables", said)
     assert "canary-proxy" not in said
 
@@ -497,8 +505,8 @@ def test_proxies_that_open_no_tunnel(monkeypatch, talk, words):
 )
 def test_proxies_that_are_not_there(monkeypatch, proxy):
     monkeypatch.setenv("https_proxy", proxy)
-    kind, said, sent, _, did_nothing, _ = alike("https://platform.invalid", post())
-    assert (kind, sent, did_nothing) == (TransportError, False, True)
+    kind, said, sent, _, not_executed, _ = alike("https://platform.invalid", post())
+    assert (kind, sent, not_executed) == (TransportError, False, True)
     _matches("prox.* Check the environment variables", said)
     assert "canary-proxy" not in said
 

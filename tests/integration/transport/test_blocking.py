@@ -32,7 +32,7 @@ _MEGABYTE = 1024 * 1024
 
 
 def _upload(file: Path) -> Call[None]:
-    return Call("upload it", "POST", "/suites/", no_value, upload=Upload("file", file), repeatable=False)
+    return Call("upload it", "POST", "/suites/", no_value, upload=Upload("file", file), idempotent=False)
 
 
 def _download(to: Path, path: str = "/file") -> Call[None]:
@@ -99,7 +99,7 @@ def test_a_file_moves_for_as_long_as_it_takes(tmp_path):
     def talk(line):
         if line.number == 1:
             line.read(pause=0.03)
-            line.reply(200, b'{"data": []}')
+            line.response(200, b'{"data": []}')
             return
         line.read()
         line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n")
@@ -125,7 +125,7 @@ def test_a_file_that_stops_moving_is_given_up(tmp_path):
         RawServer(talk) as server,
         BlockingClient(session(server.url, timeout=0.5)) as client,
         within(1.5),
-        pytest.raises(TransportError, match="no complete reply"),
+        pytest.raises(TransportError, match="no complete response"),
     ):
         client.run(ask(_download(tmp_path / "file")))
 
@@ -215,7 +215,7 @@ def test_steps_can_wait_and_are_closed_when_they_fail(sandbox):
 
 
 def test_a_client_in_the_middle_of_another_has_times_of_its_own(sandbox):
-    """As in a signal handler: a fresh client runs in the same thread while the first is at work."""
+    """As in a signal handler: a new_connection client runs in the same thread while the first is at work."""
     refused = []
 
     def answer(seen):

@@ -62,7 +62,7 @@ def test_each_status_has_its_error(sandbox, drive, status, kind):
     assert error.status == status
     assert error.transient == (status in (408, 429) or status >= 500)
     # Only what the platform itself refused is known to have done nothing.
-    assert error.did_nothing == (status < 500 and status != 408)
+    assert error.not_executed == (status < 500 and status != 408)
     message = str(error)
     assert "'omilia_default'" in message
     assert "start a run of project" in message
@@ -75,7 +75,7 @@ def test_a_token_that_is_never_accepted(sandbox, drive):
     client = drive(to_sandbox(sandbox))
     with pytest.raises(AuthenticationError, match="Check login and password of the connection") as caught:
         client.ask(API.create_run(SMOKE))
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
     assert sandbox.control.count("omilia.create_run") == 1
 
 
@@ -118,7 +118,7 @@ _BAD = {
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("fault", [*_LOST, *_BAD])
-def test_a_start_is_sent_once_whatever_becomes_of_its_reply(sandbox, drive, fault, when):
+def test_a_start_is_sent_once_whatever_becomes_of_its_response(sandbox, drive, fault, when):
     sandbox.control.fault(operation="omilia.create_run", when=when, **{**_LOST, **_BAD}[fault])
     made = to_sandbox(sandbox)
     client = drive(made)
@@ -127,7 +127,7 @@ def test_a_start_is_sent_once_whatever_becomes_of_its_reply(sandbox, drive, faul
     opened = sandbox.control.stats()["connections"]["opened"]
     with within(3), pytest.raises(ApiError) as caught:
         client.ask(API.create_run(SMOKE))
-    assert not caught.value.did_nothing
+    assert not caught.value.not_executed
     if fault in _LOST:
         assert type(caught.value) is TransportError
         assert caught.value.sent
@@ -139,13 +139,13 @@ def test_a_start_is_sent_once_whatever_becomes_of_its_reply(sandbox, drive, faul
     assert stats["connections"]["opened"] == opened + 1
 
 
-def test_a_reply_within_the_time_is_waited_for(sandbox, drive):
+def test_a_response_within_the_time_is_waited_for(sandbox, drive):
     sandbox.control.fault("latency", operation="omilia.create_run", seconds=0.5)
     run = drive(to_sandbox(sandbox, timeout=60)).ask(API.create_run(SMOKE))
     assert sandbox.control.run(run.run_id)["target_id"] == SMOKE
 
 
-def test_a_reply_that_is_not_json_says_so(sandbox, drive):
+def test_a_response_that_is_not_json_says_so(sandbox, drive):
     sandbox.control.fault("wrong_json", operation="omilia.list_projects", body="<html>Sign in</html>")
     with pytest.raises(InvalidReplyError, match=r"not JSON \(application/json, 20 bytes\)") as caught:
         drive(to_sandbox(sandbox)).ask(API.list_projects())
@@ -166,10 +166,10 @@ def test_the_next_call_after_a_fault_goes_well(sandbox, drive, kind):
     assert client.ask(API.list_projects())
 
 
-# Replies of any length
+# Responses of any length
 
 
-def test_a_reply_that_announces_its_size_is_cut_off(drive):
+def test_a_response_that_announces_its_size_is_cut_off(drive):
     def talk(line):
         while line.read() is not None:
             line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
@@ -180,7 +180,7 @@ def test_a_reply_that_announces_its_size_is_cut_off(drive):
         drive(session(server.url, timeout=9)).ask(get())
 
 
-def test_a_packed_reply_is_read(drive):
+def test_a_packed_response_is_read(drive):
     body = gzip.compress(b'{"a": 1}')
     with RawServer(answering(lambda seen: (200, body, {"Content-Encoding": "gzip"}))) as server:
         assert drive(session(server.url)).ask(get()) == {"a": 1}
@@ -196,7 +196,7 @@ _DRIPS = {
     "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"1"),
     "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
     "until it closes": (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"1"),
-    "interim replies": (b"HTTP/1.1 ", b"100 Continue\r\n\r\nHTTP/1.1 "),
+    "interim responses": (b"HTTP/1.1 ", b"100 Continue\r\n\r\nHTTP/1.1 "),
 }
 
 
@@ -205,10 +205,10 @@ _DRIPS = {
     [*((drip, post()) for drip in _DRIPS), ("body", get())],
     ids=[*_DRIPS, "body of a get"],
 )
-def test_a_reply_that_drips_ends_with_its_time(drive, drip, call):
+def test_a_response_that_drips_ends_with_its_time(drive, drip, call):
     with RawServer(dripping(*_DRIPS[drip])) as server:
         client = drive(session(server.url, timeout=0.2))
-        with within(0.9), pytest.raises(TransportError, match="no complete reply within the time allowed") as caught:
+        with within(0.9), pytest.raises(TransportError, match="no complete response within the time allowed") as caught:
             client.ask(call)
         assert caught.value.sent
         assert len(server.seen) == 1
@@ -231,7 +231,7 @@ def test_a_start_is_not_sent_when_its_time_has_passed_before(drive):
         with pytest.raises(TransportError, match="not sent, as") as caught:
             client.ask(post())
         assert not caught.value.sent
-        assert caught.value.did_nothing
+        assert caught.value.not_executed
         assert server.seen == []
 
 
@@ -252,7 +252,7 @@ def test_a_server_that_never_takes_the_connection_up(drive):
         for sock in waiting:
             sock.close()
     assert not caught.value.sent
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
 
 
 # Nobody there
@@ -265,7 +265,7 @@ def test_a_refused_connection_proves_that_nothing_was_sent(drive):
         with pytest.raises(TransportError, match=r"Connection refused.*Check the connection's host and port") as caught:
             client.ask(post())
     assert not caught.value.sent
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
     assert caught.value.transient
 
 
@@ -275,7 +275,7 @@ def test_a_name_that_does_not_resolve_proves_that_nothing_was_sent(drive, host):
     with pytest.raises(TransportError, match=r"no connection|address is not usable") as caught:
         client.ask(post())
     assert not caught.value.sent
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
 
 
 def test_a_connection_that_is_reset_at_once_may_have_taken_the_start(drive):
@@ -357,7 +357,7 @@ def test_a_start_that_is_redirected_to_nowhere_may_have_been_done(drive, locatio
     with RawServer(answering(lambda seen: (302, b"", {"Location": location}))) as server:
         with pytest.raises(InvalidReplyError, match="HTTP 302, and it redirects a POST") as caught:
             drive(session(server.url)).ask(post())
-        assert not caught.value.did_nothing
+        assert not caught.value.not_executed
         assert len(server.seen) == 1
 
 
@@ -414,7 +414,7 @@ def test_what_must_not_be_repeated_has_a_connection_of_its_own(sandbox, drive):
 def test_a_kept_connection_that_the_server_closed_is_replaced(drive):
     def talk(line):
         if line.read() is not None:
-            line.reply(200, b"{}")
+            line.response(200, b"{}")
 
     with RawServer(talk) as server:
         client = drive(session(server.url))
@@ -469,7 +469,7 @@ def test_a_proxy_that_is_not_there_proves_that_nothing_was_sent(drive, monkeypat
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{sock.getsockname()[1]}")
         with pytest.raises(TransportError) as caught:
             drive(session("http://platform.invalid")).ask(post())
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
 
 
 # Messages

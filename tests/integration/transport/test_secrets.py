@@ -20,7 +20,7 @@ from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, Tr
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.redaction import redact
-from airflow_provider_testruns.steps import Call, Reply, ask
+from airflow_provider_testruns.steps import Call, Response, ask
 from airflow_provider_testruns.transport.auth import OAuthToken
 from airflow_provider_testruns.transport.effects import Request
 from tests.integration.transport.wires import RawServer, answering, fixed, get, post, session
@@ -49,11 +49,11 @@ def _whole(error: BaseException) -> str:
 def _reasons() -> Iterator[object]:
     def refusing(line):
         line.read()
-        line.reply(407, b"{}", {"Proxy-Authenticate": "Basic"})
+        line.response(407, b"{}", {"Proxy-Authenticate": "Basic"})
 
     def broken(line):
         line.read()
-        line.reply(502, f"no way to http://me:{quote(PROXY_PASSWORD)}@upstream:3128".encode())
+        line.response(502, f"no way to http://me:{quote(PROXY_PASSWORD)}@upstream:3128".encode())
 
     def silent(line):
         line.read()
@@ -103,9 +103,9 @@ def test_what_a_response_quotes_is_masked_in_the_chain_too(drive):
     """The standard library's errors quote what they could not read."""
     body = json.dumps({"startedAt": f"{TOKEN}\x1b[31m" + "x" * 50_000}).encode()
 
-    def read(reply):
+    def read(response):
         try:
-            return datetime.fromisoformat(reply.json()["startedAt"])
+            return datetime.fromisoformat(response.json()["startedAt"])
         except ValueError as e:
             raise InvalidReplyError("startedAt is not a time") from e
 
@@ -232,7 +232,7 @@ def test_representations_show_no_secret():
     auth.known.renewed("access", TOKEN)
     request = Request("POST", "https://x.example.com", {"Authorization": f"Bearer {TOKEN}"}, 5.0, PASSWORD.encode())
     project = OmiliaPlatform().create_project("p", "g", "https://git.example.com/x", TOKEN, "gitlab")
-    call: Call[object] = Call("x", "GET", "/", Reply.json, headers={"X": TOKEN}, form={"p": PASSWORD}, json=[TOKEN])
+    call: Call[object] = Call("x", "GET", "/", Response.json, headers={"X": TOKEN}, form={"p": PASSWORD}, json=[TOKEN])
     things = [
         auth,
         session("https://x.example.com", auth),
@@ -241,9 +241,9 @@ def test_representations_show_no_secret():
         request,
         request.with_headers({"Authorization": f"Basic {TOKEN}"}),
         project,
-        project.reading(Reply.json),
+        project.reading(Response.json),
         call,
-        Reply(200, {"set-cookie": TOKEN}, TOKEN.encode()),
+        Response(200, {"set-cookie": TOKEN}, TOKEN.encode()),
         ask(call),
     ]
     for thing in things:

@@ -21,7 +21,7 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
-from airflow_provider_testruns.steps import Call, Reply, Upload, ask, no_value
+from airflow_provider_testruns.steps import Call, Response, Upload, ask, no_value
 from airflow_provider_testruns.transport.auth import OAuthToken
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from tests.integration.transport.wires import Line, RawServer, answering, dripping, get, session, within
@@ -166,9 +166,9 @@ def test_a_long_response_is_read_beside_the_event_loop(drive):
     assert len(body) > limits.READ_HERE
     read_in = []
 
-    def read(reply: Reply) -> int:
+    def read(response: Response) -> int:
         read_in.append(threading.get_ident())
-        return len(reply.json())
+        return len(response.json())
 
     with RawServer(answering(lambda seen: (200, body))) as server:
         client = drive(session(server.url))
@@ -178,7 +178,7 @@ def test_a_long_response_is_read_beside_the_event_loop(drive):
 
 
 def test_what_the_reader_of_a_long_response_raises_is_its_error(drive):
-    def read(reply: Reply) -> None:
+    def read(response: Response) -> None:
         raise InvalidReplyError("it is not what it should be")
 
     with (
@@ -231,7 +231,7 @@ def test_a_step_of_many_pages_has_an_end(drive, monkeypatch, name, allowed):
             drive(session(server.url)).run(pages())
         # A step may take its first call in any case.
         assert len(server.seen) == (1 if name == "STEP_BYTES" else 0)
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
     assert caught.value.transient == (name == "STEP_SECONDS")
 
 
@@ -242,7 +242,7 @@ def test_a_flood_of_tiny_chunks_ends_with_its_time(drive):
     with (
         RawServer(flooding(_head(**_CHUNKED), _chunk(b"x") * 1_000)) as server,
         within(15),
-        pytest.raises(TransportError, match="no complete reply within the time allowed"),
+        pytest.raises(TransportError, match="no complete response within the time allowed"),
     ):
         drive(session(server.url, timeout=0.3)).ask(get())
 
@@ -313,13 +313,13 @@ def test_the_head_of_a_file_has_no_more_time_than_any(tmp_path):
         RawServer(dripping(b"HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n")) as server,
         _client(server, 0.3) as client,
         within(15),
-        pytest.raises(TransportError, match="no complete reply"),
+        pytest.raises(TransportError, match="no complete response"),
     ):
         client.run(ask(_download(tmp_path / "file")))
 
 
 def _upload(file: Path) -> Call[None]:
-    return Call("upload it", "POST", "/", no_value, upload=Upload("file", file), repeatable=False)
+    return Call("upload it", "POST", "/", no_value, upload=Upload("file", file), idempotent=False)
 
 
 def test_an_upload_that_is_taken_too_slowly_ends(tmp_path, monkeypatch):
@@ -350,6 +350,6 @@ def test_the_response_to_an_upload_has_no_more_time_than_any(tmp_path, drip):
         RawServer(dripping(*drip)) as server,
         _client(server, 0.3) as client,
         within(15),
-        pytest.raises(TransportError, match="no complete reply"),
+        pytest.raises(TransportError, match="no complete response"),
     ):
         client.run(ask(_upload(tmp_path / "file")))

@@ -103,7 +103,7 @@ def test_an_unknown_authority_is_refused_and_the_message_names_verify(sandbox, d
     ) as e:
         client.ask(API.create_run(SMOKE))
     assert not e.value.sent
-    assert e.value.did_nothing
+    assert e.value.not_executed
     assert sandbox.control.stats()["requests"] == 0
 
 
@@ -119,11 +119,11 @@ def test_a_certificate_of_another_name_is_refused(drive, authority, bundle):
 def test_an_expired_certificate_is_refused(drive, authority, bundle):
     from datetime import UTC, datetime, timedelta
 
-    context = _serving(authority.issue_cert("127.0.0.1", not_after=datetime.now(UTC) - timedelta(days=1)))
+    context = _serving(authority.issue_cert("127.0.0.1", deadline=datetime.now(UTC) - timedelta(days=1)))
     with RawServer(answering(lambda seen: (200, b"{}")), tls=context) as server:
         with pytest.raises(TransportError, match="certificate has expired") as caught:
             drive(session(server.url), verify=bundle).ask(post())
-        assert caught.value.did_nothing
+        assert caught.value.not_executed
 
 
 def test_nothing_is_checked_when_the_connection_says_so(sandbox, drive):
@@ -138,7 +138,7 @@ def test_an_unchecked_connection_does_not_make_others_unchecked(sandbox, drive):
 
 def _speaks_plainly(line):
     line.sock.recv(10)
-    line.reply(400, b"what is this?")
+    line.response(400, b"what is this?")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_handshake_that_fails_proves_that_nothing_was_sent(drive, talk):
         assert server.seen == []
     assert "'verify'" not in str(caught.value)
     assert not caught.value.sent
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
 
 
 def test_no_tls_to_a_server_with_it_is_lost(sandbox, drive):
@@ -170,7 +170,7 @@ def test_the_time_is_a_total_over_tls_too(drive, authority, bundle, prefix):
     with RawServer(dripping(prefix, drop), tls=context) as server:
         for call in (get(), post()):
             client = drive(session(server.url, timeout=0.5), verify=bundle)
-            with within(1.2), pytest.raises(TransportError, match="no complete reply") as caught:
+            with within(1.2), pytest.raises(TransportError, match="no complete response") as caught:
                 client.ask(call)
             assert caught.value.sent
         assert len(server.seen) == 2

@@ -126,7 +126,7 @@ def test_a_refused_password_names_the_fields(sandbox, drive):
     client = drive(to_sandbox(sandbox, auth))
     with pytest.raises(AuthenticationError, match=r"Invalid user credentials.*Check login and password") as caught:
         client.ask(API.create_run(SMOKE))
-    assert caught.value.did_nothing
+    assert caught.value.not_executed
     assert "canary-wrong-password" not in str(caught.value)
     assert sandbox.control.count("omilia.create_run") == 0
 
@@ -138,7 +138,7 @@ def test_trouble_at_the_token_endpoint_is_no_refusal(sandbox, drive, fault):
     with within(2), pytest.raises(ApiError) as caught:
         client.ask(API.create_run(SMOKE))
     assert caught.value.transient
-    assert caught.value.did_nothing  # the start was not sent
+    assert caught.value.not_executed  # the start was not sent
     assert sandbox.control.count("omilia.create_run") == 0
 
 

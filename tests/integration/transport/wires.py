@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.sandbox.server import SandboxServer
-from airflow_provider_testruns.steps import Call, Reply, Steps, ask
+from airflow_provider_testruns.steps import Call, Response, Steps, ask
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders, OAuthToken
 from airflow_provider_testruns.transport.policy import Session
 from airflow_provider_testruns.transport.tls import Tls
@@ -104,13 +104,13 @@ def password_grant(sandbox: SandboxServer, **options: Any) -> OAuthToken:
 
 
 def get(path: str = "/", **options: Any) -> Call[Any]:
-    """A call that may be repeated and whose reply is JSON."""
-    return Call("look", "GET", path, Reply.json, **options)
+    """A call that may be repeated and whose response is JSON."""
+    return Call("look", "GET", path, Response.json, **options)
 
 
 def post(path: str = "/", **options: Any) -> Call[Any]:
     """A call that starts something."""
-    return Call("start it", "POST", path, Reply.json, json={"what": "a run"}, repeatable=False, **options)
+    return Call("start it", "POST", path, Response.json, json={"what": "a run"}, idempotent=False, **options)
 
 
 @dataclass
@@ -183,7 +183,7 @@ class Line:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def reply(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+    def response(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         lines = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self.send(f"HTTP/1.1 {status} As ordered\r\n{head}\r\n".encode("latin-1") + body)
@@ -263,13 +263,13 @@ def answering(answer: Callable[[Seen], Answer]) -> Callable[[Line], None]:
 
     def talk(line: Line) -> None:
         while (seen := line.read()) is not None:
-            line.reply(*answer(seen))
+            line.response(*answer(seen))
 
     return talk
 
 
 def dripping(prefix: bytes, drop: bytes, every: float = 0.05) -> Callable[[Line], None]:
-    """A way to talk: the beginning of a reply, then for ever a few more bytes of it."""
+    """A way to talk: the beginning of a response, then for ever a few more bytes of it."""
 
     def talk(line: Line) -> None:
         while line.read() is not None:

@@ -1,4 +1,4 @@
-"""What is tried on older Airflows: all platforms, both ways of waiting, a sensor, and a start whose reply is lost."""
+"""What is tried on older Airflows: all platforms, both ways of waiting, a sensor, and a start whose response is lost."""
 
 from __future__ import annotations
 

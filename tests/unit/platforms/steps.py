@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from airflow_provider_testruns.steps import Call, Reply, Sleep, Steps, ask
+from airflow_provider_testruns.steps import Call, Response, Sleep, Steps, ask
 from airflow_provider_testruns.transport.auth import FixedHeaders
-from airflow_provider_testruns.transport.effects import Read, Request, WireError
+from airflow_provider_testruns.transport.effects import NetworkError, Read, Request
 from airflow_provider_testruns.transport.policy import Session
-from tests.unit.replies import reply
+from tests.unit.responses import response
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Wire:
     """A platform that answers from a table.
 
     :param answers: by method and path, the query included if there is one: ``GET /api/runs/r-1``. An answer is a
-        reply, the body of a 200, an exception, a function of the request that gives one of them, or several
+        response, the body of a 200, an exception, a function of the request that gives one of them, or several
         :class:`InTurn`. What is not in the table is answered with 404.
     """
 
@@ -50,7 +50,7 @@ class Wire:
     def run(self, steps: Steps[T]) -> T:
         """Carry steps to their end."""
         session = Session("conn", BASE_URL, FixedHeaders({"Authorization": "Bearer canary"}, ("canary",)))
-        flow = session.carry(steps)
+        flow = session.execute(steps)
         value: Any = None
         error: Exception | None = None
         while True:
@@ -83,15 +83,15 @@ class Wire:
         """The JSON that a request carried."""
         return json.loads(self.requests[index].body or b"null")
 
-    def _answer(self, request: Request) -> Reply | Exception:
-        found = self.answers.get(key_of(request), reply({"detail": "no such thing"}, 404))
+    def _answer(self, request: Request) -> Response | Exception:
+        found = self.answers.get(key_of(request), response({"detail": "no such thing"}, 404))
         if isinstance(found, InTurn):
             found = found.next()
         if callable(found):
             found = found(request)
-        if isinstance(found, Reply | Exception):
+        if isinstance(found, Response | Exception):
             return found
-        return reply(found)
+        return response(found)
 
 
 def key_of(request: Request) -> str:
@@ -100,9 +100,9 @@ def key_of(request: Request) -> str:
     return f"{request.method} {parts.path}" + (f"?{parts.query}" if parts.query else "")
 
 
-def lost(sent: bool = True) -> WireError:
+def lost(sent: bool = True) -> NetworkError:
     """A connection that breaks."""
-    return WireError("the connection was lost", sent=sent)
+    return NetworkError("the connection was lost", sent=sent)
 
 
 def form_of(request: Request) -> Mapping[str, str]:

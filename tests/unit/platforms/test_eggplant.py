@@ -1,4 +1,4 @@
-"""Eggplant DAI: what is sent, what replies mean, and every place where the documents contradict themselves."""
+"""Eggplant DAI: what is sent, what responses mean, and every place where the documents contradict themselves."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from airflow_provider_testruns.judging import judge
 from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.eggplant.platform import POLL_ENDPOINTS, EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant.responses import word_of
-from airflow_provider_testruns.platforms.platform import Memory, Start
-from airflow_provider_testruns.steps import Call, Reply
+from airflow_provider_testruns.platforms.platform import PollCache, Start
+from airflow_provider_testruns.steps import Call, Response
 from airflow_provider_testruns.transport.effects import Request
 from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, form_of, lost
-from tests.unit.replies import reply
+from tests.unit.responses import response
 
 pytestmark = pytest.mark.unit
 
@@ -53,7 +53,7 @@ MODELS = {"items": [{"id": 1, "name": "BBCSport", "modeluuid": MODEL}], "total_c
 
 
 def row(run_id: str = RUN, status: str = "Running", **fields: Any) -> dict[str, Any]:
-    """A progress reply, as its document prints it."""
+    """A progress response, as its document prints it."""
     return {
         "id": run_id,
         "modelname": "BBCSport",
@@ -77,14 +77,14 @@ def moment(minute: int) -> datetime:
     return datetime(2018, 5, 31, 17, minute, tzinfo=UTC)
 
 
-def run_list(rows: list[dict[str, Any]], most: int = 1000) -> Callable[[Request], Reply]:
+def run_list(rows: list[dict[str, Any]], most: int = 1000) -> Callable[[Request], Response]:
     """GET /ai/runs as a server pages it: oldest first."""
 
-    def answer(request: Request) -> Reply:
+    def answer(request: Request) -> Response:
         query = {key: int(value[0]) for key, value in parse_qs(urlsplit(request.url).query).items()}
         offset = query.get("offset", 0)
         page = rows[offset : offset + min(most, query["limit"])]
-        return reply({"items": page, "total_count": len(rows)})
+        return response({"items": page, "total_count": len(rows)})
 
     return answer
 
@@ -92,7 +92,7 @@ def run_list(rows: list[dict[str, Any]], most: int = 1000) -> Callable[[Request]
 class Paged(Wire):
     """A wire that looks up the path without its query where the whole is not in the table."""
 
-    def _answer(self, request: Request) -> Reply | Exception:
+    def _answer(self, request: Request) -> Response | Exception:
         path = f"{request.method} {urlsplit(request.url.removeprefix(BASE_URL)).path}"
         if path in self.answers and "?" in request.url:
             self.answers[request.method + " " + request.url.removeprefix(BASE_URL)] = self.answers[path]
@@ -115,12 +115,12 @@ def test_the_token_body_printed_as_json_with_a_trailing_comma_is_sent_as_a_form(
     auth, _ = EggplantHook.make_auth(settings)
     sent: list[Request] = []
 
-    def carry(request: Request, fields: str) -> Any:
+    def execute(request: Request, fields: str) -> Any:
         sent.append(request)
         yield from ()
         return json.dumps({"access_token": "token-canary", "expires_in": 300}).encode()
 
-    assert list(auth.renew(carry)) == []
+    assert list(auth.renew(execute)) == []
     assert auth.headers() == {"Authorization": "Bearer token-canary"}
     (request,) = sent
     assert (request.method, request.url) == ("POST", f"{BASE_URL}/auth/realms/eggplant/protocol/openid-connect/token")
@@ -151,7 +151,7 @@ def test_a_start_sends_what_the_document_names_and_nothing_else() -> None:
         "sut": sut,
     }
     assert wire.requests[-1].headers["Content-Type"] == "application/json"
-    assert not start.call.repeatable
+    assert not start.call.idempotent
     assert (run.run_id, run.state, run.ending, run.kind) == (RUN, RunState.QUEUED, None, Kind.RUN)
     assert run.context == {"model_id": MODEL, "model_name": "BBCSport"}
     assert start.started_with == {"model_name": "BBCSport", "type": "testcase"}
@@ -299,36 +299,36 @@ def start_error(answer: Any) -> Any:
 @pytest.mark.parametrize(
     ("answer", "proof"),
     [
-        (reply({"detail": "RabbitMQ is not available"}, 503), True),
-        (reply(b"<html><h1>503</h1>no RABBITMQ today</html>", 503), True),
-        (reply(b"<html><h1>503 Service Unavailable</h1></html>", 503), False),
-        (reply({}, 500), False),
-        (reply({}, 502), False),
-        (reply({}, 408), False),
-        (reply({"detail": "Required parameters were not sent."}, 400), True),
-        (reply({}, 403), True),
-        (reply({}, 422), True),
+        (response({"detail": "RabbitMQ is not available"}, 503), True),
+        (response(b"<html><h1>503</h1>no RABBITMQ today</html>", 503), True),
+        (response(b"<html><h1>503 Service Unavailable</h1></html>", 503), False),
+        (response({}, 500), False),
+        (response({}, 502), False),
+        (response({}, 408), False),
+        (response({"detail": "Required parameters were not sent."}, 400), True),
+        (response({}, 403), True),
+        (response({}, 422), True),
         (lost(sent=True), False),
         (lost(sent=False), True),
     ],
 )
 def test_which_failed_starts_prove_that_nothing_was_started(answer: Any, proof: bool) -> None:
-    assert start_error(answer).did_nothing is proof
+    assert start_error(answer).not_executed is proof
 
 
 @pytest.mark.parametrize("key", ["detail", "message", "error", "title"])
 def test_the_words_of_an_error_are_told_wherever_they_are(key: str) -> None:
-    assert "HTTP 400: no such suite." in str(start_error(reply({key: " no such suite "}, 400)))
+    assert "HTTP 400: no such suite." in str(start_error(response({key: " no such suite "}, 400)))
 
 
 def test_the_words_of_a_422_are_told_by_field() -> None:
     problem = {"loc": ["body", "model_id"], "msg": "no such model", "type": "value_error"}
-    assert "body.model_id: no such model" in str(start_error(reply({"detail": [problem, None, 3]}, 422)))
+    assert "body.model_id: no such model" in str(start_error(response({"detail": [problem, None, 3]}, 422)))
 
 
 @pytest.mark.parametrize("body", [{}, {"execution_id": ["x"]}, [], b"<html>"])
 def test_a_start_without_an_execution_id_is_no_run(body: Any) -> None:
-    wire = Wire({START: reply(body)})
+    wire = Wire({START: response(body)})
     start = prepared(wire, script="s")
     with pytest.raises(InvalidReplyError):
         wire.ask(start.call)
@@ -339,7 +339,7 @@ def test_a_start_without_an_execution_id_is_no_run(body: Any) -> None:
 
 @pytest.mark.parametrize("status", [404, 405, 403, 422])
 def test_without_a_list_of_models_a_lost_start_cannot_be_looked_up_but_starts(status: int) -> None:
-    wire = Wire({"GET /ai/models": reply({}, status), START: {"execution_id": RUN}})
+    wire = Wire({"GET /ai/models": response({}, status), START: {"execution_id": RUN}})
     start = prepared(wire, model_id=MODEL)
     assert f"HTTP {status}" in str(start.cannot_list)
     assert "model_name" in str(start.cannot_list)
@@ -349,7 +349,7 @@ def test_without_a_list_of_models_a_lost_start_cannot_be_looked_up_but_starts(st
 @pytest.mark.parametrize("status", [500, 429, 401])
 def test_a_list_of_models_that_cannot_be_had_now_is_raised(status: int) -> None:
     with pytest.raises((ServerError, RateLimitedError, AuthenticationError)):
-        prepared(Wire({"GET /ai/models": reply({}, status)}), model_id=MODEL)
+        prepared(Wire({"GET /ai/models": response({}, status)}), model_id=MODEL)
 
 
 @pytest.mark.parametrize("body", [[], MODELS, {"items": [{"id": 1}], "total_count": 1}])
@@ -417,7 +417,7 @@ def test_a_look_up_asks_for_more_until_it_is_behind_the_mark() -> None:
     rows = [row(f"r-{n}", starttime=(moment(0) - timedelta(minutes=n)).isoformat()) for n in range(900)]
 
     def answer(request: Request) -> Any:
-        return reply(rows[: int(form_of(request).get("limit", 10_000))])
+        return response(rows[: int(form_of(request).get("limit", 10_000))])
 
     wire = Wire({PROGRESS: answer})
     assert len(wire.run(platform().find_runs(moment(0) - timedelta(minutes=300), model_name="BBCSport"))) == 301
@@ -426,7 +426,7 @@ def test_a_look_up_asks_for_more_until_it_is_behind_the_mark() -> None:
 
 def test_a_list_that_is_not_newest_first_is_asked_for_whole() -> None:
     rows = [row(f"r-{n}", starttime=(moment(0) + timedelta(minutes=n)).isoformat()) for n in range(150)]
-    wire = Wire({PROGRESS: lambda request: reply(rows[: int(form_of(request).get("limit", 10_000))])})
+    wire = Wire({PROGRESS: lambda request: response(rows[: int(form_of(request).get("limit", 10_000))])})
     runs = wire.run(platform().find_runs(moment(0) + timedelta(minutes=148), model_name="BBCSport"))
     assert [run.run_id for run in runs] == ["r-149", "r-148"]
     assert "limit" not in form_of(wire.requests[-1])
@@ -454,7 +454,7 @@ def test_progress_is_form_encoded_and_may_be_sent_again() -> None:
     run = wire.run(platform().get_run(RUN, model_id=MODEL))
     assert form_of(wire.requests[0]) == {"id": RUN}
     assert wire.requests[0].headers["Content-Type"] == "application/x-www-form-urlencoded"
-    assert not wire.requests[0].fresh
+    assert not wire.requests[0].new_connection
     assert run == Run(
         "eggplant",
         RUN,
@@ -473,9 +473,9 @@ def test_progress_sample_without_braces_an_object_a_list_or_items(body: Any) -> 
 
 
 @pytest.mark.parametrize("body", [{}, [], None, {"items": []}, row(OTHER), [row(OTHER)], {"message": "none"}])
-def test_a_progress_reply_without_the_run_does_not_show_it(body: Any) -> None:
+def test_a_progress_response_without_the_run_does_not_show_it(body: Any) -> None:
     with pytest.raises(NotFoundError, match="HTTP 200 without the run"):
-        Wire({PROGRESS: reply(b"null") if body is None else body}).run(platform().get_run_progress(RUN))
+        Wire({PROGRESS: response(b"null") if body is None else body}).run(platform().get_run_progress(RUN))
 
 
 def test_times_with_an_offset_of_two_digits() -> None:
@@ -535,7 +535,7 @@ item = {"id": 7, "execution_id": RUN, "modelname": "BBCSport", "runtype": "model
         ({EXECUTION: execution}, [PROGRESS, EXECUTION]),
         ({PROGRESS: [], EXECUTION: execution}, [PROGRESS, EXECUTION]),
         (
-            {PROGRESS: reply({}, 405), EXECUTION: reply({}, 405), AI_EXECUTION: row()},
+            {PROGRESS: response({}, 405), EXECUTION: response({}, 405), AI_EXECUTION: row()},
             [PROGRESS, EXECUTION, AI_EXECUTION],
         ),
         (
@@ -560,7 +560,7 @@ def test_the_calls_that_poll_are_tried_in_turn_and_what_answered_is_remembered(
 
 
 def test_what_answered_once_and_does_not_any_more_is_tried_first_and_then_the_others() -> None:
-    wire, dai = Wire({EXECUTION: InTurn(execution, reply({}, 404)), PROGRESS: InTurn([], row())}), platform()
+    wire, dai = Wire({EXECUTION: InTurn(execution, response({}, 404)), PROGRESS: InTurn([], row())}), platform()
     wire.run(dai.get_run(RUN))
     wire.run(dai.get_run(RUN))
     assert wire.asked == [PROGRESS, EXECUTION, EXECUTION, PROGRESS]
@@ -569,7 +569,7 @@ def test_what_answered_once_and_does_not_any_more_is_tried_first_and_then_the_ot
 def test_when_none_answers_all_four_are_named() -> None:
     answers = {
         PROGRESS: [],
-        EXECUTION: reply({}, 405),
+        EXECUTION: response({}, 405),
         "GET /ai/runs?limit=100&offset=0": {"items": [], "total_count": 0},
     }
     with pytest.raises(NotFoundError) as caught:
@@ -602,14 +602,14 @@ def test_only_known_calls_can_be_pinned() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "failing"),
     [
-        (reply({}, 500), ServerError, PROGRESS),
-        (reply({}, 429), RateLimitedError, PROGRESS),
-        (reply({}, 401), AuthenticationError, PROGRESS),
-        (reply({}, 403), PermissionDeniedError, PROGRESS),
-        (reply({}, 400), InvalidRequestError, PROGRESS),
+        (response({}, 500), ServerError, PROGRESS),
+        (response({}, 429), RateLimitedError, PROGRESS),
+        (response({}, 401), AuthenticationError, PROGRESS),
+        (response({}, 403), PermissionDeniedError, PROGRESS),
+        (response({}, 400), InvalidRequestError, PROGRESS),
         (lost(), TransportError, PROGRESS),
-        (reply({}, 403), PermissionDeniedError, EXECUTION),
-        (reply({}, 500), ServerError, AI_EXECUTION),
+        (response({}, 403), PermissionDeniedError, EXECUTION),
+        (response({}, 500), ServerError, AI_EXECUTION),
     ],
 )
 def test_any_other_error_of_a_step_is_raised_as_it_is(answer: Any, error: type[Exception], failing: str) -> None:
@@ -619,14 +619,14 @@ def test_any_other_error_of_a_step_is_raised_as_it_is(answer: Any, error: type[E
     assert wire.asked[-1] == failing
 
 
-def test_a_reply_that_cannot_be_read_is_not_taken_for_a_run_that_is_not_there() -> None:
-    wire, dai = Wire({PROGRESS: InTurn(row(), reply(b"<html>sign in</html>"))}), platform()
+def test_a_response_that_cannot_be_read_is_not_taken_for_a_run_that_is_not_there() -> None:
+    wire, dai = Wire({PROGRESS: InTurn(row(), response(b"<html>sign in</html>"))}), platform()
     wire.run(dai.get_run(RUN))
     with pytest.raises(InvalidReplyError):
         wire.run(dai.get_run(RUN))
     assert wire.asked == [PROGRESS, PROGRESS]
     # Of a call that has not answered yet it may be the web app's page for unknown addresses: the next may know.
-    page = reply(b"<html>")
+    page = response(b"<html>")
     assert Wire({PROGRESS: page, EXECUTION: execution}).run(platform().get_run(RUN)).raw_state == "RUNNING"
     with pytest.raises(InvalidReplyError, match="not JSON"):
         Wire({PROGRESS: page}).run(platform().get_run(RUN))
@@ -736,7 +736,7 @@ def test_runs_of_a_model_are_a_group_where_progress_answers() -> None:
 
 def test_a_group_is_one_call_and_shows_what_is_wanted() -> None:
     rows = [row(f"r-{n}", starttime=(moment(0) - timedelta(minutes=n)).isoformat()) for n in range(400)]
-    wire = Wire({PROGRESS: lambda request: reply(rows[: int(form_of(request).get("limit", 10_000))])})
+    wire = Wire({PROGRESS: lambda request: response(rows[: int(form_of(request).get("limit", 10_000))])})
     dai = platform(run_url_template="{base_url}/{model_id}/{run_id}")
     dai.group_of(watched(model_name="BBCSport", model_id=MODEL))
     found = wire.run(dai.list_group("BBCSport", {"r-1", "r-2", "gone"}, moment(0) - timedelta(minutes=2)))
@@ -744,10 +744,10 @@ def test_a_group_is_one_call_and_shows_what_is_wanted() -> None:
     assert found[0].url == f"{BASE_URL}/{MODEL}/r-1"
     assert len(wire.requests) == 1
     # An older one costs further calls, but once.
-    oldest, memory = moment(0) - timedelta(minutes=150), Memory()
-    assert len(wire.run(dai.list_group("BBCSport", {"r-1", "r-150"}, oldest, memory))) == 2
+    oldest, cache = moment(0) - timedelta(minutes=150), PollCache()
+    assert len(wire.run(dai.list_group("BBCSport", {"r-1", "r-150"}, oldest, cache))) == 2
     before = len(wire.requests)
-    assert len(wire.run(dai.list_group("BBCSport", {"r-1", "r-150"}, oldest, memory))) == 2
+    assert len(wire.run(dai.list_group("BBCSport", {"r-1", "r-150"}, oldest, cache))) == 2
     assert len(wire.requests) == before + 1
     # Without a time to go back to, what is not there is left out.
     assert wire.run(platform().list_group("BBCSport", {"r-300"}, None)) == []
@@ -755,15 +755,15 @@ def test_a_group_is_one_call_and_shows_what_is_wanted() -> None:
 
 def test_a_run_of_a_group_that_changed_is_read_anew() -> None:
     wire = Wire({PROGRESS: InTurn([row()], [row()], [row(status="Passed", endtime=at(9))])})
-    dai, memory = platform(), Memory()
-    first, second, third = (wire.run(dai.list_group("BBCSport", {RUN}, None, memory)) for _ in range(3))
+    dai, cache = platform(), PollCache()
+    first, second, third = (wire.run(dai.list_group("BBCSport", {RUN}, None, cache)) for _ in range(3))
     assert first[0] is second[0]
     assert third[0].ending is Verdict.PASSED
 
 
 def test_a_group_in_another_order_is_asked_for_whole() -> None:
     rows = [row(f"r-{n}", starttime=(moment(0) + timedelta(minutes=n)).isoformat()) for n in range(100)]
-    wire = Wire({PROGRESS: lambda request: reply(rows[: int(form_of(request).get("limit", 10_000))])})
+    wire = Wire({PROGRESS: lambda request: response(rows[: int(form_of(request).get("limit", 10_000))])})
     assert len(wire.run(platform().list_group("BBCSport", {"r-98", "r-99"}, moment(30)))) == 2
     assert len(wire.requests) == 2
 
@@ -781,9 +781,9 @@ def test_two_models_of_one_name_are_not_told_apart_by_it() -> None:
 TOGETHER = {"kind": "model", "model_name": "BBCSport"}
 
 
-def newest(rows: list[dict[str, Any]]) -> Callable[[Request], Reply]:
+def newest(rows: list[dict[str, Any]]) -> Callable[[Request], Response]:
     """POST /api/run/progress by model, in the order of the rows."""
-    return lambda request: reply(rows[: int(form_of(request).get("limit", 10_000))])
+    return lambda request: response(rows[: int(form_of(request).get("limit", 10_000))])
 
 
 def test_runs_of_a_model_are_over_when_each_of_them_is() -> None:
@@ -866,8 +866,8 @@ def test_a_limit_is_about_the_newest_runs_whatever_the_order_of_the_list(limit: 
         assert [part.run_id for part in wire.run(dai.list_model_progress("BBCSport", limit))] == expected
 
 
-@pytest.mark.parametrize("missing", [reply({}, 404), reply({}, 405)])
-def test_without_progress_the_runs_of_a_model_are_in_the_list_of_runs(missing: Reply) -> None:
+@pytest.mark.parametrize("missing", [response({}, 404), response({}, 405)])
+def test_without_progress_the_runs_of_a_model_are_in_the_list_of_runs(missing: Response) -> None:
     def listed(number: int, model: str | None, **fields: Any) -> dict[str, Any]:
         return {
             "id": number,
@@ -896,7 +896,7 @@ def test_without_progress_the_runs_of_a_model_are_in_the_list_of_runs(missing: R
 
 
 def test_without_both_calls_the_runs_of_a_model_cannot_be_seen_and_progress_is_tried_again() -> None:
-    wire, dai = Wire({PROGRESS: InTurn(reply({}, 404), [row(status="Passed")])}), platform()
+    wire, dai = Wire({PROGRESS: InTurn(response({}, 404), [row(status="Passed")])}), platform()
     with pytest.raises(NotFoundError, match=r"POST /api/run/progress: HTTP 404; GET /ai/runs: HTTP 404"):
         wire.run(dai.get_run("BBCSport", **TOGETHER))
     assert wire.run(dai.get_run("BBCSport", **TOGETHER)).final
@@ -913,24 +913,24 @@ def test_runs_of_a_model_need_a_name_and_a_limit_that_can_be_right(context: dict
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", [reply(None, 204), reply({}, 409), reply({}, 200)])
-def test_e8_an_abort_is_one_delete(answer: Reply) -> None:
+@pytest.mark.parametrize("answer", [response(None, 204), response({}, 409), response({}, 200)])
+def test_e8_an_abort_is_one_delete(answer: Response) -> None:
     wire = Wire({ABORT: answer})
     wire.run(platform().cancel_run(RUN, model_name="BBCSport"))
     assert wire.asked == [ABORT]
 
 
-@pytest.mark.parametrize("progress", [row(status="Passed", endtime=at(5)), [], reply({}, 404)])
+@pytest.mark.parametrize("progress", [row(status="Passed", endtime=at(5)), [], response({}, 404)])
 def test_an_execution_that_is_over_or_gone_is_no_error(progress: Any) -> None:
-    Wire({ABORT: reply({}, 404), PROGRESS: progress}).run(platform().abort_execution(RUN))
+    Wire({ABORT: response({}, 404), PROGRESS: progress}).run(platform().abort_execution(RUN))
 
 
 def test_execution_id_and_execution_status_id_are_the_same_id_and_on_404_resolved_through_progress() -> None:
     other = f"DELETE /execution_service/api/v1/executions/{OTHER}"
-    wire = Wire({ABORT: reply({}, 404), PROGRESS: row(OTHER), other: reply(None, 204)})
+    wire = Wire({ABORT: response({}, 404), PROGRESS: row(OTHER), other: response(None, 204)})
     wire.run(platform().cancel_run(RUN))
     assert wire.asked == [ABORT, PROGRESS, other]
-    wire = Wire({ABORT: reply({}, 404), PROGRESS: row(execution_status_id=OTHER), other: reply(None, 204)})
+    wire = Wire({ABORT: response({}, 404), PROGRESS: row(execution_status_id=OTHER), other: response(None, 204)})
     wire.run(platform().cancel_run(RUN))
     assert wire.asked == [ABORT, PROGRESS, other]
 
@@ -946,13 +946,13 @@ def test_a_number_of_the_list_of_runs_is_not_aborted() -> None:
 
 def test_a_run_that_goes_on_is_not_said_to_be_stopped() -> None:
     with pytest.raises(NotFoundError):
-        Wire({ABORT: reply({}, 404), PROGRESS: row()}).run(platform().cancel_run(RUN))
+        Wire({ABORT: response({}, 404), PROGRESS: row()}).run(platform().cancel_run(RUN))
 
 
 @pytest.mark.parametrize("status", [500, 403, 401, 422])
 def test_other_errors_of_an_abort_are_raised(status: int) -> None:
     with pytest.raises((ServerError, PermissionDeniedError, AuthenticationError, InvalidRequestError)):
-        Wire({ABORT: reply({}, status)}).run(platform().cancel_run(RUN))
+        Wire({ABORT: response({}, status)}).run(platform().cancel_run(RUN))
 
 
 # --- test configurations ----------------------------------------------------------------------------------------------
@@ -969,7 +969,7 @@ def test_a_test_configuration_from_start_to_report() -> None:
     results = "GET /api/v2/test_results?test_config_result_id=cr-1&limit=100&offset=0"
     wire = Wire(
         {
-            "POST /task_scheduler_service/api/v1/task_instances/c-1": reply({"task_instance_id": "t-1"}, 201),
+            "POST /task_scheduler_service/api/v1/task_instances/c-1": response({"task_instance_id": "t-1"}, 201),
             TASK: InTurn({"runstatus": "RUNNING"}, {"runstatus": "FAILED", "endtime": at(4), "starttime": at(1)}),
             "GET /api/v2/test_config_results?test_config_id=c-1&limit=100&offset=0": {
                 "items": [{"id": "cr-0", "task_instance_id": "t-0"}, {"id": "cr-1", "task_instance_id": "T-1"}],
@@ -982,7 +982,7 @@ def test_a_test_configuration_from_start_to_report() -> None:
     start = wire.run(dai.prepare_start(test_config_id="c-1"))
     run = wire.ask(start.call)
     assert wire.requests[-1].body is None
-    assert not start.call.repeatable
+    assert not start.call.idempotent
     assert (run.run_id, run.kind) == ("t-1", Kind.TEST_CONFIGURATION)
     assert CONFIGURATION.items() <= run.context.items()
     assert dai.group_of(run) is None
@@ -1053,12 +1053,12 @@ def test_without_results_of_single_tests_the_run_counts_as_one_case(
 @pytest.mark.parametrize(
     "answer",
     [
-        reply({}, 404),
-        reply({}, 405),
-        reply({}, 501),
-        reply({}, 403),
-        reply({}, 422),
-        reply(b"<html>the web app</html>"),
+        response({}, 404),
+        response({}, 405),
+        response({}, 501),
+        response({}, 403),
+        response({}, 422),
+        response(b"<html>the web app</html>"),
         # A server that does not know the filter gives the results of others.
         results(result(execution_id=OTHER)),
         results(result(execution_id=None)),
@@ -1100,7 +1100,7 @@ def test_results_of_single_tests_are_the_cases() -> None:
     assert judge(report) is Verdict.FAILED
 
 
-@pytest.mark.parametrize("answer", [reply({}, 404), reply({}, 500), reply(b"<html>"), lost()])
+@pytest.mark.parametrize("answer", [response({}, 404), response({}, 500), response(b"<html>"), lost()])
 def test_a_lost_log_changes_nothing_but_the_reason(answer: Any) -> None:
     wire = Wire(
         {
@@ -1130,10 +1130,10 @@ def test_a_run_is_not_passed_when_a_test_failed() -> None:
 def test_pages_are_complete() -> None:
     rows = [result(result_id=f"tr-{n}") for n in range(250)]
 
-    def answer(request: Request) -> Reply:
+    def answer(request: Request) -> Response:
         query = parse_qs(urlsplit(request.url).query)
         offset = int(query["offset"][0])
-        return reply({"items": rows[offset : offset + 40], "total_count": len(rows)})
+        return response({"items": rows[offset : offset + 40], "total_count": len(rows)})
 
     report = Paged({"GET /api/v2/test_results": answer}).run(platform().get_report(final("Passed")))
     assert report.counts == Counts(passed=250)
@@ -1148,7 +1148,7 @@ def test_results_that_are_not_settled_are_waited_for_briefly() -> None:
     assert wire.sleeps == [2.0, 2.0]
 
 
-@pytest.mark.parametrize("answer", [reply({}, 500), reply({}, 401), lost(), {"items": [{"execution_id": RUN}]}])
+@pytest.mark.parametrize("answer", [response({}, 500), response({}, 401), lost(), {"items": [{"execution_id": RUN}]}])
 def test_results_that_cannot_be_had_now_or_read_are_raised(answer: Any) -> None:
     with pytest.raises((ServerError, AuthenticationError, TransportError, InvalidReplyError)):
         Wire({RESULTS: answer}).run(platform().get_report(final("Passed")))
@@ -1178,12 +1178,12 @@ def test_agents_are_listed_with_get_and_with_post_only_where_get_is_not_allowed(
     wire = Wire({"GET /ai/agents": [{"id": "1"}], "POST /ai/agents": {"created": True}})
     assert wire.run(platform().list_agents()) == [{"id": "1"}]
     assert wire.asked == ["GET /ai/agents"]
-    wire = Wire({"GET /ai/agents": reply({}, 405), "POST /ai/agents": {"items": [{"id": "2"}]}})
+    wire = Wire({"GET /ai/agents": response({}, 405), "POST /ai/agents": {"items": [{"id": "2"}]}})
     assert wire.run(platform().list_agents()) == [{"id": "2"}]
     assert wire.requests[1].body is None
-    assert wire.requests[1].fresh
+    assert wire.requests[1].new_connection
     for status in (404, 403, 500):
-        wire = Wire({"GET /ai/agents": reply({}, status), "POST /ai/agents": [{"id": "2"}]})
+        wire = Wire({"GET /ai/agents": response({}, status), "POST /ai/agents": [{"id": "2"}]})
         with pytest.raises((NotFoundError, PermissionDeniedError, ServerError)):
             wire.run(platform().list_agents())
         assert wire.asked == ["GET /ai/agents"]
@@ -1204,7 +1204,7 @@ def test_the_calls_that_give_what_the_api_has() -> None:
             "GET /api/v2/test_results/a/screenshots?limit=100&offset=0": results({"id": "s"}),
             "GET /api/v2/test_config_results?test_config_id=c&limit=100&offset=0": results({"id": "cr"}),
             "GET /api/v2/test_config_results/cr": {"id": "cr"},
-            "GET /api/v2/test_config_results/cr/junit": reply(b"\xef\xbb\xbf<testsuites/>"),
+            "GET /api/v2/test_config_results/cr/junit": response(b"\xef\xbb\xbf<testsuites/>"),
         }
     )
     assert wire.run(dai.list_models()) == MODELS["items"]
@@ -1224,7 +1224,7 @@ def test_the_calls_that_give_what_the_api_has() -> None:
 @pytest.mark.parametrize("body", [b"", b"no xml", b"\xff\xfe<", b"<!DOCTYPE html><html/>", b" <html><body/></html>"])
 def test_a_junit_file_is_xml(body: bytes) -> None:
     with pytest.raises(InvalidReplyError):
-        Wire({"GET /api/v2/test_config_results/cr/junit": reply(body)}).run(platform().get_junit("cr"))
+        Wire({"GET /api/v2/test_config_results/cr/junit": response(body)}).run(platform().get_junit("cr"))
 
 
 def kept(wire: Wire, run: Run) -> tuple[str | None, tuple[str, ...], str | None]:
@@ -1256,10 +1256,10 @@ def test_the_check_is_one_cheap_call() -> None:
     assert "12 runs" in wire.run(platform().check())
     assert BASE_URL in wire.run(platform().check())
     with pytest.raises(InvalidReplyError):
-        Wire({"GET /ai/runs?limit=1": reply(b"<html>")}).run(platform().check())
+        Wire({"GET /ai/runs?limit=1": response(b"<html>")}).run(platform().check())
 
 
-# --- replies that nobody vouches for ----------------------------------------------------------------------------------
+# --- responses that nobody vouches for ----------------------------------------------------------------------------------
 
 _LEAVES = (
     st.none()
@@ -1331,11 +1331,11 @@ _STEPS: dict[str, Callable[[EggplantPlatform], Any]] = {
 
 
 @given(body=_BODIES, status=st.sampled_from([200, 200, 200, 404]))
-def test_any_json_gives_a_value_or_an_invalid_reply(body: Any, status: int) -> None:
+def test_any_json_gives_a_value_or_an_invalid_response(body: Any, status: int) -> None:
     class Same(Wire):
-        def _answer(self, request: Request) -> Reply | Exception:
+        def _answer(self, request: Request) -> Response | Exception:
             assert len(self.requests) < 200, "it never ends"
-            return reply(body, status)
+            return response(body, status)
 
     for name, steps in _STEPS.items():
         note(name)
@@ -1344,25 +1344,25 @@ def test_any_json_gives_a_value_or_an_invalid_reply(body: Any, status: int) -> N
 
 
 @given(body=_BODIES)
-def test_any_json_to_a_start_gives_a_run_or_an_invalid_reply(body: Any) -> None:
+def test_any_json_to_a_start_gives_a_run_or_an_invalid_response(body: Any) -> None:
     for arguments in ({"script": "s"}, {"test_config_id": "c-1"}):
         call: Call[Run] = prepared(Wire(), **arguments).call
         try:
-            run = call.read(reply(body))
+            run = call.read(response(body))
         except InvalidReplyError:
             continue
         assert run.run_id
         assert json.dumps(run.to_dict())
 
 
-def test_what_is_no_json_is_an_invalid_reply_to_each_step() -> None:
+def test_what_is_no_json_is_an_invalid_response_to_each_step() -> None:
     """What counts as none: ``test_reading.py``."""
 
     class Same(Wire):
-        def _answer(self, request: Request) -> Reply | Exception:
+        def _answer(self, request: Request) -> Response | Exception:
             if request.method == "DELETE":
-                return reply({}, 404)
-            return Reply(200, {"content-type": "application/json"}, b"<html>")
+                return response({}, 404)
+            return Response(200, {"content-type": "application/json"}, b"<html>")
 
     taken = []
     for name in _STEPS.keys() - {"start"}:
@@ -1433,7 +1433,7 @@ def test_rows_that_are_kept_as_they_come_have_an_end_in_memory(monkeypatch: pyte
 def test_the_list_of_runs_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PAGES", 3)
     run = {"id": 1, "status": "PASSED", "modelname": "M"}
-    wire = Paged({"GET /ai/runs": lambda request: reply({"items": [run], "total_count": 10**15})})
+    wire = Paged({"GET /ai/runs": lambda request: response({"items": [run], "total_count": 10**15})})
     with pytest.raises(InvalidReplyError, match="too large to be read"):
         wire.run(platform().find_runs(None))
 

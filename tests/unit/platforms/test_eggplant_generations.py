@@ -23,9 +23,9 @@ from airflow_provider_testruns.platforms.eggplant import EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant.responses import error_of
 from airflow_provider_testruns.platforms.platform import Identity
 from airflow_provider_testruns.platforms.reading import Fields
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.steps import Response
 from airflow_provider_testruns.transport.effects import Request
-from tests.unit.platforms.steps import BASE_URL, Wire, reply
+from tests.unit.platforms.steps import BASE_URL, Wire, response
 from tests.unit.platforms.test_eggplant import MODEL, PROGRESS, RUN, START, Paged, at, row, run_list
 
 pytestmark = pytest.mark.unit
@@ -111,10 +111,10 @@ COUNTS: dict[str, Any] = {
 def oddly_counted(rows: list[dict[str, Any]], count: str) -> Any:
     """A list in pages whose count is of little use."""
 
-    def answer(request: Request) -> Reply:
+    def answer(request: Request) -> Response:
         query = parse_qs(urlsplit(request.url).query)
         offset = int(query["offset"][0])
-        return reply(COUNTS[count](rows[offset : offset + int(query["limit"][0])], rows))
+        return response(COUNTS[count](rows[offset : offset + int(query["limit"][0])], rows))
 
     return answer
 
@@ -144,7 +144,7 @@ def test_e1_the_new_run_is_found_whatever_the_list_says_of_its_length(before: in
     ],
 )
 def test_e1_a_run_that_began_before_the_start_is_not_adopted(start: str | None, adopted: bool) -> None:
-    dai, wire = platform(), Paged({START: reply({"execution_id": RUN}, date=SUBMITTED), RUNS: run_list([])})
+    dai, wire = platform(), Paged({START: response({"execution_id": RUN}, date=SUBMITTED), RUNS: run_list([])})
     run = wire.ask(wire.run(dai.prepare_start(model_id=MODEL, model_name="BBCSport")).call)
     wire.answers[RUNS] = run_list([numbered(8, starttime=start)])
     with nullcontext() if adopted else pytest.raises(NotFoundError):
@@ -219,7 +219,7 @@ def test_e1_a_server_without_the_list_starts_as_before() -> None:
 
 
 def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_the_word() -> None:
-    wire = Wire({PROGRESS: row(status="Evaporated", endtime=at(5)), RUNS: reply({}, 404)})
+    wire = Wire({PROGRESS: row(status="Evaporated", endtime=at(5)), RUNS: response({}, 404)})
     run = wire.run(platform().get_run(RUN))
     assert (run.state, run.ending, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
     report = wire.run(platform().get_report(run))
@@ -314,12 +314,12 @@ def test_e7_a_token_of_api_v2_is_asked_for_with_json(extra: dict[str, str], url:
     auth, _ = EggplantHook.make_auth(settings)
     sent: list[Request] = []
 
-    def carry(request: Request, fields: str) -> Any:
+    def execute(request: Request, fields: str) -> Any:
         sent.append(request)
         yield from ()
         return b'{"access_token": "token-canary"}'
 
-    assert list(auth.renew(carry)) == []
+    assert list(auth.renew(execute)) == []
     assert auth.headers() == {"Authorization": "Bearer token-canary"}
     (request,) = sent
     assert (request.method, request.url) == ("POST", url)
@@ -338,11 +338,11 @@ RESULTS = "GET /api/v2/test_results"
 def paged(rows: list[dict[str, Any]], *filters: str) -> Any:
     """A list of API v2 as a server pages it, with the filters that it knows."""
 
-    def answer(request: Request) -> Reply:
+    def answer(request: Request) -> Response:
         query = {key: value[0] for key, value in parse_qs(urlsplit(request.url).query).items()}
         found = [row for row in rows if all(str(row.get(name)) == query[name] for name in filters if name in query)]
         offset = int(query.get("offset", 0))
-        return reply({"items": found[offset : offset + int(query["limit"])], "total_count": len(found)})
+        return response({"items": found[offset : offset + int(query["limit"])], "total_count": len(found)})
 
     return answer
 
@@ -350,7 +350,7 @@ def paged(rows: list[dict[str, Any]], *filters: str) -> Any:
 def configuration(rows: list[dict[str, Any]], **answers: Any) -> tuple[Run, EggplantPlatform, Paged]:
     """Start a test configuration on a server whose list of results is ``rows`` and may grow afterwards."""
     dai = platform()
-    wire = Paged({RUN_CONFIG: reply({"task_instance_id": "t-1"}, 201, date=SUBMITTED), CONFIG_RESULTS: paged(rows)})
+    wire = Paged({RUN_CONFIG: response({"task_instance_id": "t-1"}, 201, date=SUBMITTED), CONFIG_RESULTS: paged(rows)})
     wire.answers |= answers
     start = wire.run(dai.prepare_start(test_config_id="c-1"))
     assert start.cannot_list is None
@@ -361,7 +361,7 @@ def config_result(result_id: str, status: str = "PASSED", minute: int | None = 1
     return {"id": result_id, "status": status, "start_time": None if minute is None else at(minute)}
 
 
-@pytest.mark.parametrize("task", [reply({}, 404), reply({}, 405), reply(b"<html>")])
+@pytest.mark.parametrize("task", [response({}, 404), response({}, 405), response(b"<html>")])
 @pytest.mark.parametrize("before", [0, 1, 150])
 def test_e4_where_no_call_shows_the_task_the_one_new_result_is_the_runs(task: Any, before: int) -> None:
     rows = [config_result(f"old-{at}") for at in range(before)]
@@ -481,7 +481,10 @@ def test_e4_a_task_that_only_says_that_it_has_finished_is_judged_by_its_result(
 
 
 def test_e4_a_server_without_results_is_waited_for_by_its_task_and_cannot_be_looked_up() -> None:
-    dai, wire = platform(), Wire({RUN_CONFIG: reply({"task_instance_id": "t-1"}, 201), TASK: {"runstatus": "RUNNING"}})
+    dai, wire = (
+        platform(),
+        Wire({RUN_CONFIG: response({"task_instance_id": "t-1"}, 201), TASK: {"runstatus": "RUNNING"}}),
+    )
     start = wire.run(dai.prepare_start(test_config_id="c-1"))
     assert start.cannot_list
     run = wire.ask(start.call)
@@ -505,10 +508,10 @@ def test_e4_children_of_older_servers_come_from_the_list_of_runs_unless_it_lists
         numbered(9, "PASSED", testcase="Pay") | {"of": "t-2"},
     ]
 
-    def runs(request: Request) -> Reply:
+    def runs(request: Request) -> Response:
         query = {key: value[0] for key, value in parse_qs(urlsplit(request.url).query).items()}
         found = [row for row in rows if not filtered or query.get("task_instance_id") in (None, row["of"])]
-        return reply({"items": found[: int(query["limit"])], "total_count": len(found)})
+        return response({"items": found[: int(query["limit"])], "total_count": len(found)})
 
     dai, wire = platform(), Paged({RUNS: runs, TASK: {"runstatus": "FAILED"}})
     run = wire.run(dai.get_run("t-1", kind="test_configuration", test_config_id="c-1"))
@@ -662,7 +665,7 @@ def test_e10_the_test_case_of_a_model_that_is_given_by_its_id() -> None:
 
 
 def test_e10_a_configuration_by_name_with_a_body_that_is_passed_through() -> None:
-    wire = Wire(NAMED | {RUN_CONFIG: reply({"task_instance_id": "t-1"}, 201)})
+    wire = Wire(NAMED | {RUN_CONFIG: response({"task_instance_id": "t-1"}, 201)})
     body = {"parameters": {"browser": "firefox"}}
     start = wire.run(platform().prepare_start(test_config_name="Nightly", task_instance_body=body))
     assert wire.ask(start.call).context["test_config_id"] == "c-1"

@@ -1,4 +1,4 @@
-"""Future AGI's API, as its documents and the product have it. No sockets: replies are small descriptions of our own."""
+"""Future AGI's API, as its documents and the product have it. No sockets: responses are small descriptions of our own."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from airflow_provider_testruns.model import (
     Verdict,
 )
 from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
-from airflow_provider_testruns.platforms.futureagi import responses as replies
-from airflow_provider_testruns.platforms.platform import Memory, Start
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.platforms.futureagi import responses as responses
+from airflow_provider_testruns.platforms.platform import PollCache, Start
+from airflow_provider_testruns.steps import Response
 from tests.unit.platforms.steps import InTurn, Wire, lost
-from tests.unit.replies import reply
+from tests.unit.responses import response
 
 pytestmark = pytest.mark.unit
 
@@ -99,7 +99,7 @@ def named(*ids: str) -> list[dict[str, Any]]:
     return [{"id": i, "name": f"scenario {i[-1]}", "row_count": 1} for i in ids]
 
 
-def metrics_reply(status: str = "completed", calls: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:
+def metrics_response(status: str = "completed", calls: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:
     result: dict[str, Any] = {
         "execution_id": EXECUTION,
         "status": status,
@@ -145,7 +145,7 @@ def call_row(number: int, status: str = "completed", **more: Any) -> dict[str, A
     }
 
 
-def runs_reply(rows: list[dict[str, Any]], page: int = 1, pages: int = 1, **more: Any) -> dict[str, Any]:
+def runs_response(rows: list[dict[str, Any]], page: int = 1, pages: int = 1, **more: Any) -> dict[str, Any]:
     return {"status": True, "result": {"execution_id": EXECUTION, "call_results": listed(rows, page, pages), **more}}
 
 
@@ -167,12 +167,12 @@ SUMMARY = [
 ]
 
 
-def error(status: int, kind: str, detail: str, **more: Any) -> Reply:
+def error(status: int, kind: str, detail: str, **more: Any) -> Response:
     body = {"status": False, "type": kind, "code": "x", "detail": detail, "message": detail, "result": detail, **more}
-    return reply(body, status)
+    return response(body, status)
 
 
-def started_reply(status: str = "started") -> dict[str, Any]:
+def started_response(status: str = "started") -> dict[str, Any]:
     return {
         "message": "Test execution started successfully",
         "execution_id": EXECUTION,
@@ -306,42 +306,42 @@ def test_an_exclusion_that_leaves_none():
 def test_row_no_poll_endpoint():
     """The same paths in both dialects."""
     for platform in (CURRENT, DOCUMENTED):
-        wire = Wire({METRICS: metrics_reply("running", calls(1, 0, 3))})
+        wire = Wire({METRICS: metrics_response("running", calls(1, 0, 3))})
         assert wire.run(platform.get_run(EXECUTION)).state is RunState.RUNNING
         assert wire.asked == [METRICS]
 
 
 def test_row_total_calls_may_be_0_at_start():
-    wire = Wire({METRICS: InTurn(metrics_reply("pending", calls()), metrics_reply("running", calls(1, 1, 1, 5)))})
+    wire = Wire({METRICS: InTurn(metrics_response("pending", calls()), metrics_response("running", calls(1, 1, 1, 5)))})
     assert wire.run(CURRENT.get_run(EXECUTION)).progress is None
     assert wire.run(CURRENT.get_run(EXECUTION)).progress == Progress(2, 5)
 
 
 @pytest.mark.parametrize("status", [408, 409, 422, 500, 503])
 def test_row_500_on_start_is_an_unknown_outcome(status):
-    assert not replies.nothing_was_started(error(status, "server_error", "broken"))
-    assert not replies.nothing_was_started(reply(b"<html>", status))
+    assert not responses.nothing_was_started(error(status, "server_error", "broken"))
+    assert not responses.nothing_was_started(response(b"<html>", status))
 
 
 # Starting
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 406, 415, 429])
-def test_replies_that_prove_that_nothing_was_started(status):
-    assert replies.nothing_was_started(error(status, "whatever", "no"))
+def test_responses_that_prove_that_nothing_was_started(status):
+    assert responses.nothing_was_started(error(status, "whatever", "no"))
 
 
 @pytest.mark.parametrize("key", ["detail", "message"])
 def test_a_400_for_no_scenario_proves_it_wherever_it_says_so(key):
     said = {"type": "validation_error", key: "At least one scenario is required to execute the test."}
-    assert replies.nothing_was_started(reply(said, 400))
+    assert responses.nothing_was_started(response(said, 400))
 
 
 def test_a_400_proves_it_when_the_request_was_refused():
     refused = error(400, "validation_error", "foo: Unknown field.", details={"foo": ["Unknown field."]})
-    assert replies.nothing_was_started(refused)
+    assert responses.nothing_was_started(refused)
     empty = error(400, "validation_error", "At least one scenario is required to execute the test.")
-    assert replies.nothing_was_started(empty)
+    assert responses.nothing_was_started(empty)
 
 
 @pytest.mark.parametrize(
@@ -351,19 +351,19 @@ def test_a_400_proves_it_when_the_request_was_refused():
         error(400, "validation_error", "Failed to start hosted test execution: tcp connect error"),
         error(400, "validation_error", "Failed to start test execution: tcp connect error", details={}),
         error(400, "client_error", "At least one scenario is required", details={"a": ["b"]}),
-        reply({"message": "The execution failed to start."}, 400),
-        reply([1], 400),
-        reply(b"<h1>Bad Request</h1>", 400),
+        response({"message": "The execution failed to start."}, 400),
+        response([1], 400),
+        response(b"<h1>Bad Request</h1>", 400),
     ],
 )
 def test_a_400_that_proves_nothing(answer):
-    assert not replies.nothing_was_started(answer)
+    assert not responses.nothing_was_started(answer)
 
 
 def test_the_start_call():
     start = prepare(Wire(), DOCUMENTED, run_test_id=RUN_TEST.upper(), select_all=True)
     assert (start.call.method, start.call.path) == ("POST", f"/simulate/run-tests/{RUN_TEST}/execute/")
-    assert start.call.repeatable is False
+    assert start.call.idempotent is False
     assert start.context == {"run_test_id": RUN_TEST}
     assert start.started_with == {}
     assert start.not_compared == ("scenario_ids", "simulator_id")
@@ -372,7 +372,7 @@ def test_the_start_call():
 
 @pytest.mark.parametrize("status", ["started", "completed", "what"])
 def test_the_status_of_a_start_is_not_believed(status):
-    wire = Wire({EXECUTE: started_reply(status)})
+    wire = Wire({EXECUTE: started_response(status)})
     run = wire.ask(prepare(wire, run_test_id=RUN_TEST, select_all=True).call)
     assert (run.run_id, run.state, run.raw_state, run.ending) == (EXECUTION, RunState.QUEUED, status, None)
     assert run.context == {"run_test_id": RUN_TEST}
@@ -382,10 +382,10 @@ def test_the_status_of_a_start_is_not_believed(status):
 
 @pytest.mark.parametrize("body", [{}, {"execution_id": "4711"}, []])
 def test_a_start_without_an_id_is_not_read(body):
-    wire = Wire({EXECUTE: reply(body)})
+    wire = Wire({EXECUTE: response(body)})
     with pytest.raises(InvalidReplyError, match="start") as raised:
         wire.ask(prepare(wire, run_test_id=RUN_TEST, select_all=True).call)
-    assert raised.value.did_nothing is False
+    assert raised.value.not_executed is False
 
 
 @pytest.mark.parametrize(
@@ -465,14 +465,14 @@ def test_errors_say_what_can_be_done(answer, kind, words):
     wire = Wire({EXECUTE: answer})
     with pytest.raises(kind, match=words) as raised:
         wire.ask(prepare(wire, run_test_id=RUN_TEST, select_all=True).call)
-    assert raised.value.did_nothing is True
+    assert raised.value.not_executed is True
 
 
 def test_error_words_name_the_fields():
     body = {"type": "validation_error", "detail": "Validation failed", "details": {"execution_id": ["Must be a UUID."]}}
-    assert replies.error_words(body) == "Validation failed. execution_id: Must be a UUID."
-    assert replies.error_words({"error": {"reason": "x"}, "result": "y"}) == "x."
-    assert replies.error_words("nothing") == ""
+    assert responses.error_words(body) == "Validation failed. execution_id: Must be a UUID."
+    assert responses.error_words({"error": {"reason": "x"}, "result": "y"}) == "x."
+    assert responses.error_words("nothing") == ""
 
 
 def test_the_newest_run_is_one_cheap_call():
@@ -505,18 +505,18 @@ STATES = [
 
 @pytest.mark.parametrize(("raw", "state", "ending"), STATES)
 def test_status_words(raw, state, ending):
-    wire = Wire({METRICS: metrics_reply(raw), executions_key(): listed([execution_row(status=raw)])})
+    wire = Wire({METRICS: metrics_response(raw), executions_key(): listed([execution_row(status=raw)])})
     for run in (wire.run(CURRENT.get_run(EXECUTION)), wire.run(CURRENT.find_runs(None, RUN_TEST))[0]):
         assert (run.state, run.ending, run.raw_state, run.known_state) == (state, ending, raw, True)
 
 
 def test_an_unknown_status_word():
-    run = Wire({METRICS: metrics_reply("thinking")}).run(CURRENT.get_run(EXECUTION))
+    run = Wire({METRICS: metrics_response("thinking")}).run(CURRENT.get_run(EXECUTION))
     assert (run.state, run.ending, run.raw_state, run.known_state) == (RunState.RUNNING, None, "thinking", False)
 
 
 def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_the_word():
-    metrics = metrics_reply("archived", completed_at="2026-11-26T10:00:00Z")
+    metrics = metrics_response("archived", completed_at="2026-11-26T10:00:00Z")
     run = Wire({METRICS: metrics}).run(CURRENT.get_run(EXECUTION))
     assert (run.state, run.ending, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
     assert "'archived'" in run.message
@@ -532,7 +532,7 @@ def test_e2_a_run_whose_word_is_unknown_is_left_out_of_a_list_so_that_its_own_me
 
 
 def test_a_run_in_full():
-    answer = metrics_reply(
+    answer = metrics_response(
         "completed", None, total_calls=2, completed_calls=2, completed_at="2026-11-22T12:01:00.500000+00:00"
     )
     run = Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION.upper(), RUN_TEST.upper()))
@@ -552,12 +552,12 @@ def test_a_run_in_full():
 
 
 def test_a_run_whose_run_test_is_not_known():
-    run = Wire({METRICS: metrics_reply()}).run(CURRENT.get_run(EXECUTION))
+    run = Wire({METRICS: metrics_response()}).run(CURRENT.get_run(EXECUTION))
     assert (run.url, run.context, CURRENT.group_of(run)) == ("", {}, None)
 
 
 def test_calls_that_are_not_counted_yet_are_none():
-    answer = metrics_reply("running", None, total_calls=5)
+    answer = metrics_response("running", None, total_calls=5)
     for key in ("completed_calls", "failed_calls"):
         del answer["result"][key]
     assert Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION)).progress == Progress(0, 5)
@@ -565,12 +565,12 @@ def test_calls_that_are_not_counted_yet_are_none():
 
 def test_chat_runs_are_counted_by_their_calls():
     """The counters beside the status stay 0 for ever, and ``pending`` leaves out calls that are analysed."""
-    answer = metrics_reply("running", calls(3, 1, 0, 5), total_calls=5)
+    answer = metrics_response("running", calls(3, 1, 0, 5), total_calls=5)
     assert Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION)).progress == Progress(4, 5)
 
 
 def test_the_metrics_of_another_execution_are_refused():
-    wire = Wire({METRICS: metrics_reply(execution_id=SIMULATOR)})
+    wire = Wire({METRICS: metrics_response(execution_id=SIMULATOR)})
     with pytest.raises(InvalidReplyError, match="execution_id"):
         wire.run(CURRENT.get_run(EXECUTION))
 
@@ -676,7 +676,7 @@ def test_pages_without_a_number_of_pages_go_by_next():
 
 
 def test_a_list_as_the_contract_has_it():
-    wire = Wire({scenarios_key(): reply(named(ONE, TWO))})
+    wire = Wire({scenarios_key(): response(named(ONE, TWO))})
     assert wire.run(CURRENT.list_scenarios(RUN_TEST)) == named(ONE, TWO)
 
 
@@ -708,13 +708,13 @@ def test_a_choice_with_a_long_name_is_not_parsed():
     key = "[" + "'No', " * 1_000_000 + "]"
     tracemalloc.start()
     try:
-        assert replies._made(key) == [key]
-        assert replies._made("[" * 400) == ["[" * 400]
+        assert responses._made(key) == [key]
+        assert responses._made("[" * 400) == ["[" * 400]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 1_000_000
-    assert replies._made("['No', 'Yes']") == ["No", "Yes"]
+    assert responses._made("['No', 'Yes']") == ["No", "Yes"]
 
 
 def test_list_group_reads_what_is_wanted():
@@ -739,12 +739,12 @@ def test_list_group_reads_what_is_wanted():
 
 
 def test_a_row_of_a_list_is_read_again_when_it_has_changed():
-    wanted, memory = {execution_id(1), execution_id(2).upper()}, Memory()
+    wanted, cache = {execution_id(1), execution_id(2).upper()}, PollCache()
     first = [execution_row(execution_id(1), start_time=at(1)), execution_row(execution_id(2).upper(), start_time=at(0))]
     key = executions_key(1, limit=7)
 
     def look(rows: list[dict[str, Any]]) -> list[Run]:
-        return Wire({key: listed(rows)}).run(CURRENT.list_group(RUN_TEST, wanted, None, memory))
+        return Wire({key: listed(rows)}).run(CURRENT.list_group(RUN_TEST, wanted, None, cache))
 
     one, two = look(first)
     # What is not read of a row may change.
@@ -765,39 +765,39 @@ def test_list_group_asks_for_pages_that_fit(wanted, limit):
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
 def test_a_final_run_is_left_as_it_is(status):
-    wire = Wire({METRICS: metrics_reply(status)})
+    wire = Wire({METRICS: metrics_response(status)})
     wire.run(CURRENT.cancel_run(EXECUTION, run_test_id=RUN_TEST))
     assert wire.asked == [METRICS]
 
 
 def test_cancel():
-    wire = Wire({METRICS: metrics_reply("running"), CANCEL: {"success": True, "message": "ok"}})
+    wire = Wire({METRICS: metrics_response("running"), CANCEL: {"success": True, "message": "ok"}})
     wire.run(CURRENT.cancel_run(EXECUTION))
     assert wire.asked == [METRICS, CANCEL]
     assert wire.body() == {}
 
 
-def test_a_cancel_whose_reply_is_lost_looks_before_it_is_sent_again():
-    wire = Wire({METRICS: InTurn(metrics_reply("running"), metrics_reply("completed")), CANCEL: lost()})
+def test_a_cancel_whose_response_is_lost_looks_before_it_is_sent_again():
+    wire = Wire({METRICS: InTurn(metrics_response("running"), metrics_response("completed")), CANCEL: lost()})
     wire.run(CURRENT.cancel_run(EXECUTION))
     assert wire.asked == [METRICS, CANCEL, METRICS]
-    wire = Wire({METRICS: InTurn(metrics_reply("running"), metrics_reply("cancelling")), CANCEL: lost()})
+    wire = Wire({METRICS: InTurn(metrics_response("running"), metrics_response("cancelling")), CANCEL: lost()})
     wire.run(CURRENT.cancel_run(EXECUTION))
     assert wire.asked == [METRICS, CANCEL, METRICS]
-    wire = Wire({METRICS: metrics_reply("running"), CANCEL: lost()})
+    wire = Wire({METRICS: metrics_response("running"), CANCEL: lost()})
     with pytest.raises(TransportError):
         wire.run(CURRENT.cancel_run(EXECUTION))
     assert wire.asked == [METRICS, CANCEL] * 3
 
 
 def test_a_run_that_hangs_in_cancelling_is_asked_again():
-    wire = Wire({METRICS: metrics_reply("cancelling"), CANCEL: {"success": True}})
+    wire = Wire({METRICS: metrics_response("cancelling"), CANCEL: {"success": True}})
     wire.run(CURRENT.cancel_run(EXECUTION))
     assert wire.asked == [METRICS, CANCEL]
 
 
 def test_a_cancel_that_was_not_done():
-    wire = Wire({METRICS: metrics_reply("running"), CANCEL: {"success": False, "message": "no such workflow"}})
+    wire = Wire({METRICS: metrics_response("running"), CANCEL: {"success": False, "message": "no such workflow"}})
     with pytest.raises(InvalidRequestError, match="no such workflow"):
         wire.run(CURRENT.cancel_run(EXECUTION))
     wire.answers[CANCEL] = error(429, "rate_limit", "later")
@@ -818,8 +818,8 @@ def report_of(
     summary: Any = None,
     **more: Any,
 ) -> tuple[Wire, RunReport]:
-    wire = Wire({METRICS: metrics_reply(status, counted, **more.pop("fields", {}))})
-    wire.answers[calls_key()] = runs_reply(rows or [])
+    wire = Wire({METRICS: metrics_response(status, counted, **more.pop("fields", {}))})
+    wire.answers[calls_key()] = runs_response(rows or [])
     wire.answers[EVAL_SUMMARY] = {"status": True, "result": summary or []}
     wire.answers.update(more.pop("answers", {}))
     run = wire.run(CURRENT.get_run(EXECUTION, RUN_TEST))
@@ -896,14 +896,14 @@ def test_calls_that_failed_say_why_they_ended():
 
 
 def test_cases_are_read_from_all_pages():
-    pages = {calls_key(n): runs_reply([call_row(n)], n, 3) for n in (1, 2, 3)}
-    wire, report = report_of("completed", calls(3), answers={calls_key(): runs_reply([call_row(1)], 1, 3), **pages})
+    pages = {calls_key(n): runs_response([call_row(n)], n, 3) for n in (1, 2, 3)}
+    wire, report = report_of("completed", calls(3), answers={calls_key(): runs_response([call_row(1)], 1, 3), **pages})
     assert len(report.cases) == 3
     assert wire.asked[1:5] == [calls_key(), *pages], "paged only where there are several pages"
 
 
 def test_a_start_of_unknown_time_and_end_is_filled_in():
-    wire = Wire({METRICS: metrics_reply("completed", calls(1), completed_at="2026-11-22T12:00:10.500000Z")})
+    wire = Wire({METRICS: metrics_response("completed", calls(1), completed_at="2026-11-22T12:00:10.500000Z")})
     run = Run("futureagi", EXECUTION, RunState.FINISHED, "Completed", ending=Verdict.PASSED)
     report = wire.run(CURRENT.get_report(run))
     assert (report.duration, report.run.raw_state, report.run.progress) == (10.0, "Completed", Progress(1, 1))
@@ -1001,10 +1001,10 @@ def test_details_that_are_lost_do_not_change_the_verdict(status):
         (calls_key(), error(403, "permission_error", "no"), PermissionDeniedError),
         (calls_key(), error(503, "service_unavailable", "later"), ServerError),
         (calls_key(), lost(), TransportError),
-        (calls_key(), reply({"status": True, "result": 5}), InvalidReplyError),
+        (calls_key(), response({"status": True, "result": 5}), InvalidReplyError),
         (EVAL_SUMMARY, error(403, "permission_error", "no"), PermissionDeniedError),
         (EVAL_SUMMARY, error(503, "service_unavailable", "later"), ServerError),
-        (EVAL_SUMMARY, reply({"status": True, "result": 5}), InvalidReplyError),
+        (EVAL_SUMMARY, response({"status": True, "result": 5}), InvalidReplyError),
     ],
 )
 def test_details_that_can_be_had_later_are_not_given_up(key, answer, kind):
@@ -1014,7 +1014,7 @@ def test_details_that_can_be_had_later_are_not_given_up(key, answer, kind):
 
 def test_the_counts_are_never_guessed():
     run = Run("futureagi", EXECUTION, RunState.FINISHED, "completed", ending=Verdict.PASSED)
-    wire = Wire({METRICS: metrics_reply("completed", {"total": "many"})})
+    wire = Wire({METRICS: metrics_response("completed", {"total": "many"})})
     with pytest.raises(InvalidReplyError, match="total"):
         wire.run(CURRENT.get_report(run))
     with pytest.raises(NotFoundError):
@@ -1023,7 +1023,10 @@ def test_the_counts_are_never_guessed():
 
 def test_figures_of_a_run_whose_run_test_is_not_known_come_with_its_calls():
     wire = Wire(
-        {METRICS: metrics_reply("completed", calls(1)), calls_key(): runs_reply([call_row(1)], eval_results=SUMMARY)}
+        {
+            METRICS: metrics_response("completed", calls(1)),
+            calls_key(): runs_response([call_row(1)], eval_results=SUMMARY),
+        }
     )
     report = wire.run(CURRENT.get_report(wire.run(CURRENT.get_run(EXECUTION))))
     assert report.metrics["tone"] == Metric(0.8, 3)
@@ -1042,7 +1045,7 @@ def test_evaluations_that_are_set_up_more_than_once():
         "total_avg": 65.0,
     }
     same = {**twice, "name": "other", "result": [config("strict", 80.0, 1)], "total_avg": 80.0}
-    found = replies.metrics_of([twice, same], "the summary")
+    found = responses.metrics_of([twice, same], "the summary")
     assert found == {
         "strict": Metric(0.4, 2),
         "loose": Metric(0.9, 2),
@@ -1057,21 +1060,21 @@ def test_a_figure_of_all_is_not_taken_for_one_of_several():
 
     template = {"name": "tone", "id": "t", "output_type": "score", "total_avg": 65.0}
     several = {**template, "result": [config("strict"), config("loose")]}
-    found = replies.metrics_of([several], "the summary")
+    found = responses.metrics_of([several], "the summary")
     assert {found[name].value for name in ("strict", "loose") if name in found} <= {None}
-    alone = replies.metrics_of([{**template, "result": [config("strict")]}], "the summary")
+    alone = responses.metrics_of([{**template, "result": [config("strict")]}], "the summary")
     assert alone["strict"] == Metric(0.65, 2)
 
 
 def test_a_summary_as_the_contract_has_it():
     flat = [{"name": "resolved", "id": "t", "total_cells": 4, "output": {"pass": 50.0, "fail": 50.0}}]
-    assert replies.metrics_of(flat, "the summary") == {"resolved": Metric(0.5, 4)}
+    assert responses.metrics_of(flat, "the summary") == {"resolved": Metric(0.5, 4)}
     totals = [evaluation("resolved", "Pass/Fail", 62.5, 8)]
-    assert replies.metrics_of(totals, "the summary") == {"resolved": Metric(0.625, 8)}
+    assert responses.metrics_of(totals, "the summary") == {"resolved": Metric(0.625, 8)}
 
 
 def test_an_evaluation_of_an_unknown_kind_is_left_out():
-    assert replies.metrics_of([evaluation("x", "reasoning", None, 3)], "the summary") == {}  # type: ignore[arg-type]
+    assert responses.metrics_of([evaluation("x", "reasoning", None, 3)], "the summary") == {}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -1080,7 +1083,7 @@ def test_an_evaluation_of_an_unknown_kind_is_left_out():
 )
 def test_names_of_choices(key, choice):
     summary = [evaluation("e", "choices", {}, 1, output={key: 100.0})]
-    assert list(replies.metrics_of(summary, "the summary")) == [f"e={choice}"]
+    assert list(responses.metrics_of(summary, "the summary")) == [f"e={choice}"]
 
 
 # Running calls again
@@ -1104,7 +1107,7 @@ def test_rerun_calls():
     assert wire.body() == {"rerun_type": "eval_only", "call_execution_ids": [ONE, TWO]}
     wire.run(CURRENT.rerun_calls(EXECUTION, "call_and_eval", select_all=True))
     assert wire.body() == {"rerun_type": "call_and_eval", "select_all": True}
-    assert all(request.fresh for request in wire.requests), "never repeated"
+    assert all(request.new_connection for request in wire.requests), "never repeated"
 
 
 @pytest.mark.parametrize(
@@ -1125,8 +1128,8 @@ def test_arguments_of_a_rerun(rerun_type, arguments):
     assert wire.asked == []
 
 
-@pytest.mark.parametrize("answer", [lost(), error(500, "server_error", "x"), error(504, "timeout", "x"), reply({})])
-def test_a_rerun_whose_reply_is_lost_is_never_repeated(answer):
+@pytest.mark.parametrize("answer", [lost(), error(500, "server_error", "x"), error(504, "timeout", "x"), response({})])
+def test_a_rerun_whose_response_is_lost_is_never_repeated(answer):
     wire = Wire({RERUN: answer})
     with pytest.raises(StartOutcomeUnknownError, match="not known"):
         wire.run(CURRENT.rerun_calls(EXECUTION, "eval_only", select_all=True))
@@ -1165,8 +1168,8 @@ def final(status: str = "completed", *rows: dict[str, Any], agent: str = "voice"
     """A final execution with these calls."""
     return Wire(
         {
-            METRICS: metrics_reply(status, calls(1, 1)),
-            calls_key(): runs_reply(list(rows)),
+            METRICS: metrics_response(status, calls(1, 1)),
+            calls_key(): runs_response(list(rows)),
             KPIS: {"agent_type": agent, "total_calls": 2},
             RERUN: RERUN_REPLY,
             **more,
@@ -1185,7 +1188,7 @@ def test_a_rerun_is_of_the_calls_that_did_not_complete():
     wire = final("completed", call_row(1), call_row(2, "failed"), call_row(3, "Cancelled"), call_row(4, "Completed"))
     start = wire.run(CURRENT.prepare_start(rerun_of=EXECUTION.upper(), run_test_id=RUN_TEST))
     assert start.call.json == {"rerun_type": "call_and_eval", "call_execution_ids": [call_id(2), call_id(3)]}
-    assert (start.call.repeatable, start.already) == (False, None)
+    assert (start.call.idempotent, start.existing_run) == (False, None)
     assert start.cannot_list, "no look-up can tell whether a rerun was started"
     assert RERUN not in wire.asked
     run = wire.ask(start.call)
@@ -1231,9 +1234,9 @@ def test_arguments_of_a_prepared_rerun(arguments, word):
 def test_nothing_is_left_to_rerun():
     wire = final("completed", call_row(1), call_row(2))
     start = wire.run(CURRENT.prepare_rerun(EXECUTION, RUN_TEST))
-    assert start.already is not None
-    assert start.already.final
-    assert wire.ask(start.call) == start.already
+    assert start.existing_run is not None
+    assert start.existing_run.final
+    assert wire.ask(start.call) == start.existing_run
     assert RERUN not in wire.asked
 
 
@@ -1257,18 +1260,18 @@ def test_a_rerun_that_started_nothing_says_so(answer, kind, words):
     start = wire.run(CURRENT.prepare_rerun(EXECUTION))
     with pytest.raises(kind, match=words) as raised:
         wire.ask(start.call)
-    assert (raised.value.did_nothing, raised.value.transient) == (True, False)
+    assert (raised.value.not_executed, raised.value.transient) == (True, False)
 
 
 @pytest.mark.parametrize(
-    "answer", [lost(), error(500, "server_error", "x"), reply({}), reply({"success_count": "many"})]
+    "answer", [lost(), error(500, "server_error", "x"), response({}), response({"success_count": "many"})]
 )
 def test_a_rerun_of_unknown_outcome_proves_nothing(answer):
     wire = final("completed", call_row(1, "failed"), **{RERUN: answer})
     start = wire.run(CURRENT.prepare_rerun(EXECUTION))
     with pytest.raises(ApiError) as raised:
         wire.ask(start.call)
-    assert not raised.value.did_nothing
+    assert not raised.value.not_executed
 
 
 def failed_run(wire: Wire) -> Run:
@@ -1299,8 +1302,8 @@ def test_a_failed_run_that_is_going_again_is_waited_for():
     wire = final("running", call_row(1, "failed"))
     start = wire.run(CURRENT.prepare_rerun_of_failed(failed_run(wire)))
     assert isinstance(start, Start)
-    assert start.already is not None
-    assert not start.already.final
+    assert start.existing_run is not None
+    assert not start.existing_run.final
 
 
 # Evaluations that gates name, before anything is started
@@ -1371,9 +1374,9 @@ def test_readers_give_the_payload_under_the_apis_own_names():
                 "result": {"run_test_id": RUN_TEST, "run_test_name": "a b/c"},
             },
             scenarios_key(): listed(named(ONE)),
-            METRICS: metrics_reply(),
+            METRICS: metrics_response(),
             f"GET /sdk/api/v1/simulation/analytics/?execution_id={EXECUTION}": {"status": True, "result": {"a": 1}},
-            calls_key(): runs_reply([call_row(1)]),
+            calls_key(): runs_response([call_row(1)]),
             f"GET /simulate/test-executions/{EXECUTION}/kpis/": {"total_calls": 5},
             f"GET /simulate/test-executions/{EXECUTION}/performance-summary/": {"top_performing_scenarios": []},
             f"GET /simulate/test-executions/{EXECUTION}/?page=2&limit=5": {"status": "completed"},
@@ -1388,7 +1391,7 @@ def test_readers_give_the_payload_under_the_apis_own_names():
     assert wire.run(CURRENT.get_run_test_status(RUN_TEST))["status"] == "not_found"
     assert wire.run(CURRENT.get_run_test_id("a b/c")) == RUN_TEST
     assert wire.run(CURRENT.list_scenarios(RUN_TEST)) == named(ONE)
-    assert wire.run(CURRENT.get_metrics(EXECUTION)) == metrics_reply()["result"]
+    assert wire.run(CURRENT.get_metrics(EXECUTION)) == metrics_response()["result"]
     assert wire.run(CURRENT.get_analytics(EXECUTION)) == {"a": 1}
     assert wire.run(CURRENT.list_call_results(EXECUTION)) == [call_row(1)]
     assert wire.run(CURRENT.get_kpis(EXECUTION)) == {"total_calls": 5}
@@ -1430,15 +1433,15 @@ def test_check_proves_the_keys():
 
 def test_the_export_is_a_file(tmp_path):
     key = f"GET /simulate/export/{EXECUTION}/?type=testexecution"
-    wire = Wire({key: Reply(200, {"content-type": "text/csv"}, b"")})
+    wire = Wire({key: Response(200, {"content-type": "text/csv"}, b"")})
     wire.run(CURRENT.export_csv(EXECUTION, tmp_path / "x.csv"))
     assert wire.requests[0].save_to == tmp_path / "x.csv"
-    wire.answers[key] = reply(b"<html>sign in</html>")
+    wire.answers[key] = response(b"<html>sign in</html>")
     with pytest.raises(InvalidReplyError, match="CSV"):
         wire.run(CURRENT.export_csv(EXECUTION, tmp_path / "x.csv"))
 
 
-# Anything at all as a reply
+# Anything at all as a response
 
 HUGE = 10**400
 SCALARS = st.one_of(
@@ -1469,7 +1472,7 @@ ANYTHING = st.recursive(
 
 
 def close_to(shape: Any) -> st.SearchStrategy[Any]:
-    """Replies like a good one, with anything in some places."""
+    """Responses like a good one, with anything in some places."""
     if isinstance(shape, dict):
         whole = st.fixed_dictionaries({}, optional={key: close_to(value) for key, value in shape.items()})
         return st.one_of(whole, SCALARS)
@@ -1479,29 +1482,35 @@ def close_to(shape: Any) -> st.SearchStrategy[Any]:
 
 
 PARSERS: dict[str, tuple[Any, Any]] = {
-    "start": (lambda r: replies.started(r, RUN_TEST, CURRENT.run_url), started_reply()),
-    "metrics": (lambda r: replies.standing(r, EXECUTION, RUN_TEST, CURRENT.run_url), metrics_reply("x", calls(1, 1))),
+    "start": (lambda r: responses.started(r, RUN_TEST, CURRENT.run_url), started_response()),
+    "metrics": (
+        lambda r: responses.standing(r, EXECUTION, RUN_TEST, CURRENT.run_url),
+        metrics_response("x", calls(1, 1)),
+    ),
     "executions": (
-        lambda r: replies.executions(r, 1, RUN_TEST, CURRENT.run_url, datetime(2026, 1, 1, tzinfo=UTC)),
+        lambda r: responses.executions(r, 1, RUN_TEST, CURRENT.run_url, datetime(2026, 1, 1, tzinfo=UTC)),
         listed([execution_row()], 1, 2),
     ),
     "wanted executions": (
-        lambda r: replies.executions(r, 1, RUN_TEST, CURRENT.run_url, None, {EXECUTION}),
+        lambda r: responses.executions(r, 1, RUN_TEST, CURRENT.run_url, None, {EXECUTION}),
         listed([execution_row()]),
     ),
     "calls": (
-        lambda r: replies.call_page(r, 1, (), CaseTexts(), with_summary=True),
-        runs_reply([call_row(1)], eval_results=SUMMARY),
+        lambda r: responses.call_page(r, 1, (), CaseTexts(), with_summary=True),
+        runs_response([call_row(1)], eval_results=SUMMARY),
     ),
-    "call rows": (lambda r: replies.call_rows(r, 1), runs_reply([call_row(1)])),
-    "evaluations": (replies.eval_summary, {"status": True, "result": SUMMARY}),
-    "rows": (lambda r: replies.result_rows(r, "x"), {"status": True, "result": SUMMARY}),
-    "object": (lambda r: replies.result_object(r, "x"), metrics_reply()),
-    "whole": (lambda r: replies.whole(r, "x"), {"a": 1}),
-    "transcripts": (replies.transcripts, {"calls": [{}]}),
-    "page": (lambda r: replies.page_of(r.json(), 1, "x", replies.with_id("id")), listed(named(ONE))),
-    "refusal": (replies.nothing_was_started, {"type": "validation_error", "details": {"a": ["b"]}, "detail": "x"}),
-    "words": (lambda r: replies.error_words(r.json()), {"type": "rate_limit", "details": {"a": ["b"]}, "detail": "x"}),
+    "call rows": (lambda r: responses.call_rows(r, 1), runs_response([call_row(1)])),
+    "evaluations": (responses.eval_summary, {"status": True, "result": SUMMARY}),
+    "rows": (lambda r: responses.result_rows(r, "x"), {"status": True, "result": SUMMARY}),
+    "object": (lambda r: responses.result_object(r, "x"), metrics_response()),
+    "whole": (lambda r: responses.whole(r, "x"), {"a": 1}),
+    "transcripts": (responses.transcripts, {"calls": [{}]}),
+    "page": (lambda r: responses.page_of(r.json(), 1, "x", responses.with_id("id")), listed(named(ONE))),
+    "refusal": (responses.nothing_was_started, {"type": "validation_error", "details": {"a": ["b"]}, "detail": "x"}),
+    "words": (
+        lambda r: responses.error_words(r.json()),
+        {"type": "rate_limit", "details": {"a": ["b"]}, "detail": "x"},
+    ),
 }
 
 
@@ -1510,28 +1519,28 @@ REPLIES = st.one_of(ANYTHING, *(close_to(good) for _, good in PARSERS.values()))
 
 @settings(max_examples=250)
 @given(REPLIES)
-def test_any_reply_is_a_value_or_an_invalid_reply(value):
+def test_any_response_is_a_value_or_an_invalid_response(value):
     content = json.dumps(value).encode()
     for name, (parse, _) in PARSERS.items():
         note(name)
         with suppress(InvalidReplyError):
-            parse(Reply(400 if name == "refusal" else 200, {}, content))
+            parse(Response(400 if name == "refusal" else 200, {}, content))
 
 
 @given(st.one_of(ANYTHING, close_to(RERUN_REPLY)))
-def test_any_reply_to_a_rerun_is_an_answer(value):
+def test_any_response_to_a_rerun_is_an_answer(value):
     with suppress(StartOutcomeUnknownError, ServerError, InvalidRequestError):
-        result = Wire({RERUN: reply(value)}).run(CURRENT.rerun_calls(EXECUTION, "eval_only", select_all=True))
+        result = Wire({RERUN: response(value)}).run(CURRENT.rerun_calls(EXECUTION, "eval_only", select_all=True))
         assert result["success_count"]
 
 
-def test_what_is_no_json_is_an_invalid_reply_to_each_call():
+def test_what_is_no_json_is_an_invalid_response_to_each_call():
     """What counts as none: ``test_reading.py``."""
-    assert replies.nothing_was_started(reply(b"<html>", 400)) is False
+    assert responses.nothing_was_started(response(b"<html>", 400)) is False
     taken = []
     for name in PARSERS.keys() - {"refusal"}:
         with suppress(InvalidReplyError):
-            PARSERS[name][0](reply(b"<html>"))
+            PARSERS[name][0](response(b"<html>"))
             taken.append(name)
     assert taken == []
 
@@ -1539,13 +1548,13 @@ def test_what_is_no_json_is_an_invalid_reply_to_each_call():
 @pytest.mark.parametrize("field", ["started_at", "completed_at", "total_calls", "failed_calls", "metrics"])
 def test_what_the_state_does_not_depend_on_fails_no_poll(field):
     for value in ("yesterday", 5.5, ["x"], True, {"calls": {"total": [], "failed": "many"}}, -1, 10**400):
-        answer = metrics_reply("running", **{field: value})
+        answer = metrics_response("running", **{field: value})
         run = Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION))
         assert (run.run_id, run.state, run.raw_state) == (EXECUTION, RunState.RUNNING, "running")
 
 
 def test_counters_that_cannot_be_read_are_no_report():
-    wire = Wire({METRICS: metrics_reply("completed", failed_calls="many")})
+    wire = Wire({METRICS: metrics_response("completed", failed_calls="many")})
     run = wire.run(CURRENT.get_run(EXECUTION))
     assert run.final
     with pytest.raises(InvalidReplyError, match="failed_calls"):
@@ -1556,4 +1565,4 @@ def test_a_run_of_more_evaluations_than_can_be_stored(monkeypatch):
     monkeypatch.setattr(limits, "METRICS", 2)
     rows = [{"name": f"e{n}", "total_cells": 1, "avg_score": 50} for n in range(3)]
     with pytest.raises(InvalidReplyError, match="more than 2 evaluations"):
-        replies.metrics_of(rows, "the summary")
+        responses.metrics_of(rows, "the summary")

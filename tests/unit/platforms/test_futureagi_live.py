@@ -21,12 +21,12 @@ from airflow_provider_testruns.hooks.recordings import download, ending_of
 from airflow_provider_testruns.judging import Gates, assess, judge
 from airflow_provider_testruns.lifecycle.waiting import Wait
 from airflow_provider_testruns.model import Metric, Progress, Verdict
-from airflow_provider_testruns.platforms.futureagi import responses as replies
+from airflow_provider_testruns.platforms.futureagi import responses as responses
 from airflow_provider_testruns.platforms.futureagi.metrics import Evaluations
 from airflow_provider_testruns.reporting import junit
 from airflow_provider_testruns.reporting.xcom import to_xcom
-from airflow_provider_testruns.steps import Reply
-from tests.unit.platforms.steps import Wire, reply
+from airflow_provider_testruns.steps import Response
+from tests.unit.platforms.steps import Wire, response
 from tests.unit.platforms.test_futureagi import (
     CURRENT,
     EVAL_SUMMARY,
@@ -47,11 +47,11 @@ from tests.unit.platforms.test_futureagi import (
     execution_row,
     executions_key,
     listed,
-    metrics_reply,
+    metrics_response,
     page_key,
     prepare,
     report_of,
-    runs_reply,
+    runs_response,
 )
 
 pytestmark = pytest.mark.unit
@@ -116,7 +116,7 @@ def test_l2_each_of_several_choices_counts() -> None:
     found = metrics(outputs(*values), summary)
     assert found == {"escalated=No": Metric(0.7273, 11), "escalated=Yes": Metric(0.6364, 11)}
     # The same without the calls, as far as the summary's own rounding allows.
-    assert replies.metrics_of([summary], "it")["escalated=No"].value == pytest.approx(8 / 11, abs=1e-3)
+    assert responses.metrics_of([summary], "it")["escalated=No"].value == pytest.approx(8 / 11, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -136,16 +136,16 @@ def test_l1_every_output_type(values: list[Any], kind: str, expected: Metric | N
     found = Evaluations()
     for value in values:
         found.add({"id": {"name": "e", "output": value, "output_type": kind}})
-    own = replies.metrics_of(None, "it", found)
+    own = responses.metrics_of(None, "it", found)
     assert own == ({} if expected is None else {"e": expected}) or own == {"e": Metric(None, 0)}
     assert expected is None or own["e"] == expected
 
 
 def test_a_call_that_two_pages_show_is_added_once() -> None:
     rows = outputs("No", "Yes")
-    wire = Wire({METRICS: metrics_reply("completed", calls(2)), calls_key(): runs_reply(rows, 1, 2)})
-    wire.answers[calls_key(1)] = runs_reply(rows, 1, 2)
-    wire.answers[calls_key(2)] = runs_reply([rows[1], *outputs("Yes", "No", "Yes")[2:]], 2, 2)
+    wire = Wire({METRICS: metrics_response("completed", calls(2)), calls_key(): runs_response(rows, 1, 2)})
+    wire.answers[calls_key(1)] = runs_response(rows, 1, 2)
+    wire.answers[calls_key(2)] = runs_response([rows[1], *outputs("Yes", "No", "Yes")[2:]], 2, 2)
     wire.answers[EVAL_SUMMARY] = {"status": True, "result": []}
     report = wire.run(CURRENT.get_report(wire.run(CURRENT.get_run(EXECUTION, RUN_TEST))))
     assert report.metrics["escalated=Yes"] == Metric(0.6667, 3)
@@ -153,7 +153,7 @@ def test_a_call_that_two_pages_show_is_added_once() -> None:
 
 def test_l10_a_rate_has_as_many_places_as_the_platform_shows() -> None:
     summary = evaluation("resolved", "Pass/Fail", 81.82, 11, output={"pass": 81.82, "fail": 18.18})
-    assert replies.metrics_of([summary], "it") == {"resolved": Metric(0.8182, 11)}
+    assert responses.metrics_of([summary], "it") == {"resolved": Metric(0.8182, 11)}
     rows = outputs(*["Passed"] * 9, "Failed", "Failed", kind="Pass/Fail", name="resolved")
     assert metrics(rows, summary) == {"resolved": Metric(0.8182, 11)}
 
@@ -172,7 +172,7 @@ def test_l1_choices_are_told_apart_as_the_platform_does(values: list[Any], expec
     found = Evaluations()
     for value in values:
         found.add({"id": {"name": "e", "output": value, "output_type": "choices"}})
-    assert replies.metrics_of(None, "it", found) == expected
+    assert responses.metrics_of(None, "it", found) == expected
 
 
 def test_l1_a_gate_on_a_choice_is_about_it_in_upper_and_lower_case() -> None:
@@ -187,7 +187,7 @@ def test_l1_pages_with_nothing_scored_and_pages_with_something_add_up() -> None:
         for value in values:
             found.add({"id": {"name": "e", "output": value, "output_type": "choices"}})
     empty.merge(full)
-    assert replies.metrics_of(None, "it", empty) == {"e=Yes": Metric(1.0, 2), "e=No": Metric(0.5, 2)}
+    assert responses.metrics_of(None, "it", empty) == {"e=Yes": Metric(1.0, 2), "e=No": Metric(0.5, 2)}
 
 
 def test_l1_the_outputs_of_a_deleted_evaluation_stay_with_the_calls_and_count_nowhere() -> None:
@@ -345,9 +345,9 @@ def test_durations_of_cases_and_of_a_run_whose_end_the_platform_does_not_show() 
 def test_l12_the_addresses_of_a_calls_recordings() -> None:
     at = "https://storage.example.com/a.wav"
     shown = {"recordings": {"combined": at, "assistant": None, "../x": at, "stereo": 5}, "audio_url": "other"}
-    assert replies.recordings_of(shown) == {"combined": at}
-    assert replies.recordings_of({"recordings": {}, "audio_url": at}) == {"combined": at}
-    assert replies.recordings_of({"recordings": None, "audio_url": None}) == {}
+    assert responses.recordings_of(shown) == {"combined": at}
+    assert responses.recordings_of({"recordings": {}, "audio_url": at}) == {"combined": at}
+    assert responses.recordings_of({"recordings": None, "audio_url": None}) == {}
 
 
 @pytest.mark.parametrize(
@@ -389,11 +389,11 @@ def test_001_the_fields_of_a_starts_response_are_in_the_runs_raw_form_and_stay_w
         "total_calls": 0,
         "scenario_ids": [ONE, RUN_TEST],
     }
-    run = replies.started(reply(response), RUN_TEST, CURRENT.run_url)
+    run = responses.started(response(response), RUN_TEST, CURRENT.run_url)
     assert run.raw == response
     wait = Wait(run, deadline=2e9, poll_interval=1.0, log=logging.getLogger("test"), clock=lambda: 1e9)
     for status, total in (("running", 5), ("completed", 5)):
-        polled = metrics_reply(status, calls(5), total_calls=total)
+        polled = metrics_response(status, calls(5), total_calls=total)
         wait.look(Wire({METRICS: polled}).run(CURRENT.get_run(EXECUTION, RUN_TEST)))
         kept = {name: wait.run.raw[name] for name in ("message", "total_scenarios", "total_calls", "scenario_ids")}
         # What a poll shows, too, is as the poll shows it.
@@ -457,7 +457,7 @@ def test_l5_a_simulator_that_is_none_is_refused_before_the_start() -> None:
     seen = prepare(Wire({at: {"id": ONE, "name": "Customer"}}), run_test_id=RUN_TEST, select_all=True, simulator_id=ONE)
     assert (seen.call.json["simulator_id"], seen.warnings) == (ONE, ())
     # Where it can't be seen, the log says what may come of it.
-    for answer in (reply({}, 404), error(403, "permission_error", "no")):
+    for answer in (response({}, 404), error(403, "permission_error", "no")):
         start = prepare(Wire({at: answer}), run_test_id=RUN_TEST, select_all=True, simulator_id=ONE)
         assert start.call.json["simulator_id"] == ONE
         assert "could not be seen" in start.warnings[0]
@@ -509,24 +509,24 @@ def test_f2_whether_it_is_a_prompt_simulation_that_could_not_be_seen_is_said() -
     ],
 )
 def test_l4_what_proves_that_nothing_was_started(body: dict[str, Any], proven: bool) -> None:
-    assert replies.nothing_was_started(reply(body, 400)) is proven
+    assert responses.nothing_was_started(response(body, 400)) is proven
 
 
 def test_l6_fields_of_the_other_dialect_are_explained() -> None:
     details = {"scenarioIds": ["Unknown field."], "selectAll": ["Unknown field."]}
     body = {"type": "validation_error", "detail": "scenarioIds: Unknown field.", "details": details}
-    assert "secret_key of the connection" in replies.start_error_words(body, "documented")
-    assert replies.start_error_words(body, "current") == replies.error_words(body)
+    assert "secret_key of the connection" in responses.start_error_words(body, "documented")
+    assert responses.start_error_words(body, "current") == responses.error_words(body)
     other = {**body, "details": {"scenario_ids": ["Unknown field."]}}
-    assert "dialect=documented" in replies.start_error_words(other, "current")
-    assert replies.start_error_words(None, "current") == ""
+    assert "dialect=documented" in responses.start_error_words(other, "current")
+    assert responses.start_error_words(None, "current") == ""
 
 
 @pytest.mark.parametrize(
     "reason", ["Conversation turn limit reached", "Max duration limit reached", "no balance found"]
 )
 def test_f3_other_limits_are_failures_of_the_test(reason: str) -> None:
-    assert not replies.is_unpaid(reason)
+    assert not responses.is_unpaid(reason)
 
 
 DETAIL_PAGE = page_key(f"/simulate/test-executions/{EXECUTION}/", limit=30)
@@ -539,7 +539,7 @@ def test_l11_a_500_that_names_no_match_is_not_found() -> None:
     wire = Wire({DETAIL_PAGE: error(500, "server_error", "Failed: database")})
     with pytest.raises(ServerError):
         wire.run(CURRENT.get_test_execution_detail(EXECUTION))
-    assert replies.status_meant(Reply(500, {}, b"no JSON")) == 500
+    assert responses.status_meant(Response(500, {}, b"no JSON")) == 500
 
 
 def test_l7_the_words_of_a_429_are_inside_its_result() -> None:
@@ -551,18 +551,19 @@ def test_l7_the_words_of_a_429_are_inside_its_result() -> None:
             "retry_after": 16,
         },
     }
-    assert replies.error_words(json.loads(json.dumps(body))) == "Rate limit exceeded: 1 api requests per minute."
+    assert responses.error_words(json.loads(json.dumps(body))) == "Rate limit exceeded: 1 api requests per minute."
     assert (
-        replies.error_words({"status": False, "result": {"code": "RATE_LIMITED", "retry_after": 1}}) == "RATE_LIMITED."
+        responses.error_words({"status": False, "result": {"code": "RATE_LIMITED", "retry_after": 1}})
+        == "RATE_LIMITED."
     )
-    assert replies.error_words({"error": {"message": "slow down"}, "result": {"code": 1}}) == "slow down."
+    assert responses.error_words({"error": {"message": "slow down"}, "result": {"code": 1}}) == "slow down."
 
 
 def test_l8_there_is_no_progress_while_the_calls_are_still_being_made() -> None:
-    early = metrics_reply("pending", {"total": 69, "completed": 0, "failed": 0, "pending": 69}, total_calls=0)
+    early = metrics_response("pending", {"total": 69, "completed": 0, "failed": 0, "pending": 69}, total_calls=0)
     assert Wire({METRICS: early}).run(CURRENT.get_run(EXECUTION)).progress is None
     rows = [execution_row(status="Pending", calls=69, calls_attempted=0)]
     (row,) = Wire({executions_key(): listed(rows)}).run(CURRENT.find_runs(None, RUN_TEST))
     assert row.progress is None
-    later = metrics_reply("running", {"total": 130, "completed": 2, "failed": 0, "pending": 128}, total_calls=0)
+    later = metrics_response("running", {"total": 130, "completed": 2, "failed": 0, "pending": 128}, total_calls=0)
     assert Wire({METRICS: later}).run(CURRENT.get_run(EXECUTION)).progress == Progress(2, 130)

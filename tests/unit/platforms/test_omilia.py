@@ -32,11 +32,11 @@ from airflow_provider_testruns.judging import Gates, assess, judge
 from airflow_provider_testruns.model import Counts, Kind, Outcome, Progress, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.platforms.omilia.responses import log_of, trouble_in, without_git_token
-from airflow_provider_testruns.platforms.platform import Memory
-from airflow_provider_testruns.steps import Reply
+from airflow_provider_testruns.platforms.platform import PollCache
+from airflow_provider_testruns.steps import Response
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
 from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, lost
-from tests.unit.replies import reply
+from tests.unit.responses import response
 
 pytestmark = pytest.mark.unit
 
@@ -214,7 +214,7 @@ def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_t
 
 
 @pytest.mark.parametrize("word", [None, "", [], {}, True])
-def test_no_word_is_no_reply(word):
+def test_no_word_is_no_response(word):
     with pytest.raises(InvalidReplyError, match="'status'"):
         run_as(word)  # type: ignore[arg-type]
 
@@ -393,12 +393,12 @@ def test_several_started_runs_cannot_be_told_apart():
     wire = Wire({"POST /api/runs/": data([run_json(), run_json(OTHER)])})
     with pytest.raises(InvalidReplyError) as caught:
         wire.ask(platform.create_run(PROJECT))
-    assert not caught.value.did_nothing
+    assert not caught.value.not_executed
 
 
 def test_broken_json_of_the_samples():
     lines = log_of(
-        reply(
+        response(
             {
                 "data": [
                     {"sectionName": "Clone Repository", "content": [{"text": "one"}], "offset": 1},
@@ -431,7 +431,7 @@ def test_broken_json_of_the_samples():
 
 def test_a_log_may_be_one_section_without_an_envelope():
     section = {"sectionName": "Clone Repository", "content": [{"text": "one"}], "completed": None}
-    assert log_of(reply(section)) == log_of(reply({"data": section})) == [("Clone Repository", "one")]
+    assert log_of(response(section)) == log_of(response({"data": section})) == [("Clone Repository", "one")]
 
 
 def test_created_runs_sample_is_already_success():
@@ -439,7 +439,7 @@ def test_created_runs_sample_is_already_success():
     start = wire.run(platform.prepare_start(PROJECT))
     started = wire.ask(start.call)
     assert started.final
-    # Nobody trusts that: the lifecycle polls a run that it has just started, whatever the reply says.
+    # Nobody trusts that: the lifecycle polls a run that it has just started, whatever the response says.
     assert not wire.run(platform.get_run(started.run_id, **started.context)).final
 
 
@@ -492,7 +492,7 @@ def test_git_token_comes_back_in_clear():
     ],
 )
 def test_git_token_is_in_no_error(answer):
-    wire = Wire({"POST /api/projects/": reply(answer, 400)})
+    wire = Wire({"POST /api/projects/": response(answer, 400)})
     with pytest.raises(InvalidRequestError) as caught:
         wire.ask(platform.create_project("n", "g", "https://git.example.com/a.git", GIT_TOKEN, "github"))
     assert "canary" not in str(caught.value)
@@ -573,16 +573,16 @@ def test_trailing_slashes_are_as_documented():
         "GET /api/generations/g/artifacts/",
         "GET /api/dialogs/a%20b.%20c/golden/",
     ]
-    changing = [call.what for call in calls if not call.repeatable]
+    changing = [call.what for call in calls if not call.idempotent]
     assert len(changing) == len([call for call in calls if call.method != "GET"])
 
 
 def test_a_redirect_is_followed_on_get_only():
     wire = Wire(
         {
-            GET_RUN: reply(status=307, location=f"{BASE_URL}/api/runs/{RUN}/"),
+            GET_RUN: response(status=307, location=f"{BASE_URL}/api/runs/{RUN}/"),
             f"{GET_RUN}/": data(run_json()),
-            "POST /api/runs/": reply(status=307, location=f"{BASE_URL}/api/runs"),
+            "POST /api/runs/": response(status=307, location=f"{BASE_URL}/api/runs"),
         }
     )
     assert wire.run(platform.get_run(RUN)).run_id == RUN
@@ -614,7 +614,7 @@ def test_failure_with_a_failed_or_unavailable_case_failed(counts):
         {STATS: data(stats_json(0))},
         {STATS: data([])},
         {STATS: {"data": None}},
-        {STATS: reply({"detail": "no"}, 405), CASES: reply({"detail": "no"}, 501)},
+        {STATS: response({"detail": "no"}, 405), CASES: response({"detail": "no"}, 501)},
     ],
 )
 def test_failure_with_stats_missing_or_all_zero_errored(answers):
@@ -688,13 +688,13 @@ def test_a_word_that_is_not_known_does_not_outweigh_the_statistics():
 
 @pytest.mark.parametrize("status", [404, 405, 501])
 def test_a_lost_detail_call_does_not_change_the_verdict(status):
-    gone = reply({"detail": "no"}, status)
+    gone = response({"detail": "no"}, status)
     assert judge(report_of({STATS: data(stats_json(2)), CASES: gone})) is Verdict.PASSED
     assert judge(report_of({STATS: gone, CASES: data([case_json()])})) is Verdict.PASSED
     assert judge(report_of({STATS: data(stats_json(1, 1)), CASES: gone}, "FAILURE")) is Verdict.FAILED
 
 
-@pytest.mark.parametrize("answer", [reply(b"<html>", 200), reply(None, 403), reply(None, 500), lost()])
+@pytest.mark.parametrize("answer", [response(b"<html>", 200), response(None, 403), response(None, 500), lost()])
 def test_results_that_cannot_be_had_are_an_error(answer):
     with pytest.raises(ApiError):
         report_of({STATS: answer})
@@ -795,7 +795,7 @@ def test_a_run():
     assert (start.not_compared, start.cannot_list, start.warnings) == ((), None, ())
     assert wire.ask(start.call).run_id == RUN
     assert wire.body() == {"projectId": PROJECT, "group": "g", "utterance": None, "description": "d"}
-    assert wire.requests[0].fresh
+    assert wire.requests[0].new_connection
 
 
 def test_filters_that_are_not_used_are_sent_as_null():
@@ -858,30 +858,30 @@ def test_an_unknown_argument_is_a_type_error():
 
 
 @pytest.mark.parametrize(
-    ("answer", "did_nothing", "kind"),
+    ("answer", "not_executed", "kind"),
     [
-        (reply({"detail": "no"}, 400), True, "run"),
-        (reply({"detail": "no"}, 401), True, "run"),
-        (reply({"detail": "No available licenses"}, 403), True, "run"),
-        (reply({"detail": "slow down"}, 429), True, "run"),
-        (reply(None, 408), False, "run"),
-        (reply({"detail": "oops"}, 500), False, "run"),
-        (reply(None, 503), False, "run"),
+        (response({"detail": "no"}, 400), True, "run"),
+        (response({"detail": "no"}, 401), True, "run"),
+        (response({"detail": "No available licenses"}, 403), True, "run"),
+        (response({"detail": "slow down"}, 429), True, "run"),
+        (response(None, 408), False, "run"),
+        (response({"detail": "oops"}, 500), False, "run"),
+        (response(None, 503), False, "run"),
         (lost(sent=True), False, "run"),
         (lost(sent=False), True, "run"),
         ({"data": [{}]}, False, "run"),
-        (reply({"detail": "no"}, 400), True, "generation"),
-        (reply({"detail": "oops"}, 500), False, "generation"),
+        (response({"detail": "no"}, 400), True, "generation"),
+        (response({"detail": "oops"}, 500), False, "generation"),
         (lost(sent=True), False, "generation"),
         ({"data": [{}]}, False, "generation"),
     ],
 )
-def test_which_errors_prove_that_nothing_was_started(answer, did_nothing, kind):
+def test_which_errors_prove_that_nothing_was_started(answer, not_executed, kind):
     wire = Wire({"POST /api/runs/": answer, "POST /api/generations/": answer})
     start = wire.run(platform.prepare_start(PROJECT, kind=kind))
     with pytest.raises(ApiError) as caught:
         wire.ask(start.call)
-    assert caught.value.did_nothing is did_nothing
+    assert caught.value.not_executed is not_executed
     assert len(wire.asked) == 1
 
 
@@ -898,7 +898,7 @@ def test_a_project_without_a_run():
 
 
 def test_a_project_that_does_not_tell_its_latest_run():
-    # "There is none" would make every older run a candidate for one whose start got no reply.
+    # "There is none" would make every older run a candidate for one whose start got no response.
     project = project_json()
     del project["latestRun"]
     wire = Wire({GET_PROJECT: data(project), RUNS: data([run_json(OTHER, createdAt="2023-01-01"), run_json()])})
@@ -973,10 +973,10 @@ def test_runs_of_a_project_are_polled_together():
 
 
 def test_a_row_of_a_list_is_read_again_when_it_has_changed():
-    group, memory = f"run:{PROJECT}", Memory()
+    group, cache = f"run:{PROJECT}", PollCache()
 
     def look(*rows: Any, wanted: Collection[str] = (RUN, OTHER)) -> list[Run]:
-        return Wire({RUNS: data(list(rows))}).run(platform.list_group(group, wanted, None, memory))
+        return Wire({RUNS: data(list(rows))}).run(platform.list_group(group, wanted, None, cache))
 
     one, two = look(run_json(status="STARTED"), run_json(OTHER, "STARTED"))
     again, changed = look(run_json(status="STARTED"), run_json(OTHER, "SUCCESS"))
@@ -1035,7 +1035,7 @@ def test_only_a_plain_no_makes_a_run_not_revocable(given, revocable):
 
 
 def test_a_run_that_goes_on_is_revoked():
-    wire = Wire({GET_RUN: data(run_json(status="STARTED")), REVOKE: reply(status=204)})
+    wire = Wire({GET_RUN: data(run_json(status="STARTED")), REVOKE: response(status=204)})
     wire.run(platform.cancel_run(RUN, project_id=PROJECT))
     assert wire.asked == [GET_RUN, REVOKE]
     assert wire.requests[-1].body is None
@@ -1052,7 +1052,7 @@ def test_a_run_that_ends_in_between_is_no_error(status):
     wire = Wire(
         {
             GET_RUN: InTurn(data(run_json(status="STARTED")), data(run_json())),
-            REVOKE: reply({"detail": "Run cannot be revoked"}, status),
+            REVOKE: response({"detail": "Run cannot be revoked"}, status),
         }
     )
     wire.run(platform.cancel_run(RUN))
@@ -1060,13 +1060,13 @@ def test_a_run_that_ends_in_between_is_no_error(status):
 
 
 def test_a_refusal_is_an_error_while_the_run_goes_on():
-    wire = Wire({GET_RUN: data(run_json(status="STARTED")), REVOKE: reply({"detail": "not yours"}, 403)})
+    wire = Wire({GET_RUN: data(run_json(status="STARTED")), REVOKE: response({"detail": "not yours"}, 403)})
     with pytest.raises(ApiError, match="not yours"):
         wire.run(platform.cancel_run(RUN))
 
 
 def test_a_run_that_cannot_be_seen_just_now_is_revoked_all_the_same():
-    wire = Wire({GET_RUN: reply(None, 503), REVOKE: reply(status=204)})
+    wire = Wire({GET_RUN: response(None, 503), REVOKE: response(status=204)})
     wire.run(platform.cancel_run(RUN))
     assert wire.asked == [GET_RUN, REVOKE]
 
@@ -1077,10 +1077,10 @@ def test_a_run_that_is_not_there():
 
 
 def test_a_revoke_that_failed_in_passing_may_be_sent_again():
-    assert not platform.revoke_run(RUN).repeatable
+    assert not platform.revoke_run(RUN).idempotent
     steps = platform.cancel_run(RUN)
     next(steps)
-    assert steps.send(run_as("STARTED")).repeatable  # type: ignore[union-attr]
+    assert steps.send(run_as("STARTED")).idempotent  # type: ignore[union-attr]
 
 
 def test_there_is_no_call_that_revokes_a_generation():
@@ -1140,7 +1140,7 @@ def test_o5_a_project_refused_for_the_names_of_the_sample_is_sent_once_more_with
     project_id, status, detail
 ):
     key = f"PUT /api/projects/{project_id}" if project_id else "POST /api/projects/"
-    wire = Wire({key: InTurn(reply({"detail": detail}, status), data(project_json()))})
+    wire = Wire({key: InTurn(response({"detail": detail}, status), data(project_json()))})
     assert wire.run(platform.saving_project(project_id, "n", "g", *GIT))["id"] == PROJECT
     assert [wire.body(at) for at in range(2)] == [BY_SAMPLE, BY_TABLE]
 
@@ -1149,14 +1149,14 @@ def test_o5_a_project_refused_for_the_names_of_the_sample_is_sent_once_more_with
     ("answer", "error"),
     [
         # What may have made a project, or has nothing to do with names, is never sent again.
-        (reply({"detail": NO_GIT_VALUES}, 500), ServerError),
-        (reply({"detail": NO_GIT_VALUES}, 408), ServerError),
-        (reply({"detail": NO_GIT_VALUES}, 409), InvalidRequestError),
-        (reply({"detail": "Group: git_token invalid"}, 400), InvalidRequestError),
-        (reply({"detail": "Field: gitToken, Error: value is not a valid token"}, 400), InvalidRequestError),
-        (reply(NO_GIT_VALUES, 401), AuthenticationError),
+        (response({"detail": NO_GIT_VALUES}, 500), ServerError),
+        (response({"detail": NO_GIT_VALUES}, 408), ServerError),
+        (response({"detail": NO_GIT_VALUES}, 409), InvalidRequestError),
+        (response({"detail": "Group: git_token invalid"}, 400), InvalidRequestError),
+        (response({"detail": "Field: gitToken, Error: value is not a valid token"}, 400), InvalidRequestError),
+        (response(NO_GIT_VALUES, 401), AuthenticationError),
         (lost(sent=True), TransportError),
-        (reply(None, 202), InvalidReplyError),
+        (response(None, 202), InvalidReplyError),
     ],
 )
 def test_o5_nothing_else_sends_a_project_twice(answer, error):
@@ -1168,7 +1168,7 @@ def test_o5_nothing_else_sends_a_project_twice(answer, error):
 
 
 def test_o5_both_namings_are_tried_once_each_and_s3_storage_has_one():
-    refused = reply({"detail": NO_GIT_VALUES}, 400)
+    refused = response({"detail": NO_GIT_VALUES}, 400)
     wire = Wire({"POST /api/projects/": refused})
     with pytest.raises(InvalidRequestError, match="initialize all git variables"):
         wire.run(platform.saving_project(None, "n", "g", *GIT))
@@ -1275,7 +1275,7 @@ def test_name_and_group_are_required(name, group):
 
 
 def test_the_platforms_words_are_in_the_error():
-    wire = Wire({"POST /api/projects/": reply({"detail": "Group: my_groupde invalid"}, 400)})
+    wire = Wire({"POST /api/projects/": response({"detail": "Group: my_groupde invalid"}, 400)})
     with pytest.raises(InvalidRequestError, match="Group: my_groupde invalid"):
         wire.ask(platform.create_project("n", "my_groupde"))
 
@@ -1302,7 +1302,7 @@ def test_down(status):
 
 
 def test_credentials_that_are_no_good():
-    wire = Wire({"GET /api/healthcheck/": {"data": {"status": "UP"}}, "GET /api/projects/": reply(None, 401)})
+    wire = Wire({"GET /api/healthcheck/": {"data": {"status": "UP"}}, "GET /api/projects/": response(None, 401)})
     with pytest.raises(AuthenticationError):
         wire.run(platform.check())
 
@@ -1312,7 +1312,7 @@ def test_not_there():
         Wire({"GET /api/healthcheck/": lost(sent=False)}).run(platform.check())
 
 
-# Replies that nobody vouches for
+# Responses that nobody vouches for
 
 
 _scalars = (
@@ -1378,15 +1378,15 @@ _readers = {
 
 
 @given(body=_anything)
-def test_any_json_is_a_value_or_an_invalid_reply(body):
+def test_any_json_is_a_value_or_an_invalid_response(body):
     for name, call in _readers.items():
         note(name)
         with contextlib.suppress(InvalidReplyError):
-            call.read(reply(body))
+            call.read(response(body))
 
 
 @given(body=_anything, stats=_anything, cases=_anything, status=st.sampled_from(["SUCCESS", "FAILURE", "REVOKED"]))
-def test_any_json_ends_a_step_in_a_value_or_an_invalid_reply(body, stats, cases, status):
+def test_any_json_ends_a_step_in_a_value_or_an_invalid_response(body, stats, cases, status):
     wire = Wire(
         {GET_RUN: body, RUNS: body, GENERATIONS: body, GET_PROJECT: body, STATS: stats, CASES: cases, LOGS: body}
     )
@@ -1415,18 +1415,18 @@ def test_any_json_ends_a_step_in_a_value_or_an_invalid_reply(body, stats, cases,
 
 
 @given(body=_anything)
-def test_any_error_reply_is_a_typed_error_without_the_token(body):
-    wire = Wire({GET_PROJECT: reply(body, 400)})
+def test_any_error_response_is_a_typed_error_without_the_token(body):
+    wire = Wire({GET_PROJECT: response(body, 400)})
     with pytest.raises(InvalidRequestError):
         wire.ask(platform.get_project(PROJECT))
 
 
-def test_what_is_no_json_is_an_invalid_reply_to_each_call():
+def test_what_is_no_json_is_an_invalid_response_to_each_call():
     """What counts as none: ``test_reading.py``."""
     taken = []
     for name in set(_readers) - {"get_golden_dialog"}:
         with contextlib.suppress(InvalidReplyError):
-            _readers[name].read(reply(b"<html>"))
+            _readers[name].read(response(b"<html>"))
             taken.append(name)
     assert taken == []
 
@@ -1434,7 +1434,7 @@ def test_what_is_no_json_is_an_invalid_reply_to_each_call():
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"NaN"])
 def test_no_object_is_no_run(content):
     with pytest.raises(InvalidReplyError):
-        platform.get_run_call(RUN).read(Reply(200, {}, content))
+        platform.get_run_call(RUN).read(Response(200, {}, content))
 
 
 @pytest.mark.parametrize("depth", [20, 900])
@@ -1442,7 +1442,7 @@ def test_deep_nesting(depth):
     content = b'{"data":[' + b'{"content":[' * depth + b'{"text":"x"}' + b"]}" * depth + b"]}"
     for call in _readers.values():
         with contextlib.suppress(InvalidReplyError):
-            call.read(Reply(200, {}, content))
+            call.read(Response(200, {}, content))
 
 
 def test_a_token_nested_anywhere_is_taken_out():
@@ -1453,7 +1453,7 @@ def test_a_token_nested_anywhere_is_taken_out():
 
 
 def test_a_log_shows_no_password_of_a_git_address():
-    lines = log_of(reply({"data": [{"content": [{"text": "Cloning https://oauth2:canary@git.example.com/a.git"}]}]}))
+    lines = log_of(response({"data": [{"content": [{"text": "Cloning https://oauth2:canary@git.example.com/a.git"}]}]}))
     assert lines == [("", "Cloning https://***@git.example.com/a.git")]
 
 

@@ -9,7 +9,7 @@ from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.model import CaseResult, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import Platform, Start
 from airflow_provider_testruns.platforms.reading import Fields, objects
-from airflow_provider_testruns.steps import Call, Reply, Steps, ask, no_value, path
+from airflow_provider_testruns.steps import Call, Response, Steps, ask, no_value, path
 
 _STATES = {
     "waiting": (RunState.QUEUED, None),
@@ -37,7 +37,7 @@ class AcmePlatform(Platform):
         if not isinstance(suite, str) or not suite.strip():
             raise ConfigurationError(f"suite must be the name of a suite, got {suite!r}.")
         call = Call(
-            f"start suite {suite}", "POST", path("/suites/{suite}/runs", suite=suite), self._run, repeatable=False
+            f"start suite {suite}", "POST", path("/suites/{suite}/runs", suite=suite), self._run, idempotent=False
         )
         return Start(f"run of suite {suite}", call, {"suite": suite}, {"suite": suite})
 
@@ -73,11 +73,11 @@ class AcmePlatform(Platform):
         yield from ask(Call("ping", "GET", "/ping", no_value))
         return "Acme Labs is there."
 
-    def _run(self, reply: Reply) -> Run:
-        return self._run_of(Fields(reply.json(), "the run"))
+    def _run(self, response: Response) -> Run:
+        return self._run_of(Fields(response.json(), "the run"))
 
-    def _runs(self, reply: Reply) -> list[Run]:
-        return [self._run_of(row) for row in objects(reply.json(), "the runs")]
+    def _runs(self, response: Response) -> list[Run]:
+        return [self._run_of(row) for row in objects(response.json(), "the runs")]
 
     def _run_of(self, row: Fields) -> Run:
         run_id, status, suite = row.identifier("id"), row.required("status"), row.identifier("suite")
@@ -96,8 +96,8 @@ class AcmePlatform(Platform):
         )
 
 
-def _cases(reply: Reply) -> tuple[CaseResult, ...]:
+def _cases(response: Response) -> tuple[CaseResult, ...]:
     return tuple(
         CaseResult(row.required("name"), Outcome.PASSED if row.flag("ok", default=False) else Outcome.FAILED)
-        for row in objects(reply.json(), "the cases")
+        for row in objects(response.json(), "the cases")
     )
