@@ -454,8 +454,8 @@ class RunReport:
         reconciled with ``cases`` here: see :func:`reconcile`.
     :param cases: the cases; may be empty although ``counts`` is not (an older server, a list that expired).
     :param metrics: evaluation figures by name; of an evaluation that chooses, each choice's share as ``name=choice``.
-    :param metrics_error: why evaluation figures could not be seen; ``None`` when ``metrics`` has all there are. A gate on one
-        that ``metrics`` has is judged all the same.
+    :param metrics_error: why evaluation figures could not be seen; ``None`` when ``metrics`` has all there are. A gate
+        on one that ``metrics`` has is judged all the same.
     :param disagreement: how counters and list contradict each other, a sentence; empty when they don't.
     :param commit: the Git commit that was tested, where the platform shows it; empty where it does not.
     :param remarks: what else should be looked at and changes no verdict, each a sentence.

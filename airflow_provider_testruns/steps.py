@@ -115,7 +115,8 @@ class Call(Generic[T]):
     :param error_text: finds the platform's own words in the JSON of an error response.
     :param stands_for: the status that an error response should have had, where a platform is known to give another.
     :param headers: more headers.
-    :param non_retryable_statuses: statuses of error responses that asking again soon does not change, although they look passing.
+    :param non_retryable_statuses: statuses of error responses that asking again soon does not change, although they
+        look passing.
     :param deadline: wall-clock time (seconds since 1970) by which a call that is not idempotent is answered or given
         up; past it, it is not sent any more.
     :param send_before: wall-clock time from which on such a call is not sent any more; one that was has its full time.

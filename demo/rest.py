@@ -29,8 +29,8 @@ class AirflowApiError(Exception):
 class AirflowApi:
     """A client for ``/api/v2`` of an Airflow that asks for no login.
 
-    Its responses are Airflow's own, as dicts. Whatever can't be reached is a :class:`requests.ConnectionError`, whatever
-    does not answer is a :class:`requests.Timeout`. What only reads is asked again before.
+    Its responses are Airflow's own, as dicts. Whatever can't be reached is a :class:`requests.ConnectionError`,
+    whatever does not answer is a :class:`requests.Timeout`. What only reads is asked again before.
 
     :param url: the address of the API server.
     :param timeout: how long one answer may take; seconds.

@@ -275,8 +275,8 @@ class Starter:
     :param adopt: whether a run that a look-up has found is taken; otherwise it is reported as an error.
     :param cancel_older: whether the run of an earlier epoch is cancelled when it is still going.
     :param log: takes the lines for the task's log.
-    :param after_failed_run: what follows on a run that was judged as failed, instead of a new start: a start of another kind,
-        or a sentence that says why there is none. ``None`` for always a new start.
+    :param after_failed_run: what follows on a run that was judged as failed, instead of a new start: a start of another
+        kind, or a sentence that says why there is none. ``None`` for always a new start.
     :param clock_offset: gives the platform's clock minus ours in seconds, ``None`` while not known.
     :param deadline: when the task's time is over (seconds since 1970): nothing is started from then on. ``None`` for
         no such time.

@@ -32,8 +32,8 @@ from airflow_provider_testruns.transport.policy import back_off, retrying
 GRACE = 60.0
 #: How long the calls that fetch the report of a run that is over are tried again when they fail in passing; seconds.
 REPORT_PATIENCE = 300.0
-#: How long the report of a run that is over is asked for again when the credentials are not accepted or the response can't
-#: be read; seconds. What passes by itself has a patience of its own.
+#: How long the report of a run that is over is asked for again when the credentials are not accepted or the response
+#: can't be read; seconds. What passes by itself has a patience of its own.
 REPORT_GRACE = 15.0
 #: How soon a wait in place notices that its run was stopped; seconds.
 WAKE_WITHIN = 0.5

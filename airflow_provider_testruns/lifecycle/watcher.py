@@ -40,8 +40,8 @@ from airflow_provider_testruns.transport.policy import RequestStats
 T = TypeVar("T")
 log = get_logger(__name__)
 
-#: What a request costs this process beside reading its response, in bytes of a response that cost as much to read. A request
-#: over TLS takes about half a millisecond, in which some 40 kB of JSON are read.
+#: What a request costs this process beside reading its response, in bytes of a response that cost as much to read. A
+#: request over TLS takes about half a millisecond, in which some 40 kB of JSON are read.
 REQUEST_COST = 40_000
 #: How long runs are asked for singly after their list turned out dearer, or not to be had; seconds.
 SINGLY_FOR = 300.0

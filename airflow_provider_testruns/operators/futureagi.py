@@ -117,8 +117,8 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
     its id, goes back to running, and is judged as a whole, with the calls that are not run again. By default the calls
     that did not complete are run again; when there is none, the execution is judged as it is.
 
-    A rerun is paid for, and no list shows it: when its response is lost it is not sent again, in this try or a later one,
-    and the task fails with ``StartOutcomeUnknownError``. A rerun that was started is waited for by the next try.
+    A rerun is paid for, and no list shows it: when its response is lost it is not sent again, in this try or a later
+    one, and the task fails with ``StartOutcomeUnknownError``. A rerun that was started is waited for by the next try.
 
     :param execution_id: the execution.
     :param run_test_id: its test run, if known: for the link, and to check ``eval_thresholds`` before anything is run.

@@ -48,8 +48,8 @@ class RunTrigger(GuardedLog, BaseTrigger):
     :param deadline: when the wait is over; seconds since 1970, so that a restart does not move it.
     :param poll_interval: seconds between two polls; less than 0.1 is 0.1.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task (Airflow 3.3 and later).
-    :param log_cursor: what of the run's log is in the task log, as :attr:`.RunLog.cursor` gives it; the trigger continues
-        from there. ``None`` for a run whose log is not followed.
+    :param log_cursor: what of the run's log is in the task log, as :attr:`.RunLog.cursor` gives it; the trigger
+        continues from there. ``None`` for a run whose log is not followed.
     :param not_before: no poll before this time (seconds since 1970): the end of a Retry-After that the worker met.
     :param slows_from: when the wait began (seconds since 1970), for one that polls less and less often: see
         :class:`.Wait`.

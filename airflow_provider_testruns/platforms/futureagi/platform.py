@@ -400,8 +400,9 @@ class FutureAGIPlatform(Platform):
 
         The counts are those of the metrics endpoint: without them there is no verdict, so their loss is an error. The
         calls and the evaluations are details: where the server does not have them, or breaks on them, they are left
-        out. Evaluations that were left out are :attr:`.RunReport.metrics_error`: no gate on them is met or missed. Calls of
-        which neither counters nor list say how they ended, where the failed ones are not counted, are unavailable.
+        out. Evaluations that were left out are :attr:`.RunReport.metrics_error`: no gate on them is met or missed.
+        Calls of which neither counters nor list say how they ended, where the failed ones are not counted, are
+        unavailable.
 
         :param run: as :meth:`get_run` gave it.
         """

@@ -255,7 +255,7 @@ def test_the_link_is_there_while_a_task_waits_in_place(airflow: AirflowProcess, 
         found.append((state, xcoms))
         platforms.finish_run(platforms.runs()[0]["run_id"])
 
-    looking = threading.Thread(target=look)
+    looking = threading.Thread(target=observe)
     looking.start()
     done = airflow.run(hanging)["run"]
     looking.join()

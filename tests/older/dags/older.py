@@ -1,4 +1,5 @@
-"""What is tried on older Airflows: all platforms, both ways of waiting, a sensor, and a start whose response is lost."""
+"""What is tried on older Airflows: all platforms, both ways of waiting, a sensor, and a start whose response is
+lost."""
 
 from __future__ import annotations
 

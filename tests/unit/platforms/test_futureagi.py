@@ -1,4 +1,5 @@
-"""Future AGI's API, as its documents and the product have it. No sockets: responses are small descriptions of our own."""
+"""Future AGI's API, as its documents and the product have it. No sockets: responses are small descriptions of our
+own."""
 
 from __future__ import annotations
 
