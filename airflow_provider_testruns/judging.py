@@ -101,12 +101,12 @@ def _assess(report: RunReport, gates: Gates) -> Judgement:
     run, counts = report.run, report.counts
     if not run.final:
         raise ValueError(f"Run {run.run_id} is not final ({run.raw_state}); there is nothing to judge yet.")
-    if run.ending is Verdict.CANCELLED:
+    if run.platform_verdict is Verdict.CANCELLED:
         return Judgement(Verdict.CANCELLED, ("The run was cancelled.",))
-    if run.ending is Verdict.ERRORED:
+    if run.platform_verdict is Verdict.ERRORED:
         return Judgement(Verdict.ERRORED, (run.message or f"The platform could not run it ({run.raw_state}).",))
     not_passed = counts.not_passed if counts else 0
-    if run.ending is Verdict.FAILED and not_passed == 0 and not _missed_evaluations(report, gates):
+    if run.platform_verdict is Verdict.FAILED and not_passed == 0 and not _missed_evaluations(report, gates):
         why = run.message or f"The run ended as {run.raw_state} without a test that failed: the run itself broke."
         return Judgement(Verdict.ERRORED, (why,))
     if counts is not None and counts.executed == 0 and run.kind is not Kind.GENERATION:
@@ -123,7 +123,7 @@ def _assess(report: RunReport, gates: Gates) -> Judgement:
             said = "By the platform's list, none of the test cases ran."
             return Judgement(Verdict.FAILED, (f"{said} Set fail_on_no_tests=False if that may be.",))
 
-    if counts is None and run.ending is None:
+    if counts is None and run.platform_verdict is None:
         why = f"The run is over ({run.raw_state}), and the platform says neither how it ended nor what was tested."
         return Judgement(Verdict.ERRORED, (why,))
 

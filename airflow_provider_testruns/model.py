@@ -108,6 +108,10 @@ class Progress:
         return f"{self.done}/{self.total}" if self.total is not None else str(self.done)
 
 
+#: The names of fields of :class:`Run` in what Airflow has stored, where they are other ones.
+_STORED_NAMES: Mapping[str, str] = {"platform_verdict": "ending", "ids": "context"}
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run, as a platform's response tells of it.
@@ -117,13 +121,13 @@ class Run:
     :param state: whether it is over.
     :param raw_state: the platform's own word for it, as it came.
     :param kind: what was started.
-    :param ending: what the platform itself calls a finished run; ``None`` while it is not over, and where the
+    :param platform_verdict: what the platform itself calls a finished run; ``None`` while it is not over, and where the
         platform's word says only that it is over.
     :param started_at: when it began, by the platform's clock; aware, UTC.
     :param finished_at: when it ended, by the platform's clock; aware, UTC.
     :param progress: how far it is, when the platform says.
     :param url: a page for people; empty when there is none.
-    :param context: the ids that its API needs beside ``run_id`` (``project_id``, ``run_test_id``, …).
+    :param ids: the ids that its API needs beside ``run_id`` (``project_id``, ``run_test_id``, …).
     :param started_with: the arguments of its start that the platform shows again, for the look-up of a lost start.
     :param message: what the platform says about how it ended (an error reason), empty when it says nothing.
     :param known_state: whether ``raw_state`` is a word that the provider knows.
@@ -141,12 +145,12 @@ class Run:
     state: RunState
     raw_state: str
     kind: Kind = Kind.RUN
-    ending: Verdict | None = None
+    platform_verdict: Verdict | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     progress: Progress | None = None
     url: str = ""
-    context: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
     started_with: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
     known_state: bool = True
@@ -155,6 +159,11 @@ class Run:
     stalled: bool = False
     start_error: str = ""
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def context(self) -> Mapping[str, str]:
+        """The former name of :attr:`ids`."""
+        return self.ids
 
     @property
     def final(self) -> bool:
@@ -188,11 +197,11 @@ class Run:
                 value = dict(value)
             elif item.name == "parts" and value:
                 value = [part.to_dict() for part in value]
-            default = {} if item.name in ("context", "started_with") else item.default
+            default = {} if item.name in ("ids", "started_with") else item.default
             if item.name == "kind":
                 default = Kind.RUN.value
             if value != default:
-                out[item.name] = value
+                out[_STORED_NAMES.get(item.name, item.name)] = value
         return out
 
     @classmethod
@@ -201,13 +210,13 @@ class Run:
 
         :raises KeyError, ValueError, TypeError: when it is not such data.
         """
-        known = {item.name for item in fields(cls)} - {"source"}
-        kept = {key: value for key, value in data.items() if key in known}
+        known = {_STORED_NAMES.get(item.name, item.name): item.name for item in fields(cls) if item.name != "source"}
+        kept = {known[key]: value for key, value in data.items() if key in known}
         kept["state"] = RunState(kept["state"])
         if "kind" in kept:
             kept["kind"] = Kind(kept["kind"])
-        if kept.get("ending") is not None:
-            kept["ending"] = Verdict(kept["ending"])
+        if kept.get("platform_verdict") is not None:
+            kept["platform_verdict"] = Verdict(kept["platform_verdict"])
         for moment in ("started_at", "finished_at"):
             if kept.get(moment) is not None:
                 kept[moment] = datetime.fromisoformat(kept[moment])

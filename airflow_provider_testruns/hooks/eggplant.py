@@ -129,7 +129,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         :param test_case_name: the test case's name, instead of its number.
         :param agent_name: the agent's name, instead of ``agent_id``.
         :param require_assets: whether the start of a model without an agent or an asset is refused.
-        :return: the run, queued; its first poll says more. ``get_run(run.run_id, **run.context)`` polls it.
+        :return: the run, queued; its first poll says more. ``get_run(run.run_id, **run.ids)`` polls it.
         :raises ConfigurationError: before any start, naming the argument.
         :raises ApiError: when it did not work, or when it is not known whether it did.
         """
@@ -220,7 +220,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         task_instance_body: Mapping[str, Any] | None = None,
     ) -> Run:
         """Start a test configuration (POST /task_scheduler_service/api/v1/task_instances/{id}, public clients). Sent
-        once, as :meth:`start_execution`. ``get_run(run.run_id, **run.context)`` polls it.
+        once, as :meth:`start_execution`. ``get_run(run.run_id, **run.ids)`` polls it.
 
         :param test_config_id: its id: the end of the address when it is opened in Controller > Test Config.
         :param test_config_name: its name, instead of the id.

@@ -496,7 +496,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         :return: where it was written; empty when the platform has none, as of a revoked run, or has none any more.
         """
         try:
-            return [self._download_artifact(run.kind, run.run_id, run.context.get("project_id", ""), folder, into=True)]
+            return [self._download_artifact(run.kind, run.run_id, run.ids.get("project_id", ""), folder, into=True)]
         except NotFoundError as e:
             self.log.warning("There is no artifact to save. %s", e)
             return []

@@ -125,7 +125,7 @@ class Record:
     :param window: how many seconds after ``intent_at`` the start may have reached the platform.
     :param mark: see :class:`Watermark`.
     :param fingerprint: of the arguments.
-    :param context: where the run is to be looked for.
+    :param ids: where the run is to be looked for.
     :param started_with: what a look-up compares.
     :param cannot_list: why no look-up is possible, ``None`` when one is.
     :param run: the run, from ``started`` on.
@@ -141,7 +141,7 @@ class Record:
     window: float
     mark: Watermark
     fingerprint: str
-    context: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
     started_with: Mapping[str, Any] = field(default_factory=dict)
     cannot_list: str | None = None
     run: Run | None = None
@@ -160,7 +160,7 @@ class Record:
             "window": self.window,
             "mark": {"run_id": self.mark.run_id, "at": self.mark.at, "offset": self.mark.offset},
             "fingerprint": self.fingerprint,
-            "context": dict(self.context),
+            "context": dict(self.ids),
             "started_with": dict(self.started_with),
             "cannot_list": self.cannot_list,
             "run": self.run.to_dict() if self.run else None,
@@ -188,7 +188,7 @@ class Record:
             _check(data.get("cannot_list") is None or isinstance(data["cannot_list"], str), "cannot_list")
             phase = Phase(data["phase"])
             run = Run.from_dict(data["run"]) if data.get("run") else None
-            _check(run is None or (isinstance(run.run_id, str) and _is_texts(run.context)), "run")
+            _check(run is None or (isinstance(run.run_id, str) and _is_texts(run.ids)), "run")
             return cls(
                 epoch=Epoch(*(int(part) for part in data["epoch"])),
                 phase=phase,
@@ -200,7 +200,7 @@ class Record:
                     None if mark.offset is None else _seconds(mark.offset, "mark.offset", -_MOST_OFFSET, _MOST_OFFSET),
                 ),
                 fingerprint=data["fingerprint"],
-                context=context,
+                ids=context,
                 started_with=started_with,
                 cannot_list=data.get("cannot_list"),
                 # A start that was about to be sent has none: one that stands there all the same is nobody's word, and
@@ -376,7 +376,7 @@ class Starter:
         identity = yield from retrying(
             self.platform.identity(**arguments), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
         )
-        self._identity = identity if identity is not None else Identity(record.context, record.started_with)
+        self._identity = identity if identity is not None else Identity(record.ids, record.started_with)
 
     def confirm(self, run: Run, arguments: Mapping[str, Any]) -> Steps[tuple[Run, bool]]:
         """A run that something other than the record names, which people can write, too.
@@ -386,13 +386,13 @@ class Starter:
         :return: as the platform shows it, and whether it does: what is not there can't be somebody else's.
         :raises StartOutcomeUnknownError: when it is not one of this task's.
         """
-        record = Record(self._epoch, Phase.STARTED, self._clock(), self._window, Watermark(), "", run.context, run=run)
+        record = Record(self._epoch, Phase.STARTED, self._clock(), self._window, Watermark(), "", run.ids, run=run)
         yield from self._identify(arguments, record)
         try:
             return self._ours((yield from self._poll(run, log=self._log.warning)), record), True
         except NotFoundError:
             assert self._identity is not None
-            return replace(run, url="", context=self._identity.context), False
+            return replace(run, url="", ids=self._identity.ids), False
 
     def doubt(self, run: Run, record: Record) -> str:
         """Why a run is not taken for this task's; empty when it may be.
@@ -407,13 +407,13 @@ class Starter:
             return "" if _same_id(run.run_id, identity.run_id) else f"this task's is {identity.run_id}"
         if run.run_id == record.mark.run_id and self.after_failed_run is None:
             return "it was there before this task's start was sent"
-        if run.context is NOT_LISTED:
-            where = ", ".join(f"{name} {value}" for name, value in identity.context.items() if name != "kind")
+        if run.ids is NOT_LISTED:
+            where = ", ".join(f"{name} {value}" for name, value in identity.ids.items() if name != "kind")
             return f"the platform does not list it among those of {where}"
-        if run.kind.value != identity.context.get("kind", Kind.RUN.value):
+        if run.kind.value != identity.ids.get("kind", Kind.RUN.value):
             return f"it is a {run.kind.value}"
-        for name, value in identity.context.items():
-            shown = run.context.get(name)
+        for name, value in identity.ids.items():
+            shown = run.ids.get(name)
             if shown and not (_same_id(shown, value) if name.endswith("_id") else shown == value):
                 return f"its {name} is {clean(shown, 100)!r}, and this task's is {value!r}"
         for name, given in identity.started_with.items():
@@ -468,8 +468,8 @@ class Starter:
                 f" as a run of this task: {why}. It is neither judged nor waited for nor cancelled, and nothing is"
                 f" started. {_REMOVE}"
             )
-        known = self._identity.context if self._identity is not None else {}
-        return replace(run, context={**known, **run.context})
+        known = self._identity.ids if self._identity is not None else {}
+        return replace(run, ids={**known, **run.ids})
 
     def _poll(self, run: Run, *, log: Callable[..., None] | None = None) -> Steps[Run]:
         """A run that a record names, as the platform shows it.
@@ -479,7 +479,7 @@ class Starter:
         assert self._identity is not None
         earliest = self._earliest()
         since = None if earliest is None else datetime.fromtimestamp(earliest, UTC)
-        steps = self.platform.get_stored_run(run.run_id, self._identity, run.context, since)
+        steps = self.platform.get_stored_run(run.run_id, self._identity, run.ids, since)
         return (yield from retrying(_of_record(steps), PATIENCE, grace=GRACE, clock=self._clock, log=log))
 
     def mark_seen(self, run: Run) -> None:
@@ -550,7 +550,7 @@ class Starter:
     def candidates(self, record: Record) -> Steps[list[Run]]:
         """One look for the run of a start whose response never came: all runs that it could be."""
         since = None if record.mark.at is None else datetime.fromtimestamp(record.mark.at, UTC)
-        runs = yield from self.platform.find_runs(since, **record.context)
+        runs = yield from self.platform.find_runs(since, **record.ids)
         # A run that is said to begin in the future goes by a clock that can't be compared (local time that is taken for
         # UTC, say): it is not ruled out by it.
         until, now = self._latest(record)
@@ -776,7 +776,7 @@ class Starter:
                 self._window,
                 mark,
                 fingerprint,
-                start.context,
+                start.ids,
                 start.started_with,
                 cannot_list,
                 deadline=self.deadline,
@@ -864,7 +864,7 @@ class Starter:
             self._window,
             Watermark(),
             fingerprint,
-            start.context,
+            start.ids,
             start.started_with,
             start.cannot_list,
             run,

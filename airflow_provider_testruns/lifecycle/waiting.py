@@ -280,7 +280,7 @@ class Wait:
             )
         why += " Nothing was cancelled; a retry asks the platform again before it starts anything."
         self.log.warning(why)
-        return replace(run, state=RunState.FINISHED, ending=Verdict.ERRORED, message=why, stalled=True)
+        return replace(run, state=RunState.FINISHED, platform_verdict=Verdict.ERRORED, message=why, stalled=True)
 
     def _warn_of_unknown_status(self, run: Run) -> None:
         """Once for each such status, and again every hour: the wait may last until its deadline for it."""
@@ -350,7 +350,7 @@ def _until_stopped(platform: Platform, wait: Wait, each_round: Callable[[], None
         failures += 1
         if cancels:
             try:
-                yield from platform.cancel_run(wait.run.run_id, **wait.run.context)
+                yield from platform.cancel_run(wait.run.run_id, **wait.run.ids)
             except ApiError as e:
                 cancels = e.transient or isinstance(e, _WITH_GRACE)
                 wait.log.warning(
@@ -370,7 +370,7 @@ def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
     :return: the end of the wait, or ``None`` when it goes on.
     """
     try:
-        run = yield from platform.get_run(wait.run.run_id, **wait.run.context)
+        run = yield from platform.get_run(wait.run.run_id, **wait.run.ids)
     except ApiError as e:
         return wait.failed(e)
     return wait.observe(run)

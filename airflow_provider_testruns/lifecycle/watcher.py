@@ -378,7 +378,7 @@ class Watcher:
         stats = RequestStats()
         try:
             async with asyncio.timeout(max(LAST_LOOK, wait.deadline - wait.clock())):
-                steps = self.platform.get_run(wait.run.run_id, **wait.run.context)
+                steps = self.platform.get_run(wait.run.run_id, **wait.run.ids)
                 run = await self.client.run(steps, None, stats)
         except TimeoutError:
             return _TOO_LATE

@@ -206,7 +206,7 @@ class StopRunOperator(PlatformOperator):
         """
         from airflow_provider_testruns.tasks.stopping import Found
 
-        return Found(hook.get_run(run.run_id, **run.context))
+        return Found(hook.get_run(run.run_id, **run.ids))
 
     @tidy_errors
     def execute(self, context: Context) -> dict[str, Any]:

@@ -226,4 +226,4 @@ class FutureAGICancelTestExecutionOperator(StopRunOperator):
         from airflow_provider_testruns.model import Run, RunState
 
         context = {"run_test_id": self.run_test_id} if self.run_test_id else {}
-        return Run(self.platform_name, self.execution_id, RunState.QUEUED, "", context=context)
+        return Run(self.platform_name, self.execution_id, RunState.QUEUED, "", ids=context)

@@ -23,7 +23,7 @@ class Start:
 
     :param what: it in words, for the log: "run of project p-1".
     :param call: the one request that starts the run.
-    :param context: what :meth:`Platform.find_runs` needs to list runs like it (a project, a run test, a model).
+    :param ids: what :meth:`Platform.find_runs` needs to list runs like it (a project, a run test, a model).
     :param started_with: the arguments that the platform shows again with each run; equal in a candidate.
     :param not_compared: arguments of this start that no listing shows, so that no look-up can compare them.
     :param cannot_list: why runs like it can't be listed; ``None`` when they can.
@@ -34,7 +34,7 @@ class Start:
 
     what: str
     call: Call[Run]
-    context: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
     started_with: Mapping[str, Any] = field(default_factory=dict)
     not_compared: tuple[str, ...] = ()
     cannot_list: str | None = None
@@ -51,12 +51,12 @@ NOT_LISTED: Mapping[str, str] = MappingProxyType({})
 class Identity:
     """What a run of a task's arguments must show of itself. Comes from the task alone, never from what is stored.
 
-    :param context: the project, model or run test that it is of, and what was started (``kind``).
+    :param ids: the project, model or run test that it is of, and what was started (``kind``).
     :param started_with: the arguments that the platform shows again with each run.
     :param run_id: the run, where the arguments name it themselves (a rerun goes on under its execution's id).
     """
 
-    context: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
     started_with: Mapping[str, Any] = field(default_factory=dict)
     run_id: str | None = None
 
@@ -133,7 +133,7 @@ class Platform(ABC):
         :param since: the earliest start that it can have, by the platform's clock; ``None`` when not known.
         :raises NotFoundError: when the platform does not show it.
         """
-        return (yield from self.get_run(run_id, **(identity.context or stored)))
+        return (yield from self.get_run(run_id, **(identity.ids or stored)))
 
     #: Whether a run's start time is that of its execution, which may come long after the run was asked for.
     begins_late: ClassVar[bool] = False
@@ -201,7 +201,7 @@ def settled(run: Run) -> Run:
         return run
     ended = f"Status {run.raw_state!r} is not known; the run has ended, and whether it passed can't be told."
     message = f"{ended} {run.message}".strip()
-    return replace(run, state=RunState.FINISHED, ending=Verdict.ERRORED, message=message)
+    return replace(run, state=RunState.FINISHED, platform_verdict=Verdict.ERRORED, message=message)
 
 
 def error_message_reader(*names: str) -> Any:

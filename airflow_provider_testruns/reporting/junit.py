@@ -236,7 +236,7 @@ def _properties(report: RunReport, judgement: Judgement | None, about: Mapping[s
         # What the platform counts: more than there are cases here where it does not list them all.
         found += [(name, getattr(counts, name)) for name in ("total", "passed", "failed", "unavailable", "not_run")]
     found += [(f"filter.{name}", value) for name, value in sorted(run.started_with.items())]
-    found += [(f"context.{name}", value) for name, value in sorted(run.context.items())]
+    found += [(f"context.{name}", value) for name, value in sorted(run.ids.items())]
     found += [(f"metric.{name}", metric.value) for name, metric in sorted(report.metrics.items())]
     if judgement is not None:
         found += [("reason", reason) for reason in judgement.reasons]

@@ -126,7 +126,7 @@ def run_to_xcom(run: Run) -> dict[str, Any]:
     return {
         "platform": run.platform,
         "run_id": run.run_id,
-        "verdict": run.ending.value if run.ending else None,
+        "verdict": run.platform_verdict.value if run.platform_verdict else None,
         "raw_state": run.raw_state,
         "url": run.url,
         "started_at": run.started_at.isoformat() if run.started_at else None,

@@ -103,7 +103,7 @@ class EggplantRunProgressSensor(RunSensor):
         context = {"kind": Kind.MODEL.value, "model_name": name}
         if limit is not None:
             context["limit"] = str(checked_limit(limit))
-        return Run("eggplant", name, RunState.QUEUED, "", Kind.MODEL, context=context)
+        return Run("eggplant", name, RunState.QUEUED, "", Kind.MODEL, ids=context)
 
     def task_result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         from airflow_provider_testruns.model import Kind
@@ -125,7 +125,7 @@ class EggplantRunProgressSensor(RunSensor):
             return judgement
         # As cases, runs only pass or not. When none of them failed its tests, the sensor must not say that one did.
         allowed = {case.name for case in judgement.allowed}
-        endings = [part.ending for part in report.run.parts if part.run_id not in allowed]
+        endings = [part.platform_verdict for part in report.run.parts if part.run_id not in allowed]
         bad = [each for each in (Verdict.FAILED, Verdict.ERRORED, Verdict.CANCELLED) if each in endings]
         counts = ", ".join(f"{endings.count(each)} {each.value}" for each in bad)
         passed, total = endings.count(Verdict.PASSED), len(report.run.parts)

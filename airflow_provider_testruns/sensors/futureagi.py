@@ -57,7 +57,7 @@ class FutureAGITestExecutionSensor(RunSensor):
         from airflow_provider_testruns.model import Run, RunState
 
         context = {"run_test_id": self.run_test_id} if self.run_test_id else {}
-        return Run("futureagi", self.execution_id, RunState.QUEUED, "", context=context)
+        return Run("futureagi", self.execution_id, RunState.QUEUED, "", ids=context)
 
     def gates(self) -> Gates:
         """What the task asks of the execution, with its evaluation gates."""

@@ -67,7 +67,7 @@ class OmiliaRunSensor(_OfAProject):
 
         project_id = self._project_id() if self.project_name is not None else self.project_id
         context = {"project_id": project_id} if project_id else {}
-        return Run("omilia", self.run_id, RunState.QUEUED, "", context=context)
+        return Run("omilia", self.run_id, RunState.QUEUED, "", ids=context)
 
 
 class OmiliaGenerationSensor(_OfAProject):
@@ -110,4 +110,4 @@ class OmiliaGenerationSensor(_OfAProject):
         from airflow_provider_testruns.model import Kind, Run, RunState
 
         context = {"project_id": self._project_id(), "kind": Kind.GENERATION.value}
-        return Run("omilia", self.generation_id, RunState.QUEUED, "", kind=Kind.GENERATION, context=context)
+        return Run("omilia", self.generation_id, RunState.QUEUED, "", kind=Kind.GENERATION, ids=context)

@@ -426,9 +426,7 @@ class RunExecution:
             outcome = "It may still be running (cancel_on_timeout=False): stop it on the platform if it is not wanted."
             return NotFoundError(f"{error} {outcome}", status=404)
         self._log.warning("The platform does not show run %s, which may still be running; cancelling it.", run.run_id)
-        steps = retrying(
-            self.hook.platform.cancel_run(run.run_id, **run.context), CONFIRM_WITHIN, log=self._log.warning
-        )
+        steps = retrying(self.hook.platform.cancel_run(run.run_id, **run.ids), CONFIRM_WITHIN, log=self._log.warning)
         try:
             self.hook.client.run(steps, time.time() + CONFIRM_WITHIN)
         except ApiError as e:
@@ -492,7 +490,7 @@ class RunExecution:
         if not self._task.cancel_on_timeout:
             return run
         run = self._stop(run, why)
-        if run.ending is Verdict.CANCELLED:
+        if run.platform_verdict is Verdict.CANCELLED:
             # So that the next try starts a new run instead of judging this one. A run that ended by itself just then is
             # judged by the next try.
             self.starter.judged(run, Verdict.CANCELLED)

@@ -67,18 +67,18 @@ def stop_run(
         )
     else:
         run = found or requested
-        hook.cancel_run(run.run_id, **requested.context)
+        hook.cancel_run(run.run_id, **requested.ids)
         log.info("Asked the platform to stop run %s.", run.run_id)
         wait = Wait(run, time.time() + timeout, poll_interval, log, seen=found is not None)
         run = _wait_until_finished(hook, wait, timeout)
         if found is None:
             announce(context, run, log)
-        stopped = run.ending is Verdict.CANCELLED
+        stopped = run.platform_verdict is Verdict.CANCELLED
         log.info(
             "Run %s has finished as %s%s.",
             run.run_id,
             run.raw_state,
-            ": it was stopped" if stopped else f" ({run.ending}) before it was stopped",
+            ": it was stopped" if stopped else f" ({run.platform_verdict}) before it was stopped",
         )
     return cast("dict[str, Any]", outgoing_json(run_to_xcom(run)))
 

@@ -537,8 +537,8 @@ class Session:
                 " 'max_file_size' of the connection sets how large a file may be."
             )
         return InvalidReplyError(
-            f"{self._head(call.what, request)}: the response is larger than {request.most:,} bytes, which is the most that"
-            " is read of one."
+            f"{self._head(call.what, request)}: the response is larger than {request.most:,} bytes, which is the most"
+            " that is read of one."
         )
 
     def _unreadable(self, call: Call[Any], request: Request, why: str, status: int | None = None) -> ApiError:
@@ -575,8 +575,8 @@ def retrying(
 
     :param steps: what to do.
     :param seconds: how long, from now, a failing call is tried again; 0 for not at all.
-    :param grace: the same, from its first such failure, for credentials that are not accepted and responses that can't be
-        read: both may pass, too, but seldom do.
+    :param grace: the same, from its first such failure, for credentials that are not accepted and responses that can't
+        be read: both may pass, too, but seldom do.
     :param clock: wall-clock seconds; for tests.
     :param log: called with a message and arguments for each failure that is passed over.
     """

@@ -170,7 +170,7 @@ def _final(hook: Hook, run: Run) -> Run:
     while not run.final:
         assert time.monotonic() < until, f"{run} does not end"
         time.sleep(0.02)
-        run = hook.get_run(run.run_id, **run.context)
+        run = hook.get_run(run.run_id, **run.ids)
     return run
 
 
@@ -195,9 +195,9 @@ def _of_runs(
     ops = [
         op("start_run", lambda hook: hook.start_run(**start)),
         op("newest_run", steps(newest)),
-        op("get_run", lambda hook: hook.get_run(passed.run_id, **passed.context)),
+        op("get_run", lambda hook: hook.get_run(passed.run_id, **passed.ids)),
         op("find_runs", lambda hook: hook.find_runs(None, **where)),
-        op("cancel_run", lambda hook: hook.cancel_run(passed.run_id, **passed.context)),
+        op("cancel_run", lambda hook: hook.cancel_run(passed.run_id, **passed.ids)),
         op("get_report", lambda hook: hook.get_report(passed)),
         op("get_report of a failed run", lambda hook: hook.get_report(failed), "get_report", of_failed=True),
         op("test_connection", lambda hook: hook.test_connection()),
@@ -251,7 +251,7 @@ def _eggplant(hook: Any, folder: Path, server: SandboxServer) -> list[Operation]
     poll_task = Operation(
         "eggplant.get_run of a test configuration",
         "eggplant",
-        lambda hook: hook.get_run(task.run_id, **task.context),
+        lambda hook: hook.get_run(task.run_id, **task.ids),
         ("get_run",),
     )
     image = Operation(

@@ -149,7 +149,7 @@ class FakePlatform(Platform):
     def end(self, run_id: str, ending: Verdict) -> Run:
         """Make a run final."""
         at, run = next((at, run) for at, run in enumerate(self.runs) if run.run_id == run_id)
-        self.runs[at] = replace(run, state=RunState.FINISHED, raw_state=ending.value, ending=ending)
+        self.runs[at] = replace(run, state=RunState.FINISHED, raw_state=ending.value, platform_verdict=ending)
         return self.runs[at]
 
     def lose(self, run_id: str) -> None:
@@ -188,7 +188,7 @@ class FakePlatform(Platform):
         return Start(
             "a fake run",
             Call("start a run", "POST", "/start", lambda response: self._start(arguments), idempotent=False),
-            context={"project_id": "p"},
+            ids={"project_id": "p"},
             started_with=dict(arguments),
             cannot_list=self.cannot_list,
             not_compared=self.not_compared,
@@ -198,9 +198,9 @@ class FakePlatform(Platform):
 
     def _start(self, arguments: dict[str, Any]) -> Run:
         self.at_start()
-        run = self.add(f"run-{len(self.runs) + 1}", started_with=dict(arguments), context={"project_id": "p"})
+        run = self.add(f"run-{len(self.runs) + 1}", started_with=dict(arguments), ids={"project_id": "p"})
         # As the real ones do: the response to a start shows less than a poll.
-        return Run("fake", run.run_id, RunState.QUEUED, "pending", context={"project_id": "p"})
+        return Run("fake", run.run_id, RunState.QUEUED, "pending", ids={"project_id": "p"})
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
         return (yield from ask(Call("newest", "GET", "/newest", lambda response: next(iter(self._listed()), None))))

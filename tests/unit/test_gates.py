@@ -28,7 +28,9 @@ CASES = (PASSED, FAILED, ALSO_FAILED, UNAVAILABLE, NOT_RUN)
 
 def report(*cases: CaseResult, counts: Counts | None = None, ending: Verdict | None = Verdict.FAILED) -> RunReport:
     """A finished run with these cases, and with other counts than theirs where they are given."""
-    run = Run("omilia", "r-1", RunState.FINISHED, "FAILURE", ending=ending, url="https://studio.example.com/r-1")
+    run = Run(
+        "omilia", "r-1", RunState.FINISHED, "FAILURE", platform_verdict=ending, url="https://studio.example.com/r-1"
+    )
     return RunReport(run, counts or Counts.of(cases), cases, {"tone": Metric(0.5, 4)})
 
 
@@ -61,7 +63,7 @@ def test_both_gates_must_be_met() -> None:
 
 
 def test_counts_that_are_not_there_meet_no_gate() -> None:
-    run = RunReport(Run("eggplant", "r", RunState.FINISHED, "Passed", ending=Verdict.PASSED))
+    run = RunReport(Run("eggplant", "r", RunState.FINISHED, "Passed", platform_verdict=Verdict.PASSED))
     assert assess(run, Gates(max_failures=1)).reasons == (
         "The platform gives no counts, so that max_failures can't be checked.",
     )

@@ -36,11 +36,11 @@ RUN = Run(
     "r-1",
     RunState.FINISHED,
     "FAILURE",
-    ending=Verdict.FAILED,
+    platform_verdict=Verdict.FAILED,
     started_at=datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC),
     finished_at=datetime(2026, 1, 2, 3, 5, 35, 500_000, tzinfo=UTC),
     url="https://studio.example.com/r-1",
-    context={"project_id": "p-1"},
+    ids={"project_id": "p-1"},
     started_with={"group": "payments", "utterance": None},
 )
 CASES = (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_testruns import lifecycle, limits, model
+from airflow_provider_testruns import judging, lifecycle, limits, model
 from airflow_provider_testruns.exceptions import ConfigurationError, ServerError
 from airflow_provider_testruns.judging import Gates, Judgement, assess, judge
 from airflow_provider_testruns.model import (
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.unit
 
 
 def _run(ending: Verdict | None = None, **changes) -> Run:
-    return Run("omilia", "r-1", RunState.FINISHED, changes.pop("raw_state", "DONE"), ending=ending, **changes)
+    return Run("omilia", "r-1", RunState.FINISHED, changes.pop("raw_state", "DONE"), platform_verdict=ending, **changes)
 
 
 def _judged(ending: Verdict | None, tally: Counts | None, gates: Gates | None = None, **more) -> Judgement:
@@ -48,12 +48,12 @@ _WHOLE = Run(
     RunState.FINISHED,
     "completed",
     kind=Kind.TEST_CONFIGURATION,
-    ending=Verdict.PASSED,
+    platform_verdict=Verdict.PASSED,
     started_at=datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC),
     finished_at=datetime(2026, 1, 2, 3, 5, tzinfo=UTC),
     progress=Progress(3),
     url="https://example.com/r-2",
-    context={"run_test_id": "t"},
+    ids={"run_test_id": "t"},
     started_with={"group": "g", "tags": ["a"]},
     message="m",
     known_state=False,
@@ -191,8 +191,8 @@ def test_a_run_that_is_not_final_is_not_judged():
 
 
 def test_operators_and_sensors_judge_with_the_same_function():
-    assert lifecycle.judge is model.judge
-    assert lifecycle.assess is model.assess
+    assert lifecycle.judge is judging.judge
+    assert lifecycle.assess is judging.assess
 
 
 @pytest.mark.parametrize("tally", [None, Counts(), Counts(passed=3), Counts(failed=3)])

@@ -29,7 +29,7 @@ _RUN = Run(
     "r-1",
     RunState.FINISHED,
     "FAILURE",
-    ending=Verdict.FAILED,
+    platform_verdict=Verdict.FAILED,
     started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     finished_at=datetime(2026, 1, 2, 3, 5, 35, 500_000, tzinfo=UTC),
     url="https://studio.example.com/r-1",
@@ -86,7 +86,7 @@ def test_the_report_in_xcom():
 
 
 def test_what_a_platform_does_not_say_is_none():
-    found = _xcom(RunReport(Run("eggplant", "r", RunState.FINISHED, "passed", ending=Verdict.PASSED)))
+    found = _xcom(RunReport(Run("eggplant", "r", RunState.FINISHED, "passed", platform_verdict=Verdict.PASSED)))
     assert found["verdict"] == "passed"
     nothing = [
         "started_at",
@@ -190,7 +190,7 @@ def test_failed_cases_are_told_once_in_the_table_or_in_the_message():
 
 
 def test_the_table_of_a_pass_is_short():
-    run = Run("eggplant", "r-2", RunState.FINISHED, "passed", ending=Verdict.PASSED)
+    run = Run("eggplant", "r-2", RunState.FINISHED, "passed", platform_verdict=Verdict.PASSED)
     report = RunReport(run, Counts(passed=3))
     assert table(report, assess(report)) == "\n".join(
         [

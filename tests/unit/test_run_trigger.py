@@ -22,7 +22,7 @@ from airflow_provider_testruns.triggers.run import (
 
 pytestmark = pytest.mark.unit
 
-_RUN = Run("omilia", "r-1", RunState.RUNNING, "STARTED", context={"project_id": "p-1"})
+_RUN = Run("omilia", "r-1", RunState.RUNNING, "STARTED", ids={"project_id": "p-1"})
 _DONE = Run("omilia", "r-1", RunState.FINISHED, "SUCCESS")
 
 

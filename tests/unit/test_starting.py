@@ -158,7 +158,7 @@ def test_nothing_recorded_reads_the_mark_writes_the_intent_starts_and_writes_sta
     assert intent.mark == Watermark("older", BEGIN - 500, pytest.approx(0.0, abs=1))
     assert intent.window == WINDOW
     assert intent.epoch == EPOCH
-    assert intent.context == {"project_id": "p"}
+    assert intent.ids == {"project_id": "p"}
     assert intent.started_with == ARGUMENTS
     started = world.kept.record
     assert (started.phase, started.run, started.seen) == (Phase.STARTED, obtained.run, False)
@@ -269,7 +269,7 @@ def test_started_and_not_final_is_attached_to_again():
     again = world.obtain()
     assert (again.run.run_id, again.how, again.seen) == (first.run.run_id, "reattached", True)
     assert again.run.state is RunState.RUNNING
-    assert again.run.context == {"project_id": "p"}
+    assert again.run.ids == {"project_id": "p"}
     assert world.platform.actions == ["get"]
     assert world.kept.record.seen
 
@@ -281,7 +281,7 @@ def test_started_and_final_is_judged_without_a_new_start():
     world.platform.actions.clear()
     again = world.obtain()
     assert again.run.final
-    assert again.run.ending is Verdict.FAILED
+    assert again.run.platform_verdict is Verdict.FAILED
     assert again.run.run_id == first.run.run_id
     assert world.platform.actions == ["get"]
 
@@ -379,7 +379,7 @@ def _rerun(world: World, **start: Any):
     def send(run: Run, response: Any) -> Run:
         world.platform.at_start()
         at = world.ids.index(run.run_id)
-        world.platform.runs[at] = replace(run, state=RunState.RUNNING, raw_state="running", ending=None)
+        world.platform.runs[at] = replace(run, state=RunState.RUNNING, raw_state="running", platform_verdict=None)
         return Run("fake", run.run_id, RunState.QUEUED, "pending")
 
     def after_failed_run(run: Run):
@@ -478,7 +478,7 @@ def test_a_cleared_task_cancels_its_older_run_and_starts_anew():
     assert world.platform.actions == ["get", "cancel", "get", "prepare", "newest", "start"]
     assert second.run.run_id != first.run_id
     older = next(run for run in world.platform.runs if run.run_id == first.run_id)
-    assert older.ending is Verdict.CANCELLED
+    assert older.platform_verdict is Verdict.CANCELLED
     assert world.kept.record.epoch == CLEARED
     assert "the task was cleared and starts anew" in "\n".join(world.lines.of("info"))
 
@@ -575,7 +575,7 @@ def test_an_older_run_that_is_listed_late_is_found_and_cancelled():
     world.platform.add("lost")
     second = world.obtain(epoch=CLEARED)
     assert second.run.run_id != "lost"
-    assert world.platform.runs[0].ending is Verdict.CANCELLED
+    assert world.platform.runs[0].platform_verdict is Verdict.CANCELLED
     assert world.clock.past < WINDOW + LISTING_LAG
 
 
@@ -619,7 +619,7 @@ def test_a_task_that_was_killed_while_its_start_was_sent_cancels_the_run():
     world.platform.at_start = kill
     obtained = drive(world.platform, starter.obtain(ARGUMENTS))
     assert obtained.run.final
-    assert [run.ending for run in world.platform.runs] == [Verdict.CANCELLED]
+    assert [run.platform_verdict for run in world.platform.runs] == [Verdict.CANCELLED]
     assert "the task was killed" in "\n".join(world.lines.of("info"))
 
 
@@ -631,7 +631,7 @@ def test_a_task_that_was_killed_while_it_looked_for_its_run_cancels_it():
     starter = world.new_try()
     starter.stopped = True
     assert drive(world.platform, starter.obtain(ARGUMENTS)).run.run_id == "lost"
-    assert world.platform.runs[0].ending is Verdict.CANCELLED
+    assert world.platform.runs[0].platform_verdict is Verdict.CANCELLED
 
 
 def test_the_older_run_is_known_to_on_kill_while_it_is_cancelled():
@@ -1451,7 +1451,7 @@ _records = st.builds(
     window=st.floats(1, 600),
     mark=st.builds(Watermark, st.none() | st.text(max_size=9), st.none() | _moments, st.none() | st.floats(-1e5, 1e5)),
     fingerprint=st.just("0123456789abcdef"),
-    context=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
+    ids=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
     started_with=st.dictionaries(st.text(max_size=5), st.none() | st.text(max_size=5) | st.booleans(), max_size=2),
     cannot_list=st.none() | st.just("no"),
     run=st.none() | runs,

@@ -26,7 +26,7 @@ class World:
     def __init__(self) -> None:
         self.clock, self.lines = Clock(), Lines()
         self.platform = FakePlatform(self.clock)
-        self.run = self.platform.add("r-1", context={"project_id": "p"})
+        self.run = self.platform.add("r-1", ids={"project_id": "p"})
 
     def stop(self, **more) -> Run:
         steps = stop(self.platform, self.run, self.lines, why="the task timed out", clock=self.clock, **more)
@@ -37,7 +37,7 @@ def test_a_run_is_cancelled_and_seen_to_be_over():
     world = World()
     run = world.stop()
     assert run.final
-    assert run.ending is Verdict.CANCELLED
+    assert run.platform_verdict is Verdict.CANCELLED
     assert world.platform.actions == ["cancel", "get"]
     assert world.lines.of("info") == [
         "Asked the platform to cancel run r-1: the task timed out.",
@@ -73,7 +73,7 @@ def test_what_ended_by_itself_meanwhile_keeps_its_own_ending():
     world = World()
     world.platform.stops_after = 1000
     world.platform.end("r-1", Verdict.PASSED)
-    assert world.stop().ending is Verdict.PASSED
+    assert world.stop().platform_verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class World:
         self.store = Store()
         self.lines = Lines()
         self.not_before = BEGIN - 60
-        self.platform.add("yesterdays", age=86_400, context={"project_id": "p"})
+        self.platform.add("yesterdays", age=86_400, ids={"project_id": "p"})
         self.ours = self.try_().run.run_id
         self.platform.actions.clear()
 
@@ -113,12 +113,12 @@ class World:
 
 
 def foreign(world: World, **changes: Any) -> Run:
-    given: dict[str, Any] = {"age": 0.0, "context": {"project_id": "p"}, **changes}
+    given: dict[str, Any] = {"age": 0.0, "ids": {"project_id": "p"}, **changes}
     return world.platform.add("foreign", **given)
 
 
 _FOREIGN: dict[str, dict[str, Any]] = {
-    "of another project": {"context": {"project_id": "theirs"}},
+    "of another project": {"ids": {"project_id": "theirs"}},
     "with other arguments": {"started_with": {"group": "theirs"}},
     "from before the DAG run": {"age": 3600.0},
     "from long after the start": {"age": -3000.0},
@@ -151,10 +151,10 @@ def test_a_run_that_is_not_this_tasks_is_neither_judged_nor_waited_for_nor_cance
 def test_what_is_stored_beside_the_run_changes_nothing() -> None:
     """Whoever can write the run's id can write all the rest of the record to match it."""
     world = World()
-    run = foreign(world, context={"project_id": "theirs"}, started_with={"group": "theirs"})
+    run = foreign(world, ids={"project_id": "theirs"}, started_with={"group": "theirs"})
     world.name(
         run,
-        context={"project_id": "theirs"},
+        ids={"project_id": "theirs"},
         started_with={"group": "theirs"},
         fingerprint="0" * 16,
         mark={"run_id": None, "at": None, "offset": None},
@@ -187,7 +187,7 @@ def test_a_verdict_is_believed_only_after_the_platform_was_asked() -> None:
     world.store.data |= {"phase": "judged", "verdict": "passed"}
     obtained = world.try_()
     # What it amounts to is the platform's word, and judged again by the caller.
-    assert (obtained.how, obtained.run.ending, obtained.run.url) == ("judged", Verdict.FAILED, "")
+    assert (obtained.how, obtained.run.platform_verdict, obtained.run.url) == ("judged", Verdict.FAILED, "")
     world.platform.lose(world.ours)
     assert "is said to have passed in an earlier try, and the platform does not show it" in world.refused()
 
@@ -250,7 +250,7 @@ def test_a_killed_task_cancels_no_run_that_is_not_confirmed(before: Callable[[di
     next(flow)
     # While the first poll is on the way, only a start whose run is still to be found is known.
     assert steps.record is None or steps.record.run is None
-    foreign_run = foreign(world, context={"project_id": "theirs"})
+    foreign_run = foreign(world, ids={"project_id": "theirs"})
     record = Record.from_json(world.store.data)
     assert steps.doubt(foreign_run, record)
 
@@ -407,11 +407,11 @@ def omilia_row(**fields: Any) -> dict[str, Any]:
 
 def test_omilia_compares_project_and_filters_in_one_poll() -> None:
     platform = OmiliaPlatform(BASE_URL)
-    stored = Run("omilia", "r-1", RunState.RUNNING, "STARTED", context={"project_id": "theirs"}, url="javascript:1")
+    stored = Run("omilia", "r-1", RunState.RUNNING, "STARTED", ids={"project_id": "theirs"}, url="javascript:1")
     arguments = {"project_id": "p-1", "group": "g"}
     wire = Wire({"GET /api/runs/r-1": {"data": omilia_row()}})
     found = resumed(platform, wire, arguments, stored).run
-    assert (found.context, wire.asked) == ({"project_id": "p-1"}, ["GET /api/runs/r-1"])
+    assert (found.ids, wire.asked) == ({"project_id": "p-1"}, ["GET /api/runs/r-1"])
     assert found.url == platform._url("r-1", "p-1")
     for fields, said in (
         ({"projectId": "p-2"}, "its project_id is 'p-2'"),
@@ -434,7 +434,7 @@ def test_omilia_looks_into_the_project_for_a_run_that_does_not_name_its_own() ->
     del row["projectId"]
     answers = {"GET /api/runs/r-1": {"data": row}, "GET /api/projects/p-1/runs/": {"data": [row]}}
     arguments = {"project_id": "p-1", "group": "g"}
-    assert resumed(platform, Wire(answers), arguments, stored).run.context == {"project_id": "p-1"}
+    assert resumed(platform, Wire(answers), arguments, stored).run.ids == {"project_id": "p-1"}
     answers["GET /api/projects/p-1/runs/"] = {"data": [omilia_row(runId="r-2")]}
     with pytest.raises(StartOutcomeUnknownError, match="does not list it among those of project_id p-1"):
         resumed(platform, Wire(answers), arguments, stored)
@@ -442,7 +442,7 @@ def test_omilia_looks_into_the_project_for_a_run_that_does_not_name_its_own() ->
 
 def test_omilia_takes_no_run_for_a_generation() -> None:
     platform = OmiliaPlatform(BASE_URL)
-    stored = Run("omilia", "r-1", RunState.RUNNING, "STARTED", context={"project_id": "p-1"})
+    stored = Run("omilia", "r-1", RunState.RUNNING, "STARTED", ids={"project_id": "p-1"})
     wire = Wire({"GET /api/runs/r-1": {"data": omilia_row()}, "GET /api/projects/p-1/generations/": {"data": []}})
     record = {"seen": False}
     with pytest.raises(StartOutcomeUnknownError, match="has never shown it"):
@@ -461,12 +461,12 @@ LIST = f"GET /simulate/run-tests/{RUN_TEST}/executions/?page=1&limit=100"
 
 def test_future_agi_takes_only_executions_of_its_run_test() -> None:
     platform = FutureAGIPlatform("current", BASE_URL)
-    stored = Run("futureagi", RUN, RunState.RUNNING, "running", context={"run_test_id": OTHER})
+    stored = Run("futureagi", RUN, RunState.RUNNING, "running", ids={"run_test_id": OTHER})
     arguments = {"run_test_id": RUN_TEST, "select_all": True}
     metrics = {"status": True, "result": {"execution_id": RUN, "status": "running", "metrics": {}}}
     wire = Wire({LIST: executions(OTHER, RUN), METRICS: metrics})
     found = resumed(platform, wire, arguments, stored).run
-    assert (found.run_id, found.context, wire.asked) == (RUN, {"run_test_id": RUN_TEST}, [LIST])
+    assert (found.run_id, found.ids, wire.asked) == (RUN, {"run_test_id": RUN_TEST}, [LIST])
     # One that exists, and is of another run test, or is older than the DAG run.
     for listed in (executions(OTHER), executions(RUN, began="2026-11-21T00:00:00Z")):
         wire = Wire({LIST: listed, METRICS: metrics})
@@ -480,7 +480,7 @@ def test_future_agi_takes_only_executions_of_its_run_test() -> None:
     latest = f"GET /simulate/run-tests/{RUN_TEST}/status/"
     refused = response({"detail": "no"}, 403)
     wire = Wire({LIST: refused, latest: {"execution_id": RUN}, METRICS: metrics})
-    assert resumed(platform, wire, arguments, stored).run.context == {"run_test_id": RUN_TEST}
+    assert resumed(platform, wire, arguments, stored).run.ids == {"run_test_id": RUN_TEST}
     wire = Wire({LIST: refused, latest: {"execution_id": OTHER}, METRICS: metrics})
     with pytest.raises(PermissionDeniedError):
         resumed(platform, wire, arguments, stored)
@@ -510,15 +510,15 @@ def progress(**fields: Any) -> dict[str, Any]:
 def test_eggplant_compares_the_model_that_a_poll_shows() -> None:
     model = "0b000000-0000-4000-8000-000000000001"
     models = {"items": [{"id": 1, "name": "Shop", "modeluuid": model}], "total_count": 1}
-    stored = Run("eggplant", RUN, RunState.RUNNING, "Running", context={"model_name": "Theirs", "model_id": OTHER})
+    stored = Run("eggplant", RUN, RunState.RUNNING, "Running", ids={"model_name": "Theirs", "model_id": OTHER})
 
     def answers(row: dict[str, Any]) -> Wire:
         return Wire({"POST /api/run/progress": response([row]), "GET /ai/models": models})
 
     for arguments in ({"model_id": model}, {"model_id": model, "model_name": "Shop"}):
         found = resumed(EggplantPlatform(BASE_URL), answers(progress()), arguments, stored).run
-        assert found.context["model_name"] == "Shop"
-        assert found.context["model_id"] == model
+        assert found.ids["model_name"] == "Shop"
+        assert found.ids["model_id"] == model
         # Executions queue: a start time long after the start is no reason to doubt.
         late = answers(progress(starttime="2026-11-22T00:50:00Z"))
         assert resumed(EggplantPlatform(BASE_URL), late, arguments, stored).run.run_id == RUN

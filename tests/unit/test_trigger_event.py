@@ -17,7 +17,7 @@ from airflow_provider_testruns.triggers.run import RunTrigger
 
 pytestmark = pytest.mark.unit
 
-RUN = Run("omilia", "r-1", RunState.RUNNING, "STARTED", context={"project_id": "p-1"}).to_dict()
+RUN = Run("omilia", "r-1", RunState.RUNNING, "STARTED", ids={"project_id": "p-1"}).to_dict()
 HOSTILE = "a\ud800b\x00c\x1b[31m\nERROR - not ours\u202e"
 
 

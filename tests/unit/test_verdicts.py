@@ -119,7 +119,7 @@ def test_a_pass_is_one_by_counters_and_by_list(
     kind: Kind,
     metrics_error: ApiError | None,
 ) -> None:
-    run = Run("omilia", "r-1", RunState.FINISHED, "over", ending=ending, kind=kind)
+    run = Run("omilia", "r-1", RunState.FINISHED, "over", platform_verdict=ending, kind=kind)
     report = RunReport(run, counted, tuple(cases), metrics, metrics_error)
     try:
         judgement = assess(report, gates)
@@ -175,7 +175,9 @@ def test_reconciling_is_done_once_and_never_better_than_either(counted: Counts |
 def test_the_worse_of_the_two_counts(counted: Counts | None, outcomes: str, worse: Counts, said: str) -> None:
     words = {outcome.value[0]: outcome for outcome in Outcome}
     cases = tuple(CaseResult(f"case {at}", words[letter]) for at, letter in enumerate(outcomes))
-    report = RunReport(Run("omilia", "r-1", RunState.FINISHED, "SUCCESS", ending=Verdict.PASSED), counted, cases)
+    report = RunReport(
+        Run("omilia", "r-1", RunState.FINISHED, "SUCCESS", platform_verdict=Verdict.PASSED), counted, cases
+    )
     assert report.counts == worse
     assert said in report.disagreement
     assert bool(said) is bool(report.disagreement)
@@ -236,8 +238,8 @@ def test_future_agi_passes_nothing_that_it_lists_as_failed(
         EXECUTION,
         RunState.FINISHED,
         "completed",
-        ending=Verdict.PASSED,
-        context={"run_test_id": RUN_TEST},
+        platform_verdict=Verdict.PASSED,
+        ids={"run_test_id": RUN_TEST},
     )
     found = judged(Wire(answers), FutureAGIPlatform("current").get_report(run), gates)
     if found is None or found[1] is not Verdict.PASSED:
@@ -261,7 +263,7 @@ def test_a_failed_call_that_future_agi_does_not_count_fails_the_run(failed: dict
     metrics = {"execution_id": EXECUTION, "status": "completed", "metrics": {"calls": {"completed": 9, **failed}}}
     metrics["metrics"]["calls"]["total"] = 10
     of_calls = f"GET /sdk/api/v1/simulation/metrics/?execution_id={EXECUTION}"
-    run = Run("futureagi", EXECUTION, RunState.FINISHED, "completed", ending=Verdict.PASSED)
+    run = Run("futureagi", EXECUTION, RunState.FINISHED, "completed", platform_verdict=Verdict.PASSED)
     rows = [
         {"call_execution_id": f"c-{at}", "status": "failed" if at == 3 else "completed", "ended_reason": "busy"}
         for at in range(10)
@@ -299,7 +301,7 @@ def test_omilia_passes_nothing_that_it_lists_as_failed(
     if rows is not None:
         cases = [{"testCaseName": f"case {at}", "status": row} for at, row in enumerate(rows)]
         answers["GET /api/runs/r-1/test_cases/"] = {"data": cases}
-    run = Run("omilia", "r-1", RunState.FINISHED, ending.value, ending=ending)
+    run = Run("omilia", "r-1", RunState.FINISHED, ending.value, platform_verdict=ending)
     found = judged(Wire(answers), OmiliaPlatform(BASE_URL).get_report(run), gates)
     if found is None or found[1] is not Verdict.PASSED:
         return
@@ -320,7 +322,7 @@ def test_failures_beyond_max_failures_that_omilia_does_not_count_fail_the_run() 
     cases = [{"testCaseName": f"case {at}", "status": "fail" if at < 3 else "pass"} for at in range(10)]
     stats = {"runId": "r-1", "pass": 9, "fail": 1, "unavailable": 0}
     wire = Wire({"GET /api/runs/r-1/run_stats/": {"data": stats}, "GET /api/runs/r-1/test_cases/": {"data": cases}})
-    run = Run("omilia", "r-1", RunState.FINISHED, "FAILURE", ending=Verdict.FAILED)
+    run = Run("omilia", "r-1", RunState.FINISHED, "FAILURE", platform_verdict=Verdict.FAILED)
     report = wire.run(OmiliaPlatform(BASE_URL).get_report(run))
     judgement = assess(report, Gates(max_failures=2))
     assert judgement.reasons == ("3 failed of 10 test cases: max_failures is 2.",)
@@ -348,7 +350,7 @@ def test_eggplant_passes_nothing_that_it_lists_as_failed(
     if rows is not None:
         at = f"GET /api/v2/test_results?execution_id={EXECUTION}&limit=100&offset=0"
         answers[at] = {"items": results, "total_count": total}
-    run = Run("eggplant", EXECUTION, RunState.FINISHED, ending.value, ending=ending)
+    run = Run("eggplant", EXECUTION, RunState.FINISHED, ending.value, platform_verdict=ending)
     wire = Wire(answers)
     found = judged(wire, EggplantPlatform(BASE_URL).get_report(run), gates)
     assert rows is None or at in wire.asked

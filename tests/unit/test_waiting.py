@@ -40,9 +40,9 @@ from tests.unit.strategies import json_values, runs
 
 pytestmark = pytest.mark.unit
 
-_QUEUED = Run("fake", "r-1", RunState.QUEUED, "PENDING", context={"project_id": "p"})
+_QUEUED = Run("fake", "r-1", RunState.QUEUED, "PENDING", ids={"project_id": "p"})
 _RUNNING = replace(_QUEUED, state=RunState.RUNNING, raw_state="STARTED")
-_DONE = replace(_QUEUED, state=RunState.FINISHED, raw_state="SUCCESS", ending=Verdict.PASSED)
+_DONE = replace(_QUEUED, state=RunState.FINISHED, raw_state="SUCCESS", platform_verdict=Verdict.PASSED)
 _ODD = replace(_RUNNING, raw_state="MEDITATING", known_state=False)
 
 _IN_PASSING = [
@@ -250,7 +250,7 @@ def test_a_run_whose_cancel_failed_is_cancelled_again_less_and_less_often_until_
     world.platform.stops_after = 5.0
     world.platform.faults["cancel"] = [Fault(ServerError("busy."))] * 6
     end = drive(world.platform, wait_for(world.platform, world.wait, stopped=lambda: True))
-    assert (end.status, end.run.ending) == (WaitStatus.FINISHED, Verdict.CANCELLED)
+    assert (end.status, end.run.platform_verdict) == (WaitStatus.FINISHED, Verdict.CANCELLED)
     cancels = world.platform.count("cancel")
     assert 7 <= cancels <= 9
     assert world.platform.count("get") == cancels + 1
@@ -403,7 +403,7 @@ def test_f4_a_run_whose_work_is_all_done_and_that_is_never_closed_ends_as_errore
     world = World(_RUNNING, replace(_RUNNING, progress=Progress(3, 4)), _CALLS_DONE, timeout=24 * 3600)
     world.wait.stalled_after = 1800.0
     end = world.end()
-    assert (end.status, end.run.ending, end.run.stalled) == (WaitStatus.FINISHED, Verdict.ERRORED, True)
+    assert (end.status, end.run.platform_verdict, end.run.stalled) == (WaitStatus.FINISHED, Verdict.ERRORED, True)
     assert "has not closed the run for 30 minutes" in end.run.message
     assert 1800 <= world.clock.past < 1900
     assert world.platform.count("cancel") == 0
@@ -424,7 +424,7 @@ def test_l4_an_adopted_run_that_never_begins_ends_as_errored_with_the_words_of_i
         world = World(_QUEUED, timeout=24 * 3600)
         world.wait.run, world.wait.stalled_after = adopted, stalled_after
         end = world.end()
-        assert (end.status, end.run.ending, end.run.stalled) == (WaitStatus.FINISHED, Verdict.ERRORED, True)
+        assert (end.status, end.run.platform_verdict, end.run.stalled) == (WaitStatus.FINISHED, Verdict.ERRORED, True)
         assert "has not begun" in end.run.message
         assert "the workflow service does not answer" in end.run.message
         assert seconds <= world.clock.past < seconds + 60
@@ -436,7 +436,7 @@ def test_l4_an_adopted_run_that_never_begins_ends_as_errored_with_the_words_of_i
     ):
         world = World(*looks, _DONE, timeout=24 * 3600)
         world.wait.run, world.wait.stalled_after = run, stalled_after
-        assert world.end().run.ending is _DONE.ending
+        assert world.end().run.platform_verdict is _DONE.platform_verdict
 
 
 def test_f4_a_list_alone_ends_no_wait_as_stalled():

@@ -296,7 +296,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                 not_executed=_start_did_nothing,
                 error_text=error_text,
             ),
-            context={**context, **{key: value for key, value in started_with.items() if key == "type"}},
+            ids={**context, **{key: value for key, value in started_with.items() if key == "type"}},
             started_with=started_with,
             not_compared=tuple(name for name in ("test_case_id", "rerun_id", "agent", "asset", "sut") if name in body),
             cannot_list=cannot_list,
@@ -342,7 +342,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         not show its id."""
         context = {name: stored[name] for name in _HOW_TO_FIND if name in stored}
         # Not the model's id, nor a result of a test configuration: they would be shown as given.
-        context |= {name: value for name, value in identity.context.items() if name != "model_id"}
+        context |= {name: value for name, value in identity.ids.items() if name != "model_id"}
         try:
             run = yield from self.get_run(run_id, **context)
         except NotFoundError:
@@ -358,7 +358,7 @@ class EggplantPlatform(EggplantCalls, Platform):
     def _stored_result(self, identity: Identity, stored: Mapping[str, str]) -> Steps[Fields | None]:
         """The result by which a run of a test configuration was once found, if it is one of this test configuration:
         once it is known, what was there before the start is not remembered any more."""
-        test_config_id, known = identity.context.get("test_config_id"), stored.get("test_config_result_id", "")
+        test_config_id, known = identity.ids.get("test_config_id"), stored.get("test_config_result_id", "")
         if not test_config_id or not known:
             return None
         rows = yield from configurations.results_of(test_config_id)
@@ -388,7 +388,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                 idempotent=False,
                 error_text=error_text,
             ),
-            context=context,
+            ids=context,
             cannot_list=cannot_list,
             # A result may be listed only at its end, and DAI refuses a second run of a test configuration.
             start_after_lookup=False,
@@ -411,12 +411,12 @@ class EggplantPlatform(EggplantCalls, Platform):
             context |= {"after_number": str(self._highest_number), "run_type": run_type}
             context |= configurations.submitted_at(response)
         # "started" is ours: the response has no status, and the first poll's word is the first that counts.
-        return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", context=context))
+        return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", ids=context))
 
     def _read_configuration_start(self, context: Mapping[str, str], response: Response) -> Run:
         run_id = Fields(response.json(), "the response").identifier("task_instance_id")
         context = {**context, **configurations.submitted_at(response)}
-        run = Run(self.name, run_id, RunState.QUEUED, "started", Kind.TEST_CONFIGURATION, context=context)
+        run = Run(self.name, run_id, RunState.QUEUED, "started", Kind.TEST_CONFIGURATION, ids=context)
         return self._linked(run)
 
     def _name_of_model(self, model_id: str) -> Steps[tuple[str | None, str | None]]:
@@ -453,7 +453,7 @@ class EggplantPlatform(EggplantCalls, Platform):
     def newest_run(self, start: Start) -> Steps[Run | None]:
         """The newest run of the start's model (POST /api/run/progress with ``limit`` 1; GET /ai/runs where that is
         missing)."""
-        name = start.context.get("model_name")
+        name = start.ids.get("model_name")
         if name is None:
             return None
         try:
@@ -507,7 +507,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         known = {key: context[key] for key in ("model_id",) if key in context}
         wanted = context.get("type", "").casefold()
         return [
-            self._linked(replace(run, context={**run.context, **known}))
+            self._linked(replace(run, ids={**run.ids, **known}))
             for run in runs
             if (since is None or run.started_at is None or run.started_at >= since)
             and (not wanted or run.started_with.get("type", wanted) == wanted)
@@ -524,12 +524,12 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def group_of(self, run: Run) -> str | None:
         """The model's name: one progress call tells of all its runs. ``None`` where there is no such call."""
-        name = run.context.get("model_name")
+        name = run.ids.get("model_name")
         if run.kind is not Kind.RUN or not name or self._no_progress or self._pinned not in ("", "progress"):
             return None
-        if run.context.get("model_id"):
+        if run.ids.get("model_id"):
             # The list has no model ids, and links need them.
-            self._learn(run.context["model_id"], name)
+            self._learn(run.ids["model_id"], name)
         return name
 
     def list_group(
@@ -839,7 +839,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             return task
         if task is not None and task.known_state and not ended_without_a_word:
             return task
-        result = yield from self._configuration_result(run_id, context if task is None else task.context)
+        result = yield from self._configuration_result(run_id, context if task is None else task.ids)
         if result is not None and (task is None or result.final or ended_without_a_word):
             return result
         if task is not None:
@@ -1065,8 +1065,8 @@ class EggplantPlatform(EggplantCalls, Platform):
         """
         report = yield from report_of((yield from self._located(run)))
         # What was only needed to find it is of no interest any more.
-        ids = {name: value for name, value in report.run.context.items() if name not in _BASELINE}
-        return replace(report, run=replace(report.run, context=ids))
+        ids = {name: value for name, value in report.run.ids.items() if name not in _BASELINE}
+        return replace(report, run=replace(report.run, ids=ids))
 
     def list_kept(self, run: Run) -> Steps[Artifacts]:
         """What the server keeps of a final run that files can be made of; see :func:`.eggplant_report.kept_of`.
@@ -1082,10 +1082,10 @@ class EggplantPlatform(EggplantCalls, Platform):
             result_id = yield from configuration_result_id(run)
             if result_id is None:
                 return run
-            return replace(run, context={**run.context, "test_config_result_id": result_id})
+            return replace(run, ids={**run.ids, "test_config_result_id": result_id})
         if run.kind is not Kind.RUN or run_number_of(run) is not None:
             return run
-        after = optional_integer("after_number", run.context.get("after_number"))
+        after = optional_integer("after_number", run.ids.get("after_number"))
 
         def seen_enough(rows: list[Fields]) -> bool:
             if any(is_run(row, run.run_id) for row in rows):
@@ -1099,10 +1099,10 @@ class EggplantPlatform(EggplantCalls, Platform):
             return run
         found = [row for row in rows if is_run(row, run.run_id)]
         if not found and after is not None:
-            found = self._candidates(rows, after, run.context)
+            found = self._candidates(rows, after, run.ids)
             found = [row for row in found if _began_together(run, row)]
         number = number_of(found[0]) if len(found) == 1 else None
-        return run if number is None else replace(run, context={**run.context, "run_number": str(number)})
+        return run if number is None else replace(run, ids={**run.ids, "run_number": str(number)})
 
     def check(self) -> Steps[str]:
         """Prove the address and the credentials: a token, and GET /ai/runs?limit=1."""
@@ -1112,11 +1112,11 @@ class EggplantPlatform(EggplantCalls, Platform):
         return f"{self.title} at {self._base_url} accepts the credentials; it has {page.total} runs."
 
     def _linked(self, run: Run) -> Run:
-        context = dict(run.context)
+        context = dict(run.ids)
         model_id = context.get("model_id") or self._model_ids.get(context.get("model_name", ""))
         if model_id:
             context["model_id"] = model_id
-        return replace(run, context=context, url=self._url(run.run_id, model_id or ""))
+        return replace(run, ids=context, url=self._url(run.run_id, model_id or ""))
 
     def _url(self, run_id: str, model_id: str) -> str:
         """A page for people. A template whose model is not known would lead nowhere: then it is the base URL."""

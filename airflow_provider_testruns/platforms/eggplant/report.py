@@ -121,7 +121,7 @@ def kept_of(run: Run) -> Steps[Artifacts]:
 
     :param run: in its last state.
     """
-    config_result_id = run.context.get("test_config_result_id")
+    config_result_id = run.ids.get("test_config_result_id")
 
     def read(row: Fields) -> tuple[str, bool]:
         try:
@@ -156,7 +156,7 @@ def _report_of_model(run: Run) -> RunReport:
 
 
 def _results_of(run: Run) -> Steps[_Results]:
-    config_result_id = run.context.get("test_config_result_id")
+    config_result_id = run.ids.get("test_config_result_id")
     again, gap = _UNSETTLED
     while True:
         results = yield from _result_rows(run, config_result_id, partial(_result, texts=CaseTexts()))
@@ -226,7 +226,7 @@ def run_number_of(run: Run) -> str | None:
     """The number of a run in GET /ai/runs, where it is known."""
     if run.kind is not Kind.RUN:
         return None
-    number = run.context.get("run_number") or run.run_id
+    number = run.ids.get("run_number") or run.run_id
     return number if number.isascii() and number.isdecimal() else None
 
 
@@ -247,7 +247,7 @@ def _children(run: Run, make: Callable[[Fields], T]) -> Steps[list[T]]:
     The filter is one of public clients. A server that ignores it lists all runs: the list is taken only where the rows
     name the task, or where it is shorter than the whole.
     """
-    if run.context.get("result_only"):
+    if run.ids.get("result_only"):
         return []
     filters = {"task_instance_id": run.run_id}
     what = f"list the runs of test configuration run {run.run_id}"
@@ -280,12 +280,12 @@ def configuration_result_id(run: Run) -> Steps[str | None]:
 
     :param run: in its last state.
     """
-    known = run.context.get("test_config_result_id")
-    if known or not run.context.get("test_config_id"):
+    known = run.ids.get("test_config_result_id")
+    if known or not run.ids.get("test_config_id"):
         return known or None
-    rows = yield from results_of(run.context["test_config_id"])
+    rows = yield from results_of(run.ids["test_config_id"])
     try:
-        row = result_of(run.run_id, rows or [], run.context)
+        row = result_of(run.run_id, rows or [], run.ids)
     except InvalidReplyError:
         # The run has ended by its own word; only its tests can't be told from those of others.
         return None

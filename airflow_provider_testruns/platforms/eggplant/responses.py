@@ -327,7 +327,7 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
         platform_verdict=word.platform_verdict,
         started_at=started,
         finished_at=finished,
-        context=known,
+        ids=known,
         started_with={key: value for key, value in shown.items() if value},
         message=_reason(fields) if word.platform_verdict in (Verdict.FAILED, Verdict.ERRORED) or not word.known else "",
         known_state=word.known,
@@ -397,7 +397,7 @@ def aggregate(model_name: str, runs: list[Run], context: Mapping[str, str], url:
         finished_at=max(ends, default=None) if final else None,
         progress=Progress(over, len(runs)),
         url=url,
-        context=context,
+        ids=context,
         known_state=all(run.known_state for run in runs),
         # Before, they are in no one's interest, and the metadata database keeps what is waited for.
         parts=tuple(runs) if final else (),

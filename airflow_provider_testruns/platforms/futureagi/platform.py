@@ -198,7 +198,7 @@ class FutureAGIPlatform(Platform):
         return Start(
             what=f"an execution of {kind} {named}",
             call=call,
-            context={"run_test_id": run_test},
+            ids={"run_test_id": run_test},
             # The rows of the list name neither scenario ids nor a simulator: nothing but time and id tells runs apart.
             not_compared=("scenario_ids", "simulator_id"),
             warnings=warnings,
@@ -266,8 +266,8 @@ class FutureAGIPlatform(Platform):
         :return: a start, or a sentence that says why there is none. An execution that is going again has one that has
             nothing to do.
         """
-        now = yield from self.get_run(run.run_id, **run.context)
-        now = replace(now, context={**run.context, **now.context})
+        now = yield from self.get_run(run.run_id, **run.ids)
+        now = replace(now, ids={**run.ids, **now.ids})
         if not now.final:
             return self._nothing_to_rerun(now)
         there = yield from self._call_states(now.run_id)
@@ -302,7 +302,7 @@ class FutureAGIPlatform(Platform):
         self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
     ) -> Steps[Run]:
         """The execution from its run test's list: no response for one execution says of which run test it is."""
-        run_test_id = identity.context.get("run_test_id")
+        run_test_id = identity.ids.get("run_test_id")
         if identity.run_id is not None or run_test_id is None:
             return (yield from self.get_run(run_id, run_test_id))
         execution = _uuid(run_id, "run_id")
@@ -322,11 +322,11 @@ class FutureAGIPlatform(Platform):
                 return rows[0]
             if not at:
                 run = yield from self.get_run(execution)
-        return replace(run, context=NOT_LISTED)
+        return replace(run, ids=NOT_LISTED)
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
         """The newest execution of the start's run test: its list with ``limit=1``."""
-        page = yield from ask(self._executions_call(start.context["run_test_id"], 1, 1))
+        page = yield from ask(self._executions_call(start.ids["run_test_id"], 1, 1))
         return page.rows[0] if page.rows else None
 
     def get_run(self, run_id: str, run_test_id: str | None = None, **context: str) -> Steps[Run]:
@@ -345,7 +345,7 @@ class FutureAGIPlatform(Platform):
 
     def group_of(self, run: Run) -> str | None:
         """The run test: its list of executions polls all of them at once."""
-        return run.context.get("run_test_id")
+        return run.ids.get("run_test_id")
 
     def list_group(
         self, group: str, wanted: Collection[str], oldest: datetime | None, cache: PollCache | None = None
@@ -406,7 +406,7 @@ class FutureAGIPlatform(Platform):
 
         :param run: as :meth:`get_run` gave it.
         """
-        run_test_id = run.context.get("run_test_id")
+        run_test_id = run.ids.get("run_test_id")
         standing = self._standing_call(run.run_id, run_test_id)
         now = yield from ask(standing.with_reader(lambda response: _counted(standing.read(response))))
         # What was read last counts, unless it is the better word: a later poll does not make a failed execution pass.
@@ -729,7 +729,7 @@ class FutureAGIPlatform(Platform):
         return Start(
             what=f"a rerun ({rerun_type}) of {what} of execution {run.run_id}",
             call=self._rerun_call(run.run_id, rerun_type, calls, read),
-            context=run.context,
+            ids=run.ids,
             cannot_list=(
                 f"a rerun goes on under the id of its execution, {run.run_id}, so that no list tells whether it was"
                 " started. Look at the execution: while it is running or evaluating, wait for it with"
@@ -739,11 +739,11 @@ class FutureAGIPlatform(Platform):
 
     def _nothing_to_rerun(self, run: Run) -> Start:
         why = "no call of it is left to run again" if run.final else "the execution is going again already"
-        call = self._standing_call(run.run_id, run.context.get("run_test_id"))
+        call = self._standing_call(run.run_id, run.ids.get("run_test_id"))
         return Start(
             what=why,
             call=call.with_reader(lambda response: call.read(response).run),
-            context=run.context,
+            ids=run.ids,
             cannot_list="Nothing was sent.",
             existing_run=run,
         )

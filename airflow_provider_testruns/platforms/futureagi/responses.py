@@ -394,7 +394,7 @@ def started(response: Response, run_test_id: str, url: RunUrl) -> Run:
         state=RunState.QUEUED,
         raw_state=fields.optional_text("status", limit=limits.STATUS) or "started",
         url=url(run_test_id, execution_id),
-        context={"run_test_id": run_test_id},
+        ids={"run_test_id": run_test_id},
         source=fields.excerpt(),
     )
 
@@ -427,7 +427,7 @@ def standing(response: Response, execution_id: str, run_test_id: str | None, url
         finished_at=finished_at,
         progress=None if preparing or uncounted is not None else _progress(counts.passed + counts.failed, counts.total),
         url=url(run_test_id, execution_id),
-        context={"run_test_id": run_test_id} if run_test_id else {},
+        ids={"run_test_id": run_test_id} if run_test_id else {},
         known_state=known,
         source=fields.excerpt(),
         start_unreadable=start_unreadable,
@@ -527,7 +527,7 @@ def _execution(fields: Fields, run_test_id: str, url: RunUrl) -> Run:
             lambda: _progress(fields.integer("calls_attempted", default=0), fields.integer("calls", default=0))
         ),
         url=url(run_test_id, execution_id),
-        context={"run_test_id": run_test_id},
+        ids={"run_test_id": run_test_id},
         message=fields.unless_unreadable(lambda: fields.optional_text("error_reason")) or "",
         known_state=known,
         source=fields.excerpt(),

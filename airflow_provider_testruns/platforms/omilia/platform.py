@@ -505,33 +505,33 @@ class OmiliaPlatform(Platform):
     def identity(self, **arguments: Any) -> Steps[Identity | None]:
         """The project, and what a run or a generation shows of its arguments. Asks for the project's id only."""
         start = yield from self.prepare_start(**arguments)
-        return Identity(start.context, start.started_with)
+        return Identity(start.ids, start.started_with)
 
     def get_stored_run(
         self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
     ) -> Steps[Run]:
         """The run itself; where it does not say of which project it is, the project's list is asked, too."""
-        project_id = identity.context["project_id"]
-        kind = identity.context.get("kind", Kind.RUN.value)
+        project_id = identity.ids["project_id"]
+        kind = identity.ids.get("kind", Kind.RUN.value)
         if _kind(kind) is Kind.GENERATION:
             return (yield from self.get_run(run_id, project_id=project_id, kind=kind))
         run: Run = yield from self.get_run(run_id)
-        if run.context.get("project_id"):
+        if run.ids.get("project_id"):
             return run
         listed = yield from self.find_runs(since, project_id=project_id)
-        return next((each for each in listed if each.run_id == run.run_id), replace(run, context=NOT_LISTED))
+        return next((each for each in listed if each.run_id == run.run_id), replace(run, ids=NOT_LISTED))
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
         """The project's ``latestRun``; of generations, the newest in the project's list."""
-        project_id = start.context["project_id"]
-        if start.context.get("kind") != Kind.GENERATION.value:
+        project_id = start.ids["project_id"]
+        if start.ids.get("kind") != Kind.GENERATION.value:
             project: Call[tuple[bool, Run | None]] = self.get_project(project_id).with_reader(
                 lambda response: self._latest(response, project_id)
             )
             known, latest = yield from ask(project)
             if known:
                 return latest
-        runs = yield from self.find_runs(None, **start.context)
+        runs = yield from self.find_runs(None, **start.ids)
         return runs[0] if runs else None
 
     def get_run(  # type: ignore[override]  # a platform's own ids, in place of any
@@ -640,7 +640,7 @@ class OmiliaPlatform(Platform):
 
     def group_of(self, run: Run) -> str | None:
         """The project, if it is known, and what kind of run it is."""
-        project_id = run.context.get("project_id")
+        project_id = run.ids.get("project_id")
         return f"{run.kind.value}:{project_id}" if project_id else None
 
     def list_group(

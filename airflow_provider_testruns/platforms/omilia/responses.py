@@ -162,7 +162,7 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
             finished_at=row.moment("finishedAt"),
             progress=row.unless_unreadable(lambda: _progress(row)),
             url=url(run_id, project_id),
-            context=context,
+            ids=context,
             started_with={ours: _shown(row, theirs) for ours, theirs in SHOWN[kind].items() if has(row, theirs)},
             known_state=state is not None,
             source=row.excerpt(),

@@ -102,7 +102,7 @@ def finished(hook: OmiliaHook, kind: str = "run", project_id: str = SMOKE) -> st
     """The id of a run or generation that is over."""
     run = hook.start_run(project_id=project_id, kind=kind)
     until = time.monotonic() + WITHIN
-    while not hook.get_run(run.run_id, **run.context).final:
+    while not hook.get_run(run.run_id, **run.ids).final:
         assert time.monotonic() < until
         time.sleep(0.05)
     return run.run_id

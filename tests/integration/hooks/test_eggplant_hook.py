@@ -80,7 +80,7 @@ def wait(hook: EggplantHook, run: Run) -> Run:
     while not run.final:
         assert time.monotonic() < until
         time.sleep(0.05)
-        run = hook.get_run(run.run_id, **run.context)
+        run = hook.get_run(run.run_id, **run.ids)
     return run
 
 
@@ -110,7 +110,7 @@ def test_a_run_from_start_to_verdict_on_every_generation_of_servers(
     assert run.state is RunState.QUEUED
     assert run.url == f"{sandbox.url}/_sandbox/runs/eggplant/{run.run_id}"
     run = wait(hook, run)
-    assert run.ending is ending
+    assert run.platform_verdict is ending
     report = hook.get_report(run)
     assert judge(report) is ending
     with_cases = generation in ("full", "executions_get") and ending is not Verdict.ERRORED
@@ -146,8 +146,8 @@ def test_an_abort_is_confirmed_and_idempotent(sandbox: SandboxServer, hook: Eggp
     run = hook.start_execution(CHECKOUT)
     hook.abort_execution(run.run_id)
     run = wait(hook, run)
-    assert (run.raw_state, run.ending) == ("Cancelled", Verdict.CANCELLED)
-    hook.cancel_run(run.run_id, **run.context)
+    assert (run.raw_state, run.platform_verdict) == ("Cancelled", Verdict.CANCELLED)
+    hook.cancel_run(run.run_id, **run.ids)
     hook.abort_execution(UNKNOWN)
     assert judge(hook.get_report(run)) is Verdict.CANCELLED
 
@@ -170,13 +170,13 @@ def test_a_start_is_sent_once_and_only_a_proof_allows_another(sandbox: SandboxSe
     assert control.stats()["runs_created"]["eggplant"] == 1
     # The lost one can be found.
     start = hook.ask(hook.platform.prepare_start(model_id=CHECKOUT))
-    found = hook.find_runs(datetime.now(UTC) - timedelta(minutes=1), **start.context)
+    found = hook.find_runs(datetime.now(UTC) - timedelta(minutes=1), **start.ids)
     assert [run.run_id for run in found] == [run["run_id"] for run in control.runs("eggplant")]
     assert found[0].started_with == start.started_with
     newest = hook.ask(hook.platform.newest_run(start))
     assert newest is not None
     assert newest.run_id == found[0].run_id
-    assert hook.find_runs(datetime.now(UTC) + timedelta(minutes=1), **start.context) == []
+    assert hook.find_runs(datetime.now(UTC) + timedelta(minutes=1), **start.ids) == []
 
 
 def test_arguments_are_checked_before_any_request(sandbox: SandboxServer, hook: EggplantHook) -> None:
@@ -207,7 +207,7 @@ def test_the_lists(sandbox: SandboxServer, hook: EggplantHook) -> None:
     runs = hook.list_runs(limit=120)
     assert [run["id"] for run in runs] == list(range(250, 130, -1))
     assert hook.get_run_details(250) == runs[0]
-    assert hook.get_run("250").ending is Verdict.PASSED
+    assert hook.get_run("250").platform_verdict is Verdict.PASSED
     assert hook.get_run_logs(250)["items"]
     assert [run.run_id for run in hook.find_runs()][:2] == ["250", "249"]
     assert [model["name"] for model in hook.list_models()] == ["Checkout", "Returns", "Broken", "Empty"]
@@ -219,10 +219,10 @@ def test_a_test_configuration(sandbox: SandboxServer, hook: EggplantHook, tmp_pa
     run = hook.start_test_configuration(NIGHTLY_RETURNS)
     assert run.kind is Kind.TEST_CONFIGURATION
     with pytest.raises(InvalidRequestError, match="no documented call"):
-        hook.cancel_run(run.run_id, **run.context)
+        hook.cancel_run(run.run_id, **run.ids)
     run = wait(hook, run)
     assert hook.get_test_configuration_task(run.run_id)["runstatus"] == "Failed"
-    hook.cancel_run(run.run_id, **run.context)
+    hook.cancel_run(run.run_id, **run.ids)
     report = hook.get_report(run)
     assert report.counts == Counts(passed=3, failed=1)
     assert judge(report) is Verdict.FAILED
@@ -397,7 +397,7 @@ def test_the_same_calls_in_an_event_loop(hook: EggplantHook) -> None:
     async def look() -> Run:
         platform, client = await EggplantHook.open_async("eggplant_default")
         try:
-            return await client.run(platform.get_run(run.run_id, **run.context))
+            return await client.run(platform.get_run(run.run_id, **run.ids))
         finally:
             await client.close()
 

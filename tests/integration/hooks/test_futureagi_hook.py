@@ -67,7 +67,7 @@ def connected(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, dialect: 
 def finished(hook: FutureAGIHook, run: Run) -> Run:
     until = time.monotonic() + WITHIN
     while time.monotonic() < until:
-        run = hook.get_test_execution(run.run_id, run.context.get("run_test_id"))
+        run = hook.get_test_execution(run.run_id, run.ids.get("run_test_id"))
         if run.final:
             return run
         time.sleep(0.02)
@@ -79,7 +79,7 @@ def test_a_run_from_start_to_report(hook, sandbox):
     assert (started.state, started.final) == (RunState.QUEUED, False)
     assert started.url == f"{sandbox.url}/futureagi/dashboard/simulate/test/{GOOD}/{started.run_id}"
     run = finished(hook, started)
-    assert run.ending is Verdict.PASSED
+    assert run.platform_verdict is Verdict.PASSED
     report = hook.get_report(run)
     assert report.counts is not None
     assert report.counts.passed == report.counts.total == len(report.cases) > 0
@@ -122,7 +122,7 @@ def test_nothing_is_started_with_scenarios_of_another_run_test(current, sandbox)
 
 def test_starting_by_name(hook):
     run = hook.start_run(run_test_name="nightly-support-sim", select_all=True)
-    assert run.context == {"run_test_id": GOOD}
+    assert run.ids == {"run_test_id": GOOD}
     with pytest.raises(ConfigurationError, match="nightly-support-sim"):
         hook.start_run(run_test_name="Nightly Support Sim", select_all=True)
 
@@ -143,17 +143,17 @@ def test_polling_alone_and_together_agree(hook):
     started = hook.execute_test_run(FLAKY, select_all=True)
     run = finished(hook, started)
     (listed,) = hook.list_executions(FLAKY)
-    assert (listed.run_id, listed.state, listed.ending) == (run.run_id, run.state, run.ending)
-    assert (listed.started_at, listed.url, listed.context) == (run.started_at, run.url, run.context)
-    assert hook.get_run(run.run_id, **run.context) == run
+    assert (listed.run_id, listed.state, listed.ending) == (run.run_id, run.state, run.platform_verdict)
+    assert (listed.started_at, listed.url, listed.ids) == (run.started_at, run.url, run.ids)
+    assert hook.get_run(run.run_id, **run.ids) == run
 
 
 def test_cancelling(hook, sandbox):
     sandbox.control.plan_next("futureagi", duration=60.0)
     run = hook.execute_test_run(GOOD, select_all=True)
     hook.cancel_test_execution(run.run_id)
-    assert finished(hook, run).ending is Verdict.CANCELLED
-    hook.cancel_run(run.run_id, **run.context)
+    assert finished(hook, run).platform_verdict is Verdict.CANCELLED
+    hook.cancel_run(run.run_id, **run.ids)
     done = finished(hook, hook.execute_test_run(GOOD, select_all=True))
     hook.cancel_test_execution(done.run_id)
     assert hook.get_run(done.run_id).ending is Verdict.PASSED, "a final one is left as it is"

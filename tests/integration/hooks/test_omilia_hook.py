@@ -75,7 +75,7 @@ def connected(
 def finished(hook: OmiliaHook, run: Run) -> Run:
     until = time.monotonic() + WITHIN
     while time.monotonic() < until:
-        run = hook.get_run(run.run_id, **run.context)
+        run = hook.get_run(run.run_id, **run.ids)
         if run.final:
             return run
         time.sleep(0.02)
@@ -84,10 +84,10 @@ def finished(hook: OmiliaHook, run: Run) -> Run:
 
 def test_a_run_from_start_to_report(hook, sandbox):
     started = hook.create_run(SMOKE)
-    assert (started.kind, started.context) == (Kind.RUN, {"project_id": SMOKE})
+    assert (started.kind, started.ids) == (Kind.RUN, {"project_id": SMOKE})
     assert started.url == f"{sandbox.url}/_sandbox/runs/omilia/{started.run_id}"
     run = finished(hook, started)
-    assert (run.state, run.ending, run.raw_state) == (RunState.FINISHED, Verdict.PASSED, "SUCCESS")
+    assert (run.state, run.platform_verdict, run.raw_state) == (RunState.FINISHED, Verdict.PASSED, "SUCCESS")
     assert hook.list_project_runs(SMOKE) == [run]
     report = hook.get_report(run)
     assert report.counts == Counts(4)
@@ -180,23 +180,23 @@ def test_generations(hook, sandbox, tmp_path):
     first = hook.create_generation(SMOKE, group="qa", test_suite="balance", simulation_data="Ani,Dnis")
     assert (first["group"], first["testSuite"], first["overwrite"]) == ("qa", "balance", False)
     run = hook.start_run(kind="generation", project_id=SMOKE, overwrite=True)
-    assert (run.kind, run.context) == (Kind.GENERATION, {"project_id": SMOKE, "kind": "generation"})
+    assert (run.kind, run.ids) == (Kind.GENERATION, {"project_id": SMOKE, "kind": "generation"})
     run = finished(hook, run)
     assert run.started_with == {"group": None, "test_suite": None, "overwrite": True, "simulation_data": None}
     assert judge(hook.get_report(run)) is Verdict.PASSED
     assert [row["runId"] for row in hook.list_project_generations(SMOKE)] == [run.run_id, first["runId"]]
     assert hook.get_generation(first["runId"], SMOKE)["simulationData"] == "Ani,Dnis"
-    assert [found.run_id for found in hook.find_runs(run.started_at, **run.context)] == [run.run_id]
+    assert [found.run_id for found in hook.find_runs(run.started_at, **run.ids)] == [run.run_id]
     with pytest.raises(NotFoundError):
         hook.get_generation(NOBODY, SMOKE)
     assert hook.list_project_runs(SMOKE) == []
-    finished(hook, Run("omilia", first["runId"], RunState.QUEUED, "", context=run.context))
+    finished(hook, Run("omilia", first["runId"], RunState.QUEUED, "", ids=run.ids))
     written = hook.download_generation_artifact(first["runId"], tmp_path)
     assert zipfile.ZipFile(written).testzip() is None
     assert Path(written).name == f"{first['runId']}_artifacts.zip"
     sandbox.control.plan_next("omilia", duration=60.0)
     with pytest.raises(InvalidRequestError, match="no call that revokes"):
-        hook.cancel_run(hook.start_run(kind="generation", project_id=SMOKE).run_id, **run.context)
+        hook.cancel_run(hook.start_run(kind="generation", project_id=SMOKE).run_id, **run.ids)
 
 
 def test_cancelling(hook, sandbox):
@@ -205,8 +205,8 @@ def test_cancelling(hook, sandbox):
     run = hook.create_run(SMOKE)
     hook.revoke_run(run.run_id)
     run = finished(hook, run)
-    assert (run.ending, judge(hook.get_report(run))) == (Verdict.CANCELLED, Verdict.CANCELLED)
-    hook.cancel_run(run.run_id, **run.context)
+    assert (run.platform_verdict, judge(hook.get_report(run))) == (Verdict.CANCELLED, Verdict.CANCELLED)
+    hook.cancel_run(run.run_id, **run.ids)
     done = finished(hook, hook.create_run(SMOKE))
     hook.cancel_run(done.run_id)
     assert hook.get_run(done.run_id).ending is Verdict.PASSED
@@ -258,7 +258,7 @@ def test_a_start_whose_response_is_lost_is_found_again(hook, sandbox, kind):
     assert obtained.how == "adopted"
     assert sandbox.control.count(operation) == 1
     assert obtained.run.run_id == sandbox.control.runs("omilia")[-1]["run_id"]
-    assert finished(hook, obtained.run).ending is Verdict.PASSED
+    assert finished(hook, obtained.run).platform_verdict is Verdict.PASSED
 
 
 def test_a_start_is_never_sent_twice(hook, sandbox):
@@ -360,7 +360,7 @@ def test_four_ways_to_authenticate(sandbox, monkeypatch, fields, extra):
     assert works, said
     assert "5 projects" in said
     run = finished(hook, hook.create_run(SMOKE))
-    assert run.ending is Verdict.PASSED
+    assert run.platform_verdict is Verdict.PASSED
     hook.close()
     asks = fields["login"] is not None
     assert sandbox.control.count("omilia.token") == (1 if asks else 0)
@@ -448,7 +448,7 @@ def test_o3_the_calls_stand_below_a_path_of_the_host(sandbox, monkeypatch):
     sandbox.control.configure(omilia_service_path="/testing-studio")
     below = connected(sandbox, monkeypatch, host=f"{sandbox.url}/omilia/testing-studio")
     assert below.test_connection()[0]
-    assert finished(below, below.create_run(SMOKE)).ending is Verdict.PASSED
+    assert finished(below, below.create_run(SMOKE)).platform_verdict is Verdict.PASSED
     below.close()
 
 
@@ -506,7 +506,7 @@ def test_o4_a_start_that_is_only_accepted_is_looked_up(hook, sandbox):
     obtained = hook.client.run(starter.obtain({"project_id": SMOKE}))
     assert (obtained.how, sandbox.control.count("omilia.create_run")) == ("adopted", 1)
     assert sandbox.control.stats()["runs_created"]["omilia"] == 1
-    assert finished(hook, obtained.run).ending is Verdict.PASSED
+    assert finished(hook, obtained.run).platform_verdict is Verdict.PASSED
     # And of what gives nothing back a 202 is as good as a 204.
     sandbox.control.plan_next("omilia", duration=60.0)
     run = hook.create_run(SMOKE)

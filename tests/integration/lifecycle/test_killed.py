@@ -43,7 +43,7 @@ def control(monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
 
 
 def _trigger(run_id: str, **arguments: Any) -> RunTrigger:
-    run = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
+    run = Run("omilia", run_id, RunState.RUNNING, "STARTED", ids={"project_id": _PROJECT})
     trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 60, 0.1, **arguments)
     trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
     return trigger
@@ -171,7 +171,7 @@ def test_on_kill_raises_nothing_into_what_it_interrupted(control: Control, monke
     operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
     (run_id,) = control.add_runs("omilia", _PROJECT)
     execution = _connected(operator)
-    execution.run = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
+    execution.run = Run("omilia", run_id, RunState.RUNNING, "STARTED", ids={"project_id": _PROJECT})
 
     def half_imported(**options: Any) -> Any:
         raise ImportError("partially initialized module")
@@ -202,7 +202,7 @@ def test_on_kill_finds_and_cancels_a_run_that_was_starting_before_a_slow_platfor
 def test_on_kill_cancels_the_run_from_before_a_clear(control: Control) -> None:
     operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT)
     (run_id,) = control.add_runs("omilia", _PROJECT)
-    older = Run("omilia", run_id, RunState.RUNNING, "STARTED", context={"project_id": _PROJECT})
+    older = Run("omilia", run_id, RunState.RUNNING, "STARTED", ids={"project_id": _PROJECT})
     _connected(operator).starter.older = older
     operator.on_kill()
     assert control.run(run_id)["phase"] == "cancelled"
@@ -215,7 +215,7 @@ def test_a_run_that_its_platform_cannot_stop_is_logged(control: Control, monkeyp
     execution = _connected(operator)
     generation_id = execution.hook.create_generation(_PROJECT)["runId"]
     context = {"project_id": _PROJECT, "kind": Kind.GENERATION.value}
-    execution.run = run = Run("omilia", generation_id, RunState.RUNNING, "STARTED", Kind.GENERATION, context=context)
+    execution.run = run = Run("omilia", generation_id, RunState.RUNNING, "STARTED", Kind.GENERATION, ids=context)
     if deferred:
         trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 60, 0.1, operator.cancel_on_kill)
         trigger.task_instance = execution._context["ti"]

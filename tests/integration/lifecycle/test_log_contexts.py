@@ -63,7 +63,7 @@ class _Triggerer:
 
     def add(self, dag_id: str, run_id: str) -> None:
         number = len(self.tasks) + 1
-        run = Run("omilia", run_id, RunState.RUNNING, "QUEUED", context={"project_id": _PROJECT})
+        run = Run("omilia", run_id, RunState.RUNNING, "QUEUED", ids={"project_id": _PROJECT})
         trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 300, 0.1)
         trigger.task_instance = SimpleNamespace(  # type: ignore[assignment]
             id=f"ti-{number}",

@@ -49,7 +49,7 @@ def test_a_task_that_gets_the_event_of_another_run_goes_on_with_its_own(monkeypa
         with pytest.raises(TaskDeferred):
             operator().execute(context)
         (own,) = server.control.runs()
-        older = Run("omilia", omilia.named_id(99), RunState.FINISHED, "REVOKED", ending=Verdict.CANCELLED)
+        older = Run("omilia", omilia.named_id(99), RunState.FINISHED, "REVOKED", platform_verdict=Verdict.CANCELLED)
         event = WaitEnd(WaitStatus.FINISHED, older).to_event()
         with pytest.raises(TaskDeferred) as again:
             operator().execute_complete(context, event)

@@ -91,7 +91,7 @@ def _watching(platform: str = "omilia") -> contextlib.AbstractAsyncContextManage
 
 
 def _wait(run_id: str, platform: str = "omilia", interval: float = _INTERVAL, seconds: float = 600.0) -> Wait:
-    run = Run(platform, run_id, RunState.RUNNING, "STARTED", context=_PLATFORMS[platform][1])
+    run = Run(platform, run_id, RunState.RUNNING, "STARTED", ids=_PLATFORMS[platform][1])
     return Wait(run, time.time() + seconds, interval, _log)
 
 
@@ -191,7 +191,7 @@ def test_f4_what_the_list_takes_for_done_is_asked_for_singly_before_it_ends_as_s
 
     async def main() -> None:
         def wait(run_id: str) -> Wait:
-            run = Run("futureagi", run_id, RunState.RUNNING, "running", context={"run_test_id": run_test})
+            run = Run("futureagi", run_id, RunState.RUNNING, "running", ids={"run_test_id": run_test})
             return Wait(run, time.time() + 3.0, _INTERVAL, _log, stalled_after=0.5)
 
         ends = await asyncio.gather(_watch(wait(going)), _watch(wait(stuck)))

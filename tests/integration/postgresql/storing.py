@@ -81,7 +81,7 @@ async def _events(url: str) -> dict[str, Any]:
     events: dict[str, Any] = {}
 
     async def wait(run_id: str) -> None:
-        run = Run("omilia", run_id, RunState.QUEUED, "PENDING", context={"project_id": "p-1"})
+        run = Run("omilia", run_id, RunState.QUEUED, "PENDING", ids={"project_id": "p-1"})
         trigger = RunTrigger("omilia", "con", run.to_dict(), time.time() + 120, 0.1)
         events[run_id] = [event async for event in trigger.run()]
         if run_id == "hostile":

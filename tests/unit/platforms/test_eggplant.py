@@ -152,10 +152,10 @@ def test_a_start_sends_what_the_document_names_and_nothing_else() -> None:
     }
     assert wire.requests[-1].headers["Content-Type"] == "application/json"
     assert not start.call.idempotent
-    assert (run.run_id, run.state, run.ending, run.kind) == (RUN, RunState.QUEUED, None, Kind.RUN)
-    assert run.context == {"model_id": MODEL, "model_name": "BBCSport"}
+    assert (run.run_id, run.state, run.platform_verdict, run.kind) == (RUN, RunState.QUEUED, None, Kind.RUN)
+    assert run.ids == {"model_id": MODEL, "model_name": "BBCSport"}
     assert start.started_with == {"model_name": "BBCSport", "type": "testcase"}
-    assert start.context == {"model_id": MODEL, "model_name": "BBCSport", "type": "testcase"}
+    assert start.ids == {"model_id": MODEL, "model_name": "BBCSport", "type": "testcase"}
     assert start.not_compared == ("test_case_id", "agent", "asset", "sut")
     assert start.cannot_list is None
     assert start.warnings == ()
@@ -343,7 +343,7 @@ def test_without_a_list_of_models_a_lost_start_cannot_be_looked_up_but_starts(st
     start = prepared(wire, model_id=MODEL)
     assert f"HTTP {status}" in str(start.cannot_list)
     assert "model_name" in str(start.cannot_list)
-    assert wire.ask(start.call).context == {"model_id": MODEL}
+    assert wire.ask(start.call).ids == {"model_id": MODEL}
 
 
 @pytest.mark.parametrize("status", [500, 429, 401])
@@ -370,13 +370,13 @@ def test_the_list_of_models_may_be_bare_paged_and_in_another_case_and_is_asked_f
     assert wire.run(dai.prepare_start(model_id="UUID-2")).started_with == {"model_name": "m2", "type": "model"}
     assert wire.run(dai.prepare_start(model_id="uuid-0")).started_with["model_name"] == "m0"
     assert len([request for request in wire.asked if "models" in request]) == 2
-    assert prepared(Wire({"GET /ai/models": models}), model_id="uuid-1").context["model_name"] == "m1"
+    assert prepared(Wire({"GET /ai/models": models}), model_id="uuid-1").ids["model_name"] == "m1"
 
 
 def test_the_name_of_the_model_can_be_given() -> None:
     wire = Wire()
     start = prepared(wire, model_id=MODEL, model_name="BBCSport")
-    assert (start.context["model_name"], start.cannot_list) == ("BBCSport", None)
+    assert (start.ids["model_name"], start.cannot_list) == ("BBCSport", None)
     assert not any("models" in request for request in wire.asked)
 
 
@@ -407,7 +407,7 @@ def test_runs_since_a_time_newest_first_with_those_that_have_not_begun() -> None
     runs = wire.run(platform().find_runs(moment(20), model_name="BBCSport", model_id=MODEL, type="model"))
     assert [run.run_id for run in runs] == ["new", "c", "b"]
     assert runs[0].started_with == {"model_name": "BBCSport", "type": "model"}
-    assert runs[0].context == {"model_name": "BBCSport", "model_id": MODEL}
+    assert runs[0].ids == {"model_name": "BBCSport", "model_id": MODEL}
     assert wire.run(platform().find_runs(moment(20), model_name="BBCSport", type="testcase")) == []
     assert len(wire.run(platform().find_runs(None, model_name="BBCSport"))) == 4
     assert form_of(wire.requests[-1]) == {"modelName": "BBCSport"}
@@ -462,7 +462,7 @@ def test_progress_is_form_encoded_and_may_be_sent_again() -> None:
         "Running",
         started_at=datetime(2018, 5, 31, 16, 0, 1, 366412, tzinfo=UTC),
         url=BASE_URL,
-        context={"model_id": MODEL, "model_name": "BBCSport"},
+        ids={"model_id": MODEL, "model_name": "BBCSport"},
         started_with={"model_name": "BBCSport", "type": "model"},
     )
 
@@ -509,13 +509,13 @@ def test_processid_a_string_in_the_sample_is_left_as_it_is(processid: Any) -> No
 )
 def test_status_words(raw: str, ended: int, state: RunState, ending: Verdict | None) -> None:
     run = Wire({PROGRESS: row(status=raw, endtime=at(5) if ended else None)}).run(platform().get_run(RUN))
-    assert (run.state, run.ending, run.known_state, run.raw_state) == (state, ending, True, raw)
+    assert (run.state, run.platform_verdict, run.known_state, run.raw_state) == (state, ending, True, raw)
 
 
 @pytest.mark.parametrize("raw", ["paused", "?", "Pässed"])
 def test_any_other_word_is_active_and_not_known(raw: str) -> None:
     run = Wire({PROGRESS: row(status=raw, endtime=None)}).run(platform().get_run(RUN))
-    assert (run.state, run.ending, run.known_state) == (RunState.RUNNING, None, False)
+    assert (run.state, run.platform_verdict, run.known_state) == (RunState.RUNNING, None, False)
 
 
 @given(st.text())
@@ -649,7 +649,7 @@ def test_what_the_state_does_not_depend_on_fails_no_poll(field: str) -> None:
 def test_an_execution_is_searched_in_the_newest_pages_only_and_a_known_length_saves_a_call() -> None:
     rows = [{"id": n, "teststatus": "Passed", "execution_id": f"x-{n}"} for n in range(2000)]
     wire, dai = Paged({"GET /ai/runs": run_list(rows)}), platform(poll_endpoint="runs")
-    assert wire.run(dai.get_run("x-1999")).ending is Verdict.PASSED
+    assert wire.run(dai.get_run("x-1999")).platform_verdict is Verdict.PASSED
     assert wire.asked == ["GET /ai/runs?limit=100&offset=0", "GET /ai/runs?limit=100&offset=1950"]
     rows.append({"id": 2000, "teststatus": "Running", "execution_id": RUN})
     assert wire.run(dai.get_run(RUN)).state is RunState.RUNNING
@@ -670,7 +670,7 @@ def test_an_item_that_is_a_rerun_of_the_execution_is_not_taken_for_it() -> None:
 def test_a_number_is_an_id_of_the_list_of_runs() -> None:
     wire = Wire({"GET /ai/runs/7": {**item, "endtime": at(3), "starttime": at(1)}})
     run = wire.run(platform().get_run("7"))
-    assert (run.run_id, run.ending, run.started_at) == ("7", Verdict.PASSED, moment(1))
+    assert (run.run_id, run.platform_verdict, run.started_at) == ("7", Verdict.PASSED, moment(1))
     assert Wire({PROGRESS: row("8")}).run(platform().get_run("8")).run_id == "8"
     wire = Wire()
     with pytest.raises(NotFoundError):
@@ -718,7 +718,7 @@ def test_a_reason_is_told_of_runs_that_did_not_pass() -> None:
 
 
 def watched(run_id: str = RUN, **context: str) -> Run:
-    return Run("eggplant", run_id, RunState.RUNNING, "Running", context=context)
+    return Run("eggplant", run_id, RunState.RUNNING, "Running", ids=context)
 
 
 def test_runs_of_a_model_are_a_group_where_progress_answers() -> None:
@@ -726,7 +726,7 @@ def test_runs_of_a_model_are_a_group_where_progress_answers() -> None:
     assert dai.group_of(watched(model_name="BBCSport")) == "BBCSport"
     assert dai.group_of(watched()) is None
     assert platform(poll_endpoint="runs").group_of(watched(model_name="BBCSport")) is None
-    configured = Run("eggplant", RUN, RunState.RUNNING, "", Kind.TEST_CONFIGURATION, context={"model_name": "x"})
+    configured = Run("eggplant", RUN, RunState.RUNNING, "", Kind.TEST_CONFIGURATION, ids={"model_name": "x"})
     assert dai.group_of(configured) is None
     Wire({EXECUTION: execution}).run(dai.get_run(RUN))
     assert dai.group_of(watched(model_name="BBCSport")) is None
@@ -758,7 +758,7 @@ def test_a_run_of_a_group_that_changed_is_read_anew() -> None:
     dai, cache = platform(), PollCache()
     first, second, third = (wire.run(dai.list_group("BBCSport", {RUN}, None, cache)) for _ in range(3))
     assert first[0] is second[0]
-    assert third[0].ending is Verdict.PASSED
+    assert third[0].platform_verdict is Verdict.PASSED
 
 
 def test_a_group_in_another_order_is_asked_for_whole() -> None:
@@ -773,7 +773,7 @@ def test_two_models_of_one_name_are_not_told_apart_by_it() -> None:
     dai.group_of(watched(model_name="BBCSport", model_id=MODEL))
     dai.group_of(watched(model_name="BBCSport", model_id=OTHER))
     found = Wire({PROGRESS: [row()]}).run(dai.list_model_progress("BBCSport"))
-    assert "model_id" not in found[0].context
+    assert "model_id" not in found[0].ids
 
 
 # --- the runs of a model as one ---------------------------------------------------------------------------------------
@@ -794,7 +794,7 @@ def test_runs_of_a_model_are_over_when_each_of_them_is() -> None:
     ]
     wire = Wire({PROGRESS: rows})
     run = wire.run(platform().get_run("BBCSport", **TOGETHER))
-    assert (run.kind, run.run_id, run.state, run.ending, run.parts) == (
+    assert (run.kind, run.run_id, run.state, run.platform_verdict, run.parts) == (
         Kind.MODEL,
         "BBCSport",
         RunState.RUNNING,
@@ -803,17 +803,17 @@ def test_runs_of_a_model_are_over_when_each_of_them_is() -> None:
     )
     assert (run.raw_state, str(run.progress)) == ("1 Running, 1 Failed, 1 Passed", "2/3")
     # What the next look needs is what this one had.
-    assert run.context == TOGETHER
+    assert run.ids == TOGETHER
     assert run.finished_at is None
     rows[0] = row("r-3", "Incomplete", endtime=at(7))
-    run = wire.run(platform().get_run(run.run_id, **run.context))
-    assert (run.state, run.ending, run.started_at, run.finished_at) == (
+    run = wire.run(platform().get_run(run.run_id, **run.ids))
+    assert (run.state, run.platform_verdict, run.started_at, run.finished_at) == (
         RunState.FINISHED,
         None,
         datetime(2018, 5, 31, tzinfo=UTC),
         moment(9),
     )
-    assert [(part.run_id, part.ending) for part in run.parts] == [
+    assert [(part.run_id, part.platform_verdict) for part in run.parts] == [
         ("r-3", Verdict.ERRORED),
         ("r-2", Verdict.FAILED),
         ("r-1", Verdict.PASSED),
@@ -984,12 +984,12 @@ def test_a_test_configuration_from_start_to_report() -> None:
     assert wire.requests[-1].body is None
     assert not start.call.idempotent
     assert (run.run_id, run.kind) == ("t-1", Kind.TEST_CONFIGURATION)
-    assert CONFIGURATION.items() <= run.context.items()
+    assert CONFIGURATION.items() <= run.ids.items()
     assert dai.group_of(run) is None
-    run = wire.run(dai.get_run(run.run_id, **run.context))
+    run = wire.run(dai.get_run(run.run_id, **run.ids))
     assert run.state is RunState.RUNNING
-    run = wire.run(dai.get_run(run.run_id, **run.context))
-    assert (run.ending, run.kind) == (Verdict.FAILED, Kind.TEST_CONFIGURATION)
+    run = wire.run(dai.get_run(run.run_id, **run.ids))
+    assert (run.platform_verdict, run.kind) == (Verdict.FAILED, Kind.TEST_CONFIGURATION)
     report = wire.run(dai.get_report(run))
     assert report.counts == Counts(passed=1, failed=1)
     assert [(case.name, case.outcome, case.message, case.suite, case.duration) for case in report.cases] == [
@@ -1003,7 +1003,7 @@ def test_a_test_configuration_from_start_to_report() -> None:
 def test_the_result_that_a_task_names_is_taken() -> None:
     wire = Wire({TASK: {"runstatus": "Passed", "test_config_result_id": "cr-9"}})
     run = wire.run(platform().get_run("t-1", **CONFIGURATION))
-    assert run.context["test_config_result_id"] == "cr-9"
+    assert run.ids["test_config_result_id"] == "cr-9"
     report = wire.run(platform().get_report(run))
     assert any(asked.startswith("GET /api/v2/test_results?test_config_result_id=cr-9") for asked in wire.asked)
     assert report.counts == Counts(passed=1)
@@ -1244,11 +1244,11 @@ def test_what_files_can_be_made_of() -> None:
     assert kept(Wire(), final("Passed")) == (None, (), None)
     assert kept(Wire(), replace(final("Passed"), run_id="12")) == (None, (), "12")
     configured = replace(
-        final("Failed"), run_id="t-1", kind=Kind.TEST_CONFIGURATION, context={"test_config_result_id": "cr"}
+        final("Failed"), run_id="t-1", kind=Kind.TEST_CONFIGURATION, ids={"test_config_result_id": "cr"}
     )
     tests = "GET /api/v2/test_results?test_config_result_id=cr&limit=100&offset=0"
     assert kept(Wire({tests: results({"id": "tr-1"}, {"id": "tr-2"})}), configured) == ("cr", ("tr-1", "tr-2"), None)
-    assert kept(Wire(), replace(configured, context={})) == (None, (), None)
+    assert kept(Wire(), replace(configured, ids={})) == (None, (), None)
 
 
 def test_the_check_is_one_cheap_call() -> None:
@@ -1314,7 +1314,9 @@ _STEPS: dict[str, Callable[[EggplantPlatform], Any]] = {
     "configuration": lambda dai: dai.get_run("t-1", **CONFIGURATION),
     "model": lambda dai: dai.list_model_progress("m", 3),
     "together": lambda dai: dai.get_run("m", kind="model", model_name="m", limit="3"),
-    "kept": lambda dai: dai.list_kept(Run("eggplant", RUN, RunState.FINISHED, "Failed", ending=Verdict.FAILED)),
+    "kept": lambda dai: dai.list_kept(
+        Run("eggplant", RUN, RunState.FINISHED, "Failed", platform_verdict=Verdict.FAILED)
+    ),
     "group": lambda dai: dai.list_group("m", {RUN, OTHER}, moment(3)),
     "find": lambda dai: dai.find_runs(moment(3), model_name="m"),
     "find all": lambda dai: dai.find_runs(moment(3)),
@@ -1324,9 +1326,11 @@ _STEPS: dict[str, Callable[[EggplantPlatform], Any]] = {
     "logs": lambda dai: dai.get_test_result_logs("a"),
     "check": lambda dai: dai.check(),
     "start": lambda dai: dai.prepare_start(model_id=MODEL),
-    "report": lambda dai: dai.get_report(Run("eggplant", RUN, RunState.FINISHED, "Failed", ending=Verdict.FAILED)),
+    "report": lambda dai: dai.get_report(
+        Run("eggplant", RUN, RunState.FINISHED, "Failed", platform_verdict=Verdict.FAILED)
+    ),
     "configuration report": lambda dai: dai.get_report(
-        Run("eggplant", "t", RunState.FINISHED, "x", Kind.TEST_CONFIGURATION, Verdict.FAILED, context=CONFIGURATION)
+        Run("eggplant", "t", RunState.FINISHED, "x", Kind.TEST_CONFIGURATION, Verdict.FAILED, ids=CONFIGURATION)
     ),
 }
 

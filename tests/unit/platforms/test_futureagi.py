@@ -365,7 +365,7 @@ def test_the_start_call():
     start = prepare(Wire(), DOCUMENTED, run_test_id=RUN_TEST.upper(), select_all=True)
     assert (start.call.method, start.call.path) == ("POST", f"/simulate/run-tests/{RUN_TEST}/execute/")
     assert start.call.idempotent is False
-    assert start.context == {"run_test_id": RUN_TEST}
+    assert start.ids == {"run_test_id": RUN_TEST}
     assert start.started_with == {}
     assert start.not_compared == ("scenario_ids", "simulator_id")
     assert start.cannot_list is None
@@ -375,8 +375,8 @@ def test_the_start_call():
 def test_the_status_of_a_start_is_not_believed(status):
     wire = Wire({EXECUTE: started_response(status)})
     run = wire.ask(prepare(wire, run_test_id=RUN_TEST, select_all=True).call)
-    assert (run.run_id, run.state, run.raw_state, run.ending) == (EXECUTION, RunState.QUEUED, status, None)
-    assert run.context == {"run_test_id": RUN_TEST}
+    assert (run.run_id, run.state, run.raw_state, run.platform_verdict) == (EXECUTION, RunState.QUEUED, status, None)
+    assert run.ids == {"run_test_id": RUN_TEST}
     assert run.url == f"https://app.futureagi.com/dashboard/simulate/test/{RUN_TEST}/{EXECUTION}"
     assert run.known_state
 
@@ -430,9 +430,9 @@ def test_a_name_is_looked_up_on_all_pages():
             page_key("/simulate/run-tests/", 2): listed([{"id": SIMULATOR.upper(), "name": "Smoke  "}], 2, 2),
         }
     )
-    assert prepare(wire, run_test_name="nightly", select_all=True).context == {"run_test_id": RUN_TEST}
+    assert prepare(wire, run_test_name="nightly", select_all=True).ids == {"run_test_id": RUN_TEST}
     assert wire.asked[2:] == [RUN_TEST_DETAIL]
-    assert prepare(wire, run_test_name="Smoke  ", select_all=True).context == {"run_test_id": SIMULATOR}
+    assert prepare(wire, run_test_name="Smoke  ", select_all=True).ids == {"run_test_id": SIMULATOR}
 
 
 def test_an_unknown_name_lists_near_ones():
@@ -508,18 +508,23 @@ STATES = [
 def test_status_words(raw, state, ending):
     wire = Wire({METRICS: metrics_response(raw), executions_key(): listed([execution_row(status=raw)])})
     for run in (wire.run(CURRENT.get_run(EXECUTION)), wire.run(CURRENT.find_runs(None, RUN_TEST))[0]):
-        assert (run.state, run.ending, run.raw_state, run.known_state) == (state, ending, raw, True)
+        assert (run.state, run.platform_verdict, run.raw_state, run.known_state) == (state, ending, raw, True)
 
 
 def test_an_unknown_status_word():
     run = Wire({METRICS: metrics_response("thinking")}).run(CURRENT.get_run(EXECUTION))
-    assert (run.state, run.ending, run.raw_state, run.known_state) == (RunState.RUNNING, None, "thinking", False)
+    assert (run.state, run.platform_verdict, run.raw_state, run.known_state) == (
+        RunState.RUNNING,
+        None,
+        "thinking",
+        False,
+    )
 
 
 def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_the_word():
     metrics = metrics_response("archived", completed_at="2026-11-26T10:00:00Z")
     run = Wire({METRICS: metrics}).run(CURRENT.get_run(EXECUTION))
-    assert (run.state, run.ending, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
+    assert (run.state, run.platform_verdict, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
     assert "'archived'" in run.message
 
 
@@ -542,19 +547,19 @@ def test_a_run_in_full():
         EXECUTION,
         RunState.FINISHED,
         "completed",
-        ending=Verdict.PASSED,
+        platform_verdict=Verdict.PASSED,
         started_at=datetime(2026, 11, 22, 12, 0, 0, 500000, UTC),
         finished_at=datetime(2026, 11, 22, 12, 1, 0, 500000, UTC),
         progress=Progress(2, 2),
         url=f"https://app.futureagi.com/dashboard/simulate/test/{RUN_TEST}/{EXECUTION}",
-        context={"run_test_id": RUN_TEST},
+        ids={"run_test_id": RUN_TEST},
     )
     assert CURRENT.group_of(run) == RUN_TEST
 
 
 def test_a_run_whose_run_test_is_not_known():
     run = Wire({METRICS: metrics_response()}).run(CURRENT.get_run(EXECUTION))
-    assert (run.url, run.context, CURRENT.group_of(run)) == ("", {}, None)
+    assert (run.url, run.ids, CURRENT.group_of(run)) == ("", {}, None)
 
 
 def test_calls_that_are_not_counted_yet_are_none():
@@ -728,7 +733,7 @@ def test_list_group_reads_what_is_wanted():
     runs = wire.run(CURRENT.list_group(RUN_TEST, wanted, None))
     assert [run.run_id for run in runs] == [execution_id(8), execution_id(2)]
     assert runs[0].progress == Progress(2, 5)
-    assert runs[0].context == {"run_test_id": RUN_TEST}
+    assert runs[0].ids == {"run_test_id": RUN_TEST}
     assert len(wire.asked) == 2
     wire.requests.clear()
     assert len(wire.run(CURRENT.list_group(RUN_TEST, {execution_id(8), execution_id(7)}, None))) == 2
@@ -905,7 +910,7 @@ def test_cases_are_read_from_all_pages():
 
 def test_a_start_of_unknown_time_and_end_is_filled_in():
     wire = Wire({METRICS: metrics_response("completed", calls(1), completed_at="2026-11-22T12:00:10.500000Z")})
-    run = Run("futureagi", EXECUTION, RunState.FINISHED, "Completed", ending=Verdict.PASSED)
+    run = Run("futureagi", EXECUTION, RunState.FINISHED, "Completed", platform_verdict=Verdict.PASSED)
     report = wire.run(CURRENT.get_report(run))
     assert (report.duration, report.run.raw_state, report.run.progress) == (10.0, "Completed", Progress(1, 1))
 
@@ -1014,7 +1019,7 @@ def test_details_that_can_be_had_later_are_not_given_up(key, answer, kind):
 
 
 def test_the_counts_are_never_guessed():
-    run = Run("futureagi", EXECUTION, RunState.FINISHED, "completed", ending=Verdict.PASSED)
+    run = Run("futureagi", EXECUTION, RunState.FINISHED, "completed", platform_verdict=Verdict.PASSED)
     wire = Wire({METRICS: metrics_response("completed", {"total": "many"})})
     with pytest.raises(InvalidReplyError, match="total"):
         wire.run(CURRENT.get_report(run))
@@ -1193,7 +1198,7 @@ def test_a_rerun_is_of_the_calls_that_did_not_complete():
     assert start.cannot_list, "no look-up can tell whether a rerun was started"
     assert RERUN not in wire.asked
     run = wire.ask(start.call)
-    assert (run.run_id, run.state, run.ending, run.context) == (
+    assert (run.run_id, run.state, run.platform_verdict, run.ids) == (
         EXECUTION,
         RunState.QUEUED,
         None,
@@ -1284,7 +1289,7 @@ def test_what_follows_on_a_failed_run():
     start = wire.run(CURRENT.prepare_rerun_of_failed(failed_run(wire)))
     assert isinstance(start, Start)
     assert start.call.json == {"rerun_type": "call_and_eval", "call_execution_ids": [call_id(2)]}
-    assert start.context == {"run_test_id": RUN_TEST}
+    assert start.ids == {"run_test_id": RUN_TEST}
 
 
 @pytest.mark.parametrize(

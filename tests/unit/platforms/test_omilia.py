@@ -183,7 +183,7 @@ def report_of(answers: dict[str, Any], status: str = "SUCCESS") -> RunReport:
 )
 def test_words_of_the_enum(word, state, ending):
     run = run_as(word)
-    assert (run.state, run.ending, run.raw_state, run.known_state) == (state, ending, word, True)
+    assert (run.state, run.platform_verdict, run.raw_state, run.known_state) == (state, ending, word, True)
 
 
 @pytest.mark.parametrize(
@@ -197,19 +197,19 @@ def test_words_of_the_enum(word, state, ending):
 )
 def test_run_status_words_in_the_guide_differ_from_the_enum(word, state, ending):
     run = run_as(word)
-    assert (run.state, run.ending, run.known_state) == (state, ending, True)
+    assert (run.state, run.platform_verdict, run.known_state) == (state, ending, True)
 
 
 @pytest.mark.parametrize("word", ["PAUSED", "COMPLETED", "SUCCESS!", "0"])
 def test_an_unknown_word_is_a_run_that_goes_on(word):
     run = run_as(word, finishedAt=None)
-    assert (run.state, run.ending, run.known_state, run.raw_state) == (RunState.RUNNING, None, False, word)
+    assert (run.state, run.platform_verdict, run.known_state, run.raw_state) == (RunState.RUNNING, None, False, word)
 
 
 @pytest.mark.parametrize("word", ["PAUSED", "COMPLETED"])
 def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_the_word(word):
     run = run_as(word, finishedAt="2026-11-26T10:00:00")
-    assert (run.state, run.ending, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
+    assert (run.state, run.platform_verdict, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
     assert repr(word) in run.message
 
 
@@ -229,11 +229,11 @@ def test_a_run_as_documented():
         run_id=RUN,
         state=RunState.FINISHED,
         raw_state="SUCCESS",
-        ending=Verdict.PASSED,
+        platform_verdict=Verdict.PASSED,
         started_at=datetime(2023, 4, 11, 15, 22, 50, 193226, UTC),
         finished_at=datetime(2023, 4, 11, 15, 22, 53, 568724, UTC),
         url=f"https://studio.example.com/ts/projects/{PROJECT}/runs/{RUN}",
-        context={"project_id": PROJECT},
+        ids={"project_id": PROJECT},
         started_with={"group": None, "utterance": None, "description": None},
     )
     assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
@@ -267,8 +267,8 @@ def test_a_run_that_does_not_name_its_project_keeps_the_one_it_was_asked_with():
     row = run_json()
     del row["projectId"]
     run = Wire({GET_RUN: data(row)}).run(platform.get_run(RUN, project_id=PROJECT))
-    assert run.context == {"project_id": PROJECT}
-    assert Wire({GET_RUN: data(row)}).run(platform.get_run(RUN)).context == {}
+    assert run.ids == {"project_id": PROJECT}
+    assert Wire({GET_RUN: data(row)}).run(platform.get_run(RUN)).ids == {}
 
 
 @pytest.mark.parametrize(
@@ -440,16 +440,16 @@ def test_created_runs_sample_is_already_success():
     started = wire.ask(start.call)
     assert started.final
     # Nobody trusts that: the lifecycle polls a run that it has just started, whatever the response says.
-    assert not wire.run(platform.get_run(started.run_id, **started.context)).final
+    assert not wire.run(platform.get_run(started.run_id, **started.ids)).final
 
 
 def test_no_get_for_one_generation():
     wire = Wire({GENERATIONS: data([generation_json("other", "FAILURE"), generation_json(status="STARTED")])})
     run = wire.run(platform.get_run(GENERATION, project_id=PROJECT, kind="generation"))
     assert (run.run_id, run.raw_state, run.kind) == (GENERATION, "STARTED", Kind.GENERATION)
-    assert run.context == {"project_id": PROJECT, "kind": "generation"}
+    assert run.ids == {"project_id": PROJECT, "kind": "generation"}
     assert wire.asked == [GENERATIONS]
-    assert wire.run(platform.get_run(GENERATION, **run.context)) == run
+    assert wire.run(platform.get_run(GENERATION, **run.ids)) == run
 
 
 @pytest.mark.parametrize(
@@ -790,7 +790,7 @@ def test_a_run():
     wire = Wire({"POST /api/runs/": data([run_json(status="PENDING")])})
     start = wire.run(platform.prepare_start(PROJECT, group="g", utterance="", description="d"))
     assert wire.asked == []
-    assert start.context == {"project_id": PROJECT}
+    assert start.ids == {"project_id": PROJECT}
     assert start.started_with == {"group": "g", "utterance": None, "description": "d"}
     assert (start.not_compared, start.cannot_list, start.warnings) == ((), None, ())
     assert wire.ask(start.call).run_id == RUN
@@ -809,7 +809,7 @@ def test_a_generation():
     start = wire.run(
         platform.prepare_start(kind="generation", project_id=PROJECT, test_suite="a,b", simulation_data="Ani,Dnis")
     )
-    assert start.context == {"project_id": PROJECT, "kind": "generation"}
+    assert start.ids == {"project_id": PROJECT, "kind": "generation"}
     assert start.started_with == {
         "group": None,
         "test_suite": "a,b",
@@ -817,7 +817,7 @@ def test_a_generation():
         "simulation_data": "Ani,Dnis",
     }
     run = wire.ask(start.call)
-    assert (run.run_id, run.kind, run.context) == (GENERATION, Kind.GENERATION, start.context)
+    assert (run.run_id, run.kind, run.ids) == (GENERATION, Kind.GENERATION, start.ids)
     # What is not used is left out, as in the sample.
     assert wire.body() == {
         "projectId": PROJECT,
@@ -940,7 +940,7 @@ def test_generations_are_listed_with_their_arguments():
     wire = Wire({GENERATIONS: data([generation_json(group="g", overwrite="false", simulationData="Ani")])})
     (run,) = wire.run(platform.find_runs(None, project_id=PROJECT, kind="generation"))
     assert run.started_with == {"group": "g", "test_suite": None, "overwrite": False, "simulation_data": "Ani"}
-    assert (run.kind, run.context["kind"]) == (Kind.GENERATION, "generation")
+    assert (run.kind, run.ids["kind"]) == (Kind.GENERATION, "generation")
 
 
 def test_what_a_row_does_not_show_is_not_compared():
@@ -1203,13 +1203,13 @@ def test_a_project_is_found_by_its_name_with_one_call_before_the_start():
         "POST /api/runs/": data([run_json()]),
     })  # fmt: skip
     start = wire.run(platform.prepare_start(project_name="smoke", group="qa"))
-    assert (start.context, start.started_with["group"]) == ({"project_id": PROJECT}, "qa")
+    assert (start.ids, start.started_with["group"]) == ({"project_id": PROJECT}, "qa")
     assert wire.asked == [PROJECTS]
     wire.ask(start.call)
     assert wire.body()["projectId"] == PROJECT
     identity = wire.run(platform.identity(kind="generation", project_name="smoke"))
     assert identity is not None
-    assert identity.context == {"project_id": PROJECT, "kind": "generation"}
+    assert identity.ids == {"project_id": PROJECT, "kind": "generation"}
 
 
 @pytest.mark.parametrize(
@@ -1705,7 +1705,7 @@ def test_the_artifact_of_a_generation_is_found_without_its_project():
     answers = {"GET /api/projects/": data(projects), "GET /api/projects/p-3/generations/": data([row])}
     wire = Wire(answers)
     run, artifact = wire.run(platform.find_artifact(Kind.GENERATION, row["runId"]))
-    assert (run.context["project_id"], artifact) == (PROJECT, None)
+    assert (run.ids["project_id"], artifact) == (PROJECT, None)
     assert len(wire.asked) == 5
     wire = Wire(answers)
     assert wire.run(platform.find_artifact(Kind.GENERATION, RUN)) is None

@@ -43,7 +43,7 @@ class AcmePlatform(Platform):
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
         """The newest run of the suite."""
-        runs = yield from self.find_runs(None, **start.context)
+        runs = yield from self.find_runs(None, **start.ids)
         return runs[0] if runs else None
 
     def get_run(self, run_id: str, **context: str) -> Steps[Run]:
@@ -87,10 +87,10 @@ class AcmePlatform(Platform):
             run_id,
             state,
             status,
-            ending=ending,
+            platform_verdict=ending,
             started_at=row.moment("startedAt"),
             url=f"{self._base_url}/show/{run_id}",
-            context={"suite": suite},
+            ids={"suite": suite},
             started_with={"suite": suite},
             known_state=status in _STATES,
         )
