@@ -18,7 +18,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 PACKAGE = "airflow_provider_testruns"
 #: What decides: what responses mean, what is started, awaited and judged, and what is repeated.
-DECISIONS = ("platforms/**/*.py", "lifecycle/**/*.py", "model.py", "transport/policy.py")
+DECISIONS = ("platforms/**/*.py", "lifecycle/**/*.py", "model.py", "judging.py", "transport/policy.py")
 _LEFT_OUT = {
     # Made by chance inside cosmic-ray, so that a seed of ours would not repeat them.
     "VariableReplacer",
