@@ -380,7 +380,7 @@ def test_l12_a_recording_is_fetched_from_nowhere_else_than_a_public_host_or_the_
 
 
 def test_001_the_fields_of_a_starts_response_are_in_the_runs_raw_form_and_stay_while_it_is_polled() -> None:
-    response = {
+    shown = {
         "message": "Test execution started successfully",
         "execution_id": EXECUTION,
         "run_test_id": RUN_TEST,
@@ -389,15 +389,15 @@ def test_001_the_fields_of_a_starts_response_are_in_the_runs_raw_form_and_stay_w
         "total_calls": 0,
         "scenario_ids": [ONE, RUN_TEST],
     }
-    run = responses.started(response(response), RUN_TEST, CURRENT.run_url)
-    assert run.raw == response
+    run = responses.started(response(shown), RUN_TEST, CURRENT.run_url)
+    assert run.raw == shown
     wait = Wait(run, deadline=2e9, poll_interval=1.0, log=logging.getLogger("test"), clock=lambda: 1e9)
     for status, total in (("running", 5), ("completed", 5)):
         polled = metrics_response(status, calls(5), total_calls=total)
-        wait.look(Wire({METRICS: polled}).run(CURRENT.get_run(EXECUTION, RUN_TEST)))
+        wait.observe(Wire({METRICS: polled}).run(CURRENT.get_run(EXECUTION, RUN_TEST)))
         kept = {name: wait.run.raw[name] for name in ("message", "total_scenarios", "total_calls", "scenario_ids")}
         # What a poll shows, too, is as the poll shows it.
-        assert kept == {**{name: response[name] for name in kept}, "total_calls": total}
+        assert kept == {**{name: shown[name] for name in kept}, "total_calls": total}
         assert wait.run.raw["status"] == status
 
 
