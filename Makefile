@@ -51,7 +51,7 @@ e2e: $(STAMP) browser ## Run the end-to-end tests only, against a whole running 
 fuzz: $(STAMP) ## Answer every operation as a hostile server would, in both clients: some 10 minutes at most. SEED=2 for another order, SECONDS=60, ONLY=get_report
 	@$(BIN)/python -m tests.fuzz --seed $(or $(SEED),1) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
 
-chaos: $(STAMP) ## Kill workers and triggerers, lose responses, clear tasks: 270 tasks in some six minutes, then close the books. SEED=2 for others
+chaos: $(STAMP) ## Kill workers and triggerers, lose responses, clear tasks: 270 tasks in some six minutes, then audit the result. SEED=2 for others
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(TASKS),--tasks $(TASKS))
 
 short-runs: $(STAMP) ## Count the tasks that Airflow fails as their runs are over too soon: 100 runs of 0 to 5 s, without and with event_delay

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_testruns.exceptions import ConfigurationError
 
-#: The shortest time between two looks at a run, in seconds: what is asked for more often is a mistake, which the
+#: The shortest time between two polls at a run, in seconds: what is asked for more often is a mistake, which the
 #: platform and everybody else in the triggerer would pay for.
 MIN_INTERVAL = 0.1
 #: The longest time that an argument can be, in seconds: ten years. Dates beyond the year 9999 can't be written.
@@ -36,7 +36,7 @@ def seconds(name: str, value: Any, *, least: float | None = None) -> float:
 
 
 def interval(name: str, value: Any) -> float:
-    """An argument that is the time between two looks at a run: at least :data:`MIN_INTERVAL` seconds.
+    """An argument that is the time between two polls at a run: at least :data:`MIN_INTERVAL` seconds.
 
     :raises ConfigurationError: when it is not.
     """

@@ -85,7 +85,7 @@ class ApiError(AirflowException):
 
 class ConnectionUnavailableError(ApiError):
     """The Airflow connection could not be read in the triggerer, or can't be used as it is: the secrets backend or the
-    database was away, it is missing, or somebody is editing it. The wait goes on until its deadline."""
+    database was away, it is missing, or somebody is editing it. The wait continues until its deadline."""
 
     transient = True
 
@@ -119,7 +119,7 @@ class ServerError(ApiError):
 
 
 class TransportError(ApiError):
-    """No complete response: refused or lost connection, time-out, name not found, certificate not accepted.
+    """No complete response: refused or lost connection, timeout, name not found, certificate not accepted.
 
     :param message: as for :class:`ApiError`.
     :param sent: whether the request may have reached the platform. ``False`` proves that it did not.

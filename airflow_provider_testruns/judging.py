@@ -24,10 +24,10 @@ class Gates:
     :param max_failures: when given it replaces "all cases passed": how many cases may have been tried and not passed
         (failed and unavailable), those that ``allowed_failures`` forgives not counted. With ``min_pass_rate`` both must
         be met.
-    :param allowed_failures: cases that are known to fail: their names, or patterns in the manner of the shell (``*``,
+    :param allowed_failures: cases that are known to fail: their names, or shell-style patterns (``*``,
         ``?``, ``[…]``), of a case (``refund_*``) or of suite and case (``smoke/refund_*``), upper and lower case told
         apart. Where such a case did not pass, it counts neither as passed nor as failed. A case that the platform
-        counts and does not list can't be forgiven.
+        counts and does not list can't be excluded.
     :param fail_on_rerun: whether a case that passed only when the platform ran it again fails the run, unless
         ``allowed_failures`` names it; otherwise it has passed, and a note lists it.
     """
@@ -199,7 +199,7 @@ def _forgive(report: RunReport, gates: Gates) -> tuple[Counts, tuple[CaseResult,
             if name not in there and not any(fnmatch.fnmatchcase(way, name) for way in there)
         ]
         if unused:
-            notes.append(f"allowed_failures has what no case of the run is named: {_some([repr(n) for n in unused])}.")
+            notes.append(f"allowed_failures has entries that match no case: {_some([repr(n) for n in unused])}.")
     return left, forgiven, tuple(notes)
 
 

@@ -29,7 +29,7 @@ POLL_NODES: Final = 500_000
 ALL_NODES: Final = 8_000_000
 #: One object of a long list in it.
 ROW: Final = 4 * MB
-#: A longer response is read in a thread of its own, so that the triggerer's event loop goes on, one at a time.
+#: A longer response is read in a thread of its own, so that the triggerer's event loop continues, one at a time.
 READ_HERE: Final = 256 * KB
 #: How deep the JSON of a response may be nested. Honest ones have less than 10 levels.
 DEPTH: Final = 100

@@ -94,7 +94,7 @@ class Upload:
 
 
 def no_value(response: Response) -> None:
-    """Read a response that says nothing."""
+    """Ignore the response body."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-#: Seconds between two looks at whether the loop is late.
+#: Seconds between two polls at whether the loop is late.
 TICK = 0.01
 #: What counts as a stall: Airflow's own ``blocked_main_thread_warning_threshold``.
 STALL = 0.2

@@ -21,16 +21,16 @@ from benchmarks.subjects import CONN_ID, SUBJECTS
 ROOT = Path(__file__).parents[1]
 #: How many waits and older runs a group has where runs are listed.
 GROUPS, OLDER = 5, 200
-#: Ours twice: asked for singly, and listed.
+#: Ours twice: asked for individually, and listed.
 COLUMNS: dict[str, tuple[str, int]] = {
     "ours, listed": ("ours", GROUPS),
-    "ours, singly": ("ours", 0),
+    "ours, individually": ("ours", 0),
     "databricks": ("databricks", 0),
     "dbt": ("dbt", 0),
     "airbyte": ("airbyte", 0),
     "http": ("http", 0),
 }
-OURS = ("ours, listed", "ours, singly")
+OURS = ("ours, listed", "ours, individually")
 #: Its calls are synchronous: they hold the loop up, and a thousand of them take minutes. It has this part of the waits.
 _SLOW, _LESS = "airbyte", 4
 _HANGS = 900.0
@@ -306,7 +306,7 @@ def _family_of(bench: Benchmark, mode: Mode, column: str) -> list[tuple[str, str
         names.append(("faults", fault))
         site = {"runs": runs, "finish": finish, "faults": [what]}
         waves[0].append(("events", site, {"interval": interval, "limit": limit}))
-    if SUBJECTS[COLUMNS[column][0]].start is not None and column != "ours, singly":
+    if SUBJECTS[COLUMNS[column][0]].start is not None and column != "ours, individually":
         names.append(("starts", ""))
         waves[0].append(("start", {"lose_response": True}, {}))
     # The slow one keeps others of the same core waiting: less of it.

@@ -16,7 +16,7 @@ from benchmarks.subjects import SUBJECTS
 
 _TITLES = {
     "ours, listed": "ours, listed",
-    "ours, singly": "ours, singly",
+    "ours, individually": "ours, individually",
     **{name: SUBJECTS[name].title for name in ("databricks", "dbt", "airbyte", "http")},
 }
 _FAULT_TITLES = {
@@ -148,7 +148,7 @@ def _wanted_cpu(steady: _Steady) -> str:
     databricks = _measured(steady.cpu("databricks"))[0]
     if math.isnan(databricks):
         return ""
-    return f"<= {0.05 * databricks:.2f} listed, <= {0.85 * databricks:.2f} singly"
+    return f"<= {0.05 * databricks:.2f} listed, <= {0.85 * databricks:.2f} individually"
 
 
 def _head(found: dict[str, Any]) -> list[str]:
@@ -216,7 +216,7 @@ def _starts(found: dict[str, Any], columns: Sequence[str]) -> list[str]:
         return []
     lines = ["", "## Runs created by one start whose response is lost", ""]
     for column in columns:
-        if column == "ours, singly":
+        if column == "ours, individually":
             continue
         name = _TITLES[column] if column not in OURS else "ours"
         if column not in found["starts"]:
@@ -224,7 +224,9 @@ def _starts(found: dict[str, Any], columns: Sequence[str]) -> list[str]:
             continue
         one = found["starts"][column]
         outcome = (
-            f"and the task fails ({one['outcome'].split(':')[0]})" if one["failed"] else "and the task goes on with one"
+            f"and the task fails ({one['outcome'].split(':')[0]})"
+            if one["failed"]
+            else "and the task continues with one"
         )
         lines.append(f"* {name}: {one['starts']}, {outcome}.")
     return lines
@@ -268,8 +270,8 @@ def _growth(found: dict[str, Any], steady: _Steady) -> list[str]:
         "",
         *_table(head, rows),
         "",
-        f"In {GROUPS} groups. A group of two (10 waits) is asked for singly: its list, with {OLDER} older runs in it,"
-        " would be dearer.",
+        f"In {GROUPS} groups. A group of two (10 waits) is polled individually: its list, with {OLDER} older runs in"
+        " it, would be dearer.",
     ]
 
 
@@ -280,7 +282,7 @@ def _method(found: dict[str, Any], steady: _Steady) -> list[str]:
     return [
         "## How it is measured",
         "",
-        "* One server process answers for all platforms over TLS (an authority of its own), 20 ms after each request;"
+        "* One server process answers for all platforms over TLS (a private CA), 20 ms after each request;"
         " it has one core, the clients have the other. Each scenario has a listener of its own.",
         "* Each scenario of a steady load is a fresh process that runs triggers as the triggerer does: tasks of one"
         " event loop, each with a greenback portal, going through `trigger.run()`. One wait comes first and is not"
@@ -289,8 +291,9 @@ def _method(found: dict[str, Any], steady: _Steady) -> list[str]:
         f"* CPU is the process's own, over {seconds} s after the first interval, less that of as many triggers which do"
         f" nothing ({idle} % of a core, measuring included); memory is what the process has for itself, less what"
         f" those need ({memory} MB).",
-        f"* Ours is measured twice: with runs whose project is not known, which are asked for singly, and with {GROUPS}"
-        f" projects of 200 runs each, whose lists hold {OLDER} older runs beside them. The others have no list call.",
+        f"* Ours is measured twice: with runs whose project is not known, which are polled individually, and with"
+        f" {GROUPS} projects of 200 runs each, whose lists hold {OLDER} older runs beside them. The others have no list"
+        " call.",
         "* Lag: a task wants to run every 10 ms; a loop that is held up is late for each of these times. From the start"
         " of all waits at once to the end.",
         "* Airbyte's trigger calls synchronously and holds the loop up: a round of 1000 takes longer than the interval."

@@ -34,7 +34,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 P = TypeVar("P", bound=Platform)
 
-#: How long a hook's method goes on trying a call that failed in passing and can be repeated; seconds.
+#: How long a hook's method goes on trying a call that failed transiently and can be repeated; seconds.
 PATIENCE = 20.0
 #: So that nothing about a password can be learnt from the digest of a connection.
 _DIGEST_KEY = os.urandom(32)
@@ -67,7 +67,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
     @classmethod
     @abstractmethod
     def make_auth(cls, settings: Settings) -> tuple[Auth, str]:
-        """How requests say who they come from, and the connection's fields that it was read from.
+        """How requests are authenticated, and the connection's fields that it was read from.
 
         :raises ConfigurationError: naming the field that can't be right.
         """
@@ -156,7 +156,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
             client.close()
 
     def ask(self, steps: Steps[T], patience: float = PATIENCE) -> T:
-        """Carry a platform's steps; calls that failed in passing are sent again where that changes nothing.
+        """Carry a platform's steps; calls that failed transiently are sent again where that changes nothing.
 
         What the platform's own JSON is, under its own names, is cleaned here: DAGs put it into XComs and logs.
 
@@ -218,7 +218,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
         :param run: as :meth:`get_report` gave it.
         :param folder: a local folder or an object storage URL; made if it is not there.
         :return: where each was written; empty where the platform has none.
-        :raises ApiError: when one can't be had. Those before it are there.
+        :raises ApiError: when one is unavailable. Those before it are there.
         """
         return []
 

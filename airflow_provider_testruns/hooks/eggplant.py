@@ -330,7 +330,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         :param run: as :meth:`get_report` gave it.
         :param folder: a local folder or an object storage URL; made if it is not there.
         :return: where each was written; empty where the server has none.
-        :raises ApiError: when one can't be had that should be there. Those before it are there.
+        :raises ApiError: when one is unavailable that should be there. Those before it are there.
         """
         saved = list(islice(self._saved_artifacts(run, folder), limits.FILES))
         if len(saved) == limits.FILES:
@@ -403,7 +403,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
             name += ending if ending in _IMAGES else ".png"
             return self._download_image(str(shown), folder, name, into=True, fits=fits)
         except NotFoundError as e:
-            self.log.info("Not there: %s", e)
+            self.log.info("Not available: %s", e)
             return None
 
     def _download_image(
@@ -431,7 +431,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         except (NotFoundError, InvalidRequestError) as e:
             if e.status not in _LACKING:
                 raise
-            self.log.info("Not there: %s", e)
+            self.log.info("Not available: %s", e)
             return None
 
 

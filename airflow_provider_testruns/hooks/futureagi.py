@@ -302,7 +302,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         said in them (:meth:`list_transcripts`). Of voice calls there are the recordings, too:
         ``recording_{id}_{call}_combined.wav``, and ``assistant``, ``customer`` and ``stereo`` where there are such.
         They are fetched from where Future AGI says they are, without credentials: over HTTPS from public hosts, or
-        from the connection's own host. One that can't be had is logged as a warning.
+        from the connection's own host. One that is unavailable is logged as a warning.
 
         :param run: as :meth:`get_report` gave it.
         :param folder: a local folder or an object storage URL; made if it is not there.

@@ -117,7 +117,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
 
     @classmethod
     def make_auth(cls, settings: Settings) -> tuple[Auth, str]:
-        """How requests say who they come from: see the class.
+        """How requests are authenticated: see the class.
 
         :param settings: the connection's fields.
         :raises ConfigurationError: naming the field that can't be right.
@@ -456,7 +456,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         :param generation_id: the generation.
         :param path: where the file is to be, local or an object storage URL; a folder takes it as
             ``{generation_id}_artifacts.zip``. It is there when it is complete, and not before.
-        :param project_id: its project, if known. It is looked at only when the file can't be had, to say why.
+        :param project_id: its project, if known. It is looked at only when the file is unavailable, to say why.
         :return: where it is.
         :raises NotFoundError: when there is none, or none any more; the message then has the date.
         """
@@ -546,11 +546,11 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
             ) from e
 
     def _why_no_artifact(self, kind: Kind, run_id: str, project_id: str) -> str:
-        """Why an artifact can't be had, as the run tells; empty when it does not."""
+        """Why an artifact is unavailable, as the run tells; empty when it does not."""
         try:
             found = self.ask(self.platform.find_artifact(kind, run_id, project_id))
         except ApiError as e:
-            self.log.debug("Why the artifact can't be had is not known: %s", e)
+            self.log.debug("Why the artifact is unavailable is not known: %s", e)
             return ""
         if found is None:
             return ""

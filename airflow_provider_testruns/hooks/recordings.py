@@ -41,7 +41,7 @@ def download(url: str, save_to: Path, settings: Settings, *, most: int) -> None:
     :param settings: of the connection that it comes from.
     :param most: how large it may be, in bytes.
     :raises InvalidReplyError: when it is where nothing is fetched from, or no recording.
-    :raises ApiError: when it can't be had.
+    :raises ApiError: when it is unavailable.
     """
     own = urlsplit(settings.base_url).hostname or ""
     place = _checked(url, own)

@@ -53,7 +53,7 @@ START_PATIENCE = 300.0
 STOP_WITHIN = 5.0
 #: How many starts of unknown outcome, each shown by a look-up to have done nothing, one try may send.
 MAX_UNKNOWN = 3
-#: What may pass by itself where nothing was started for certain, but seldom does: tried again for :data:`.GRACE`.
+#: What may be transient where nothing was started for certain, but seldom does: tried again for :data:`.GRACE`.
 _MAY_PASS = (AuthenticationError, InvalidReplyError)
 
 
@@ -86,7 +86,7 @@ class Epoch:
 
     :param max_tries: of the task instance: a clear raises it, a retry does not.
     :param retries: of the task: when it was lowered, a clear may leave ``max_tries`` as it was.
-    :param clear_number: of the Dag run.
+    :param clear_number: of the DAG run.
     """
 
     max_tries: int
@@ -489,7 +489,7 @@ class Starter:
             self._keep_if_possible()
 
     def judged(self, run: Run, verdict: Verdict) -> None:
-        """Note the verdict. To be called before a failing one is raised: the next try then starts anew."""
+        """Note the verdict. To be called before a failing one is raised: the next try then starts again."""
         if self.record is not None and self.record.run is not None and self.record.run.run_id == run.run_id:
             self.record = replace(self.record, phase=Phase.JUDGED, run=run, verdict=verdict, seen=True)
             self._keep_if_possible()
@@ -558,8 +558,8 @@ class Starter:
             if run.start_unreadable and run.run_id != record.mark.run_id:
                 # It may be older than this task's start, or be its run.
                 raise InvalidReplyError(
-                    f"The start time of run {run.run_id} can't be read, so it can't be told whether this task started"
-                    " it."
+                    f"The start time of run {run.run_id} can't be read, so it can't be determined whether this task"
+                    " started it."
                 )
         return [
             run
@@ -608,7 +608,7 @@ class Starter:
             return
         run = self._ours(run, record)
         self.older = run
-        yield from stop(self.platform, run, self._log, why="the task was cleared and starts anew", clock=self._clock)
+        yield from stop(self.platform, run, self._log, why="the task was cleared and starts again", clock=self._clock)
         self.older = None
 
     def _find_older(self, record: Record) -> Steps[Run | None]:
@@ -651,7 +651,7 @@ class Starter:
         run = record.run
         if record.phase is Phase.INTENT or run is None:
             self.record = record
-            self._log.info("An earlier try was about to start a run and left no word of it: looking for it.")
+            self._log.info("An earlier try was about to start a run and may have started a run; checking.")
             return (yield from self._look_up(record, stored=True))
         # By the clock of another worker, perhaps, which is no reason to wait longer.
         until = min(record.intent_at, self._clock()) + record.window + GRACE
@@ -700,7 +700,7 @@ class Starter:
                 return None
         if now.final and record.epoch.clear_number != self._epoch.clear_number:
             # A task that was cleared while it ran keeps its epoch on some executors. Its worker has cancelled the run;
-            # to fail for that is not what a clear is for. The number also moves when other tasks of the Dag run are
+            # to fail for that is not what a clear is for. The number also moves when other tasks of the DAG run are
             # cleared: a run that was cancelled on the platform is then followed by a new one a try earlier than else.
             report = yield from fetch_report(self.platform, now, self._log, patience=PATIENCE, clock=self._clock)
             if judge(report) is Verdict.CANCELLED:
@@ -888,7 +888,7 @@ class Starter:
             except AuthenticationError:
                 raise
             except ApiError as e:
-                self._log.warning("The runs before this start can't be listed; going by the clock. %s", e)
+                self._log.warning("The runs before this start can't be listed; falling back to timestamps. %s", e)
         offset = self._clock_offset()
         cannot_list = start.cannot_list
         if newest is not None and newest.started_at is not None:
@@ -941,7 +941,7 @@ class Starter:
                 raise StartOutcomeUnknownError(
                     f"A start was sent and its outcome is not known: {len(found)} runs could be it ({ids})."
                     " Nothing is started again. Check on the platform which one is this task's; clear the task to"
-                    " start a new run. An Airflow pool with one slot keeps identical starts apart."
+                    " start a new run. An Airflow pool with one slot serialises identical starts."
                     + (f" ({cause})" if cause else "")
                 ) from cause
             if found:
@@ -958,10 +958,10 @@ class Starter:
         if not self._may_adopt:
             raise StartOutcomeUnknownError(
                 f"A start was sent and its response never came; run {run.run_id} is most likely it, and"
-                " adopt_lost_start=False forbids to take it. Nothing is started again. Check the run on the"
+                " adopt_lost_start=False prevents adopting it. Nothing is started again. Check the run on the"
                 " platform; clear the task to start a new one." + (f" ({cause})" if cause else "")
             ) from cause
-        self._log.warning("Run %s is the one whose start got no response: adopted.", run.run_id)
+        self._log.warning("Adopted run %s, whose start response was lost.", run.run_id)
         if cause is not None:
             # Told again with how it ends, if that is all that is known of why.
             run = replace(run, start_error=clean(str(cause), MESSAGE))

@@ -30,7 +30,7 @@ from airflow_provider_testruns.transport.policy import back_off, retrying
 #: How long a run may be not there, the credentials not accepted or the responses unreadable, without a break, before
 #: the wait ends with an error; seconds.
 GRACE = 60.0
-#: How long the calls that fetch the report of a run that is over are tried again when they fail in passing; seconds.
+#: How long the calls that fetch the report of a run that is over are tried again when they fail transiently; seconds.
 REPORT_PATIENCE = 300.0
 #: How long the report of a run that is over is asked for again when the credentials are not accepted or the response
 #: can't be read; seconds. What passes by itself has a patience of its own.
@@ -112,12 +112,12 @@ class Wait:
 
     :param run: the run as it was seen last.
     :param deadline: when the wait is over, in seconds of ``clock``.
-    :param poll_interval: seconds between two looks.
+    :param poll_interval: seconds between two polls.
     :param log: takes the lines for the task's log.
     :param clock: wall-clock seconds; for tests.
     :param seen: whether the platform has shown the run in a look.
     :param not_before: no look before this time (seconds of ``clock``), as the platform asked for with a Retry-After.
-    :param slows_from: when the wait began (seconds of ``clock``), if the time between two looks is to double from look
+    :param slows_from: when the wait began (seconds of ``clock``), if the time between two polls is to double from look
         to look; ``None`` when it stays the same.
     :param max_interval: how long it may become, in seconds; ``None`` for any length.
     :param stalled_after: for how many seconds a run may show that all of its work is done, and nothing else, before it
@@ -150,7 +150,7 @@ class Wait:
     def observe(self, run: Run) -> WaitEnd | None:
         """The platform has shown the run.
 
-        :return: the end of the wait, or ``None`` when it goes on.
+        :return: the end of the wait, or ``None`` when it continues.
         """
         if self._trouble is not None:
             self.log.info("The platform answers again about run %s.", run.run_id)
@@ -177,7 +177,7 @@ class Wait:
         What passes by itself never ends a wait before its deadline; a run that is not there, credentials that
         are not accepted and responses that can't be read do so after :data:`GRACE`; anything else at once.
 
-        :return: the end of the wait, or ``None`` when it goes on.
+        :return: the end of the wait, or ``None`` when it continues.
         """
         now = self.clock()
         if not error.transient:
@@ -193,15 +193,15 @@ class Wait:
             if isinstance(error, NotFoundError) and not self.seen:
                 self.log.info("The platform does not show run %s yet.", self.run.run_id)
             else:
-                self.log.warning("%s The wait goes on.", error)
+                self.log.warning("%s Still waiting.", error)
         return self._timeout(error)
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks, as things stand.
+        """Seconds between two polls, as things stand.
 
         One that doubles is the first interval longer each time than all that were before it: so it follows from the
-        time that has passed, and a restart does not begin anew.
+        time that has passed, and a restart does not begin again.
         """
         if self.slows_from is None:
             return self.poll_interval
@@ -315,7 +315,7 @@ def wait_for(
     """Wait for one run in place.
 
     :param platform: the run's platform.
-    :param wait: the run and the rules; kept up to date while it goes on.
+    :param wait: the run and the rules; kept up to date while it continues.
     :param each_round: called after each look.
     :param stopped: whether the run was to be cancelled meanwhile, by a signal handler say: it is then looked at soon,
         and cancelled again until it is final.
@@ -367,7 +367,7 @@ def _until_stopped(platform: Platform, wait: Wait, each_round: Callable[[], None
 def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
     """One look at a run, whatever comes of it.
 
-    :return: the end of the wait, or ``None`` when it goes on.
+    :return: the end of the wait, or ``None`` when it continues.
     """
     try:
         run = yield from platform.get_run(wait.run.run_id, **wait.run.ids)
@@ -390,6 +390,6 @@ def fetch_report(
     :param run: the run, final.
     :param log: takes the lines for the task's log.
     :param patience: seconds for trouble that passes by itself.
-    :raises ApiError: when it can't be had.
+    :raises ApiError: when it is unavailable.
     """
     return (yield from retrying(platform.get_report(run), patience, grace=REPORT_GRACE, clock=clock, log=log.warning))

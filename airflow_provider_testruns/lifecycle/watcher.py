@@ -43,11 +43,11 @@ log = get_logger(__name__)
 #: What a request costs this process beside reading its response, in bytes of a response that cost as much to read. A
 #: request over TLS takes about half a millisecond, in which some 40 kB of JSON are read.
 REQUEST_COST = 40_000
-#: How long runs are asked for singly after their list turned out dearer, or not to be had; seconds.
+#: How long runs are asked for individually after their list turned out dearer, or not to be had; seconds.
 SINGLY_FOR = 300.0
 #: How long a look that is made when a wait's time is over may take; seconds.
 LAST_LOOK = 1.0
-#: How often a list may fail in passing until it is tried whether a single run can be seen all the same.
+#: How often a list may fail transiently until it is tried whether a single run can be seen all the same.
 LIST_FAILURES = 3
 #: How often, at most, a connection whose credentials are not accepted any more is read again; seconds.
 REOPEN_AFTER = 15.0
@@ -129,11 +129,11 @@ class _Group:
 
     :param key: as the platform named it.
     :param members: the waits for them.
-    :param task: polls them together, ``None`` while each is asked for singly.
+    :param task: polls them together, ``None`` while each is asked for individually.
     :param due: when the next look is, in seconds of the loop.
     :param sooner: set when that was put forward.
     :param not_before: no look before this time (of the loop), as the platform asked for.
-    :param failures: how many looks in a row have failed in passing.
+    :param failures: how many looks in a row have failed transiently.
     :param singly_until: not before this time (of the loop) is the list tried again.
     :param single_cost: what asking for one of them costs, by the last that was asked for.
     :param cache: what the looks at it have shown.
@@ -152,7 +152,7 @@ class _Group:
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks: as the most impatient of its members asks for."""
+        """Seconds between two polls: as the most impatient of its members asks for."""
         return min((member.wait.interval for member in self.members), default=0.0)
 
 
@@ -349,7 +349,7 @@ class Watcher:
             if group.failures < LIST_FAILURES or isinstance(error, RateLimitedError):
                 return True
         elif not isinstance(error, InvalidReplyError):
-            # The list can't be had; that says nothing of the runs. Each is asked for, and shows what is the matter.
+            # The list is unavailable; that says nothing of the runs. Each is asked for, and shows what is the matter.
             return False
         # Perhaps it is the list alone. One run is asked for, so that an outage does not cost a request for each.
         member = next((member for member in members if member.waits), None)

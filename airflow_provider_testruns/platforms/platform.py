@@ -53,7 +53,7 @@ class Identity:
 
     :param ids: the project, model or run test that it is of, and what was started (``kind``).
     :param started_with: the arguments that the platform shows again with each run.
-    :param run_id: the run, where the arguments name it themselves (a rerun goes on under its execution's id).
+    :param run_id: the run, where the arguments name it themselves (a rerun continues under its execution's id).
     """
 
     ids: Mapping[str, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Identity:
 
 
 class PollCache:
-    """What the looks at one group have shown. Whoever polls the group keeps it from look to look.
+    """What the polls of one group have shown. Whoever polls the group keeps it from look to look.
 
     Hundreds of rows come each time, and few have changed since: only those are read.
     """
@@ -199,7 +199,7 @@ def settled(run: Run) -> Run:
     """
     if run.known_state or run.final or run.finished_at is None:
         return run
-    ended = f"Status {run.raw_state!r} is not known; the run has ended, and whether it passed can't be told."
+    ended = f"Status {run.raw_state!r} is not known; the run has ended, and whether it passed can't be determined."
     message = f"{ended} {run.message}".strip()
     return replace(run, state=RunState.FINISHED, platform_verdict=Verdict.ERRORED, message=message)
 

@@ -1,4 +1,4 @@
-"""Taking values out of responses that nobody vouches for.
+"""Taking values out of untrusted responses.
 
 Every function gives a value of the type it promises, or raises :class:`InvalidReplyError` that names the field.
 """

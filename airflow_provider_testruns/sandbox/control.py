@@ -125,7 +125,7 @@ class Control:
             return [f"{v.method} {v.path}: {v.reason}" for v in self._state.traffic.violations]
 
     def reset_traffic(self) -> None:
-        """Start counting anew; runs, tokens and faults stay."""
+        """Start counting again; runs, tokens and faults stay."""
         with self._state.lock:
             self._state.traffic.reset()
 

@@ -248,7 +248,7 @@ class EggplantAPI(PlatformAPI):
                 "eggplant.token",
                 "POST",
                 "/auth/realms/{realm}/protocol/openid-connect/token",
-                # The identity provider is made anew by a reset.
+                # The identity provider is made again by a reset.
                 lambda exchange: self.identity.handle_token(exchange),
                 open=True,
             ),

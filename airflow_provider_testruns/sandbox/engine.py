@@ -130,7 +130,7 @@ class SimulatedRun:
     vanished: bool = False
     #: Said instead of the real status word.
     raw_status: str | None = None
-    #: Changes with every intervention, so that cached rows are made anew.
+    #: Changes with every intervention, so that cached rows are made again.
     revision: int = 0
     #: The row that lists show as JSON text, what it was made from, and when it will be out of date whatever happens.
     row: str = ""
@@ -181,7 +181,7 @@ class SimulatedRun:
         return Phase.RUNNING
 
     def finished_at(self, now: float) -> float | None:
-        """Return when the run ended, None while it goes on."""
+        """Return when the run ended, None while it continues."""
         if not self.phase(now).is_final:
             return None
         if self.cancel_requested is not None:
@@ -229,7 +229,7 @@ class SimulatedRun:
         return self.row if now < self.row_until and self.row_key[0] == self.revision else None
 
     def cache_row(self, key: tuple[Any, ...], until: float, make: Callable[[], dict[str, Any]]) -> str:
-        """Return the row, made anew if what it is made from has changed.
+        """Return the row, made again if what it is made from has changed.
 
         :param key: what it is made from, the revision first.
         :param until: when it will be out of date; 0 to compare the key every time.

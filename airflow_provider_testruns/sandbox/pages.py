@@ -25,7 +25,7 @@ def _page(title: str, body: str, refresh: bool = False) -> str:
 
 
 def run_page(run: SimulatedRun, described: RunDescription, now: float) -> str:
-    """Return the page of a run; it reloads itself while the run goes on."""
+    """Return the page of a run; it reloads itself while the run continues."""
     phase = run.phase(now)
     finished = run.finished_at(now)
     facts: dict[str, Any] = {

@@ -59,7 +59,7 @@ class Traffic:
         self.reset()
 
     def reset(self) -> None:
-        """Start counting anew. The connections that are open stay counted as open."""
+        """Start counting again. The connections that are open stay counted as open."""
         self.operations: Counter[str] = Counter()
         self.platforms: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """A second deadline for ``execution_timeout``.
 
 Airflow enforces it with one alarm, whose exception is lost when the alarm strikes while Python runs a finaliser or the
-callback of a weak reference: Python prints "Exception ignored" there, and the task goes on. So each request and each
+callback of a weak reference: Python prints "Exception ignored" there, and the task continues. So each request and each
 pause of a task is checked against the clock, too.
 """
 

@@ -1,4 +1,4 @@
-"""How requests say who they come from. What a token costs is asked once and shared."""
+"""How requests are authenticated. What a token costs is asked once and shared."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class OAuthToken:
     def renew(self, check: Callable[[Request, str], Flow[bytes]]) -> Flow[None]:
         if self._failure is not None and not self.may_renew():
             # Whoever stood in line behind a renewal that failed gets its failure: were each to try for itself, a slow
-            # endpoint would hold up the last for as many time-outs as there are runs.
+            # endpoint would hold up the last for as many timeouts as there are runs.
             raise copy.copy(self._failure)
         try:
             yield from self._renew(check)

@@ -245,7 +245,7 @@ class BlockingClient:
 
 
 class _InTime(io.RawIOBase):
-    """Reads from a socket as long as there is time. The time-outs of requests begin anew with every byte that comes."""
+    """Reads from a socket as long as there is time. The timeouts of requests begin again with every byte that comes."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, exchange: _Exchange) -> None:
         self._raw = raw

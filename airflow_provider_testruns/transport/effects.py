@@ -33,7 +33,7 @@ class Request:
     :param body: what is sent, ``None`` for nothing.
     :param upload: a file to send instead, as a multipart form.
     :param save_to: a local file that takes the body of a 2xx response.
-    :param new_connection: send it over a connection of its own: a kept one may be dead, and then it can't be told
+    :param new_connection: send it over a connection of its own: a kept one may be dead, and then it can't be determined
         whether the request arrived.
     :param most: the longest body of a 2xx response that is read, in bytes.
     :param most_file: the same of one that goes to a file.
@@ -100,7 +100,7 @@ class EncodingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Make the result of a response that is long: in the triggerer, while the event loop goes on.
+    """Make the result of a response that is long: in the triggerer, while the event loop continues.
 
     :param read: makes it, from ``response``. What it raises, the flow gets.
     """

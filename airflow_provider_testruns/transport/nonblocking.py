@@ -184,7 +184,7 @@ class AsyncClient:
         ) as response:
             body = Body(request, response.status, clean_headers(_headers(response).items()))
             async for chunk in response.content.iter_any():
-                # As long as something is there already, nothing else gets a turn, nor does the time-out.
+                # As long as something is there already, nothing else gets a turn, nor does the timeout.
                 if asyncio.get_running_loop().time() > deadline:
                     raise TimeoutError
                 if not body.add(chunk):

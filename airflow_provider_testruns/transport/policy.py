@@ -341,7 +341,7 @@ class Session:
         left = until - self.clock()
         if left <= 0 or (call.send_before is not None and call.send_before <= self.clock()):
             raise self._network_error(
-                NetworkError("not sent, as its time had passed before it could be", sent=False),
+                NetworkError("not sent, as its deadline had passed before it could be", sent=False),
                 call.what,
                 request,
             )
@@ -569,9 +569,9 @@ def retrying(
     clock: Callable[[], float] = time.time,
     log: Callable[..., None] | None = None,
 ) -> Steps[T]:
-    """The same steps, with calls that failed in passing sent again, as long as that changes nothing.
+    """The same steps, with calls that failed transiently sent again, as long as that changes nothing.
 
-    429, 5xx, time-outs and lost connections are tried again after 1, 2, 4 … 30 s (Retry-After, if longer).
+    429, 5xx, timeouts and lost connections are tried again after 1, 2, 4 … 30 s (Retry-After, if longer).
 
     :param steps: what to do.
     :param seconds: how long, from now, a failing call is tried again; 0 for not at all.

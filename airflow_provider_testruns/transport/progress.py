@@ -47,7 +47,7 @@ class Progress:
 
 
 class Pace:
-    """Sees to it that a file does not move too slowly: less than a number of bytes in a time, whatever the time-out of
+    """Sees to it that a file does not move too slowly: less than a number of bytes in a time, whatever the timeout of
     a single read says.
 
     :param clock: seconds; for tests.

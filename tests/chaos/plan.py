@@ -37,7 +37,7 @@ class PlannedTask:
     :param first: how its first run ends.
     :param later: how the others end.
     :param seconds: how long its runs take.
-    :param slow: the first run goes on for ever: the task's time-out has to end it.
+    :param slow: the first run continues for ever: the task's timeout has to end it.
     :param can_be_listed: whether a lost start can be looked up on its platform.
     """
 

@@ -58,7 +58,7 @@ class Weather:
     :param worker_kills: the share of task processes that are killed, each at a moment of its first seconds.
     :param with_supervisor: the share of those whose supervisor is killed with them.
     :param lost_responses: the share of starts whose response is lost after the run was started.
-    :param noise: the share of all requests that fail in passing.
+    :param noise: the share of all requests that fail transiently.
     :param actions_every: seconds between two deeds of users, on average.
     :param actions: how many there are at most.
     :param triggerer_kills_every: seconds between two deaths of the triggerer, on average.

@@ -49,7 +49,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedAirflow]:
     for file in (*EXAMPLES.glob("*.py"), *HELD.glob("*.py")):
         shutil.copy(file, dags)
     options = {
-        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(lineage), "append": True})
+        # On a busy machine Airflow's scheduler may take longer than the default to process a deferral.
+        "AIRFLOW__TESTRUNS__EVENT_DELAY": "12",
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(lineage), "append": True}),
     }
     with SandboxServer(run_seconds=RUN_SECONDS) as examples, SandboxServer(run_seconds=3600.0) as held:
         connections = examples.connections()

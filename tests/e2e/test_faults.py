@@ -144,6 +144,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             dags=Path(__file__).parent / "fault_dags",
             connections=connections,
             options={
+                # On a busy machine Airflow's scheduler may take longer than the default to process a deferral.
+                "AIRFLOW__TESTRUNS__EVENT_DELAY": "12",
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
                 "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEALTH_THRESHOLD),
@@ -184,8 +186,8 @@ def test_a_worker_that_dies_between_response_and_record_leaves_a_run_that_is_ado
         phases = world.phases(dag_id)
         assert phases[:2] == [("intent", None), ("started", "run 1")]
         assert phases[-1] == ("judged", "run 1")
-        assert "left no word of it: looking for it" in world.log(dag_id)
-        assert f"Run {run['run_id']} is the one whose start got no response: adopted." in world.log(dag_id)
+        assert "may have started a run; checking" in world.log(dag_id)
+        assert f"Run {run['run_id']} is the one whose start response was lost: adopted." in world.log(dag_id)
 
 
 def test_a_worker_that_dies_while_its_start_is_answered_leaves_a_run_that_is_adopted(world: World) -> None:
@@ -340,7 +342,7 @@ def test_a_task_that_is_cleared_when_no_triggerer_lives_leaves_its_run_to_the_fr
     old, new = world.runs(dag_id)
     assert old["phase"] == "cancelled"
     assert old["finished"] <= new["created"]
-    assert "the task was cleared and starts anew" in world.log(dag_id)
+    assert "the task was cleared and starts again" in world.log(dag_id)
     world.airflow.start_component("triggerer")
     world.platforms[dag_id].finish_run(new["run_id"])
     assert world.ended(dag_id) == "success"
@@ -481,7 +483,7 @@ def test_deadlines_hold_over_a_restart_of_the_triggerer(world: World) -> None:
         assert error == "RunTimeoutError"
         assert "ended as REVOKED" in message
         # The time of the one that died counts: the other looks once more, and the worker does if the answer comes too
-        # late for that; a wait that began anew would go on for a minute.
+        # late for that; a wait that began again would go on for a minute.
         since = [request.operation for request in world.platforms[dag_id].requests()[looks[dag_id] :]]
         assert since[: since.index("omilia.revoke_run")].count("omilia.get_run") <= 2, since
 

@@ -14,7 +14,7 @@ def wait_until(done: Callable[[], object], what: str = "it", within: float = WIT
 
     :param what: says it in words.
     :param within: seconds.
-    :param every: seconds between two looks.
+    :param every: seconds between two polls.
     :raises TimeoutError: when it does not become true.
     """
     end = time.monotonic() + within

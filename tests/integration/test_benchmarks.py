@@ -63,11 +63,13 @@ def test_figures_are_written_net_of_the_empty_trigger():
     found["steady"]["empty"] = [{**_steady(0.1), "memory": 7_000_000}]
     text = report.markdown(found)
     # (1 s - 0.1 s) for 2000 states, and (1.2 s - 0.1 s).
-    assert "| CPU seconds for 10 000 observed states | <= 0.75 listed, <= 12.75 singly | 5.00 (4.50-5.50) |" in text
+    assert (
+        "| CPU seconds for 10 000 observed states | <= 0.75 listed, <= 12.75 individually | 5.00 (4.50-5.50) |" in text
+    )
     assert "| memory, MB | <= 10 | 2.0 |" in text
     assert "| detection delay p50, in intervals | <= 0.55 | 0.50 | - |" in text
     assert "| this provider | <= 15, <= 15, <= 25 | 11.0 (10.0-12.0) | - | - |" in text
-    assert "* ours: 1, and the task goes on with one." in text
+    assert "* ours: 1, and the task continues with one." in text
     ElementTree.fromstring(report.plot(found))
 
 

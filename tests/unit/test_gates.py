@@ -106,7 +106,7 @@ def test_names_are_whole_and_in_upper_and_lower_case_as_they_are(allowed: str) -
         "1 failed of 5 test cases.",
         "2 that did not pass are allowed to and not counted.",
     )
-    assert found.notes[-1] == f"allowed_failures has what no case of the run is named: {allowed!r}."
+    assert found.notes[-1] == f"allowed_failures has entries that match no case: {allowed!r}."
 
 
 def test_a_name_with_signs_of_a_pattern_in_it_is_still_a_name() -> None:
@@ -159,7 +159,7 @@ def test_an_allowed_failure_that_passes_is_told() -> None:
         (),
         (
             "Allowed to fail, and passed: smoke/greets. allowed_failures may be out of date.",
-            "allowed_failures has what no case of the run is named: 'gone'.",
+            "allowed_failures has entries that match no case: 'gone'.",
         ),
     )
     many = tuple(CaseResult(f"c{at}", Outcome.PASSED) for at in range(40))

@@ -99,7 +99,7 @@ def test_how_long_events_are_held_back_is_a_setting(monkeypatch, setting, delay)
         (5.0, 3600.0, 3600.0, 0.0),  # longer runs lose nothing
         (0.0, 0.0, 0.0, 0.0),
         (5.0, 0.0, -7200.0, 5.0),  # a triggerer whose clock is behind holds nothing back for longer
-        (5.0, 0.0, SURELY_DEFERRED + 1, 0.0),  # started anew, in the middle of a wait
+        (5.0, 0.0, SURELY_DEFERRED + 1, 0.0),  # started again, in the middle of a wait
         (5.0, 0.0, None, 5.0),
     ],
 )

@@ -480,7 +480,7 @@ def test_a_cleared_task_cancels_its_older_run_and_starts_anew():
     older = next(run for run in world.platform.runs if run.run_id == first.run_id)
     assert older.platform_verdict is Verdict.CANCELLED
     assert world.kept.record.epoch == CLEARED
-    assert "the task was cleared and starts anew" in "\n".join(world.lines.of("info"))
+    assert "the task was cleared and starts again" in "\n".join(world.lines.of("info"))
 
 
 def test_arguments_in_another_order_are_the_same():
@@ -700,7 +700,7 @@ def test_an_older_intent_that_cannot_be_looked_up_is_left():
         (Epoch(2, 5, 0), True),
         # Cleared after retries was lowered so that max_tries comes out the same.
         (Epoch(2, 1, 1), False),
-        # The Dag run was cleared, this task was not.
+        # The DAG run was cleared, this task was not.
         (Epoch(2, 2, 1), True),
     ],
 )
@@ -773,7 +773,7 @@ def test_a_newest_run_from_the_future_is_no_line_to_go_by():
     record = world.kept.record
     assert record.mark == Watermark("odd", pytest.approx(record.intent_at - 2, abs=1.0), record.mark.offset)
     assert world.new_try().restore(run)
-    # What is lost can't be told from others by such times: nothing is started again.
+    # What is lost can't be determined from others by such times: nothing is started again.
     lossy = World()
     lossy.platform.zone = 7 * 86_400.0
     lossy.platform.add("odd")

@@ -354,9 +354,9 @@ def test_trouble_is_told_once_and_so_is_its_end():
     world.end()
     assert world.told == [
         "Run r-1 is running (STARTED).",
-        "busy. The wait goes on.",
-        "lost. The wait goes on.",
-        "busy. The wait goes on.",
+        "busy. Still waiting.",
+        "lost. Still waiting.",
+        "busy. Still waiting.",
         "The platform answers again about run r-1.",
         "Run r-1 is finished (SUCCESS).",
     ]
@@ -372,7 +372,7 @@ def test_a_run_that_is_not_shown_yet_is_no_reason_to_warn():
 def test_a_run_that_is_not_shown_any_more_is_one():
     world = World(_RUNNING, NotFoundError("gone."), _DONE)
     world.end()
-    assert world.lines.of("warning") == ["gone. The wait goes on."]
+    assert world.lines.of("warning") == ["gone. Still waiting."]
 
 
 @pytest.mark.parametrize("seen", [False, True])

@@ -100,7 +100,7 @@ def new_results(rows: list[Fields], ids: Mapping[str, str]) -> list[Fields] | No
 def _began_after(row: Fields, since: datetime) -> bool:
     began, unreadable = row.start(*_START_FIELDS)
     if unreadable:
-        raise InvalidReplyError(f"{row.where}: its start is no time, so it can't be told whether it is a new one")
+        raise InvalidReplyError(f"{row.where}: its start is no time, so it can't be determined whether it is a new one")
     return began is None or began > since
 
 
@@ -110,7 +110,7 @@ def result_of(task_instance_id: str, rows: list[Fields], ids: Mapping[str, str])
     :param task_instance_id: the run's id.
     :param rows: all results of its test configuration.
     :param ids: of the run.
-    :raises InvalidReplyError: when it can't be told which of several new ones it is.
+    :raises InvalidReplyError: when it can't be determined which of several new ones it is.
     """
     wanted = task_instance_id.casefold()
     for name in ("task_instance_id", "id"):
@@ -132,7 +132,7 @@ def result_of(task_instance_id: str, rows: list[Fields], ids: Mapping[str, str])
         shown = ", ".join(row.identifier("id") for row in new[:10])
         raise InvalidReplyError(
             f"{len(new)} results of the test configuration have come since task instance {task_instance_id} was"
-            f" started, and it can't be told which is its own: {shown}"
+            f" started, and it can't be determined which is its own: {shown}"
         )
     return new[0] if new else None
 

@@ -420,7 +420,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         return self._linked(run)
 
     def _name_of_model(self, model_id: str) -> Steps[tuple[str | None, str | None]]:
-        """The name of a model, or why it can't be had."""
+        """The name of a model, or why it is unavailable."""
         wanted = model_id.casefold()
         give = "Give model_name to make it so."
         if wanted not in self._model_names:
@@ -445,7 +445,7 @@ class EggplantPlatform(EggplantCalls, Platform):
     def _learn(self, model_id: str, name: str) -> None:
         self._model_names[model_id.casefold()] = name
         if self._model_ids.setdefault(name, model_id).casefold() != model_id.casefold():
-            # Two models of one name: from the name alone it can't be told which.
+            # Two models of one name: from the name alone it can't be determined which.
             self._model_ids[name] = ""
 
     # --- finding --------------------------------------------------------------------------------------------------
@@ -748,7 +748,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         """The run of a start in a list whose items don't show which execution they are: the only item that came after
         the start and is like it. From then on it is polled by its number.
 
-        :raises InvalidReplyError: when there are several; which of them it is can't be told.
+        :raises InvalidReplyError: when there are several; which of them it is can't be determined.
         """
         candidates = self._candidates(rows, after, context)
         if len(candidates) > 1:
@@ -767,7 +767,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         """Note which execution a number in GET /ai/runs was taken for.
 
         :raises InvalidReplyError: when it was for two that were started at the same time: one of them is not listed
-            yet, and which can't be told.
+            yet, and which can't be determined.
         """
         by = self._adopted.setdefault(number, set())
         by.add(run_id.casefold())
@@ -1128,7 +1128,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
 
 def _type_of_start(body: Mapping[str, Any]) -> str:
-    """What a start runs, as :func:`.eggplant_responses.type_of` has it; empty where it can't be told."""
+    """What a start runs, as :func:`.eggplant_responses.type_of` has it; empty where it can't be determined."""
     if "script" in body:
         return "script"
     if "rerun_id" in body:

@@ -100,7 +100,7 @@ def report_of(run: Run) -> Steps[RunReport]:
     """The results of a final run.
 
     Servers from 7.5 on have results of single tests ("API V2 Endpoints"): they are the cases. On older ones, and where
-    the results can't be told to be this run's, the run itself counts as one case, and no cases are listed.
+    the results can't be determined to be this run's, the run itself counts as one case, and no cases are listed.
 
     :param run: in its last state.
     """
@@ -194,7 +194,7 @@ def _last_try(tries: _Results) -> _Result:
     if len(tries) == 1:
         return tries[0]
     if any(one.at is None for one in tries) or len({one.at for one in tries}) < len(tries):
-        # Which was the last can't be told. The platform passes the run, so a try that passed was.
+        # Which was the last can't be determined. The platform passes the run, so a try that passed was.
         ordered = sorted(tries, key=lambda one: one.case.outcome is Outcome.PASSED)
     else:
         ordered = sorted(tries, key=lambda one: one.at or datetime.min)
@@ -242,7 +242,8 @@ def _numbered_result(number: str, make: Callable[[Fields], T]) -> Steps[list[T]]
 
 
 def _children(run: Run, make: Callable[[Fields], T]) -> Steps[list[T]]:
-    """The runs that a test configuration has started, from GET /ai/runs; none where they can't be told from others.
+    """The runs that a test configuration has started, from GET /ai/runs; none where they can't be determined from
+    others.
 
     The filter is one of public clients. A server that ignores it lists all runs: the list is taken only where the rows
     name the task, or where it is shorter than the whole.
@@ -287,7 +288,7 @@ def configuration_result_id(run: Run) -> Steps[str | None]:
     try:
         row = result_of(run.run_id, rows or [], run.ids)
     except InvalidReplyError:
-        # The run has ended by its own word; only its tests can't be told from those of others.
+        # The run has ended by its own word; only its tests can't be determined from those of others.
         return None
     return None if row is None else row.identifier("id")
 

@@ -731,7 +731,7 @@ class FutureAGIPlatform(Platform):
             call=self._rerun_call(run.run_id, rerun_type, calls, read),
             ids=run.ids,
             cannot_list=(
-                f"a rerun goes on under the id of its execution, {run.run_id}, so that no list tells whether it was"
+                f"a rerun continues under the id of its execution, {run.run_id}, so that no list tells whether it was"
                 " started. Look at the execution: while it is running or evaluating, wait for it with"
                 " FutureAGITestExecutionSensor."
             ),

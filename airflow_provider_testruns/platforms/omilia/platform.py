@@ -327,7 +327,7 @@ class OmiliaPlatform(Platform):
         if not isinstance(overwrite, bool):
             raise ConfigurationError(
                 f"overwrite must be True or False, got {overwrite!r}. For a template, set render_template_as_native_obj"
-                " of the Dag."
+                " of the DAG."
             )
         optional = {
             "group": _filter("group", group),
@@ -378,7 +378,7 @@ class OmiliaPlatform(Platform):
 
         :param name: the project's name, to the letter.
         :raises NoSuchProjectError: when no project has this name.
-        :raises ConfigurationError: when more than one has, or that can't be told.
+        :raises ConfigurationError: when more than one has, or that can't be determined.
         """
         _required("project_name", name)
         call: Call[str] = self.list_projects().with_reader(lambda response: _id_of_project(response, name))
@@ -585,7 +585,7 @@ class OmiliaPlatform(Platform):
                 return
         if _kind(kind) is Kind.GENERATION:
             raise InvalidRequestError(
-                f"Omilia Testing Studio has no call that revokes a generation; generation {run_id} goes on to its end."
+                f"Omilia Testing Studio has no call that revokes a generation; generation {run_id} runs to its end."
             )
         try:
             # Twice the same as once, seen from here: unlike the bare call it may be sent again.
@@ -648,7 +648,7 @@ class OmiliaPlatform(Platform):
     ) -> Steps[list[Run]]:
         """The wanted runs of a project, from one call.
 
-        Rows that can't be read are left out: whoever waits for one of them asks for it singly, and gets the error.
+        Rows that can't be read are left out: whoever waits for one of them polls it individually, and gets the error.
         """
         kind, _, project_id = group.partition(":")
         ids = frozenset(wanted)

@@ -89,7 +89,7 @@ def one(response: Response, wanted: str | None = None, id_field: str = "runId") 
     :param response: the response.
     :param wanted: the id that was asked for; picks the object when there are several.
     :param id_field: the field that holds it.
-    :raises InvalidReplyError: when it can't be told which object it is.
+    :raises InvalidReplyError: when it can't be determined which object it is.
     """
     data = payload(response)
     if not isinstance(data, list):
@@ -197,7 +197,7 @@ class Artifact:
             return None
 
     def why_gone(self, now: datetime) -> str:
-        """Why it can't be had any more, with the date; empty when nothing says so.
+        """Why it is no longer available, with the date; empty when nothing says so.
 
         :param now: the time by the platform's clock.
         """

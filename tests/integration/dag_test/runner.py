@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-#: Seconds between two looks at whether the parent lives.
+#: Seconds between two polls at whether the parent lives.
 _EVERY = 0.5
 
 

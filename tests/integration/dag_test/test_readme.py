@@ -67,5 +67,7 @@ def test_the_readme_names_every_argument_that_the_starting_operators_share() -> 
     from airflow_provider_testruns.operators.base import StartRunOperator
 
     shared = set(inspect.signature(StartRunOperator.__init__).parameters) - {"self", "kwargs"}
-    table = README.read_text().partition("### What the starting operators share")[2].partition("\n## ")[0]
+    table = (
+        README.read_text().partition("### Common arguments of the operators that start a run")[2].partition("\n## ")[0]
+    )
     assert shared == set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))

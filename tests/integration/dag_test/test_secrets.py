@@ -40,7 +40,7 @@ def everything(deferrable: bool) -> None:
         task_id="watch_futureagi", execution_id=futureagi.output["run_id"], **watching
     )
     omilia >> OmiliaRunSensor(task_id="watch_omilia", run_id=omilia.output["run_id"], **watching)
-    # Some that end in errors of the connection, and in time-outs.
+    # Some that end in errors of the connection, and in timeouts.
     OmiliaCreateRunOperator(task_id="wrong_password", project_id="p", omilia_conn_id="wrong_password", **shared)
     OmiliaCreateRunOperator(task_id="timeout", project_id="0a000000-0000-4000-8000-000000000001", timeout=0.2, **shared)
 

@@ -57,7 +57,7 @@ def test_a_run_whose_start_got_no_response_is_adopted(
     for platform, done in tasks.items():
         assert (done.state, done.tries) == ("success", 1), done.errors
         assert done.result["run_id"] == runs[platform]
-        assert f"Run {runs[platform]} is the one whose start got no response: adopted." in done.lines
+        assert f"Run {runs[platform]} is the one whose start response was lost: adopted." in done.lines
 
 
 def test_adoption_can_be_forbidden(airflow: AirflowProcess, platforms: Control) -> None:
@@ -339,7 +339,7 @@ def test_a_wait_outlasts_an_outage(airflow: AirflowProcess, platforms: Control, 
     for platform, done in tasks.items():
         assert (done.state, done.tries) == ("success", 1), platform
         # Told once at its start and once at its end, however often a look failed.
-        assert sum("The wait goes on." in line for line in done.lines) == 1, platform
+        assert sum("Still waiting." in line for line in done.lines) == 1, platform
         assert sum("The platform answers again about run" in line for line in done.lines) == 1, platform
     assert starts(platforms) == {"eggplant": 1, "futureagi": 1, "omilia": 1}
 

@@ -429,7 +429,7 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Sandb
 def ask_from_a_worker() -> str:
     hook = EggplantHook()
     try:
-        # At once: what may pass by itself would be tried again for 20 s.
+        # At once: what may be transient would be tried again for 20 s.
         return hook.ask(hook.platform.check(), patience=0.0)
     finally:
         hook.close()

@@ -560,7 +560,7 @@ def test_a_token_is_renewed_in_time_and_after_its_session_has_died(hook, sandbox
     monkeypatch.setattr(hook.client.session.auth, "clock", lambda: time.monotonic() + 280.0)
     hook.list_projects()
     assert (sandbox.control.count("omilia.token"), sandbox.control.count("omilia.list_projects")) == (2, 2)
-    # The refresh token is as dead as the token: the 401, the refresh that is refused, and the login anew.
+    # The refresh token is as dead as the token: the 401, the refresh that is refused, and the login again.
     sandbox.control.expire_tokens("omilia")
     hook.list_projects()
     assert (sandbox.control.count("omilia.token"), sandbox.control.count("omilia.list_projects")) == (4, 4)

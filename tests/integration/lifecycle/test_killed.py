@@ -111,7 +111,8 @@ def test_a_connection_that_cannot_be_read_for_a_moment_keeps_no_run_going(contro
 
 
 def test_a_killed_task_that_its_cancel_did_not_reach_cancels_again_and_hands_nothing_over(control: Control) -> None:
-    """With the few seconds of a signal handler gone, the loop goes on cancelling; a deferral would end the process."""
+    """With the few seconds of a signal handler gone, the loop continues cancelling; a deferral would end the
+    process."""
     operator = OmiliaCreateRunOperator(task_id="t", project_id=_PROJECT, deferrable=True, poll_interval=0.1)
     ti = SimpleNamespace(
         dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, max_tries=0, start_date=None,

@@ -1,5 +1,5 @@
 """On PostgreSQL, whose JSONB is stricter than SQLite's text: what a hostile platform says is stored in events, XComs
-and records, and another wait goes on meanwhile."""
+and records, and another wait continues meanwhile."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_no_library_logs_or_prints_a_header(drive, everything_logged, status):
 
 
 def test_renewals_leave_airflows_masker_alone(monkeypatch):
-    """It is compiled anew for each secret, in the event loop of all triggers, and never forgets one."""
+    """It is compiled again for each secret, in the event loop of all triggers, and never forgets one."""
     from airflow.sdk._shared.secrets_masker import _secrets_masker
 
     asked = []

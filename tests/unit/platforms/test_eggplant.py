@@ -1259,7 +1259,7 @@ def test_the_check_is_one_cheap_call() -> None:
         Wire({"GET /ai/runs?limit=1": response(b"<html>")}).run(platform().check())
 
 
-# --- responses that nobody vouches for
+# --- untrusted responses
 # ----------------------------------------------------------------------------------
 
 _LEAVES = (
