@@ -743,7 +743,7 @@ def test_without_a_list_the_mark_is_the_date_of_a_response(error):
     record = world.kept.record
     assert record.mark.run_id is None
     assert record.mark.at == pytest.approx(record.intent_at + 500 - 2, abs=1.0)
-    assert "going by the clock" in world.warnings
+    assert "falling back to timestamps" in world.warnings
 
 
 def test_without_a_date_the_mark_is_our_clock_with_an_allowance():
