@@ -32,11 +32,26 @@ _FAILED = frozenset({"failed", "fail", "false"})
 _MOST = limits.METRICS + 1
 
 
+class Room:
+    """How many more evaluations, and choices of them, may be kept: of an execution all together."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, left: int = _MOST) -> None:
+        self._left = left
+
+    def take(self) -> bool:
+        """Whether there is room for one more, which is then taken."""
+        self._left -= 1
+        return self._left >= 0
+
+
 @dataclass(slots=True)
 class Tally:
     """What the calls of an execution were given by one evaluation.
 
     :param name: of the evaluation.
+    :param room: for its choices; the first of them is in that of the evaluation itself.
     :param kind: ``pass``, ``score``, ``choices`` or ``number`` (a number in the place of a choice); empty until it has
         scored a call.
     :param scored: how many calls it has scored.
@@ -46,6 +61,7 @@ class Tally:
     """
 
     name: str
+    room: Room = field(repr=False, compare=False)
     kind: str = ""
     scored: int = 0
     passed: int = 0
@@ -57,7 +73,7 @@ class Tally:
     def choose(self, choice: str, count: int = 1) -> None:
         """Count a choice."""
         folded = choice.lower()
-        if folded in self._spelled or len(self._spelled) < _MOST:
+        if folded in self._spelled or not self._spelled or self.room.take():
             self.choices[self._spelled.setdefault(folded, choice)] += count
 
     def merge(self, other: Tally) -> None:
@@ -98,6 +114,7 @@ class Evaluations:
         self.by_id: dict[str, Tally] = {}
         #: The calls that have been added, by their ids: pages of a list that grows may show one twice.
         self.calls: set[str] = set()
+        self._room = Room()
 
     def merge(self, page: Evaluations) -> None:
         """Add what a page of the list of calls has shown.
@@ -106,12 +123,15 @@ class Evaluations:
         """
         self.calls |= page.calls
         for key, tally in page.by_id.items():
-            known = self.by_id.get(key)
-            if known is None:
-                if len(self.by_id) < _MOST:
-                    self.by_id[key] = tally
-            else:
+            known = self.by_id.get(key) or self._new(key, tally.name)
+            if known is not None:
                 known.merge(tally)
+
+    def _new(self, key: str, name: str) -> Tally | None:
+        if not self._room.take():
+            return None
+        tally = self.by_id[key] = Tally(name, self._room)
+        return tally
 
     def add(self, outputs: Any) -> None:
         """What one call was given.
@@ -144,11 +164,9 @@ class Evaluations:
                     self._add(distinct(TOOL + name), TOOL + name, output)
 
     def _add(self, key: str, name: str, output: Fields) -> None:
-        tally = self.by_id.get(key)
+        tally = self.by_id.get(key) or self._new(key, distinct(name, limits.NAME))
         if tally is None:
-            if len(self.by_id) >= _MOST:
-                return
-            tally = self.by_id[key] = Tally(distinct(name, limits.NAME))
+            return
         value = output.get("output", "value")
         if value is None or output.get("error") is True or output.get("skipped") is True:
             return

@@ -33,7 +33,7 @@ from airflow_provider_testruns.exceptions import (
     StartOutcomeUnknownError,
 )
 from airflow_provider_testruns.model import CaseResult, CaseTexts, Metric, Outcome, Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.platforms.futureagi import responses as responses
+from airflow_provider_testruns.platforms.futureagi import responses
 from airflow_provider_testruns.platforms.futureagi.metrics import TOOL, Evaluations
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, PollCache, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first

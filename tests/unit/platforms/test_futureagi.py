@@ -41,8 +41,7 @@ from airflow_provider_testruns.model import (
     RunState,
     Verdict,
 )
-from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
-from airflow_provider_testruns.platforms.futureagi import responses as responses
+from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform, responses
 from airflow_provider_testruns.platforms.platform import PollCache, Start
 from airflow_provider_testruns.steps import Response
 from tests.unit.platforms.steps import InTurn, Wire, lost

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError, NotFoundError, ServerError
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
@@ -21,7 +22,7 @@ from airflow_provider_testruns.hooks.recordings import download, ending_of
 from airflow_provider_testruns.judging import Gates, assess, judge
 from airflow_provider_testruns.lifecycle.waiting import Wait
 from airflow_provider_testruns.model import Metric, Progress, Verdict
-from airflow_provider_testruns.platforms.futureagi import responses as responses
+from airflow_provider_testruns.platforms.futureagi import responses
 from airflow_provider_testruns.platforms.futureagi.metrics import Evaluations
 from airflow_provider_testruns.reporting import junit
 from airflow_provider_testruns.reporting.xcom import to_xcom
@@ -567,3 +568,14 @@ def test_l8_there_is_no_progress_while_the_calls_are_still_being_made() -> None:
     assert row.progress is None
     later = metrics_response("running", {"total": 130, "completed": 2, "failed": 0, "pending": 128}, total_calls=0)
     assert Wire({METRICS: later}).run(CURRENT.get_run(EXECUTION)).progress == Progress(2, 130)
+
+
+def test_choices_of_all_evaluations_together_have_a_limit() -> None:
+    found = Evaluations()
+    for number in range(20):
+        page = Evaluations()
+        page.add({f"e{at}": {"name": f"e{at}", "output_type": "choices", "output": f"c{number}"} for at in range(200)})
+        found.merge(page)
+    assert sum(len(tally.choices) for tally in found.by_id.values()) == limits.METRICS + 1
+    with pytest.raises(InvalidReplyError, match="more than 2,000 evaluations, choices included"):
+        responses.metrics_of(None, "the evaluation summary", found)
