@@ -270,7 +270,7 @@ def _check_logs(plan: Plan, logs: Path, books: Balance) -> None:
 
 #: Lines that show that what the storm is about did happen.
 _SAID = (
-    "is the one whose start response was lost: adopted",
+    "whose start response was lost",
     "was started by an earlier try: waiting for it, no new start",
     "It is not known whether a run was started: looking for it",
     "An earlier try was about to start a run and left no word of it",

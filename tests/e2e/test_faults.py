@@ -187,7 +187,7 @@ def test_a_worker_that_dies_between_response_and_record_leaves_a_run_that_is_ado
         assert phases[:2] == [("intent", None), ("started", "run 1")]
         assert phases[-1] == ("judged", "run 1")
         assert "may have started a run; checking" in world.log(dag_id)
-        assert f"Run {run['run_id']} is the one whose start response was lost: adopted." in world.log(dag_id)
+        assert f"Adopted run {run['run_id']}, whose start response was lost." in world.log(dag_id)
 
 
 def test_a_worker_that_dies_while_its_start_is_answered_leaves_a_run_that_is_adopted(world: World) -> None:
@@ -203,7 +203,7 @@ def test_a_worker_that_dies_while_its_start_is_answered_leaves_a_run_that_is_ado
     world.platforms[dag_id].finish_run(world.runs(dag_id)[0]["run_id"])
     assert world.ended(dag_id) == "success"
     assert len(world.runs(dag_id)) == 1
-    assert "adopted" in world.log(dag_id)
+    assert "Adopted run" in world.log(dag_id)
 
 
 def test_a_worker_that_dies_after_its_record_leaves_a_run_that_is_waited_for(world: World) -> None:

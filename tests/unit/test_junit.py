@@ -296,6 +296,7 @@ def test_whatever_a_platform_says_the_file_is_valid_and_complete(
 #: Writes a file of 100 000 cases; says by how much that made the process larger (MB) and how long it took (s of CPU).
 _MANY = """
 import json, resource, sys, time
+from airflow_provider_testruns.judging import *
 from airflow_provider_testruns.model import *
 from airflow_provider_testruns.reporting.junit import write
 
@@ -304,7 +305,7 @@ cases = tuple(
     CaseResult(f"case {at}", Outcome.FAILED if at % 5 == 0 else Outcome.PASSED, 0.5, detail, f"suite {at % 100}")
     for at in range(100_000)
 )
-report = RunReport(Run("omilia", "r-1", RunState.FINISHED, "FAILURE", ending=Verdict.FAILED), Counts.of(cases), cases)
+report = RunReport(Run("omilia", "r-1", RunState.FINISHED, "FAILURE", platform_verdict=Verdict.FAILED), Counts.of(cases), cases)
 write(sys.argv[1], RunReport(report.run), None)
 size, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 write(sys.argv[1], report, assess(report, Gates(allowed_failures=("suite 5/*", "case 99995"))))

@@ -57,7 +57,7 @@ def test_a_run_whose_start_got_no_response_is_adopted(
     for platform, done in tasks.items():
         assert (done.state, done.tries) == ("success", 1), done.errors
         assert done.result["run_id"] == runs[platform]
-        assert f"Run {runs[platform]} is the one whose start response was lost: adopted." in done.lines
+        assert f"Adopted run {runs[platform]}, whose start response was lost." in done.lines
 
 
 def test_adoption_can_be_forbidden(airflow: AirflowProcess, platforms: Control) -> None:

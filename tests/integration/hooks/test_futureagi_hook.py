@@ -143,7 +143,7 @@ def test_polling_alone_and_together_agree(hook):
     started = hook.execute_test_run(FLAKY, select_all=True)
     run = finished(hook, started)
     (listed,) = hook.list_executions(FLAKY)
-    assert (listed.run_id, listed.state, listed.ending) == (run.run_id, run.state, run.platform_verdict)
+    assert (listed.run_id, listed.state, listed.platform_verdict) == (run.run_id, run.state, run.platform_verdict)
     assert (listed.started_at, listed.url, listed.ids) == (run.started_at, run.url, run.ids)
     assert hook.get_run(run.run_id, **run.ids) == run
 
@@ -156,7 +156,7 @@ def test_cancelling(hook, sandbox):
     hook.cancel_run(run.run_id, **run.ids)
     done = finished(hook, hook.execute_test_run(GOOD, select_all=True))
     hook.cancel_test_execution(done.run_id)
-    assert hook.get_run(done.run_id).ending is Verdict.PASSED, "a final one is left as it is"
+    assert hook.get_run(done.run_id).platform_verdict is Verdict.PASSED, "a final one is left as it is"
     assert sandbox.control.count("futureagi.cancel_execution") == 1
     with pytest.raises(NotFoundError):
         hook.cancel_test_execution(NOBODY)

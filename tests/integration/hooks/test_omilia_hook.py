@@ -209,7 +209,7 @@ def test_cancelling(hook, sandbox):
     hook.cancel_run(run.run_id, **run.ids)
     done = finished(hook, hook.create_run(SMOKE))
     hook.cancel_run(done.run_id)
-    assert hook.get_run(done.run_id).ending is Verdict.PASSED
+    assert hook.get_run(done.run_id).platform_verdict is Verdict.PASSED
     assert sandbox.control.count("omilia.revoke_run") == 1
     with pytest.raises(InvalidRequestError, match="cannot be revoked"):
         hook.revoke_run(done.run_id)
@@ -223,7 +223,7 @@ def test_a_revoke_whose_response_is_lost_has_worked(hook, sandbox):
     run = hook.create_run(SMOKE)
     sandbox.control.fault("drop", operation="omilia.revoke_run", when="after", times=1)
     hook.cancel_run(run.run_id)
-    assert hook.get_run(run.run_id).ending is Verdict.CANCELLED
+    assert hook.get_run(run.run_id).platform_verdict is Verdict.CANCELLED
 
 
 def test_runs_are_found_by_time(hook, sandbox):

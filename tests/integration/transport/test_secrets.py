@@ -241,7 +241,7 @@ def test_representations_show_no_secret():
         request,
         request.with_headers({"Authorization": f"Basic {TOKEN}"}),
         project,
-        project.reading(Response.json),
+        project.with_reader(Response.json),
         call,
         Response(200, {"set-cookie": TOKEN}, TOKEN.encode()),
         ask(call),

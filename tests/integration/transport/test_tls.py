@@ -119,7 +119,7 @@ def test_a_certificate_of_another_name_is_refused(drive, authority, bundle):
 def test_an_expired_certificate_is_refused(drive, authority, bundle):
     from datetime import UTC, datetime, timedelta
 
-    context = _serving(authority.issue_cert("127.0.0.1", deadline=datetime.now(UTC) - timedelta(days=1)))
+    context = _serving(authority.issue_cert("127.0.0.1", not_after=datetime.now(UTC) - timedelta(days=1)))
     with RawServer(answering(lambda seen: (200, b"{}")), tls=context) as server:
         with pytest.raises(TransportError, match="certificate has expired") as caught:
             drive(session(server.url), verify=bundle).ask(post())
