@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -54,6 +55,12 @@ class AirflowApi:
             # Airflow 3.1 asks for a token, and has one for everybody.
             token = self._send("GET", "/auth/token").json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
+            response = self._send(method, f"/api/v2{path}", json=json, params=params)
+        for _ in range(_ATTEMPTS):
+            # SQLite has one writer at a time, and whoever waited too long was rolled back: nothing was changed.
+            if response.status_code != 500 or "Database error" not in response.text:
+                break
+            time.sleep(2.0)
             response = self._send(method, f"/api/v2{path}", json=json, params=params)
         if not response.ok:
             raise AirflowApiError(

@@ -651,7 +651,7 @@ class Starter:
         run = record.run
         if record.phase is Phase.INTENT or run is None:
             self.record = record
-            self._log.info("An earlier try was about to start a run and may have started a run; checking.")
+            self._log.info("An earlier try may have started a run; checking.")
             return (yield from self._look_up(record, stored=True))
         # By the clock of another worker, perhaps, which is no reason to wait longer.
         until = min(record.intent_at, self._clock()) + record.window + GRACE
