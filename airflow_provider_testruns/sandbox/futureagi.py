@@ -712,7 +712,7 @@ class FutureAgiAPI(PlatformAPI):
             run = next((r for r in self._listed(run_test) if r.has_scores(now)), None)
         summary = summarize(run_test, run, now)
         for template in summary:
-            # The contract has these two here, the product in the items.
+            # The API schema has these two here, the product in the items.
             item = template["result"][0]
             template.update(total_cells=item["total_cells"], output=item["output"])
         return json_response(200, {"status": True, "result": summary})

@@ -668,7 +668,8 @@ class EggplantPlatform(EggplantCalls, Platform):
     def get_execution(self, execution_id: str) -> Steps[Run]:
         """One execution (GET /execution_service/api/v1/executions/{id}, GET /ai/executions/{id}).
 
-        No seed document has these calls: where neither answers, progress and the list of runs are asked.
+        None of the three documents that this module begins with has these calls: where neither answers, progress and
+        the list of runs are asked.
 
         :param execution_id: as the start gave it.
         :raises NotFoundError: when no call shows it, with the answer of each.

@@ -356,7 +356,7 @@ def with_id(field: str) -> Callable[[Any, str], dict[str, Any]]:
 
 
 def page_of(value: Any, number: int, where: str, read: Callable[[Any, str], T], *, in_pieces: bool = False) -> Page[T]:
-    """One page of a list; the contract file has a bare list for some of them, the product never.
+    """One page of a list; the API schema has a bare list for some of them, the product never.
 
     :param value: what stands where the page should.
     :param number: the page that was asked for, from 1.
@@ -786,7 +786,7 @@ def metrics_of(summary: Any, where: str, evaluations: Evaluations | None = None)
     templates = [] if summary is None else objects(summary, where)
     listed: set[str] = set()
     for template in templates:
-        # The contract file has the figures here, the product in a list: an evaluation can be set up several times.
+        # The API schema has the figures here, the product in a list: an evaluation can be set up several times.
         configured = template.children("result") or [template]
         tallies = []
         for config in configured:
