@@ -4,7 +4,7 @@ A platform is not trusted, and JSON can spell what other places choke on: half o
 can't be stored in PostgreSQL, an escape sequence moves the cursor of whoever reads the log, a line feed begins a line
 that looks like Airflow's own.
 
-What a string *decides* (a status, a pattern that matches a name) is executed by the string as it came; what is shown
+What a string *decides* (a status, a pattern that matches a name) is decided by the string as it came; what is shown
 and stored is the clean one. So cleaning changes no verdict. Where strings must stay different, :func:`distinct` sees to
 it.
 

@@ -72,7 +72,7 @@ class ApiError(AirflowException):
     #: Asking again later may help, without anybody changing anything.
     transient: bool = False
     #: Whether it is proven that the call did nothing on the platform; only then a start may be sent again
-    #: metrics_error.
+    #: without a lookup.
     not_executed: bool = False
     #: The platform's own words in an error response: masked, cleaned and cut, as the message quotes them.
     answer: str = ""

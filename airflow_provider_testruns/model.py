@@ -78,7 +78,7 @@ class Outcome(enum.StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
-    #: It was tried and could not be executed (the system under test was not reachable, say).
+    #: It was executed without a conclusive result (the system under test was not reachable, say).
     UNAVAILABLE = "unavailable"
     NOT_RUN = "not_run"
 

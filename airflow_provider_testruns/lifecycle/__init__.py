@@ -1,4 +1,4 @@
-"""A run's life, executed without I/O: starting it exactly once, waiting for it, stopping it, judging it."""
+"""A run's life, decided without I/O: starting it exactly once, waiting for it, stopping it, judging it."""
 
 from airflow_provider_testruns.judging import Gates, assess, judge
 

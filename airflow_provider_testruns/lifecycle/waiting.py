@@ -230,8 +230,8 @@ class Wait:
         return None
 
     def would_stall(self, run: Run) -> bool:
-        """Whether :meth:`look` would end the wait since the run has stalled. What a list shows of a run's progress can
-        be less exact than what the run shows by itself: whoever polls a list then looks at the run alone.
+        """Whether :meth:`observe` would end the wait since the run has stalled. What a list shows of a run's progress
+        can be less exact than what the run shows by itself: whoever polls a list then polls the run alone.
 
         :param run: as a list shows it.
         """

@@ -29,7 +29,7 @@ class Start:
     :param cannot_list: why runs like it can't be listed; ``None`` when they can.
     :param warnings: what the user should know before it is sent.
     :param start_after_lookup: whether the start may be sent again in the same try when a look-up shows no run of it.
-    :param already: the run that is there already, when nothing has to be started; ``call`` then only reads it.
+    :param existing_run: the run that is there already, when nothing has to be started; ``call`` then only reads it.
     """
 
     what: str

@@ -61,7 +61,7 @@ _ENDING_WORDS: tuple[tuple[Ending, tuple[str, ...]], ...] = (
 
 
 def ending_for_name(name: str) -> Ending:
-    """Return how the runs of an object end that nobody executed about: by a word in its name, else well."""
+    """Return how the runs of an object end that nobody decided about: by a word in its name, else well."""
     folded = name.casefold()
     for ending, words in _ENDING_WORDS:
         if any(word in folded for word in words):
