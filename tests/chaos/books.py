@@ -222,10 +222,6 @@ class _Account:
             return bool(read) or not ended
         until = change.at + _KILL_WITHIN
         if change.before == "running":
-            began = max((c.at for c in self.states if c.after == "running" and c.at <= change.at), default=None)
-            if began is not None and change.at - began < _BEGINNING:
-                # Its process was still importing: there was no operator yet that could be told.
-                return False
             return not any(change.at - 10 <= at <= until for at, key in self.storm.kills if key == self.task.key)
         if change.before == "deferred":
             gone = any(begin - 1 <= until and end >= change.at for begin, end in self.storm.without_triggerer)
@@ -236,8 +232,6 @@ class _Account:
         return "; ".join(f"{deed.kind} at {deed.done:.1f}: {self._change_by(deed)}" for deed in deeds)
 
 
-#: For how long a process that runs a task is only importing, on a busy machine; seconds.
-_BEGINNING = 5.0
 _DONE = {"clear": "cleared", "fail": "marked failed"}
 
 

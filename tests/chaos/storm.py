@@ -24,6 +24,8 @@ STARTS = ("eggplant.start_execution", "futureagi.execute", "omilia.create_run")
 OVER = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 #: A run that was made endless is ended after this time, so that a task that goes on with it does not wait for ever.
 _RELEASE_AFTER = 60.0
+#: How long Airflow may take to end a worker whose task a user marked, and the worker to cancel its run; seconds.
+_CANCEL_WITHIN = 10.0
 #: How often that may happen.
 _MOST_SCHEDULERS = 3
 _OUTAGES = ("503", "drop", "hang", "429", "401", "expired", "late")
@@ -128,6 +130,10 @@ class Storm:
     _late: list[tuple[float, str]] = field(default_factory=list)
     _known_runs: int = 0
     _held: list[PlannedTask] = field(default_factory=list)
+    #: A worker that is ended has five seconds to cancel its run, and an outage may take four of them: the two are kept
+    #: apart. Until when there is an outage, and until when none may begin.
+    _outage_until: float = 0.0
+    _calm_until: float = 0.0
 
     def begin(self) -> None:
         """Order the faults that hold all the time."""
@@ -216,7 +222,7 @@ class Storm:
             if now >= next_deed and len(self.deeds) < self.weather.actions:
                 self._act_at_random(run_id, rows)
                 next_deed = time.monotonic() + self.random.uniform(0.3, 1.7) * self.weather.actions_every
-            if now >= next_outage:
+            if now >= max(next_outage, self._calm_until):
                 self._outage(self.random.choice(_OUTAGES))
                 next_outage = now + self.random.uniform(0.5, 1.5) * self.weather.outages_every
             time.sleep(0.05)
@@ -227,6 +233,8 @@ class Storm:
         """Let one entry of the plan happen, if there is something now that it can happen to."""
         kind, _, to = what.partition(" ")
         if kind == "outage":
+            if time.monotonic() < self._calm_until:
+                return False
             self._outage(to)
             return True
         if what == "kill the triggerer":
@@ -246,7 +254,7 @@ class Storm:
             row, changes = rows.get(task.key), records.get(task.key)
             known = bool(changes) and changes[-1].phase == "started"
             if row is not None and row.state == to and known and self._going(task) is not None:
-                return self._act(kind, task, run_id)
+                return self._act(kind, task, run_id, row.state)
         return False
 
     def _keep_a_start_waiting(self, run_id: str, rows: dict[TaskKey, TaskRow]) -> None:
@@ -259,7 +267,7 @@ class Storm:
             row.state not in OVER and row.state not in ("running", "deferred") for row in rows.values()
         )
         if not to_come and held and not self._task_starts():
-            self._act("clear", held[-1], run_id)
+            self._act("clear", held[-1], run_id, rows[held[-1].key].state)
 
     def _task_starts(self) -> bool:
         """Whether a task runs that has no run yet."""
@@ -355,6 +363,7 @@ class Storm:
     def _outage(self, kind: str) -> None:
         platform = self.random.choice(("eggplant", "futureagi", "omilia"))
         seconds = self.random.uniform(1.0, 4.0)
+        self._outage_until = time.monotonic() + max(seconds, 2.0)
         self.counts[f"outages: {kind}"] += 1
         if kind == "503":
             self.platforms.fault("status", status=503, platform=platform, for_seconds=seconds)
@@ -417,10 +426,13 @@ class Storm:
             # Where something can be lost.
             tasks = [task for task in tasks if self._going(task) is not None] or tasks
         if tasks:
-            self._act(kind, self.random.choice(tasks), dag_run)
+            task = self.random.choice(tasks)
+            self._act(kind, task, dag_run, rows[task.key].state)
 
-    def _act(self, kind: str, task: PlannedTask, dag_run: str) -> bool:
+    def _act(self, kind: str, task: PlannedTask, dag_run: str, state: str | None) -> bool:
         """Clear a task or mark it failed; whether Airflow took it."""
+        if kind == "fail" and state == "running" and time.monotonic() < self._outage_until:
+            return False
         key, run = task.key, self._going(task)
         if run is not None:
             # Only a cancel ends it now.
@@ -442,6 +454,8 @@ class Storm:
                 break
         else:
             return False
+        if kind == "fail" and state == "running":
+            self._calm_until = time.monotonic() + _CANCEL_WITHIN
         self.deeds.append(Deed(kind, key, asked, time.time(), run))
         self.counts["tasks were cleared" if kind == "clear" else "tasks were marked failed"] += 1
         return True
