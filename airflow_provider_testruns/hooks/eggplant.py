@@ -15,6 +15,7 @@ from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidReque
 from airflow_provider_testruns.files import save
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.hooks.endpoints import endpoint
 from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.eggplant.endpoints import MOST_ROWS
 from airflow_provider_testruns.platforms.eggplant.platform import POLL_ENDPOINTS, EggplantPlatform
@@ -147,71 +148,15 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
             require_assets=require_assets,
         )
 
-    def get_execution(self, execution_id: str) -> Run:
-        """One execution as it stands (GET /execution_service/api/v1/executions/{id} or GET /ai/executions/{id}; where
-        the server has neither, what :meth:`get_run` asks).
-
-        :param execution_id: as the start gave it.
-        :raises NotFoundError: when no call shows it, with the answer of each.
-        """
-        return self.ask(self.platform.get_execution(execution_id))
-
-    def get_run_progress(self, run_id: str) -> Run:
-        """The progress of one run (POST /api/run/progress, "Check Run Progress Method").
-
-        :param run_id: the execution's id.
-        :raises NotFoundError: when the response does not tell of it.
-        """
-        return self.ask(self.platform.get_run_progress(run_id))
-
-    def list_model_progress(self, model_name: str, limit: int | None = None) -> list[Run]:
-        """The runs of a model, newest first (POST /api/run/progress, "Check Run Progress Method").
-
-        :param model_name: the model's name, not its UUID.
-        :param limit: at most so many; ``None`` for all.
-        """
-        return self.ask(self.platform.list_model_progress(model_name, limit))
-
-    def abort_execution(self, execution_id: str) -> None:
-        """Abort an execution (DELETE /execution_service/api/v1/executions/{id}, "Eggplant DAI Model Execution
-        Endpoints"). The server stops it in the background; poll it until it is final. One that is over is no error.
-
-        :param execution_id: as the start gave it.
-        :raises NotFoundError: when the server does not know what to abort, though it shows the run as going.
-        """
-        self.ask(self.platform.abort_execution(execution_id))
-
-    def list_runs(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest runs of all models, newest first, as the API has them (GET /ai/runs, "Eggplant DAI Model
-        Execution Endpoints"): ``id`` (a whole number), ``modelname``, ``runtype``, ``testcase``, ``teststatus``,
-        ``starttime``, ``endtime``.
-
-        :param limit: at most so many.
-        """
-        return self.ask(self.platform.list_runs(limit))
-
-    def get_run_details(self, run_id: str | int) -> dict[str, Any]:
-        """One run of :meth:`list_runs` (GET /ai/runs/{id}, public clients), as the API has it.
-
-        :param run_id: its ``id`` there.
-        """
-        return self.ask(self.platform.get_run_details(run_id))
-
-    def get_run_logs(self, run_id: str | int) -> Any:
-        """The log of a run of :meth:`list_runs` (GET /ai/runlogs/{run_id}, public clients), as the API has it.
-
-        :param run_id: its ``id`` there.
-        """
-        return self.ask(self.platform.get_run_logs(run_id))
-
-    def list_models(self) -> list[dict[str, Any]]:
-        """The models (GET /ai/models, public clients), as the API has them: ``id``, ``name``, ``modeluuid``."""
-        return self.ask(self.platform.list_models())
-
-    def list_agents(self) -> list[dict[str, Any]]:
-        """The agents, as the API has them (GET /ai/agents; POST, as "Eggplant DAI Model Execution Endpoints" has it,
-        only where GET is not allowed)."""
-        return self.ask(self.platform.list_agents())
+    get_execution = endpoint(EggplantPlatform.get_execution)
+    get_run_progress = endpoint(EggplantPlatform.get_run_progress)
+    list_model_progress = endpoint(EggplantPlatform.list_model_progress)
+    abort_execution = endpoint(EggplantPlatform.abort_execution)
+    list_runs = endpoint(EggplantPlatform.list_runs)
+    get_run_details = endpoint(EggplantPlatform.get_run_details)
+    get_run_logs = endpoint(EggplantPlatform.get_run_logs)
+    list_models = endpoint(EggplantPlatform.list_models)
+    list_agents = endpoint(EggplantPlatform.list_agents)
 
     def start_test_configuration(
         self,
@@ -234,13 +179,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
             task_instance_body=task_instance_body,
         )
 
-    def get_test_configuration_task(self, task_instance_id: str) -> dict[str, Any]:
-        """One run of a test configuration (GET /ai/testconfigtasks/{id}, public clients), as the API has it; its
-        status is ``runstatus``.
-
-        :param task_instance_id: the ``run_id`` of :meth:`start_test_configuration`.
-        """
-        return self.ask(self.platform.get_test_configuration_task(task_instance_id))
+    get_test_configuration_task = endpoint(EggplantPlatform.get_test_configuration_task)
 
     def list_test_results(self, limit: int = 100, **filters: str | int) -> list[dict[str, Any]]:
         """Results of single tests (GET /api/v2/test_results, "API V2 Endpoints", DAI 7.5 and later), as the API has
@@ -251,30 +190,9 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         """
         return self.ask(self.platform.list_test_results(limit, **filters))
 
-    def get_test_result(self, test_result_id: str) -> dict[str, Any]:
-        """The result of a single test (GET /api/v2/test_results/{id}, "API V2 Endpoints", DAI 7.5 and later).
-
-        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
-        """
-        return self.ask(self.platform.get_test_result(test_result_id))
-
-    def get_test_result_logs(self, test_result_id: str, limit: int | None = None) -> list[dict[str, Any]]:
-        """The log of a single test (GET /api/v2/test_results/{id}/logs, "API V2 Endpoints", DAI 7.5 and later), as the
-        API has it: ``eventtime``, ``severity``, ``message``, ``message_type``, ``image_id`` and more.
-
-        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
-        :param limit: at most so many lines; ``None`` for all.
-        """
-        return self.ask(self.platform.get_test_result_logs(test_result_id, limit))
-
-    def list_screenshots(self, test_result_id: str, limit: int = 100) -> list[dict[str, Any]]:
-        """The screenshots of a single test (GET /api/v2/test_results/{id}/screenshots, "API V2 Endpoints", DAI 7.5 and
-        later), as the API has them.
-
-        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
-        :param limit: at most so many.
-        """
-        return self.ask(self.platform.list_screenshots(test_result_id, limit))
+    get_test_result = endpoint(EggplantPlatform.get_test_result)
+    get_test_result_logs = endpoint(EggplantPlatform.get_test_result_logs)
+    list_screenshots = endpoint(EggplantPlatform.list_screenshots)
 
     def download_screenshot(self, screenshot_id: str, path: Place) -> str:
         """Save a screenshot (GET /api/v2/screenshots/{id}, "API V2 Endpoints", DAI 7.5 and later), whole or not at
@@ -295,13 +213,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         """
         return self.ask(self.platform.list_test_configuration_results(limit, **filters))
 
-    def get_test_configuration_result(self, test_config_result_id: str) -> dict[str, Any]:
-        """The result of a test configuration (GET /api/v2/test_config_results/{id}, "API V2 Endpoints", DAI 7.5 and
-        later), as the API has it.
-
-        :param test_config_result_id: the ``id`` of one of :meth:`list_test_configuration_results`.
-        """
-        return self.ask(self.platform.get_test_configuration_result(test_config_result_id))
+    get_test_configuration_result = endpoint(EggplantPlatform.get_test_configuration_result)
 
     def get_junit(self, test_config_result_id: str, path: Place | None = None) -> str:
         """The result of a test configuration as JUnit XML (GET /api/v2/test_config_results/{id}/junit, "API V2

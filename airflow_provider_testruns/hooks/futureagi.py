@@ -12,6 +12,7 @@ from airflow_provider_testruns import limits
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, NotFoundError
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.hooks.endpoints import endpoint
 from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.futureagi.platform import (
     DEFAULT_BASE_URL,
@@ -166,118 +167,23 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
 
     # Run tests
 
-    def list_run_tests(self) -> list[dict[str, Any]]:
-        """All run tests: ``GET /simulate/run-tests/``."""
-        return self.ask(self.platform.list_run_tests())
-
-    def get_run_test(self, run_test_id: str) -> dict[str, Any]:
-        """One run test: ``GET /simulate/run-tests/{id}/``.
-
-        :param run_test_id: the run test (a UUID).
-        """
-        return self.ask(self.platform.get_run_test(run_test_id))
-
-    def get_run_test_id(self, name: str) -> str:
-        """The id of the run test with a name: ``GET /simulate/run-tests/get-id-by-name/{name}/``.
-
-        Where several have the name the server picks one without a word; starting by name makes sure of it.
-
-        :param name: the name, exactly.
-        :raises InvalidRequestError: when there is none.
-        """
-        return self.ask(self.platform.get_run_test_id(name))
-
-    def get_run_test_status(self, run_test_id: str) -> dict[str, Any]:
-        """Where the latest execution of a run test stands: ``GET /simulate/run-tests/{id}/status/``.
-
-        :param run_test_id: the run test (a UUID).
-        :return: the response; of a run test that never ran, ``status`` is ``not_found``.
-        """
-        return self.ask(self.platform.get_run_test_status(run_test_id))
-
-    def list_scenarios(self, run_test_id: str) -> list[dict[str, Any]]:
-        """All scenarios of a run test: ``GET /simulate/run-tests/{id}/scenarios/``.
-
-        :param run_test_id: the run test (a UUID).
-        """
-        return self.ask(self.platform.list_scenarios(run_test_id))
+    list_run_tests = endpoint(FutureAGIPlatform.list_run_tests)
+    get_run_test = endpoint(FutureAGIPlatform.get_run_test)
+    get_run_test_id = endpoint(FutureAGIPlatform.get_run_test_id)
+    get_run_test_status = endpoint(FutureAGIPlatform.get_run_test_status)
+    list_scenarios = endpoint(FutureAGIPlatform.list_scenarios)
 
     # Results
 
-    def get_metrics(self, execution_id: str) -> dict[str, Any]:
-        """The figures of an execution: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
-
-        For hosted chat runs ``completed_at`` stays null and the counters beside it 0: ``metrics.calls`` has them.
-
-        :param execution_id: the execution (a UUID).
-        """
-        return self.ask(self.platform.get_metrics(execution_id))
-
-    def get_analytics(self, execution_id: str) -> dict[str, Any]:
-        """The evaluations of an execution: ``GET /sdk/api/v1/simulation/analytics/?execution_id=``.
-
-        :param execution_id: the execution (a UUID).
-        :return: ``eval_results``, ``eval_averages``, ``system_summary`` and more; rates are from 0 to 100.
-        """
-        return self.ask(self.platform.get_analytics(execution_id))
-
-    def list_call_results(self, execution_id: str) -> list[dict[str, Any]]:
-        """All calls of an execution, with their evaluations: ``GET /sdk/api/v1/simulation/runs/?execution_id=``.
-
-        :param execution_id: the execution (a UUID).
-        """
-        return self.ask(self.platform.list_call_results(execution_id))
-
-    def get_kpis(self, execution_id: str) -> dict[str, Any]:
-        """The key figures of an execution: ``GET /simulate/test-executions/{id}/kpis/``.
-
-        :param execution_id: the execution (a UUID).
-        """
-        return self.ask(self.platform.get_kpis(execution_id))
-
-    def get_performance_summary(self, execution_id: str) -> dict[str, Any]:
-        """Pass rate and best scenarios: ``GET /simulate/test-executions/{id}/performance-summary/``.
-
-        :param execution_id: the execution (a UUID).
-        """
-        return self.ask(self.platform.get_performance_summary(execution_id))
-
-    def get_call_execution(self, call_execution_id: str) -> dict[str, Any]:
-        """One call with all that is known of it: ``GET /simulate/call-executions/{id}/``.
-
-        :param call_execution_id: the call (a UUID).
-        """
-        return self.ask(self.platform.get_call_execution(call_execution_id))
-
-    def get_test_execution_detail(self, execution_id: str, page: int = 1, limit: int = 30) -> dict[str, Any]:
-        """One page of an execution with its calls: ``GET /simulate/test-executions/{id}/``.
-
-        Heavy, and the server writes when it is asked: for results, not for polling.
-
-        :param execution_id: the execution (a UUID).
-        :param page: the page of its calls, from 1.
-        :param limit: calls on a page.
-        :raises NotFoundError: when there is no such execution.
-        """
-        return self.ask(self.platform.get_test_execution_detail(execution_id, page, limit))
-
-    def get_eval_summary(self, run_test_id: str, execution_id: str) -> list[dict[str, Any]]:
-        """The evaluations of an execution: ``GET /simulate/run-tests/{id}/eval-summary/?execution_id=``.
-
-        Figures are from 0 to 100; one with ``total_cells`` 0 stands for nothing.
-
-        :param run_test_id: the run test (a UUID).
-        :param execution_id: the execution (a UUID).
-        """
-        return self.ask(self.platform.get_eval_summary(run_test_id, execution_id))
-
-    def list_transcripts(self, execution_id: str) -> list[dict[str, Any]]:
-        """The calls of an execution, with what was said: ``GET /simulate/test-executions/{id}/transcripts/``.
-
-        :param execution_id: the execution (a UUID).
-        :raises NotFoundError: when there is none with it.
-        """
-        return self.ask(self.platform.list_transcripts(execution_id))
+    get_metrics = endpoint(FutureAGIPlatform.get_metrics)
+    get_analytics = endpoint(FutureAGIPlatform.get_analytics)
+    list_call_results = endpoint(FutureAGIPlatform.list_call_results)
+    get_kpis = endpoint(FutureAGIPlatform.get_kpis)
+    get_performance_summary = endpoint(FutureAGIPlatform.get_performance_summary)
+    get_call_execution = endpoint(FutureAGIPlatform.get_call_execution)
+    get_test_execution_detail = endpoint(FutureAGIPlatform.get_test_execution_detail)
+    get_eval_summary = endpoint(FutureAGIPlatform.get_eval_summary)
+    list_transcripts = endpoint(FutureAGIPlatform.list_transcripts)
 
     def export_csv(self, execution_id: str, path: Place) -> str:
         """Save an execution's table as CSV: ``GET /simulate/export/{id}/?type=testexecution``.
@@ -361,9 +267,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
                 except (ApiError, ConfigurationError) as e:
                     self.log.warning("The recording %r of call %s is not saved: %s", kind, call_id, e)
 
-    def health(self) -> dict[str, Any]:
-        """The server's health: ``GET /api/public/health``, with the keys, or ``GET /health/`` when documented."""
-        return self.ask(self.platform.health())
+    health = endpoint(FutureAGIPlatform.health)
 
 
 def _dialect(settings: Settings) -> Dialect:

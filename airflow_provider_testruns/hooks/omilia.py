@@ -20,6 +20,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.files import as_zip, require_zip, save
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
+from airflow_provider_testruns.hooks.endpoints import endpoint
 from airflow_provider_testruns.limits import SHORTEST_SECRET
 from airflow_provider_testruns.model import Kind, Run
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
@@ -200,19 +201,8 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
 
     # Projects
 
-    def healthcheck(self) -> dict[str, Any]:
-        """Whether the service and what it depends on are up. ``GET /api/healthcheck/`` of the Testing Studio API page.
-
-        :return: the API's own field: ``status``.
-        """
-        return self._send(self.platform.healthcheck())
-
-    def list_projects(self) -> list[dict[str, Any]]:
-        """The projects that the user has access to. ``GET /api/projects/``.
-
-        :return: with the API's own field names, without ``gitToken``.
-        """
-        return self._send(self.platform.list_projects())
+    healthcheck = endpoint(OmiliaPlatform.healthcheck)
+    list_projects = endpoint(OmiliaPlatform.list_projects)
 
     def create_project(
         self,
@@ -247,13 +237,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """
         return self.ask(self.platform.project_named(project_name))
 
-    def get_project(self, project_id: str) -> dict[str, Any]:
-        """A project, with its latest run as ``latestRun``. ``GET /api/projects/{project_id}``.
-
-        :param project_id: the project.
-        :return: with the API's own field names, without ``gitToken``.
-        """
-        return self._send(self.platform.get_project(project_id))
+    get_project = endpoint(OmiliaPlatform.get_project)
 
     def update_project(
         self,
@@ -278,35 +262,10 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         self._mask(git_token)
         return self.ask(self.platform.saving_project(project_id, name, group, url, git_token, git_provider))
 
-    def delete_project(self, project_id: str) -> None:
-        """Delete a project. ``DELETE /api/projects/{project_id}``.
-
-        :param project_id: the project.
-        """
-        self._send(self.platform.delete_project(project_id))
-
-    def list_project_runs(self, project_id: str) -> list[Run]:
-        """All runs of a project, in the API's order. ``GET /api/projects/{project_id}/runs/``.
-
-        :param project_id: the project.
-        """
-        return self._send(self.platform.list_project_runs(project_id))
-
-    def list_project_generations(self, project_id: str) -> list[dict[str, Any]]:
-        """All generations of a project. ``GET /api/projects/{project_id}/generations/``.
-
-        :param project_id: the project.
-        :return: with the API's own field names; ``runId`` is the generation's id.
-        """
-        return self._send(self.platform.list_project_generations(project_id))
-
-    def list_project_run_stats(self, project_id: str) -> list[dict[str, Any]]:
-        """The statistics of a project's runs. ``GET /api/projects/{project_id}/runs_stats/``.
-
-        :param project_id: the project.
-        :return: ``statsId, runId, pass, fail, unavailable`` of each; ``runId`` tells them apart, ``statsId`` does not.
-        """
-        return self._send(self.platform.list_project_run_stats(project_id))
+    delete_project = endpoint(OmiliaPlatform.delete_project)
+    list_project_runs = endpoint(OmiliaPlatform.list_project_runs)
+    list_project_generations = endpoint(OmiliaPlatform.list_project_generations)
+    list_project_run_stats = endpoint(OmiliaPlatform.list_project_run_stats)
 
     def upload_test_suites(
         self, project_id: str, path: str | os.PathLike[str] | ObjectStoragePath, field: str = "file"
@@ -365,46 +324,11 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """
         return super().get_run(run_id, **context)
 
-    def revoke_run(self, run_id: str) -> None:
-        """Stop a run. ``POST /api/runs/{run_id}/revoke/``, sent once.
-
-        :param run_id: the run.
-        :raises InvalidRequestError: when the platform refuses, as it may for a run that is final. :meth:`cancel_run`
-            does not.
-        """
-        self._send(self.platform.revoke_run(run_id))
-
-    def list_run_test_suites(self, run_id: str) -> list[dict[str, Any]]:
-        """The test suites of a run. ``GET /api/runs/{run_id}/suites/``.
-
-        :param run_id: the run.
-        :return: ``testSuiteName`` of each; what failed in them is in :meth:`list_run_test_cases`.
-        """
-        return self._send(self.platform.list_run_test_suites(run_id))
-
-    def get_run_stats(self, run_id: str) -> dict[str, Any]:
-        """How many test cases of a run ended in which way. ``GET /api/runs/{run_id}/run_stats/``.
-
-        :param run_id: the run.
-        :return: ``statsId, runId, pass, fail, unavailable``.
-        """
-        return self._send(self.platform.get_run_stats(run_id))
-
-    def list_run_test_cases(self, run_id: str) -> list[dict[str, Any]]:
-        """The test cases of a run. ``GET /api/runs/{run_id}/test_cases/``.
-
-        :param run_id: the run.
-        :return: with the API's own field names. ``executionTime`` is in milliseconds, whatever the API page says.
-        """
-        return self._send(self.platform.list_run_test_cases(run_id))
-
-    def get_run_logs(self, run_id: str) -> list[tuple[str, str]]:
-        """The log of a run. ``GET /api/runs/{run_id}/logs/``.
-
-        :param run_id: the run.
-        :return: ``(section, text)`` in order; sections inside others stand where they do there.
-        """
-        return self._send(self.platform.get_run_logs(run_id))
+    revoke_run = endpoint(OmiliaPlatform.revoke_run)
+    list_run_test_suites = endpoint(OmiliaPlatform.list_run_test_suites)
+    get_run_stats = endpoint(OmiliaPlatform.get_run_stats)
+    list_run_test_cases = endpoint(OmiliaPlatform.list_run_test_cases)
+    get_run_logs = endpoint(OmiliaPlatform.get_run_logs)
 
     def download_run_artifact(self, run_id: str, path: str | os.PathLike[str] | ObjectStoragePath) -> str:
         """Download the artifact of a run. ``GET /api/runs/{run_id}/artifacts/``, a ZIP, until it expires.
@@ -419,34 +343,8 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
 
     # Generations and dialogs
 
-    def create_generation(
-        self,
-        project_id: str,
-        group: str | None = None,
-        test_suite: str | None = None,
-        overwrite: bool = False,
-        simulation_data: str | None = None,
-    ) -> dict[str, Any]:
-        """Start a generation of test cases. ``POST /api/generations/``, sent once.
-
-        :param project_id: the project.
-        :param group: the group of the new test cases.
-        :param test_suite: the test suites that test cases are made for, separated by commas.
-        :param overwrite: whether test cases that are there are replaced.
-        :param simulation_data: the simulation data to add, separated by commas.
-        :return: the generation with the API's own field names; ``runId`` is its id.
-        """
-        return self._send(self.platform.create_generation(project_id, group, test_suite, overwrite, simulation_data))
-
-    def get_generation(self, generation_id: str, project_id: str) -> dict[str, Any]:
-        """A generation as it stands in its project's list. ``GET /api/projects/{project_id}/generations/``.
-
-        :param generation_id: the generation.
-        :param project_id: its project.
-        :return: with the API's own field names.
-        :raises NotFoundError: when the project has no such generation.
-        """
-        return self._send(self.platform.get_generation(generation_id, project_id))
+    create_generation = endpoint(OmiliaPlatform.create_generation)
+    get_generation = endpoint(OmiliaPlatform.get_generation)
 
     def download_generation_artifact(
         self, generation_id: str, path: str | os.PathLike[str] | ObjectStoragePath, project_id: str = ""
@@ -462,13 +360,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """
         return self._download_artifact(Kind.GENERATION, generation_id, project_id, path)
 
-    def get_golden_dialog(self, dialog_id: str) -> Any:
-        """Make the golden dialog of a dialog. ``GET /api/dialogs/{dialog_id}/golden/``.
-
-        :param dialog_id: ``dialogId`` of a test case; it may hold dots and spaces.
-        :return: the JSON of the golden dialog.
-        """
-        return self._send(self.platform.get_golden_dialog(dialog_id))
+    get_golden_dialog = endpoint(OmiliaPlatform.get_golden_dialog)
 
     def save_golden_dialog(self, dialog_id: str, path: str | os.PathLike[str] | ObjectStoragePath) -> str:
         """Make the golden dialog of a dialog and write it to a file, as it came.

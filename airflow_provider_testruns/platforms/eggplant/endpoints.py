@@ -46,7 +46,8 @@ class EggplantCalls:
 
     def list_runs(self, limit: int = PAGE) -> Steps[list[dict[str, Any]]]:
         """The newest runs of all models, newest first, as the API has them (GET /ai/runs, "Eggplant DAI Model
-        Execution Endpoints"). The server lists the oldest first: the last pages are read.
+        Execution Endpoints"): ``id`` (a whole number), ``modelname``, ``runtype``, ``testcase``, ``teststatus``,
+        ``starttime``, ``endtime``. The server lists the oldest first: the last pages are read.
 
         :param limit: at most so many.
         """
@@ -55,64 +56,63 @@ class EggplantCalls:
         return [dict(row.raw) for row in rows[:limit]]
 
     def get_run_details(self, run_id: str | int) -> Steps[dict[str, Any]]:
-        """One run as GET /ai/runs lists it (GET /ai/runs/{id}, public clients).
+        """One run of :meth:`list_runs` (GET /ai/runs/{id}, public clients), as the API has it.
 
-        :param run_id: the run's number in :meth:`list_runs`.
+        :param run_id: its ``id`` there.
         """
         return (yield from _payload(f"get run {run_id}", path("/ai/runs/{run_id}", run_id=run_id)))
 
     def get_run_logs(self, run_id: str | int) -> Steps[Any]:
-        """The log of a run of GET /ai/runs (GET /ai/runlogs/{run_id}, public clients), as the API has it.
+        """The log of a run of :meth:`list_runs` (GET /ai/runlogs/{run_id}, public clients), as the API has it.
 
-        :param run_id: the run's number in :meth:`list_runs`.
+        :param run_id: its ``id`` there.
         """
         target = path("/ai/runlogs/{run_id}", run_id=run_id)
         call = Call(f"get the log of run {run_id}", "GET", target, Response.json, error_text=error_text)
         return (yield from ask(call))
 
     def list_models(self) -> Steps[list[dict[str, Any]]]:
-        """The models that the connection's client may see (GET /ai/models, public clients), as the API has them."""
+        """The models (GET /ai/models, public clients), as the API has them: ``id``, ``name``, ``modeluuid``."""
         models = yield from self.models()
         return [dict(model.raw) for model in models]
 
     def list_agents(self) -> Steps[list[dict[str, Any]]]:
-        """The agents, as the API has them.
-
-        "Eggplant DAI Model Execution Endpoints" lists them with POST /ai/agents. On the servers that public clients
-        talk to GET lists them and a POST makes a new one: GET comes first, and POST only where GET is not allowed.
-        """
+        """The agents, as the API has them (GET /ai/agents; POST, as "Eggplant DAI Model Execution Endpoints" has it,
+        only where GET is not allowed: on the servers that public clients talk to, a POST makes a new agent)."""
         agents = yield from self.agents()
         return [dict(agent.raw) for agent in agents]
 
     def get_test_configuration_task(self, task_instance_id: str) -> Steps[dict[str, Any]]:
-        """One run of a test configuration (GET /ai/testconfigtasks/{id}, public clients), as the API has it.
+        """One run of a test configuration (GET /ai/testconfigtasks/{id}, public clients), as the API has it; its
+        status is ``runstatus``.
 
-        :param task_instance_id: as the start gave it.
+        :param task_instance_id: the ``run_id`` of :meth:`.EggplantHook.start_test_configuration`.
         """
         task: dict[str, Any] = yield from ask(self._task_call(task_instance_id, payload))
         return task
 
     def list_test_results(self, limit: int = PAGE, **filters: str | int) -> Steps[list[dict[str, Any]]]:
-        """Results of single tests (GET /api/v2/test_results, "API V2 Endpoints", 7.5 and later), as the API has them.
+        """Results of single tests (GET /api/v2/test_results, "API V2 Endpoints", DAI 7.5 and later), as the API has
+        them.
 
         :param limit: at most so many.
-        :param filters: of the API, such as ``test_config_result_id``.
+        :param filters: of the API, such as ``test_config_result_id``; sent as they are.
         """
         return (yield from _listed("list test results", RESULTS, limit, filters))
 
     def get_test_result(self, test_result_id: str) -> Steps[dict[str, Any]]:
-        """The result of a single test (GET /api/v2/test_results/{id}, "API V2 Endpoints", 7.5 and later).
+        """The result of a single test (GET /api/v2/test_results/{id}, "API V2 Endpoints", DAI 7.5 and later).
 
-        :param test_result_id: the id of one of :meth:`list_test_results`.
+        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
         """
         target = path(RESULTS + "/{test_result_id}", test_result_id=test_result_id)
         return (yield from _payload(f"get test result {test_result_id}", target))
 
     def get_test_result_logs(self, test_result_id: str, limit: int | None = None) -> Steps[list[dict[str, Any]]]:
-        """The log of a single test (GET /api/v2/test_results/{id}/logs, "API V2 Endpoints", 7.5 and later), in the
-        order and form that the API has.
+        """The log of a single test (GET /api/v2/test_results/{id}/logs, "API V2 Endpoints", DAI 7.5 and later), as the
+        API has it: ``eventtime``, ``severity``, ``message``, ``message_type``, ``image_id`` and more.
 
-        :param test_result_id: the id of one of :meth:`list_test_results`.
+        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
         :param limit: at most so many lines; ``None`` for all.
         """
         most = None if limit is None else checked_limit(limit)
@@ -120,10 +120,10 @@ class EggplantCalls:
         return [dict(row.raw) for row in rows]
 
     def list_screenshots(self, test_result_id: str, limit: int = PAGE) -> Steps[list[dict[str, Any]]]:
-        """The screenshots of a single test (GET /api/v2/test_results/{id}/screenshots, "API V2 Endpoints", 7.5 and
+        """The screenshots of a single test (GET /api/v2/test_results/{id}/screenshots, "API V2 Endpoints", DAI 7.5 and
         later), as the API has them.
 
-        :param test_result_id: the id of one of :meth:`list_test_results`.
+        :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
         :param limit: at most so many.
         """
         target = path(RESULTS + "/{test_result_id}/screenshots", test_result_id=test_result_id)
@@ -146,19 +146,19 @@ class EggplantCalls:
         )
 
     def list_test_configuration_results(self, limit: int = PAGE, **filters: str | int) -> Steps[list[dict[str, Any]]]:
-        """Results of test configurations (GET /api/v2/test_config_results, "API V2 Endpoints", 7.5 and later), as the
-        API has them.
+        """Results of test configurations (GET /api/v2/test_config_results, "API V2 Endpoints", DAI 7.5 and later), as
+        the API has them.
 
         :param limit: at most so many.
-        :param filters: of the API, such as ``test_config_id``.
+        :param filters: of the API, such as ``test_config_id``; sent as they are.
         """
         return (yield from _listed("list test configuration results", CONFIG_RESULTS, limit, filters))
 
     def get_test_configuration_result(self, test_config_result_id: str) -> Steps[dict[str, Any]]:
-        """The result of a test configuration (GET /api/v2/test_config_results/{id}, "API V2 Endpoints", 7.5 and
+        """The result of a test configuration (GET /api/v2/test_config_results/{id}, "API V2 Endpoints", DAI 7.5 and
         later), as the API has it.
 
-        :param test_config_result_id: the id of one of :meth:`list_test_configuration_results`.
+        :param test_config_result_id: the ``id`` of one of :meth:`list_test_configuration_results`.
         """
         target = path(CONFIG_RESULTS + "/{result_id}", result_id=test_config_result_id)
         return (yield from _payload(f"get test configuration result {test_config_result_id}", target))

@@ -516,7 +516,7 @@ class EggplantPlatform(EggplantCalls, Platform):
     def list_model_progress(self, model_name: str, limit: int | None = None) -> Steps[list[Run]]:
         """The runs of a model, newest first (POST /api/run/progress, "Check Run Progress Method").
 
-        :param model_name: the model's name.
+        :param model_name: the model's name, not its UUID.
         :param limit: at most so many; ``None`` for all.
         """
         most = None if limit is None else checked_limit(limit)
@@ -666,10 +666,10 @@ class EggplantPlatform(EggplantCalls, Platform):
         return run
 
     def get_execution(self, execution_id: str) -> Steps[Run]:
-        """One execution (GET /execution_service/api/v1/executions/{id}, GET /ai/executions/{id}).
+        """One execution as it stands (GET /execution_service/api/v1/executions/{id} or GET /ai/executions/{id}).
 
-        None of the three documents that this module begins with has these calls: where neither answers, progress and
-        the list of runs are asked.
+        None of the three documents that this module begins with has these calls: where the server has neither, it is
+        what :meth:`get_run` asks.
 
         :param execution_id: as the start gave it.
         :raises NotFoundError: when no call shows it, with the answer of each.
@@ -993,9 +993,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def abort_execution(self, execution_id: str) -> Steps[None]:
         """Abort an execution (DELETE /execution_service/api/v1/executions/{id}, "Eggplant DAI Model Execution
-        Endpoints"). The server stops it in the background: poll it until it is final.
-
-        One that is over already (404, 409) is no error.
+        Endpoints"). The server stops it in the background; poll it until it is final. One that is over is no error.
 
         :param execution_id: as the start gave it.
         :raises NotFoundError: when the server does not know what to abort, though it shows the run as going.

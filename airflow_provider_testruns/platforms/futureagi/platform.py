@@ -526,13 +526,19 @@ class FutureAGIPlatform(Platform):
         return (yield from _all_pages(lambda number: self._run_tests_call(number, _PAGE), raw=True))
 
     def get_run_test(self, run_test_id: str) -> Steps[dict[str, Any]]:
-        """One run test: ``GET /simulate/run-tests/{id}/``."""
+        """One run test: ``GET /simulate/run-tests/{id}/``.
+
+        :param run_test_id: the run test (a UUID).
+        """
         return (yield from ask(self._of_run_test("get run test", run_test_id, "")))
 
     def get_run_test_id(self, name: str) -> Steps[str]:
         """The id of the run test with a name: ``GET /simulate/run-tests/get-id-by-name/{name}/``.
 
-        :raises InvalidRequestError: when there is none. Of several with the name the server picks one by itself.
+        Where several have the name the server picks one without a word; starting by name makes sure of it.
+
+        :param name: the name, exactly.
+        :raises InvalidRequestError: when there is none.
         """
 
         def read(response: Response) -> str:
@@ -545,12 +551,18 @@ class FutureAGIPlatform(Platform):
     def get_run_test_status(self, run_test_id: str) -> Steps[dict[str, Any]]:
         """Where the latest execution of a run test stands: ``GET /simulate/run-tests/{id}/status/``.
 
-        Of a run test that never ran, ``status`` is ``not_found``. Calls that are still analysed count as completed.
+        Calls that are still analysed count as completed.
+
+        :param run_test_id: the run test (a UUID).
+        :return: the response; of a run test that never ran, ``status`` is ``not_found``.
         """
         return (yield from ask(self._of_run_test("get the status of run test", run_test_id, "status/")))
 
     def list_scenarios(self, run_test_id: str) -> Steps[list[dict[str, Any]]]:
-        """All scenarios of a run test, every page: ``GET /simulate/run-tests/{id}/scenarios/``."""
+        """All scenarios of a run test, every page: ``GET /simulate/run-tests/{id}/scenarios/``.
+
+        :param run_test_id: the run test (a UUID).
+        """
         at = path("/simulate/run-tests/{run_test_id}/scenarios/", run_test_id=_uuid(run_test_id, "run_test_id"))
 
         def page(number: int) -> Call[responses.Page[dict[str, Any]]]:
@@ -566,22 +578,38 @@ class FutureAGIPlatform(Platform):
         return rows
 
     def get_metrics(self, execution_id: str) -> Steps[dict[str, Any]]:
-        """The figures of an execution: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``."""
+        """The figures of an execution: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
+
+        For hosted chat runs ``completed_at`` stays null and the counters beside it 0: ``metrics.calls`` has them.
+
+        :param execution_id: the execution (a UUID).
+        """
         return (yield from ask(self._sdk("metrics", execution_id)))
 
     def get_analytics(self, execution_id: str) -> Steps[dict[str, Any]]:
-        """The evaluations of an execution and their averages: ``GET /sdk/api/v1/simulation/analytics/``."""
+        """The evaluations of an execution: ``GET /sdk/api/v1/simulation/analytics/?execution_id=``.
+
+        :param execution_id: the execution (a UUID).
+        :return: ``eval_results``, ``eval_averages``, ``system_summary`` and more; rates are from 0 to 100.
+        """
         return (yield from ask(self._sdk("analytics", execution_id)))
 
     def list_call_results(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
-        """All calls of an execution with their evaluations, every page: ``GET /sdk/api/v1/simulation/runs/``."""
+        """All calls of an execution, with their evaluations, every page:
+        ``GET /sdk/api/v1/simulation/runs/?execution_id=``.
+
+        :param execution_id: the execution (a UUID).
+        """
         rows: list[dict[str, Any]] = yield from self._calls_of(
             execution_id, responses.call_rows, lambda row: row["call_execution_id"], raw=True
         )
         return rows
 
     def get_kpis(self, execution_id: str) -> Steps[dict[str, Any]]:
-        """The key figures of an execution: ``GET /simulate/test-executions/{id}/kpis/``."""
+        """The key figures of an execution: ``GET /simulate/test-executions/{id}/kpis/``.
+
+        :param execution_id: the execution (a UUID).
+        """
         return (yield from ask(self._of_execution("get the figures of", execution_id, "kpis/")))
 
     def list_recorded_calls(self, execution_id: str) -> Steps[list[str]]:
@@ -593,7 +621,10 @@ class FutureAGIPlatform(Platform):
         return [call_id for call_id, state in states.items() if state not in ("pending", "queued", "cancelled")]
 
     def get_call_execution(self, call_execution_id: str) -> Steps[dict[str, Any]]:
-        """One call with all that is known of it: ``GET /simulate/call-executions/{id}/``."""
+        """One call with all that is known of it: ``GET /simulate/call-executions/{id}/``.
+
+        :param call_execution_id: the call (a UUID).
+        """
         call_id = _uuid(call_execution_id, "call_execution_id")
         at = path("/simulate/call-executions/{id}/", id=call_id)
         return (
@@ -601,7 +632,10 @@ class FutureAGIPlatform(Platform):
         )
 
     def get_performance_summary(self, execution_id: str) -> Steps[dict[str, Any]]:
-        """Pass rate and best scenarios of an execution: ``GET /simulate/test-executions/{id}/performance-summary/``."""
+        """Pass rate and best scenarios: ``GET /simulate/test-executions/{id}/performance-summary/``.
+
+        :param execution_id: the execution (a UUID).
+        """
         return (
             yield from ask(self._of_execution("get the performance summary of", execution_id, "performance-summary/"))
         )
@@ -609,8 +643,11 @@ class FutureAGIPlatform(Platform):
     def get_test_execution_detail(self, execution_id: str, page: int = 1, limit: int = 30) -> Steps[dict[str, Any]]:
         """One page of an execution with its calls: ``GET /simulate/test-executions/{id}/``.
 
-        Heavy, and the server writes when it is asked: for results, never for polling.
+        Heavy, and the server writes when it is asked: for results, not for polling.
 
+        :param execution_id: the execution (a UUID).
+        :param page: the page of its calls, from 1.
+        :param limit: calls on a page.
         :raises NotFoundError: when there is no such execution, which the server answers with 500.
         """
         return (yield from ask(self._of_execution("get the details of", execution_id, "", page=page, limit=limit)))
@@ -618,9 +655,13 @@ class FutureAGIPlatform(Platform):
     def get_eval_summary(self, run_test_id: str, execution_id: str) -> Steps[list[dict[str, Any]]]:
         """The evaluations of an execution: ``GET /simulate/run-tests/{id}/eval-summary/?execution_id=``.
 
-        Figures are from 0 to 100. One that nothing was scored for is 0 with ``total_cells`` 0. The server says so of an
-        execution that does not exist, too: where nothing was scored, it is asked for.
+        Figures are from 0 to 100; one with ``total_cells`` 0 stands for nothing.
 
+        The server shows an execution that does not exist in the same way: where nothing was scored, the
+        execution itself is requested, too.
+
+        :param run_test_id: the run test (a UUID).
+        :param execution_id: the execution (a UUID).
         :raises NotFoundError: when there is no such execution.
         """
         call = self._eval_summary_call(run_test_id, execution_id)
@@ -632,10 +673,12 @@ class FutureAGIPlatform(Platform):
         return rows
 
     def list_transcripts(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
-        """The calls of an execution with their transcripts: ``GET /simulate/test-executions/{id}/transcripts/``.
+        """The calls of an execution, with what was said: ``GET /simulate/test-executions/{id}/transcripts/``.
 
-        The server shows an execution that does not exist as one without calls: where there are none, it is asked for.
+        The server shows an execution that does not exist as one without calls: where there are none, the
+        execution itself is requested, too.
 
+        :param execution_id: the execution (a UUID).
         :raises NotFoundError: when there is no such execution.
         """
 

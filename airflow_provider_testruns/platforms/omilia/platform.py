@@ -99,11 +99,18 @@ class OmiliaPlatform(Platform):
     # The calls, in the order of the API page
 
     def healthcheck(self) -> Call[dict[str, Any]]:
-        """*Health Check*: ``GET /api/healthcheck/``."""
+        """Whether the service and what it depends on are up (*Health Check*). ``GET /api/healthcheck/`` of the
+        Testing Studio API page.
+
+        :return: the API's own field: ``status``.
+        """
         return _call("ask for its health", "GET", "/api/healthcheck/", lambda response: dict(one(response).raw))
 
     def list_projects(self) -> Call[list[dict[str, Any]]]:
-        """*Get Projects*: ``GET /api/projects/``."""
+        """The projects that the user has access to (*Get Projects*). ``GET /api/projects/``.
+
+        :return: with the API's own field names, without ``gitToken``.
+        """
         return _call("list the projects", "GET", "/api/projects/", lambda response: without_git_token(plain(response)))
 
     def create_project(
@@ -189,28 +196,48 @@ class OmiliaPlatform(Platform):
         return saved
 
     def delete_project(self, project_id: str) -> Call[None]:
-        """*Delete Project*: ``DELETE /api/projects/{project_id}``."""
+        """Delete a project (*Delete Project*). ``DELETE /api/projects/{project_id}``.
+
+        :param project_id: the project.
+        """
         where = _path("/api/projects/{project_id}", project_id=project_id)
         return _call(f"delete project {project_id}", "DELETE", where, no_value, idempotent=False)
 
     def get_project(self, project_id: str) -> Call[dict[str, Any]]:
-        """*Get Project*: ``GET /api/projects/{project_id}``."""
+        """A project, with its latest run as ``latestRun`` (*Get Project*). ``GET /api/projects/{project_id}``.
+
+        :param project_id: the project.
+        :return: with the API's own field names, without ``gitToken``.
+        """
         where = _path("/api/projects/{project_id}", project_id=project_id)
         return _call(f"get project {project_id}", "GET", where, _read_project(project_id))
 
     def list_project_runs(self, project_id: str) -> Call[list[Run]]:
-        """*Get Project Runs*: ``GET /api/projects/{project_id}/runs/``. All of them, in one response."""
+        """All runs of a project, in the API's order and in one response (*Get Project Runs*).
+        ``GET /api/projects/{project_id}/runs/``.
+
+        :param project_id: the project.
+        """
         where = _path("/api/projects/{project_id}/runs/", project_id=project_id)
         read = partial(self._runs, Kind.RUN, project_id, None)
         return _call(f"list the runs of project {project_id}", "GET", where, read)
 
     def list_project_generations(self, project_id: str) -> Call[list[dict[str, Any]]]:
-        """*Get Project Generated Test Cases*: ``GET /api/projects/{project_id}/generations/``. All, in one response."""
+        """All generations of a project, in one response (*Get Project Generated Test Cases*).
+        ``GET /api/projects/{project_id}/generations/``.
+
+        :param project_id: the project.
+        :return: with the API's own field names; ``runId`` is the generation's id.
+        """
         where = _path("/api/projects/{project_id}/generations/", project_id=project_id)
         return _call(f"list the generations of project {project_id}", "GET", where, plain)
 
     def list_project_run_stats(self, project_id: str) -> Call[list[dict[str, Any]]]:
-        """*Get Project Run Stats*: ``GET /api/projects/{project_id}/runs_stats/``."""
+        """The statistics of a project's runs (*Get Project Run Stats*). ``GET /api/projects/{project_id}/runs_stats/``.
+
+        :param project_id: the project.
+        :return: ``statsId, runId, pass, fail, unavailable`` of each; ``runId`` tells them apart, ``statsId`` does not.
+        """
         where = _path("/api/projects/{project_id}/runs_stats/", project_id=project_id)
         return _call(f"list the statistics of project {project_id}", "GET", where, plain)
 
@@ -286,29 +313,50 @@ class OmiliaPlatform(Platform):
         return _call(what, "GET", where, no_value, save_to=file, headers=_ANY_TYPE)
 
     def revoke_run(self, run_id: str) -> Call[None]:
-        """*Revoke Run*: ``POST /api/runs/{run_id}/revoke/``."""
+        """Stop a run (*Revoke Run*). ``POST /api/runs/{run_id}/revoke/``, sent once.
+
+        :param run_id: the run.
+        :raises InvalidRequestError: when the platform refuses, as it may for a run that is final. :meth:`cancel_run`
+            does not.
+        """
         where = _path("/api/runs/{run_id}/revoke/", run_id=run_id)
         return _call(f"revoke run {run_id}", "POST", where, no_value, idempotent=False)
 
     def list_run_test_suites(self, run_id: str) -> Call[list[dict[str, Any]]]:
-        """*Get Run Test Suites*: ``GET /api/runs/{run_id}/suites/``. Names only, whatever the guide says."""
+        """The test suites of a run (*Get Run Test Suites*). ``GET /api/runs/{run_id}/suites/``.
+
+        :param run_id: the run.
+        :return: ``testSuiteName`` of each; what failed in them is in :meth:`list_run_test_cases`.
+        """
         where = _path("/api/runs/{run_id}/suites/", run_id=run_id)
         return _call(f"list the test suites of run {run_id}", "GET", where, plain)
 
     def get_run_stats(self, run_id: str) -> Call[dict[str, Any]]:
-        """*Get Run Stats*: ``GET /api/runs/{run_id}/run_stats/``."""
+        """How many test cases of a run ended in which way (*Get Run Stats*). ``GET /api/runs/{run_id}/run_stats/``.
+
+        :param run_id: the run.
+        :return: ``statsId, runId, pass, fail, unavailable``.
+        """
         where = _path("/api/runs/{run_id}/run_stats/", run_id=run_id)
         return _call(
             f"get the statistics of run {run_id}", "GET", where, lambda response: dict(one(response, run_id).raw)
         )
 
     def list_run_test_cases(self, run_id: str) -> Call[list[dict[str, Any]]]:
-        """*Get Run Test Cases Stats*: ``GET /api/runs/{run_id}/test_cases/``."""
+        """The test cases of a run (*Get Run Test Cases Stats*). ``GET /api/runs/{run_id}/test_cases/``.
+
+        :param run_id: the run.
+        :return: with the API's own field names. ``executionTime`` is in milliseconds, whatever the API page says.
+        """
         where = _path("/api/runs/{run_id}/test_cases/", run_id=run_id)
         return _call(f"list the test cases of run {run_id}", "GET", where, plain)
 
     def get_run_logs(self, run_id: str) -> Call[list[tuple[str, str]]]:
-        """*Get Run Logs*: ``GET /api/runs/{run_id}/logs/``."""
+        """The log of a run (*Get Run Logs*). ``GET /api/runs/{run_id}/logs/``.
+
+        :param run_id: the run.
+        :return: ``(section, text)`` in order; sections inside others stand where they do there.
+        """
         where = _path("/api/runs/{run_id}/logs/", run_id=run_id)
         return _call(f"get the log of run {run_id}", "GET", where, log_of)
 
@@ -320,8 +368,14 @@ class OmiliaPlatform(Platform):
         overwrite: bool = False,
         simulation_data: str | None = None,
     ) -> Call[dict[str, Any]]:
-        """*Create Test Case Generation Run*: ``POST /api/generations/``. Starts a generation.
+        """Start a generation of test cases (*Create Test Case Generation Run*). ``POST /api/generations/``, sent once.
 
+        :param project_id: the project.
+        :param group: the group of the new test cases.
+        :param test_suite: the test suites that test cases are made for, separated by commas.
+        :param overwrite: whether test cases that are there are replaced.
+        :param simulation_data: the simulation data to add, separated by commas.
+        :return: the generation with the API's own field names; ``runId`` is its id.
         :raises ConfigurationError: naming the argument that can't be right.
         """
         if not isinstance(overwrite, bool):
@@ -347,9 +401,13 @@ class OmiliaPlatform(Platform):
         )
 
     def get_generation(self, generation_id: str, project_id: str) -> Call[dict[str, Any]]:
-        """One generation, from *Get Project Generated Test Cases*: there is no call for one.
+        """A generation as it stands in its project's list (*Get Project Generated Test Cases*).
+        ``GET /api/projects/{project_id}/generations/``: there is no call for a single one.
 
-        :raises NotFoundError: while the response is read, when the project's list does not hold it.
+        :param generation_id: the generation.
+        :param project_id: its project.
+        :return: with the API's own field names.
+        :raises NotFoundError: when the project has no such generation.
         """
         _identifier("generation_id", generation_id)
         return self.list_project_generations(project_id).with_reader(
@@ -367,7 +425,11 @@ class OmiliaPlatform(Platform):
         return _call(what, "GET", where, no_value, save_to=file, headers=_ANY_TYPE)
 
     def get_golden_dialog(self, dialog_id: str) -> Call[Any]:
-        """*Generate Golden Dialog*: ``GET /api/dialogs/{dialog_id}/golden/``. The ids have dots and spaces in them."""
+        """Make the golden dialog of a dialog (*Generate Golden Dialog*). ``GET /api/dialogs/{dialog_id}/golden/``.
+
+        :param dialog_id: ``dialogId`` of a test case; it may hold dots and spaces.
+        :return: the JSON of the golden dialog.
+        """
         where = _path("/api/dialogs/{dialog_id}/golden/", dialog_id=dialog_id)
         return _call(f"get the golden dialog of {dialog_id}", "GET", where, lambda response: response.json())
 
