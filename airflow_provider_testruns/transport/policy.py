@@ -101,7 +101,16 @@ class Advice:
             NotFoundError: self.address,
             InvalidReplyError: self.address,
         }.get(kind)
-        return f" {said}" if said else ""
+        return _after_a_blank(said)
+
+    @property
+    def of_token(self) -> str:
+        """The same for the token endpoint."""
+        return _after_a_blank(self.token)
+
+
+def _after_a_blank(sentence: str | None) -> str:
+    return f" {sentence}" if sentence else ""
 
 
 @dataclass(slots=True)
@@ -392,14 +401,14 @@ class Session:
             raise AuthenticationError(
                 f"Connection {self.conn_id!r}: the token endpoint {request.url} refused the credentials with"
                 f" HTTP {response.status}: {answer} Check {fields} of the connection, and its realm or auth_url."
-                + (f" {self.advice.token}" if self.advice.token else ""),
+                + self.advice.of_token,
                 status=response.status,
             )
         if response.status == 404:
             # Not NotFoundError: that is said of runs, and must not be concluded from a wrong realm.
             raise AuthenticationError(
                 f"Connection {self.conn_id!r}: there is no token endpoint at {request.url} (HTTP 404). Check host,"
-                " realm and auth_url of the connection." + (f" {self.advice.token}" if self.advice.token else ""),
+                f" realm and auth_url of the connection.{self.advice.of_token}",
                 status=404,
             )
         raise self.error_for(response, what, request, None)
