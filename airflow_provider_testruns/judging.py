@@ -59,7 +59,7 @@ class Judgement:
 
     :param verdict: what the run means.
     :param reasons: why, each a sentence for people; none for a plain pass.
-    :param notes: what should be looked at and changes no verdict, each a sentence for people.
+    :param notes: what should be checked and changes no verdict, each a sentence for people.
     :param allowed: the cases that did not pass and are forgiven.
     """
 

@@ -34,7 +34,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 P = TypeVar("P", bound=Platform)
 
-#: How long a hook's method goes on trying a call that failed transiently and can be repeated; seconds.
+#: How long a hook's method keeps trying a call that failed transiently and can be repeated; seconds.
 PATIENCE = 20.0
 #: So that nothing about a password can be learnt from the digest of a connection.
 _DIGEST_KEY = os.urandom(32)

@@ -119,7 +119,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         """One execution as it stands: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
 
         :param execution_id: the execution (a UUID).
-        :param run_test_id: its run test, for the link to the web app; that response does not tell it.
+        :param run_test_id: its run test, for the link to the web app; that response does not contain it.
         """
         return self.ask(self.platform.get_run(execution_id, run_test_id))
 

@@ -354,7 +354,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         :param generation_id: the generation.
         :param path: where the file is to be, local or an object storage URL; a folder takes it as
             ``{generation_id}_artifacts.zip``. It is there when it is complete, and not before.
-        :param project_id: its project, if known. It is looked at only when the file is unavailable, to say why.
+        :param project_id: its project, if known. It is used only when the file is unavailable, to say why.
         :return: where it is.
         :raises NotFoundError: when there is none, or none any more; the message then has the date.
         """

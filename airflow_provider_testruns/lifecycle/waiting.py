@@ -30,10 +30,10 @@ from airflow_provider_testruns.transport.policy import back_off, retrying
 #: How long a run may be not there, the credentials not accepted or the responses unreadable, without a break, before
 #: the wait ends with an error; seconds.
 GRACE = 60.0
-#: How long the calls that fetch the report of a run that is over are tried again when they fail transiently; seconds.
+#: How long the calls that fetch the report of a finished run are tried again when they fail transiently; seconds.
 REPORT_PATIENCE = 300.0
-#: How long the report of a run that is over is asked for again when the credentials are not accepted or the response
-#: can't be read; seconds. What passes by itself has a patience of its own.
+#: How long the report of a finished run is requested again when the credentials are not accepted or the response can't
+#: be read; seconds. What passes by itself has a patience of its own.
 REPORT_GRACE = 15.0
 #: How soon a wait in place notices that its run was stopped; seconds.
 WAKE_WITHIN = 0.5

@@ -682,7 +682,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         """The progress of one run (POST /api/run/progress, "Check Run Progress Method").
 
         :param run_id: the execution's id.
-        :raises NotFoundError: when the response does not tell of it.
+        :raises NotFoundError: when the response does not show it.
         """
         _, run = yield from self._look(required_id("run_id", run_id), ("progress",), {})
         return run
