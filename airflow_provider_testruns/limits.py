@@ -113,6 +113,8 @@ CASES: Final = 48 * MB
 #: Characters of the details of a report's cases (ids of dialogs and the like). What is beyond is left out; cases that
 #: passed at once may use half of them.
 DETAILS: Final = 8_000_000
+#: Cases that a comparison names of each kind: new failures, still failing, fixed.
+CHANGED: Final = 50
 #: One piece of a run's own log, of several lines.
 LOG_TEXT: Final = 64 * KB
 #: Characters of a run's own log that one process writes to the task's log.

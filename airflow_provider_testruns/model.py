@@ -451,6 +451,75 @@ class Metric:
     scored: int | None = None
 
 
+class CompareWith(enum.StrEnum):
+    """Which run of the same tests a run is compared with."""
+
+    #: The run before, whatever became of it.
+    PREVIOUS = "previous"
+    #: The last run before that passed.
+    LAST_PASSED = "last_passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The run that another one is compared with.
+
+    :param run_id: the platform's id.
+    :param verdict: what it was judged to mean.
+    :param finished_at: when it ended, by the platform's clock; aware, UTC.
+    :param url: a page for people; empty when there is none.
+    :param complete: whether it names all of its cases that did not pass: those that the platform lists, all of them,
+        of a run that was neither errored nor cancelled.
+    """
+
+    run_id: str
+    verdict: Verdict
+    finished_at: datetime | None = None
+    url: str = ""
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CaseNames:
+    """Some cases, of which at most the first :data:`.limits.CHANGED` are named.
+
+    :param named: suite and name of each, as reports show them.
+    :param total: how many there are.
+    """
+
+    named: tuple[tuple[str, str], ...] = ()
+    total: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """How many are not named."""
+        return self.total - len(self.named)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What has changed since an earlier run of the same tests.
+
+    Cases that ``allowed_failures`` excludes are among neither the new failures nor those that are still failing.
+
+    :param compare_with: what was asked for.
+    :param baseline: the earlier run; ``None`` when there is none.
+    :param new_failures: cases that did not pass and that the baseline does not name; all without a baseline.
+    :param still_failing: cases that did not pass in either run.
+    :param fixed: cases that did not pass in the baseline and passed now.
+    :param metrics: by how much each metric that both runs have has changed.
+    :param note: why there is no baseline, or what is missing in it; a sentence, empty when nothing is.
+    """
+
+    compare_with: CompareWith
+    baseline: Baseline | None = None
+    new_failures: CaseNames = CaseNames()
+    still_failing: CaseNames = CaseNames()
+    fixed: CaseNames = CaseNames()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """All that is known of a finished run.
@@ -468,6 +537,9 @@ class RunReport:
     :param disagreement: how counters and list contradict each other, a sentence; empty when they don't.
     :param commit: the Git commit that was tested, where the platform shows it; empty where it does not.
     :param remarks: what else should be looked at and changes no verdict, each a sentence.
+    :param comparison: what has changed since an earlier run; ``None`` when it was not compared with any.
+    :param unstable: of cases that changed their outcome at least twice in their last ten runs, by suite and name: those
+        outcomes, the newest last, ``P`` for passed and ``F`` for all else.
     """
 
     run: Run
@@ -478,6 +550,8 @@ class RunReport:
     disagreement: str = ""
     commit: str = ""
     remarks: tuple[str, ...] = ()
+    comparison: Comparison | None = None
+    unstable: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Reconcile the counters with the list, bound the messages, and clean the names of metrics."""
@@ -514,6 +588,12 @@ class RunReport:
             (case for case in self.cases if case.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)),
             key=lambda case: case.outcome is Outcome.UNAVAILABLE,
         )
+
+    @property
+    def flaky(self) -> list[CaseResult]:
+        """The cases that passed only at a later try, or whose outcome has changed at least twice in their last ten
+        runs."""
+        return [case for case in self.cases if case.passed_after_rerun or (case.suite, case.name) in self.unstable]
 
 
 def metric_name(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow_provider_testruns.cleaning import outgoing_text
 from airflow_provider_testruns.judging import Judgement
-from airflow_provider_testruns.model import CaseResult, Run, RunReport
+from airflow_provider_testruns.model import CaseNames, CaseResult, Comparison, Run, RunReport
 
 #: How many failed cases go to XCom; the others are only counted.
 MAX_FAILURES = 50
@@ -27,8 +27,11 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
         no counts), ``pass_rate`` (0 to 1), ``failures`` (at most 50 of ``{name, suite, message}``, without those that
         are allowed; with ``details`` where the platform gives more of a case, under its own names),
         ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
-        ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``; and
-        ``commit``, where the platform shows which one was tested.
+        ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``;
+        ``commit``, where the platform shows which one was tested; ``flaky`` (at most 50 of ``{name, suite}``) and
+        ``flaky_left_out``, where there are any; and with ``compare_with``: ``compared_with`` (that), ``baseline`` (``{run_id, verdict, finished_at, url, complete}``, ``None`` when there is none),
+        ``new_failures, still_failing, fixed`` (at most 50 of ``{name, suite}``), for each of them ``…_left_out``, and
+        ``metrics_change`` (a number by name).
     """
     run, counts = report.run, report.counts
     failures, not_passed = counting_failures(report, judgement)
@@ -59,15 +62,51 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
             for case in shown
         ],
         "failures_left_out": max(0, not_passed - len(shown)),
-        "allowed_failures": [
-            {"name": shorten(case.name, MAX_MESSAGE), "suite": shorten(case.suite, MAX_MESSAGE)} for case in allowed
-        ],
+        "allowed_failures": [_named(case.suite, case.name) for case in allowed],
         "allowed_failures_left_out": len(judgement.allowed) - len(allowed),
         "notes": [shorten(note, MAX_MESSAGE) for note in judgement.notes],
         "metrics": {name: metric.value for name, metric in report.metrics.items()},
         "junit_path": junit_path,
+        **_flaky(report),
         **({"commit": report.commit} if report.commit else {}),
+        **(_comparison(report.comparison) if report.comparison is not None else {}),
     }
+
+
+def _flaky(report: RunReport) -> dict[str, Any]:
+    flaky = report.flaky
+    if not flaky:
+        return {}
+    return {
+        "flaky": [_named(case.suite, case.name) for case in flaky[:MAX_FAILURES]],
+        "flaky_left_out": max(0, len(flaky) - MAX_FAILURES),
+    }
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
+    baseline = found.baseline
+    said: dict[str, Any] = {
+        "compared_with": found.compare_with.value,
+        "baseline": None
+        if baseline is None
+        else {
+            "run_id": baseline.run_id,
+            "verdict": baseline.verdict.value,
+            "finished_at": baseline.finished_at.isoformat() if baseline.finished_at else None,
+            "url": baseline.url,
+            "complete": baseline.complete,
+        },
+    }
+    for name in ("new_failures", "still_failing", "fixed"):
+        cases: CaseNames = getattr(found, name)
+        said[name] = [_named(*case) for case in cases.named[:MAX_FAILURES]]
+        said[f"{name}_left_out"] = cases.total - len(said[name])
+    said["metrics_change"] = {name: round(change, 6) for name, change in found.metrics.items()}
+    return said
+
+
+def _named(suite: str, name: str) -> dict[str, str]:
+    return {"name": shorten(name, MAX_MESSAGE), "suite": shorten(suite, MAX_MESSAGE)}
 
 
 def _details(case: CaseResult) -> dict[str, str | int | bool]:

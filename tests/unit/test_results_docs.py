@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_testruns.judging import Gates, assess
-from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, RunReport, Verdict
+from airflow_provider_testruns.model import (
+    Baseline,
+    CaseNames,
+    CaseResult,
+    CompareWith,
+    Comparison,
+    Counts,
+    Metric,
+    Outcome,
+    RunReport,
+    Verdict,
+)
 from airflow_provider_testruns.reporting.xcom import to_event, to_xcom
 from tests.unit.test_gates import CASES, report
 
 pytestmark = pytest.mark.unit
 
 TEXT = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
-FIELDS = dict(
-    re.findall(r"^\| `(\w+)` \| ([^|]+) \|", TEXT.partition("## The report")[2].partition("\n## ")[0], re.MULTILINE)
-)
+_ALWAYS, _, _SOMETIMES = TEXT.partition("## The report")[2].partition("\n## ")[0].partition("\nSome reports have more:")
+_ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \|", re.MULTILINE)
+FIELDS = dict(_ROW.findall(_ALWAYS))
+#: Those that are not in every report.
+MORE = dict(_ROW.findall(_SOMETIMES))
 TYPES = {
     "text": lambda value: isinstance(value, str),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
@@ -45,9 +59,26 @@ def test_the_fields_of_the_report_and_their_types_are_as_documented(name: str) -
     judged, gates = REPORTS[name]
     found = to_xcom(judged, assess(judged, gates), None if name == "nothing" else "s3://b/k.xml")
     assert set(found) == set(FIELDS)
+    _of_documented_types(found)
+
+
+def _of_documented_types(found: dict[str, Any]) -> None:
+    kinds = FIELDS | MORE
     for field, value in found.items():
-        allowed = [TYPES[kind.strip()] for kind in FIELDS[field].split(" or ")]
+        allowed = [TYPES[kind.strip()] for kind in kinds[field].split(" or ")]
         assert any(fits(value) for fits in allowed), (field, value)
+
+
+@pytest.mark.parametrize("baseline", [None, Baseline("r-0", Verdict.FAILED)], ids=["without a baseline", "with one"])
+def test_the_fields_of_a_compared_run_are_as_documented(baseline: Baseline | None) -> None:
+    cases = CaseNames((("", "pays"),), 1)
+    comparison = Comparison(CompareWith.PREVIOUS, baseline, cases, cases, cases, {"tone": 0.5})
+    judged = replace(
+        report(*CASES), comparison=comparison, commit="c0ffee", unstable={(CASES[0].suite, CASES[0].name): "PFP"}
+    )
+    found = to_xcom(judged, assess(judged))
+    assert set(found) == set(FIELDS) | set(MORE)
+    _of_documented_types(found)
 
 
 def test_each_type_of_each_field_is_seen() -> None:
