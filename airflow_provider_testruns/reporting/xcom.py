@@ -29,8 +29,9 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
         ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
         ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``;
         ``commit``, where the platform shows which one was tested; ``flaky`` (at most 50 of ``{name, suite}``) and
-        ``flaky_left_out``, where there are any; and with ``compare_with``: ``compared_with`` (that), ``baseline`` (``{run_id, verdict, finished_at, url, complete}``, ``None`` when there is none),
-        ``new_failures, still_failing, fixed`` (at most 50 of ``{name, suite}``), for each of them ``…_left_out``, and
+        ``flaky_left_out``, where there are any; and with ``compare_with``: ``compared_with`` (that), ``baseline``
+        (``{run_id, verdict, finished_at, url, complete}``, ``None`` when there is none), ``new_failures``,
+        ``still_failing`` and ``fixed`` (at most 50 of ``{name, suite}``), for each of them ``<name>_left_out``, and
         ``metrics_change`` (a number by name).
     """
     run, counts = report.run, report.counts
