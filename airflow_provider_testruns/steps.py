@@ -8,19 +8,22 @@ the triggerer alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits, parsing
 from airflow_provider_testruns.cleaning import clean
-from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, InvalidReplyError
+from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, ConfigurationError, InvalidReplyError
 
 T = TypeVar("T")
 S = TypeVar("S")
 E = TypeVar("E")
+
+#: Statuses of a server that does not have a call, or does not have any more what the call is for.
+LACKING = frozenset({404, 405, 410, 501})
 
 
 def clean_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -208,6 +211,47 @@ def through(steps: Generator[S, Any, T], handle: Callable[[S], Generator[E, Any,
             except ApiError as e:
                 every.error = e
         return every.result
+
+
+@overload
+def optional(steps: Steps[T], *, statuses: Collection[int] = ...) -> Steps[T | None]: ...
+
+
+@overload
+def optional(
+    steps: Steps[T], otherwise: Callable[[ApiError], E], *, statuses: Collection[int] = ...
+) -> Steps[T | E]: ...
+
+
+def optional(
+    steps: Steps[T],
+    otherwise: Callable[[ApiError], Any] = lambda error: None,
+    *,
+    statuses: Collection[int] = LACKING,
+) -> Steps[Any]:
+    """Steps whose calls not every server has: by release, by plan, or as it has forgotten what is asked for.
+
+    Their calls are not sent again for such an answer, whoever executes them.
+
+    :param steps: what to do.
+    :param otherwise: makes the result from the error where the server lacks the call; ``None`` is the result without.
+    :param statuses: what a server answers that lacks it.
+    :raises ApiError: any other. A response that can't be read, or credentials that are not accepted, say nothing
+        about what the server has.
+    """
+    lasting = frozenset(statuses)
+
+    def once(step: Call[Any] | Sleep) -> Steps[Any]:
+        if isinstance(step, Call):
+            step = replace(step, non_retryable_statuses=step.non_retryable_statuses | lasting)
+        return (yield step)
+
+    try:
+        return (yield from through(steps, once))
+    except ApiError as e:
+        if e.status not in lasting or isinstance(e, AuthenticationError | InvalidReplyError):
+            raise
+        return otherwise(e)
 
 
 def ask(call: Call[T]) -> Steps[T]:

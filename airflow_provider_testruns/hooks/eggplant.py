@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean
-from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError, NotFoundError
+from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, NotFoundError
 from airflow_provider_testruns.files import save
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
@@ -20,7 +20,7 @@ from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.eggplant.endpoints import MOST_ROWS
 from airflow_provider_testruns.platforms.eggplant.platform import POLL_ENDPOINTS, EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant.responses import failure_at
-from airflow_provider_testruns.steps import Steps, ask
+from airflow_provider_testruns.steps import Steps, ask, optional
 from airflow_provider_testruns.transport.auth import Auth, OAuthToken
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ T = TypeVar("T")
 
 #: How names of screenshots end; any other is kept as PNG, which is what DAI takes them in.
 _IMAGES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
-
-#: What a server answers where it has no such call, or does not keep any more what is asked for.
-_LACKING = (404, 405, 410)
 
 #: Of how many tests that did not pass the screenshot of the failure is saved.
 _EXPLAINED = 20
@@ -277,26 +274,26 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
                 if saved is not None:
                     yield saved
         if kept.config_result_id is not None:
-            junit = self._where_there(self.platform.get_junit(kept.config_result_id))
+            junit = self._optional(self.platform.get_junit(kept.config_result_id))
             if junit is not None:
                 yield write("junit.xml", [junit])
         for result_id in kept.test_result_ids:
-            lines = self._where_there(self.platform.get_test_result_logs(result_id))
+            lines = self._optional(self.platform.get_test_result_logs(result_id))
             if lines:
                 yield write(f"{result_id}_log.jsonl", (json.dumps(line) + "\n" for line in lines))
-            pictures = self._where_there(self.platform.list_screenshots(result_id, limit=MOST_ROWS)) or []
+            pictures = self._optional(self.platform.list_screenshots(result_id, limit=MOST_ROWS)) or []
             for number, picture in enumerate(pictures, 1):
                 saved = self._save_picture(picture, folder, f"{run.run_id}_{result_id}_{number:03d}", fits)
                 if saved is not None:
                     yield saved
         if kept.run_number is not None:
-            log = self._where_there(self.platform.get_run_logs(kept.run_number))
+            log = self._optional(self.platform.get_run_logs(kept.run_number))
             if log is not None:
                 yield write("log.json", [json.dumps(log, indent=1), "\n"])
 
     def _picture_of_failure(self, result_id: str) -> str | int | None:
         """The id of the last screenshot before the line of a log that shows why its test did not pass."""
-        lines = self._where_there(self.platform.get_test_result_logs(result_id)) or []
+        lines = self._optional(self.platform.get_test_result_logs(result_id)) or []
         at = failure_at(lines)
         for line in reversed(lines[: 0 if at is None else at + 1]):
             shown = line.get("image_id")
@@ -315,7 +312,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
             name += ending if ending in _IMAGES else ".png"
             return self._download_image(str(shown), folder, name, into=True, fits=fits)
         except NotFoundError as e:
-            self.log.info("Not available: %s", e)
+            self._log_lacking(e)
             return None
 
     def _download_image(
@@ -336,15 +333,12 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
 
         return save(place, fetch, name=name, check=check, into=into)
 
-    def _where_there(self, steps: Steps[T]) -> T | None:
+    def _optional(self, steps: Steps[T]) -> T | None:
         """What some servers have and others have not."""
-        try:
-            return self.ask(steps)
-        except (NotFoundError, InvalidRequestError) as e:
-            if e.status not in _LACKING:
-                raise
-            self.log.info("Not available: %s", e)
-            return None
+        return self.ask(optional(steps, self._log_lacking))
+
+    def _log_lacking(self, error: ApiError) -> None:
+        self.log.info("Not available: %s", error)
 
 
 def _require_image(what: str, file: Path) -> None:

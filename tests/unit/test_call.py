@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_testruns.exceptions import ConfigurationError
+from airflow_provider_testruns.exceptions import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidReplyError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerError,
+    TransportError,
+)
 from airflow_provider_testruns.platforms.platform import error_message_reader
-from airflow_provider_testruns.steps import Call, Response, Sleep, ask, path, pause
+from airflow_provider_testruns.steps import LACKING, Call, Response, Sleep, ask, optional, path, pause
 
 pytestmark = pytest.mark.unit
 
@@ -119,3 +128,48 @@ def test_a_pause_is_a_step():
 )
 def test_a_platforms_own_words(body, found):
     assert error_message_reader("detail", "errors")(body) == found
+
+
+def _answered(error, **arguments):
+    """What a call that is answered with an error comes to as an optional one."""
+    steps = optional(ask(Call("get", "GET", "/", lambda response: "found")), **arguments)
+    call = next(steps)
+    assert call.non_retryable_statuses >= LACKING or "statuses" in arguments
+    try:
+        steps.throw(error)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("an optional call is sent once")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [(NotFoundError, 404), (InvalidRequestError, 405), (InvalidRequestError, 410), (ServerError, 501)],
+)
+def test_what_a_server_lacks_is_none_or_what_the_caller_makes_of_it(kind, status):
+    error = kind("no", status=status)
+    assert _answered(error) is None
+    assert _answered(error, otherwise=lambda lacking: lacking.status) == status
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionDeniedError("no", status=403),
+        ServerError("no", status=503),
+        # Statuses of an answer that says nothing about what the server has.
+        AuthenticationError("no", status=404),
+        InvalidReplyError("no", status=404),
+        TransportError("no"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error.status}",
+)
+def test_any_other_error_is_no_lack(error):
+    with pytest.raises(type(error), match=r"^no$"):
+        _answered(error)
+
+
+def test_what_stands_for_a_lack_can_be_said():
+    assert _answered(ServerError("no", status=500), statuses=LACKING | {500}) is None
+    with pytest.raises(NotFoundError):
+        _answered(NotFoundError("no", status=404), statuses={405})

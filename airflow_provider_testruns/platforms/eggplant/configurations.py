@@ -13,14 +13,14 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
-from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
+from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.platforms.eggplant.endpoints import CONFIG_RESULTS, pages
 from airflow_provider_testruns.platforms.eggplant.responses import Page, began_before, error_text, optional_page
 from airflow_provider_testruns.platforms.reading import Fields
-from airflow_provider_testruns.steps import Call, Response, Steps
+from airflow_provider_testruns.steps import LACKING, Call, Response, Steps, optional
 
 #: What a server answers where a call, or one of its filters, is missing.
-LACKING = (400, 403, 404, 405, 422, 501)
+DECLINING = LACKING | {400, 403, 422}
 #: How the fields of a result's start are spelled.
 _START_FIELDS = ("start_time", "starttime", "started_at")
 #: Characters of a digest of a result's id, and how many digests are kept: the metadata database stores them.
@@ -49,14 +49,9 @@ def results_of(test_config_id: str) -> Steps[list[Fields] | None]:
         what = f"list the results of test configuration {test_config_id}"
         return Call(what, "GET", CONFIG_RESULTS, read, query=query, error_text=error_text)
 
-    try:
-        rows = yield from pages(page, None)
-    except ApiError as e:
-        if e.status not in LACKING or isinstance(e, InvalidReplyError):
-            raise
-        return None
+    rows = yield from optional(pages(page, None), statuses=DECLINING)
     # A server that does not know the filter lists those of all test configurations.
-    return None if missing else [row for row in rows if _is_of(row, test_config_id)]
+    return None if missing or rows is None else [row for row in rows if _is_of(row, test_config_id)]
 
 
 def _is_of(row: Fields, test_config_id: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.exceptions import InvalidReplyError, InvalidRequestError
+from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.platforms.eggplant.arguments import checked_limit
 from airflow_provider_testruns.platforms.eggplant.responses import (
     Page,
@@ -18,7 +18,7 @@ from airflow_provider_testruns.platforms.eggplant.responses import (
     payload,
 )
 from airflow_provider_testruns.platforms.reading import Fields
-from airflow_provider_testruns.steps import Call, Response, Steps, ask, no_value, path
+from airflow_provider_testruns.steps import Call, Response, Steps, ask, no_value, optional, path
 
 RUNS = "/ai/runs"
 RESULTS = "/api/v2/test_results"
@@ -180,11 +180,8 @@ class EggplantCalls:
 
     def agents(self) -> Steps[list[Fields]]:
         """As :meth:`list_agents`, to be read by field."""
-        try:
-            rows = yield from unpaged("list the agents", "/ai/agents")
-        except InvalidRequestError as e:
-            if e.status != 405:
-                raise
+        rows = yield from optional(unpaged("list the agents", "/ai/agents"), statuses={405})
+        if rows is None:
             read = partial(page_of, where="the response", counted=False)
             call = Call("list the agents", "POST", "/ai/agents", read, idempotent=False, error_text=error_text)
             rows = (yield from ask(call)).rows

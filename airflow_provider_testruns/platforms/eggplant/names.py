@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from airflow_provider_testruns.cleaning import clean
-from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, InvalidReplyError
+from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 from airflow_provider_testruns.limits import NAME
-from airflow_provider_testruns.platforms.eggplant.configurations import LACKING
+from airflow_provider_testruns.platforms.eggplant.configurations import DECLINING
 from airflow_provider_testruns.platforms.eggplant.endpoints import EggplantCalls, unpaged
 from airflow_provider_testruns.platforms.reading import Fields
-from airflow_provider_testruns.steps import Steps, path
+from airflow_provider_testruns.steps import Steps, optional, path
 
 #: How many candidates an error names.
 _MOST_NAMED = 10
@@ -70,14 +72,12 @@ def configuration_named(name: str) -> Steps[str]:
 
 
 def _listed(argument: str, instead: str, steps: Steps[list[Fields]]) -> Steps[list[Fields]]:
-    try:
-        return (yield from steps)
-    except ApiError as e:
-        if e.status not in LACKING or isinstance(e, InvalidReplyError):
-            raise
+    def refuse(error: ApiError) -> NoReturn:
         raise ConfigurationError(
-            f"{argument} can't be looked up, as the server does not list what it names: {e} Give {instead} instead."
-        ) from e
+            f"{argument} can't be looked up, as the server does not list what it names: {error} Give {instead} instead."
+        ) from error
+
+    return (yield from optional(steps, refuse, statuses=DECLINING))
 
 
 def _one(

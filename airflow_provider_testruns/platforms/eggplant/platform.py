@@ -19,6 +19,7 @@ from airflow_provider_testruns.arguments import boolean
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import is_clean, is_id
 from airflow_provider_testruns.exceptions import (
+    ApiError,
     ConfigurationError,
     InvalidReplyError,
     InvalidRequestError,
@@ -78,7 +79,7 @@ from airflow_provider_testruns.platforms.eggplant.responses import (
 )
 from airflow_provider_testruns.platforms.platform import Identity, Platform, PollCache, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
-from airflow_provider_testruns.steps import Call, Response, Steps, ask, no_value, path
+from airflow_provider_testruns.steps import Call, Response, Steps, ask, no_value, optional, path
 
 T = TypeVar("T")
 
@@ -94,8 +95,9 @@ _ENDPOINT_NAMES = {
     "ai_executions": "GET /ai/executions/{id}",
     "runs": "GET /ai/runs",
 }
-#: An endpoint that this release does not have, or that does not know the run.
-_MOVES_ON = (404, 405)
+#: A list that only helps to find something: whatever is wrong with it, what is looked for is found in another way, or
+#: not at all.
+_UNREADABLE_LIST = (NotFoundError, InvalidRequestError, PermissionDeniedError, InvalidReplyError)
 #: What a run remembers of the time before its start, until it is found.
 _BASELINE = ("known_results", "known_since", "submitted_at", "after_number", "run_type")
 #: What a run's context has by which it is found where lists do not show its id.
@@ -426,7 +428,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         if wanted not in self._model_names:
             try:
                 models = yield from self.models()
-            except (NotFoundError, PermissionDeniedError, InvalidRequestError, InvalidReplyError) as e:
+            except _UNREADABLE_LIST as e:
                 said = "a response that can't be read" if isinstance(e, InvalidReplyError) else f"HTTP {e.status}"
                 why = f"runs are listed by the model's name, and the server gives no list of models ({said}). {give}"
                 return None, why
@@ -456,11 +458,8 @@ class EggplantPlatform(EggplantCalls, Platform):
         name = start.ids.get("model_name")
         if name is None:
             return None
-        try:
-            runs = yield from self.list_model_progress(name, limit=1)
-        except (NotFoundError, InvalidRequestError) as e:
-            if e.status not in _MOVES_ON:
-                raise
+        runs = yield from optional(self.list_model_progress(name, limit=1))
+        if runs is None:
             runs = yield from self._newest_in_list(name, 1)
         return runs[0] if runs else None
 
@@ -469,7 +468,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         self._highest_number = None
         try:
             yield from self._last_runs_page()
-        except (NotFoundError, InvalidRequestError, PermissionDeniedError, InvalidReplyError):
+        except _UNREADABLE_LIST:
             # A server without the list has another call that shows the run.
             self._highest_number = None
 
@@ -493,17 +492,13 @@ class EggplantPlatform(EggplantCalls, Platform):
             name, why = yield from self._name_of_model(context["model_id"])
             if name is None:
                 raise ConfigurationError(f"The runs of model_id {context['model_id']!r} can't be listed: {why}")
-        if name is not None and self._no_model_progress:
-            runs = yield from self._newest_in_list(name, None, since)
-        elif name is not None:
-            try:
-                runs = yield from self._runs_of_model(name, since, None if since is None else PAGE)
-            except (NotFoundError, InvalidRequestError) as e:
-                if e.status not in _MOVES_ON:
-                    raise
-                runs = yield from self._newest_in_list(name, None, since)
-        else:
+        if name is None:
             runs = yield from self._all_runs(since)
+        else:
+            shown = None
+            if not self._no_model_progress:
+                shown = yield from optional(self._runs_of_model(name, since, None if since is None else PAGE))
+            runs = shown if shown is not None else (yield from self._newest_in_list(name, None, since))
         known = {key: context[key] for key in ("model_id",) if key in context}
         wanted = context.get("type", "").casefold()
         return [
@@ -693,22 +688,21 @@ class EggplantPlatform(EggplantCalls, Platform):
         unreadable: InvalidReplyError | None = None
         for name in order:
             try:
-                run = yield from self._lookers[name](run_id, context)
-            except (NotFoundError, InvalidRequestError) as e:
-                if e.status not in _MOVES_ON:
-                    raise
-                self._no_progress = self._no_progress or name == "progress"
-                answers.append(f"{_ENDPOINT_NAMES[name]}: HTTP {e.status}")
+                run = yield from optional(self._lookers[name](run_id, context), lambda error: error)
             except InvalidReplyError as e:
                 if name == self._answers:
                     raise
                 unreadable = unreadable or e
-            else:
-                if name == "progress":
-                    self._no_progress = False
-                if run is not None:
-                    return name, self._linked(run)
-                answers.append(f"{_ENDPOINT_NAMES[name]}: HTTP 200 without the run")
+                continue
+            if isinstance(run, ApiError):
+                self._no_progress = self._no_progress or name == "progress"
+                answers.append(f"{_ENDPOINT_NAMES[name]}: HTTP {run.status}")
+                continue
+            if name == "progress":
+                self._no_progress = False
+            if run is not None:
+                return name, self._linked(run)
+            answers.append(f"{_ENDPOINT_NAMES[name]}: HTTP 200 without the run")
         if unreadable is not None:
             # It may be there and told of in that response: this must not be taken for "it is not there".
             raise unreadable
@@ -821,12 +815,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def _numbered_run(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
         """A run by its number in GET /ai/runs; ``None`` when that is not its id."""
-        try:
-            run = yield from ask(self._one(f"get run {run_id}", "/ai/runs", run_id, context))
-        except (NotFoundError, InvalidRequestError) as e:
-            if e.status not in _MOVES_ON:
-                raise
-            return None
+        run = yield from optional(ask(self._one(f"get run {run_id}", "/ai/runs", run_id, context)))
         return None if run is None else self._linked(run)
 
     def _configuration_run(self, run_id: str, context: Mapping[str, str]) -> Steps[Run]:
@@ -871,12 +860,9 @@ class EggplantPlatform(EggplantCalls, Platform):
             # Found after a lost start: its task was never known.
             return None, "its task is not known"
         what = "GET /ai/testconfigtasks/{id}"
-        try:
-            run = yield from ask(self._task_call(run_id, read))
-        except (NotFoundError, InvalidRequestError) as e:
-            if e.status not in _MOVES_ON:
-                raise
-            return None, f"{what}: HTTP {e.status}"
+        run: Run | ApiError | None = yield from optional(ask(self._task_call(run_id, read)), lambda error: error)
+        if isinstance(run, ApiError):
+            return None, f"{what}: HTTP {run.status}"
         return run, f"{what}: a web page"
 
     def _configuration_result(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
@@ -885,11 +871,8 @@ class EggplantPlatform(EggplantCalls, Platform):
         row: Fields | None = None
         known = context.get("test_config_result_id")
         if known:
-            try:
-                row = Fields((yield from self.get_test_configuration_result(known)), "the result")
-            except (NotFoundError, InvalidRequestError) as e:
-                if e.status not in _MOVES_ON:
-                    raise
+            shown = yield from optional(self.get_test_configuration_result(known))
+            row = None if shown is None else Fields(shown, "the result")
         if row is None and test_config_id:
             rows = yield from configurations.results_of(test_config_id)
             row = configurations.result_of(known or run_id, rows or [], context)
@@ -943,22 +926,17 @@ class EggplantPlatform(EggplantCalls, Platform):
     def _newest_of(self, name: str, most: int | None) -> Steps[list[Run]]:
         if self._no_model_progress:
             return (yield from self._newest_in_list(name, most))
-        try:
-            return (yield from self._newest_in_progress(name, most, None if most is None else max(2, most)))
-        except (NotFoundError, InvalidRequestError) as e:
-            if e.status not in _MOVES_ON:
-                raise
-            missing = e
-        try:
-            runs = yield from self._newest_in_list(name, most)
-        except (NotFoundError, InvalidRequestError) as e:
-            if e.status not in _MOVES_ON:
-                raise
+        rows = None if most is None else max(2, most)
+        shown = yield from optional(self._newest_in_progress(name, most, rows), lambda error: error)
+        if not isinstance(shown, ApiError):
+            return shown
+        runs = yield from optional(self._newest_in_list(name, most), lambda error: error)
+        if isinstance(runs, ApiError):
             raise NotFoundError(
                 f"{self.title} at {self._base_url} does not list the runs of model {name!r}."
-                f" {_ENDPOINT_NAMES['progress']}: HTTP {missing.status}; {_ENDPOINT_NAMES['runs']}: HTTP {e.status}.",
+                f" {_ENDPOINT_NAMES['progress']}: HTTP {shown.status}; {_ENDPOINT_NAMES['runs']}: HTTP {runs.status}.",
                 status=404,
-            ) from e
+            ) from runs
         self._no_model_progress = True
         return runs
 
@@ -1048,12 +1026,8 @@ class EggplantPlatform(EggplantCalls, Platform):
             shown = rows[0].get("execution_status_id", "id")
             return shown if is_id(shown) and shown.casefold() != run_id.casefold() else None
 
-        try:
-            return (yield from ask(self._progress_call(f"get the progress of run {run_id}", {"id": run_id}, read)))
-        except (NotFoundError, InvalidRequestError) as e:
-            if e.status not in _MOVES_ON:
-                raise
-            return None
+        call = self._progress_call(f"get the progress of run {run_id}", {"id": run_id}, read)
+        return (yield from optional(ask(call)))
 
     # --- the rest -------------------------------------------------------------------------------------------------
 
@@ -1093,7 +1067,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         try:
             rows = yield from self._runs_backwards(seen_enough)
-        except (NotFoundError, InvalidRequestError, PermissionDeniedError, InvalidReplyError):
+        except _UNREADABLE_LIST:
             # Results are for reading: the verdict stands on the run's own status without them.
             return run
         found = [row for row in rows if is_run(row, run.run_id)]

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, CaseTexts, Counts, Kind, Outcome, Run, RunReport, Verdict
-from airflow_provider_testruns.platforms.eggplant.configurations import LACKING, result_of, results_of
+from airflow_provider_testruns.platforms.eggplant.configurations import DECLINING, result_of, results_of
 from airflow_provider_testruns.platforms.eggplant.endpoints import PAGE, RESULTS, RUNS, log_call, pages
 from airflow_provider_testruns.platforms.eggplant.responses import (
     Page,
@@ -25,7 +25,7 @@ from airflow_provider_testruns.platforms.eggplant.responses import (
     start_of,
 )
 from airflow_provider_testruns.platforms.reading import Fields
-from airflow_provider_testruns.steps import Call, Response, Steps, ask, path, pause
+from airflow_provider_testruns.steps import Call, Response, Steps, ask, optional, path, pause
 
 T = TypeVar("T")
 
@@ -238,7 +238,8 @@ def _numbered_result(number: str, make: Callable[[Fields], T]) -> Steps[list[T]]
         return [make(row)] if _carries("id", number, False, row) else []
 
     target = path(RESULTS + "/{number}", number=number)
-    return (yield from _where_there(ask(Call(f"get the result of run {number}", "GET", target, read)), []))
+    call = Call(f"get the result of run {number}", "GET", target, read)
+    return (yield from optional(ask(call), statuses=DECLINING)) or []
 
 
 def _children(run: Run, make: Callable[[Fields], T]) -> Steps[list[T]]:
@@ -262,18 +263,8 @@ def _children(run: Run, make: Callable[[Fields], T]) -> Steps[list[T]]:
     if all(names_task for names_task, _ in found):
         return rows
     call = Call("list runs", "GET", RUNS, partial(optional_page, where="the response"), query={"limit": 1})
-    whole: Page | None = yield from _where_there(ask(call), None)
+    whole: Page | None = yield from optional(ask(call), statuses=DECLINING)
     return rows if whole is not None and len(rows) < whole.total else []
-
-
-def _where_there(steps: Steps[T], otherwise: T) -> Steps[T]:
-    """What not every server has."""
-    try:
-        return (yield from steps)
-    except ApiError as e:
-        if e.status not in LACKING or isinstance(e, InvalidReplyError):
-            raise
-        return otherwise
 
 
 def configuration_result_id(run: Run) -> Steps[str | None]:
@@ -370,9 +361,9 @@ def _optional_rows(
         query: dict[str, str | int | None] = {**filters, "limit": limit, "offset": offset}
         return Call(what, "GET", base, read, query=query, error_text=error_text)
 
-    try:
-        return (yield from pages(page, None))
-    except ApiError as e:
-        if there or e.status not in LACKING or isinstance(e, InvalidReplyError):
-            raise
+    def none(error: ApiError) -> list[T]:
+        if there:
+            raise error
         return []
+
+    return (yield from optional(pages(page, None), none, statuses=DECLINING))

@@ -37,7 +37,7 @@ from airflow_provider_testruns.platforms.futureagi import responses
 from airflow_provider_testruns.platforms.futureagi.metrics import TOOL, Evaluations
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, PollCache, Start
 from airflow_provider_testruns.platforms.reading import Fields, newest_first
-from airflow_provider_testruns.steps import Call, Response, Sleep, Steps, ask, path, pause, through
+from airflow_provider_testruns.steps import LACKING, Call, Response, Steps, ask, optional, path, pause
 
 T = TypeVar("T")
 
@@ -56,9 +56,9 @@ _APPS = {
 #: Rows of a page. The server's own page is 10; no upper limit of it is known, and what it gives is what is counted.
 _PAGE = 100
 _LONGEST_PAGE = 500
-#: Responses of a call for details that stand for "not to be had here"; 500 is what the product gives for a whole
-#: execution when one of its evaluations is of a kind that it does not know.
-_NOT_TO_BE_HAD = frozenset({404, 405, 500, 501})
+#: What a server answers that lacks a call for details; 500 is what the product gives for a whole execution when one of
+#: its evaluations is of a kind that it does not know.
+_NO_DETAIL = LACKING | {500}
 #: How often, and how many seconds apart, a detail is asked for that the server breaks on.
 _DETAIL_TRIES = 3
 _DETAIL_PAUSE = 2.0
@@ -154,7 +154,7 @@ class FutureAGIPlatform(Platform):
         detail: dict[str, Any] | ApiError = {}
         if evaluations or self.dialect == "current":
             # Those who speak the documented dialect know no prompt simulations.
-            detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test))
+            detail = yield from _detail(lambda: self.get_run_test(run_test))
         is_prompt = not isinstance(detail, ApiError) and responses.is_prompt(detail)
         if is_prompt:
             self._check_prompt(run_test, simulator)
@@ -243,7 +243,7 @@ class FutureAGIPlatform(Platform):
                 " with FutureAGITestExecutionSensor, or cancel it."
             )
         if run_test is not None and evaluations:
-            detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test))
+            detail = yield from _detail(lambda: self.get_run_test(run_test))
             yield from self._check_evaluations(run_test, evaluations, detail)
         if not select_all:
             there = yield from self._call_states(execution)
@@ -274,7 +274,7 @@ class FutureAGIPlatform(Platform):
         calls = [call for call, state in there.items() if state != "completed"]
         if not calls:
             return f"All calls of execution {now.run_id} were completed: there is none to run again."
-        figures = yield from _if_to_be_had(lambda: self.get_kpis(now.run_id))
+        figures = yield from _detail(lambda: self.get_kpis(now.run_id))
         agent = "" if isinstance(figures, ApiError) else str(figures.get("agent_type") or "")
         if agent.casefold() in _WRITTEN:
             return (
@@ -418,7 +418,7 @@ class FutureAGIPlatform(Platform):
         evaluations: Evaluations | None = None
         summary: Any = None
         message = run.message
-        found = yield from _if_to_be_had(lambda: self._cases(run.run_id, with_summary=not run_test_id))
+        found = yield from _detail(lambda: self._cases(run.run_id, with_summary=not run_test_id))
         if not isinstance(found, ApiError):
             cases, evaluations, summary = found
         elif not run_test_id:
@@ -431,14 +431,14 @@ class FutureAGIPlatform(Platform):
         broke = platform_verdict is Verdict.FAILED and report.counts is not None and report.counts.executed == 0
         if run_test_id:
             call = self._eval_summary_call(run_test_id, run.run_id)
-            shown = yield from _if_to_be_had(lambda: ask(call))
+            shown = yield from _detail(lambda: ask(call))
             if not isinstance(shown, ApiError):
                 summary = shown
             else:
                 # What the calls were given is known, but not which evaluations there should be.
                 metrics_error = shown
             if broke and not message:
-                reason = yield from _if_to_be_had(lambda: self._error_reason(run, run_test_id))
+                reason = yield from _detail(lambda: self._error_reason(run, run_test_id))
                 message = reason if isinstance(reason, str) else ""
         if broke and not message:
             message = run.start_error
@@ -925,7 +925,7 @@ class FutureAGIPlatform(Platform):
         and no summary."""
         if not run_test_id:
             return False
-        detail = yield from _if_to_be_had(lambda: self.get_run_test(run_test_id))
+        detail = yield from _detail(lambda: self.get_run_test(run_test_id))
         return not isinstance(detail, ApiError) and detail.get("enable_tool_evaluation") is True
 
     def _call_details(
@@ -938,7 +938,7 @@ class FutureAGIPlatform(Platform):
             return call.with_reader(lambda response: responses.details_page(response, number, tools))
 
         try:
-            rows = yield from _if_to_be_had(lambda: _all_pages(page, key=lambda row: row[0]))
+            rows = yield from _detail(lambda: _all_pages(page, key=lambda row: row[0]))
         except InvalidReplyError as e:
             # No count and no verdict depends on them.
             return e
@@ -950,7 +950,7 @@ class FutureAGIPlatform(Platform):
         doubtful = responses.unlisted(summary, "the evaluation summary", evaluations)
         if not doubtful:
             return
-        figures = yield from _if_to_be_had(lambda: self.get_kpis(execution_id))
+        figures = yield from _detail(lambda: self.get_kpis(execution_id))
         if isinstance(figures, ApiError):
             return
         for key, name in doubtful.items():
@@ -959,7 +959,7 @@ class FutureAGIPlatform(Platform):
 
     def _averaged(self, execution_id: str, metrics: dict[str, Metric]) -> Steps[dict[str, Metric]]:
         """The same metrics, with the averages of the analytics where the summary has none."""
-        analytics = yield from _if_to_be_had(lambda: self.get_analytics(execution_id))
+        analytics = yield from _detail(lambda: self.get_analytics(execution_id))
         averages = {} if isinstance(analytics, ApiError) else responses.averages(analytics)
         return {
             name: replace(metric, value=averages.get(name.casefold()))
@@ -1028,7 +1028,7 @@ class FutureAGIPlatform(Platform):
             path("/simulate/run-tests/{id}/eval-summary/", id=run_test_id),
             lambda response: responses.result_rows(response, "the evaluation summary"),
         )
-        rows = yield from _if_to_be_had(lambda: ask(latest))
+        rows = yield from _detail(lambda: ask(latest))
         if not isinstance(rows, ApiError):
             known |= responses.summary_names(rows)
         unknown = _unknown(names, known)
@@ -1109,7 +1109,7 @@ class FutureAGIPlatform(Platform):
             rows = yield from self.list_scenarios(run_test_id)
         else:
             # The documents know no such call: where there is none, the ids go out unchecked.
-            found = yield from _if_to_be_had(lambda: self.list_scenarios(run_test_id))
+            found = yield from _detail(lambda: self.list_scenarios(run_test_id))
             if isinstance(found, ApiError):
                 return []
             rows = found
@@ -1218,30 +1218,19 @@ def _counted(standing: responses.ExecutionStatus) -> responses.ExecutionStatus:
     return standing
 
 
-def _if_to_be_had(steps: Callable[[], Steps[T]]) -> Steps[T | ApiError]:
-    """What a server may lack, or break on, without any doubt about how the run ended; or why it is not to be had.
+def _detail(make: Callable[[], Steps[T]]) -> Steps[T | ApiError]:
+    """What a server may lack, or break on, without any doubt about how the run ended; or why it is unavailable.
 
     A 500 is asked again a few times only: the product gives it for ever where it breaks on something.
+
+    :param make: the steps, anew for each try.
     """
     for left in reversed(range(_DETAIL_TRIES)):
-        try:
-            return (yield from _lasting(steps()))
-        except ApiError as e:
-            if e.status not in _NOT_TO_BE_HAD:
-                raise
-            if not left or not e.transient:
-                return e
-            yield from pause(max(_DETAIL_PAUSE, e.retry_after or 0.0))
+        found = yield from optional(make(), lambda error: error, statuses=_NO_DETAIL)
+        if not isinstance(found, ApiError) or not left or not found.transient:
+            return found
+        yield from pause(max(_DETAIL_PAUSE, found.retry_after or 0.0))
     raise AssertionError("the last try returns or raises")
-
-
-def _lasting(steps: Steps[T]) -> Steps[T]:
-    """The same steps, with responses that stand for "not to be had" not asked for again by those who carry them."""
-
-    def handle(step: Call[Any] | Sleep) -> Steps[Any]:
-        return (yield replace(step, non_retryable_statuses=_NOT_TO_BE_HAD) if isinstance(step, Call) else step)
-
-    return (yield from through(steps, handle))
 
 
 def _not_rerun(said: responses.Rerun, execution_id: str) -> ApiError:

@@ -57,7 +57,7 @@ from airflow_provider_testruns.platforms.platform import (
     error_message_reader,
 )
 from airflow_provider_testruns.platforms.reading import Fields, each, newest_first
-from airflow_provider_testruns.steps import Call, Response, Steps, Upload, ask, no_value, path
+from airflow_provider_testruns.steps import Call, Response, Steps, Upload, ask, no_value, optional, path
 
 T = TypeVar("T")
 
@@ -488,13 +488,13 @@ class OmiliaPlatform(Platform):
             call: Call[tuple[Run, Artifact | None]] = self.get_run_call(run_id).with_reader(
                 lambda response: self._with_artifact(one(response, run_id), kind, "")
             )
-            return (yield from _if_there(call))
+            return (yield from optional(ask(call)))
         projects = [project_id]
         if not project_id:
             listed = yield from ask(self.list_projects())
             projects = [project["id"] for project in listed[:_MOST_PROJECTS] if is_id(project.get("id"))]
         for project in projects:
-            rows = yield from _if_there(self.list_project_generations(project).with_reader(many))
+            rows = yield from optional(ask(self.list_project_generations(project).with_reader(many)))
             for row in rows or []:
                 if same_id(row.verbatim("runId"), run_id):
                     return self._with_artifact(row, kind, project)
@@ -505,7 +505,7 @@ class OmiliaPlatform(Platform):
 
     def read_log(self, run: Run) -> Steps[list[tuple[str, str]]]:
         """The lines of a run's log so far, each with its section; none while there is no log yet."""
-        return (yield from _if_there(self.get_run_logs(run.run_id))) or []
+        return (yield from optional(ask(self.get_run_logs(run.run_id)))) or []
 
     # A run's life
 
@@ -666,10 +666,10 @@ class OmiliaPlatform(Platform):
         """
         if run.kind is Kind.GENERATION:
             return RunReport(run)
-        stats = yield from _if_there(
-            self.get_run_stats(run.run_id).with_reader(lambda response: counts_of(response, run.run_id))
+        stats = yield from optional(
+            ask(self.get_run_stats(run.run_id).with_reader(lambda response: counts_of(response, run.run_id)))
         )
-        rows = yield from _if_there(self.list_run_test_cases(run.run_id).with_reader(_listed_cases))
+        rows = yield from optional(ask(self.list_run_test_cases(run.run_id).with_reader(_listed_cases)))
         if stats is None and rows is not None:
             stats = Counts()
         read, unknown = rows or ([], set())
@@ -821,16 +821,6 @@ def _wrong_fields(body: Any) -> list[tuple[tuple[str, ...], str]]:
         if isinstance(where, list) and isinstance(said, str) and all(isinstance(part, str | int) for part in where):
             found.append((tuple(clean(str(part), limits.ID) for part in where), said))
     return found
-
-
-def _if_there(call: Call[T]) -> Steps[T | None]:
-    """What an older server, or one that has forgotten it, may not have."""
-    try:
-        return (yield from ask(call))
-    except ApiError as e:
-        if e.status in (404, 405, 501):
-            return None
-        raise
 
 
 def _read_project(project_id: str | None) -> Callable[[Response], dict[str, Any]]:
