@@ -35,6 +35,16 @@ _MAX_FILE_SIZE = {
     "description": "How large a file that is downloaded may be: 500 MB, 2 GB, or a number of bytes. Default: 1 GB.",
     "schema": {"type": ["string", "null"]},
 }
+_MAX_REQUESTS = {
+    "label": "Requests per minute",
+    "description": "How many requests each process sends in a minute at most; the others wait. Empty: any number.",
+    "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 999999},
+}
+_MAX_STARTS = {
+    "label": "Starts at once",
+    "description": "How many runs each process starts at the same time; the others wait. Empty: any number.",
+    "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 999999},
+}
 #: Addresses have their ports in them. The field is there since the button "Test" of Airflow 3.3 fails without a port
 #: (apache/airflow#73298); 0 serves, and is left out when the connection is read.
 _PORT = "0, or the port if the address has none"
@@ -121,6 +131,8 @@ def get_provider_info() -> dict[str, Any]:
                     "key": _KEY,
                     "timeout": _TIMEOUT,
                     "max_file_size": _MAX_FILE_SIZE,
+                    "max_requests_per_minute": _MAX_REQUESTS,
+                    "max_starts_at_once": _MAX_STARTS,
                     "poll_endpoint": _text(
                         "Poll endpoint",
                         "Pins the call that runs are polled with. Automatic: each is tried, and what answers is"
@@ -177,6 +189,8 @@ def get_provider_info() -> dict[str, Any]:
                     "key": _KEY,
                     "timeout": _TIMEOUT,
                     "max_file_size": _MAX_FILE_SIZE,
+                    "max_requests_per_minute": _MAX_REQUESTS,
+                    "max_starts_at_once": _MAX_STARTS,
                 },
             },
             {
@@ -222,6 +236,8 @@ def get_provider_info() -> dict[str, Any]:
                     "key": _KEY,
                     "timeout": _TIMEOUT,
                     "max_file_size": _MAX_FILE_SIZE,
+                    "max_requests_per_minute": _MAX_REQUESTS,
+                    "max_starts_at_once": _MAX_STARTS,
                     "run_url_template": _text(
                         "Link to a run",
                         "An address with {base_url}, {run_id} and {project_id}, for the link from Airflow. Default: the"

@@ -17,6 +17,7 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 from airflow_provider_testruns import redaction  # noqa: E402
+from airflow_provider_testruns.transport import pace  # noqa: E402
 from tests.harness import groups, leftovers  # noqa: E402
 from tests.harness.summary import Summary, seed_of  # noqa: E402
 
@@ -68,6 +69,12 @@ def _secrets_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     """The secrets of clients are masked beyond their ends: those of one unit test would be in the texts of the next."""
     if request.node.get_closest_marker("unit") is not None:
         monkeypatch.setattr(redaction, "_registry", redaction._Registry())
+
+
+@pytest.fixture(autouse=True)
+def _nobody_was_refused_before() -> None:
+    """A 429 slows down all of a process, and its tests often have the same connection."""
+    pace._paces.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from airflow_provider_testruns.model import Run, RunReport
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Steps, ask
 from airflow_provider_testruns.transport.auth import Auth
+from airflow_provider_testruns.transport.pace import Pace, in_turn, shared_pace
 from airflow_provider_testruns.transport.policy import Advice, Session, retrying
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
         from airflow_provider_testruns.transport.blocking import BlockingClient
 
         settings = self.settings
-        session = _session(self, settings, timeout)
+        # The pace that is shared has a lock, too; and what is done there has only seconds.
+        session = _session(self, settings, timeout, Pace() if in_signal_handler else None)
         settings.check_tls()
         if not in_signal_handler:
             for secret in session.auth.known.for_airflow():
@@ -177,7 +179,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
         start = self.ask(self.platform.prepare_start(**arguments))
         for warning in start.warnings:
             self.log.warning(warning)
-        return self.client.run(ask(start.call))
+        return self.client.run(in_turn(self.client.session.pace, ask(start.call)))
 
     def get_run(self, run_id: str, **context: str) -> Run:
         """One run as it stands.
@@ -273,7 +275,10 @@ class StoredConnection(Generic[P]):
 
 
 def _session(
-    hook: PlatformHook[Any] | type[PlatformHook[Any]], settings: Settings, timeout: float | None = None
+    hook: PlatformHook[Any] | type[PlatformHook[Any]],
+    settings: Settings,
+    timeout: float | None = None,
+    pace: Pace | None = None,
 ) -> Session:
     if timeout is not None:
         # For the requests that get a token, too.
@@ -287,6 +292,10 @@ def _session(
         settings.timeout,
         max_file_size=settings.max_file_size,
         advice=hook.make_advice(settings),
+        pace=pace
+        or shared_pace(
+            settings.conn_id, settings.base_url, settings.max_requests_per_minute, settings.max_starts_at_once
+        ),
     )
 
 

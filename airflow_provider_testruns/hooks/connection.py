@@ -19,6 +19,8 @@ from airflow_provider_testruns.transport.tls import Tls, TlsFileError
 _DEFAULT_TIMEOUT = 30.0
 #: A number of bytes: 500000000, "500 MB", "1.5GB".
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)\s*(B|[KMGT]B)?", re.IGNORECASE)
+#: How many there may be of something.
+_COUNT = re.compile(r"[1-9]\d{0,5}", re.ASCII)
 _UNITS = {"": 1, "B": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
 #: A scheme that lost a character: "https:/host", "https//host", "http:host".
 _NEARLY_A_SCHEME = re.compile(r"https?[:;/\\]", re.IGNORECASE)
@@ -40,6 +42,8 @@ class Settings:
     :param cert: the path of a client certificate, empty for none.
     :param key: the path of its private key, empty when ``cert`` holds it.
     :param max_file_size: the largest file that is downloaded, in bytes.
+    :param max_requests_per_minute: how many requests a process sends in any minute, ``None`` for any number.
+    :param max_starts_at_once: how many runs a process starts at the same time, ``None`` for any number.
     """
 
     conn_id: str
@@ -52,6 +56,8 @@ class Settings:
     cert: str = ""
     key: str = ""
     max_file_size: int = limits.FILE_SIZE
+    max_requests_per_minute: int | None = None
+    max_starts_at_once: int | None = None
 
     @classmethod
     def read(cls, conn: Any, extra: Mapping[str, Any] | None, *, default_host: str = "") -> Settings:
@@ -76,6 +82,8 @@ class Settings:
             cert=_text(conn_id, "cert", extra.get("cert")),
             key=_text(conn_id, "key", extra.get("key")),
             max_file_size=_max_file_size(conn_id, extra.get("max_file_size")),
+            max_requests_per_minute=_count(conn_id, "max_requests_per_minute", extra.get("max_requests_per_minute")),
+            max_starts_at_once=_count(conn_id, "max_starts_at_once", extra.get("max_starts_at_once")),
         )
         return settings
 
@@ -381,6 +389,18 @@ def _timeout(conn_id: str, value: Any) -> float:
             f"Connection {conn_id!r}: timeout must be 1 to 600 seconds for one request, got {value!r}."
         )
     return seconds
+
+
+def _count(conn_id: str, name: str, value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    found = _COUNT.fullmatch(str(value).strip()) if isinstance(value, int | str) else None
+    if found is None or isinstance(value, bool):
+        raise ConfigurationError(
+            f"Connection {conn_id!r}: {name} must be a number from 1 to 999999, or empty for no limit;"
+            f" got {str(value)[:60]!r}."
+        )
+    return int(found[0])
 
 
 def _max_file_size(conn_id: str, value: Any) -> int:

@@ -37,6 +37,7 @@ from airflow_provider_testruns.limits import MESSAGE
 from airflow_provider_testruns.model import Kind, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, Start
 from airflow_provider_testruns.steps import Steps, ask, pause
+from airflow_provider_testruns.transport.pace import ASK_AGAIN, Pace
 from airflow_provider_testruns.transport.policy import back_off, retrying
 
 T = TypeVar("T")
@@ -283,6 +284,7 @@ class Starter:
     :param not_before: the earliest time, by Airflow's clock (seconds since 1970), at which a run of this task can have
         begun: when its DAG run was created; ``None`` when not known.
     :param clock: wall-clock seconds; for tests.
+    :param pace: how many may start at once over the connection; any number if it is not given.
 
     What is stored between tries is not believed, as who may write a task's state may not be allowed to use its
     connection. A run that it names is only judged, waited for or cancelled after the platform has shown it as one of
@@ -304,8 +306,10 @@ class Starter:
         deadline: float | None = None,
         not_before: float | None = None,
         clock: Callable[[], float] = time.time,
+        pace: Pace | None = None,
     ) -> None:
         self.platform = platform
+        self._pace = pace or Pace()
         self._store = store
         self._epoch = epoch
         self._window = window
@@ -763,10 +767,40 @@ class Starter:
             self._log.warning(warning)
         if start.existing_run is not None:
             return self._use_existing(start, start.existing_run, fingerprint)
+        ticket = object()
+        try:
+            return (yield from self._send_in_turn(start, fingerprint, before, ticket))
+        finally:
+            self._pace.end_start(ticket)
+
+    def _wait_for_turn(self, start: Start, ticket: object) -> Steps[None]:
+        """Wait until the connection allows one more start. There is no intent meanwhile, as nothing can be started."""
+        told = False
+        while not self._pace.may_start(ticket) and not self.stopped:
+            if self.deadline is not None and self._clock() >= self.deadline:
+                return
+            if not told:
+                told = True
+                self._log.info(
+                    "Waiting to start %s: max_starts_at_once of the connection is %d, and others start runs.",
+                    start.what,
+                    self._pace.max_starts_at_once or 0,
+                )
+            yield from pause(ASK_AGAIN, new_step=True)
+
+    def _send_in_turn(
+        self, start: Start, fingerprint: str, before: Record | None, ticket: object
+    ) -> Steps[StartResult]:
+        """Send a start when it is its turn.
+
+        :param ticket: of this start, for the pace.
+        """
+        yield from self._wait_for_turn(start, ticket)
         give_up_at = self._clock() + START_PATIENCE
         tolerated_until: float | None = None
         failures = unknown = 0
         while True:
+            yield from self._wait_for_turn(start, ticket)
             self._check_time(start, unknown, before)
             mark, cannot_list = yield from self._mark(start)
             record = Record(
@@ -800,6 +834,8 @@ class Starter:
                 call = replace(start.call, deadline=record.intent_at + self._window, send_before=self.deadline)
                 run = yield from ask(call)
             except ApiError as e:
+                # What follows may take minutes, in which others can start theirs.
+                self._pace.end_start(ticket)
                 if e.not_executed:
                     wait = max(back_off(failures), e.retry_after or 0.0)
                     failures += 1
@@ -824,6 +860,7 @@ class Starter:
                     self._forget(before)
                     raise
                 continue
+            self._pace.end_start(ticket)
             self._log.info("Started %s: run %s.", start.what, run.run_id)
             if run.message:
                 self._log.warning(run.message)

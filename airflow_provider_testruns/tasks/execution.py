@@ -193,6 +193,7 @@ class RunExecution:
             after_failed_run=task.after_failed_run(hook.platform),
             clock_offset=lambda: hook.client.session.clock_offset,
             not_before=created_at(context),
+            pace=hook.client.session.pace,
         )
 
     def _deadline(self) -> float:

@@ -6,6 +6,7 @@ Written once, free of I/O; :mod:`.blocking` and :mod:`.nonblocking` drive it.
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import time
@@ -13,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from traceback import clear_frames
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean
+from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
@@ -43,8 +45,10 @@ from airflow_provider_testruns.transport.effects import (
     ResponseTooLargeError,
     send,
 )
+from airflow_provider_testruns.transport.pace import Pace, Turn
 
 T = TypeVar("T")
+log = get_logger(__name__)
 
 #: The longest that a Retry-After is obeyed, in seconds: nobody meant a day.
 MAX_RETRY_AFTER = 300.0
@@ -175,6 +179,7 @@ class Session:
     :param clock: wall-clock seconds; for tests.
     :param max_file_size: the largest file that is downloaded, in bytes.
     :param advice: what the platform's users should know when something is refused.
+    :param pace: how fast this process may ask the platform; one of its own if it is not given.
     """
 
     conn_id: str
@@ -185,9 +190,15 @@ class Session:
     clock: Callable[[], float] = time.time
     max_file_size: int = limits.FILE_SIZE
     advice: Advice = field(default_factory=Advice)
+    pace: Pace = field(default=None, repr=False)  # type: ignore[assignment]  # is set below
     #: The last response's ``Date``, and when it came.
     _dated: tuple[str, float] | None = field(default=None, init=False, repr=False)
     _renewing: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make a pace where none is shared."""
+        if cast("Pace | None", self.pace) is None:
+            self.pace = Pace(clock=self.clock)
 
     @property
     def clock_offset(self) -> float | None:
@@ -285,6 +296,15 @@ class Session:
             if headers is None:
                 yield from self._renew(self.auth.current)
                 headers = self.auth.headers() or {}
+            asked = self.clock()
+            turn = yield from self._take_turn(call, until, request)
+            # That there are others is nothing that this call has cost.
+            waited = max(0.0, self.clock() - asked)
+            began += waited
+            if spent is not None:
+                spent.seconds -= waited
+            # Another flow may have renewed the token meanwhile.
+            headers = self.auth.headers() or headers
             used = self.auth.current
             if not call.idempotent:
                 request = replace(request, timeout=self._time_left(call, request, began))
@@ -316,6 +336,8 @@ class Session:
                 meant = response.status if call.stands_for is None else call.stands_for(response)
                 error = self.error_for(response, call.what, request, call.error_text, call.secrets, meant)
                 error.not_executed = call.not_executed(response)
+                if response.status == 429:
+                    self._slow_down(turn, error.retry_after)
                 raise error
             self.auth.accepted()
             if len(response.body) > response.nodes:
@@ -332,6 +354,51 @@ class Session:
                 del response
                 _let_go(e)
                 raise self._unreadable(call, request, str(e), status) from e
+
+    def _take_turn(self, call: Call[Any], until: float | None, request: Request) -> Flow[Turn]:
+        """Wait until this process may send one more request.
+
+        What has to be over by a time that comes before its turn is sent at once: the cancel of a run, or the last poll
+        of a wait.
+
+        :raises RateLimitedError: for a start whose time would be over: nothing was sent.
+        """
+        ends = [] if call.idempotent else [each for each in (call.deadline, call.send_before) if each is not None]
+        times = ends if until is None else [*ends, until]
+        while True:
+            seconds, turn = self.pace.take(max(0.0, min(times) - self.clock()) if times else math.inf)
+            if turn is None and ends:
+                error = RateLimitedError(
+                    f"{self._head(call.what, request)}: nothing was sent, as nothing of this process may ask the"
+                    f" platform for another {seconds:.0f} s. It has answered HTTP 429, or the connection has a"
+                    " max_requests_per_minute.",
+                    retry_after=min(MAX_RETRY_AFTER, seconds),
+                )
+                error.not_executed = True
+                raise error
+            if turn is None:
+                return self.pace.take_now()
+            if seconds <= 0:
+                return turn
+            good = False
+            try:
+                yield Sleep(seconds)
+                good = self.pace.is_good(turn)
+            finally:
+                if not good:
+                    self.pace.give_back(turn)
+            if good:
+                return turn
+
+    def _slow_down(self, turn: Turn, retry_after: float | None) -> None:
+        seconds = self.pace.refused(turn, retry_after)
+        if seconds is not None:
+            log.warning(
+                "Connection %r: the platform has answered HTTP 429. This process asks it nothing for %.0f s, then one"
+                " request after the other; max_requests_per_minute of the connection can keep it from that.",
+                self.conn_id,
+                seconds,
+            )
 
     def _renew(self, stale: int | None) -> Flow[None]:
         try:

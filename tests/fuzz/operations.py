@@ -20,6 +20,7 @@ from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.steps import Response
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from airflow_provider_testruns.transport.effects import Request
+from airflow_provider_testruns.transport.pace import Pace
 
 Hook = PlatformHook[Any]
 
@@ -153,10 +154,11 @@ def _record(server: SandboxServer, folder: Path) -> World:
 
 
 def _new_session(client: BlockingClient) -> Any:
-    """A session of the same connection, which knows no token yet."""
+    """A session of the same connection, which knows no token yet, and of no 429."""
     import copy
 
     session = copy.copy(client.session)
+    session.pace = Pace()
     auth = copy.copy(session.auth)
     auth.__dict__.update({name: None for name in ("_token", "_refresh") if name in vars(auth)})
     if "_number" in vars(auth):

@@ -69,6 +69,18 @@ def test_secrets_are_not_in_the_repr():
     assert "canary" not in repr(_read(password="canary-1", extra='{"secret_key": "canary-2"}'))
 
 
+# How fast
+
+
+@pytest.mark.parametrize("name", ["max_requests_per_minute", "max_starts_at_once"])
+def test_how_fast_a_process_may_be(name):
+    assert getattr(_with(), name) is None
+    for value, meant in ((1, 1), ("60", 60), (999_999, 999_999), ("", None)):
+        assert getattr(_with(**{name: value}), name) == meant
+    for value in (0, -1, 1.5, True, "many", "1_000", 1_000_000, [5]):
+        assert _problem(extra=json.dumps({name: value})).startswith(f"{name} must be a number from 1 to 999999")
+
+
 # The extras as a whole
 
 

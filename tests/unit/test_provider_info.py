@@ -39,6 +39,8 @@ _EXTRAS = {
         "key",
         "timeout",
         "max_file_size",
+        "max_requests_per_minute",
+        "max_starts_at_once",
         "poll_endpoint",
         "run_url_template",
     },
@@ -52,6 +54,8 @@ _EXTRAS = {
         "key",
         "timeout",
         "max_file_size",
+        "max_requests_per_minute",
+        "max_starts_at_once",
     },
     "omilia": {
         "personal_access_token",
@@ -63,9 +67,13 @@ _EXTRAS = {
         "key",
         "timeout",
         "max_file_size",
+        "max_requests_per_minute",
+        "max_starts_at_once",
         "run_url_template",
     },
 }
+#: Those that all three have, and the base of the hooks reads.
+_OF_ALL = {"verify", "cert", "key", "timeout", "max_file_size", "max_requests_per_minute", "max_starts_at_once"}
 _SECRET = {"secret_key", "personal_access_token"}
 
 
@@ -161,7 +169,7 @@ def test_forms_have_the_fields_that_are_read(platform):
     assert set(_TYPES[platform]["conn-fields"]) == _EXTRAS[platform]
     source = (_ROOT / f"airflow_provider_testruns/hooks/{platform}.py").read_text()
     read = set(re.findall(r"settings\.(?:text|url|choice|template)\(\s*\"(\w+)\"", source))
-    assert read == _EXTRAS[platform] - {"verify", "cert", "key", "timeout", "max_file_size"}
+    assert read == _EXTRAS[platform] - _OF_ALL
 
 
 @pytest.mark.parametrize("platform", _PLATFORMS)
