@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import ConfigurationError
 
-#: The shortest time between two polls at a run, in seconds: what is asked for more often is a mistake, which the
-#: platform and everybody else in the triggerer would pay for.
-MIN_INTERVAL = 0.1
 #: The longest time that an argument can be, in seconds: ten years. Dates beyond the year 9999 can't be written.
 _LONGEST = 10 * 365 * 86_400.0
 
@@ -36,11 +34,11 @@ def seconds(name: str, value: Any, *, least: float | None = None) -> float:
 
 
 def interval(name: str, value: Any) -> float:
-    """An argument that is the time between two polls at a run: at least :data:`MIN_INTERVAL` seconds.
+    """An argument that is the time between two polls at a run: at least :data:`.timing.MIN_INTERVAL` seconds.
 
     :raises ConfigurationError: when it is not.
     """
-    return seconds(name, value, least=MIN_INTERVAL)
+    return seconds(name, value, least=timing.MIN_INTERVAL)
 
 
 def boolean(name: str, value: Any) -> bool:

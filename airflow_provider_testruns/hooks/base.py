@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.cleaning import clean_json, outgoing_text
 from airflow_provider_testruns.emission import GuardedLog, get_logger
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
@@ -35,8 +36,6 @@ log = get_logger(__name__)
 T = TypeVar("T")
 P = TypeVar("P", bound=Platform)
 
-#: How long a hook's method keeps trying a call that failed transiently and can be repeated; seconds.
-PATIENCE = 20.0
 #: So that nothing about a password can be learnt from the digest of a connection.
 _DIGEST_KEY = os.urandom(32)
 
@@ -157,7 +156,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
         if client is not None:
             client.close()
 
-    def ask(self, steps: Steps[T], patience: float = PATIENCE) -> T:
+    def ask(self, steps: Steps[T], patience: float = timing.CALL_PATIENCE) -> T:
         """Carry a platform's steps; calls that failed transiently are sent again where that changes nothing.
 
         What the platform's own JSON is, under its own names, is cleaned here: DAGs put it into XComs and logs.

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_testruns import limits
+from airflow_provider_testruns import limits, timing
 from airflow_provider_testruns.cleaning import clean, outgoing_text
 from airflow_provider_testruns.exceptions import ApiError
-from airflow_provider_testruns.lifecycle.waiting import JITTER
 from airflow_provider_testruns.limits import LOG_TEXT, NAME
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ async def follow(watcher: WatcherHandle, run: Run, run_log: RunLog, interval: fl
                     del lines
                 except ApiError as e:
                     run_log.failed(e)
-            await asyncio.sleep(interval * (1 + JITTER * (2 * random.random() - 1)))
+            await asyncio.sleep(interval * (1 + timing.JITTER * (2 * random.random() - 1)))
     except Exception:
         run_log.abandoned()
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.cleaning import clean, distinct
 from airflow_provider_testruns.exceptions import (
     ApiError,
@@ -32,7 +33,7 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.judging import judge
 from airflow_provider_testruns.lifecycle.stopping import stop
-from airflow_provider_testruns.lifecycle.waiting import GRACE, fetch_report
+from airflow_provider_testruns.lifecycle.waiting import fetch_report
 from airflow_provider_testruns.limits import MESSAGE
 from airflow_provider_testruns.model import Kind, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, Start
@@ -42,19 +43,7 @@ from airflow_provider_testruns.transport.policy import back_off, retrying
 
 T = TypeVar("T")
 
-#: How long a platform may take to show a run in its list after the start's own deadline; seconds.
-LISTING_LAG = 60.0
-#: What is allowed for clocks that differ, where the platform's own can't be read; seconds.
-CLOCK_ALLOWANCE = 60.0
-#: How long calls that only read are tried again while a start is prepared or looked up; seconds.
-PATIENCE = 60.0
-#: How long a start that provably did nothing (connection refused, 429 …) is tried again; seconds.
-START_PATIENCE = 300.0
-#: How long a run is watched that was started while the task was being killed; seconds.
-STOP_WITHIN = 5.0
-#: How many starts of unknown outcome, each shown by a look-up to have done nothing, one try may send.
-MAX_UNKNOWN = 3
-#: What may be transient where nothing was started for certain, but seldom does: tried again for :data:`.GRACE`.
+#: What may be transient where nothing was started for certain, but seldom does: tried again for :data:`.timing.GRACE`.
 _MAY_PASS = (AuthenticationError, InvalidReplyError)
 
 
@@ -350,7 +339,12 @@ class Starter:
         obtained = yield from self._obtain(arguments)
         if self.stopped and not obtained.run.final:
             run = yield from stop(
-                self.platform, obtained.run, self._log, why="the task was killed", within=STOP_WITHIN, clock=self._clock
+                self.platform,
+                obtained.run,
+                self._log,
+                why="the task was killed",
+                within=timing.LATE_START_WITHIN,
+                clock=self._clock,
             )
             obtained = replace(obtained, run=run)
         return obtained
@@ -377,9 +371,7 @@ class Starter:
 
     def _identify(self, arguments: Mapping[str, Any], record: Record) -> Steps[None]:
         """Find out what a run of this task must show, from the task itself."""
-        identity = yield from retrying(
-            self.platform.identity(**arguments), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
-        )
+        identity = yield from self._retried(self.platform.identity(**arguments))
         self._identity = identity if identity is not None else Identity(record.ids, record.started_with)
 
     def confirm(self, run: Run, arguments: Mapping[str, Any]) -> Steps[tuple[Run, bool]]:
@@ -444,15 +436,15 @@ class Starter:
             return None
         offset = self._clock_offset()
         # Dates have whole seconds.
-        return self._not_before - CLOCK_ALLOWANCE if offset is None else self._not_before + offset - 5.0
+        return self._not_before - timing.CLOCK_ALLOWANCE if offset is None else self._not_before + offset - 5.0
 
     def _latest(self, record: Record) -> tuple[float, float]:
         """Until when a start may have become a run, and the time now, by the platform's clock."""
         offset, allowance = record.mark.offset, 2.0
         if offset is None:
-            offset, allowance = 0.0, CLOCK_ALLOWANCE
+            offset, allowance = 0.0, timing.CLOCK_ALLOWANCE
         return (
-            record.intent_at + offset + allowance + record.window + LISTING_LAG,
+            record.intent_at + offset + allowance + record.window + timing.LISTING_LAG,
             self._clock() + offset + allowance,
         )
 
@@ -484,7 +476,11 @@ class Starter:
         earliest = self._earliest()
         since = None if earliest is None else datetime.fromtimestamp(earliest, UTC)
         steps = self.platform.get_stored_run(run.run_id, self._identity, run.ids, since)
-        return (yield from retrying(_of_record(steps), PATIENCE, grace=GRACE, clock=self._clock, log=log))
+        return (
+            yield from retrying(
+                _of_record(steps), timing.LOOKUP_PATIENCE, grace=timing.GRACE, clock=self._clock, log=log
+            )
+        )
 
     def mark_seen(self, run: Run) -> None:
         """Note that the platform has shown the run; kept with the record, so that a later 404 is understood."""
@@ -625,11 +621,11 @@ class Starter:
                 record.cannot_list,
             )
             return None
-        until = min(record.intent_at, self._clock()) + record.window + LISTING_LAG
-        gap = 1.0
+        until = min(record.intent_at, self._clock()) + record.window + timing.LISTING_LAG
+        polls = 0
         while True:
             steps = _of_record(self.candidates(record))
-            found = yield from retrying(steps, PATIENCE, grace=GRACE, clock=self._clock)
+            found = yield from retrying(steps, timing.LOOKUP_PATIENCE, grace=timing.GRACE, clock=self._clock)
             if len(found) == 1:
                 return found[0]
             if found:
@@ -642,10 +638,10 @@ class Starter:
             left = until - self._clock()
             if left <= 0:
                 return None
-            if gap == 1.0:
+            if not polls:
                 self._log.info("This task was cleared while it started a run: looking for that, to cancel it.")
-            yield from pause(min(gap, left), new_step=True)
-            gap = min(5.0, gap * 1.5)
+            yield from pause(min(timing.LOOKUP_BACKOFF.after(polls), left), new_step=True)
+            polls += 1
 
     def _resume(self, record: Record, fingerprint: str) -> Steps[StartResult | None]:
         """Go on from what an earlier try of this epoch left; ``None`` when a new start is due.
@@ -658,7 +654,7 @@ class Starter:
             self._log.info("An earlier try may have started a run; checking.")
             return (yield from self._look_up(record, stored=True))
         # By the clock of another worker, perhaps, which is no reason to wait longer.
-        until = min(record.intent_at, self._clock()) + record.window + GRACE
+        until = min(record.intent_at, self._clock()) + record.window + timing.GRACE
         now: Run | None = None
         while now is None:
             try:
@@ -706,7 +702,9 @@ class Starter:
             # A task that was cleared while it ran keeps its epoch on some executors. Its worker has cancelled the run;
             # to fail for that is not what a clear is for. The number also moves when other tasks of the DAG run are
             # cleared: a run that was cancelled on the platform is then followed by a new one a try earlier than else.
-            report = yield from fetch_report(self.platform, now, self._log, patience=PATIENCE, clock=self._clock)
+            report = yield from fetch_report(
+                self.platform, now, self._log, patience=timing.LOOKUP_PATIENCE, clock=self._clock
+            )
             if judge(report) is Verdict.CANCELLED:
                 self._log.info("Run %s was cancelled, perhaps by a clear of this task: starting a new one.", run.run_id)
                 return None
@@ -736,9 +734,7 @@ class Starter:
         return run.final
 
     def _start(self, arguments: Mapping[str, Any], fingerprint: str) -> Steps[StartResult]:
-        start = yield from retrying(
-            self.platform.prepare_start(**arguments), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
-        )
+        start = yield from self._retried(self.platform.prepare_start(**arguments))
         return (yield from self._send(start, fingerprint))
 
     def _start_instead(
@@ -747,9 +743,7 @@ class Starter:
         """Follow a failed run with something else than a new start; ``None`` when that can't be."""
         self._log.info("Run %s of an earlier try ended as %s.", run.run_id, record.verdict)
         try:
-            start = yield from retrying(
-                after_failed_run(run), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
-            )
+            start = yield from self._retried(after_failed_run(run))
             if isinstance(start, Start):
                 return (yield from self._send(start, fingerprint, before=record))
             why = start
@@ -796,7 +790,7 @@ class Starter:
         :param ticket: of this start, for the pace.
         """
         yield from self._wait_for_turn(start, ticket)
-        give_up_at = self._clock() + START_PATIENCE
+        give_up_at = self._clock() + timing.START_PATIENCE
         tolerated_until: float | None = None
         failures = unknown = 0
         while True:
@@ -841,7 +835,7 @@ class Starter:
                     failures += 1
                     until = give_up_at if e.transient else 0.0
                     if isinstance(e, _MAY_PASS):
-                        until = tolerated_until = tolerated_until or self._clock() + GRACE
+                        until = tolerated_until = tolerated_until or self._clock() + timing.GRACE
                     if self.deadline is not None:
                         until = min(until, self.deadline)
                     if self._clock() + wait <= until:
@@ -856,7 +850,7 @@ class Starter:
                     return obtained
                 unknown += 1
                 refused = e.status is not None and 400 <= e.status < 500
-                if refused or unknown >= MAX_UNKNOWN or not start.start_after_lookup:
+                if refused or unknown >= timing.MAX_UNKNOWN_STARTS or not start.start_after_lookup:
                     self._forget(before)
                     raise
                 continue
@@ -912,15 +906,17 @@ class Starter:
         self._keep_if_possible()
         return StartResult(run, "already", seen=True)
 
+    def _retried(self, steps: Steps[T]) -> Steps[T]:
+        """Steps that only read, with the patience of a start."""
+        return retrying(steps, timing.LOOKUP_PATIENCE, grace=timing.GRACE, clock=self._clock, log=self._log.warning)
+
     def _mark(self, start: Start) -> Steps[tuple[Watermark, str | None]]:
         """What the platform shows before a start, and why no look-up of it is possible; ``None`` when one is."""
         newest: Run | None = None
         known = False
         if start.cannot_list is None:
             try:
-                newest = yield from retrying(
-                    self.platform.newest_run(start), PATIENCE, grace=GRACE, clock=self._clock, log=self._log.warning
-                )
+                newest = yield from self._retried(self.platform.newest_run(start))
                 known = True
             except AuthenticationError:
                 raise
@@ -936,7 +932,7 @@ class Starter:
             cannot_list = f"by the platform's times run {newest.run_id} began days from now, so they say nothing."
         if known and newest is None:
             return Watermark(None, None, offset), cannot_list
-        guess = self._clock() - CLOCK_ALLOWANCE if offset is None else self._clock() + offset - 2.0
+        guess = self._clock() - timing.CLOCK_ALLOWANCE if offset is None else self._clock() + offset - 2.0
         return Watermark(newest.run_id if newest else None, guess, offset), cannot_list
 
     def _look_up(
@@ -957,14 +953,14 @@ class Starter:
                 " Nothing is started again. Check the platform; clear the task to start a new run."
                 + (f" ({cause})" if cause else "")
             ) from cause
-        until = min(record.intent_at, self._clock()) + record.window + LISTING_LAG
-        gap = 1.0
+        until = min(record.intent_at, self._clock()) + record.window + timing.LISTING_LAG
+        polls = 0
         while True:
             try:
                 found = yield from retrying(
                     _of_record(self.candidates(record)) if stored else self.candidates(record),
-                    max(PATIENCE, until - self._clock()),
-                    grace=GRACE,
+                    max(timing.LOOKUP_PATIENCE, until - self._clock()),
+                    grace=timing.GRACE,
                     clock=self._clock,
                     log=self._log.warning,
                 )
@@ -988,8 +984,8 @@ class Starter:
             if left <= 0:
                 self._log.info("The platform shows no run of that start: nothing was started.")
                 return None
-            yield from pause(min(gap, left), new_step=True)
-            gap = min(5.0, gap * 1.5)
+            yield from pause(min(timing.LOOKUP_BACKOFF.after(polls), left), new_step=True)
+            polls += 1
 
     def _adopt(self, run: Run, cause: ApiError | None, not_compared: tuple[str, ...]) -> StartResult:
         if not self._may_adopt:

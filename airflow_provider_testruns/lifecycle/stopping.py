@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import ApiError, NotFoundError
 from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Steps, pause
 from airflow_provider_testruns.transport.policy import retrying
-
-#: How long a cancelled run is watched until it is final, in seconds. All three platforms stop in the background.
-CONFIRM_WITHIN = 30.0
 
 
 def stop(
@@ -22,7 +20,7 @@ def stop(
     log: Any,
     *,
     why: str,
-    within: float = CONFIRM_WITHIN,
+    within: float = timing.CONFIRM_WITHIN,
     clock: Callable[[], float] = time.time,
 ) -> Steps[Run]:
     """Cancel a run and poll it until it is final, or ``within`` seconds have passed. Never raises an ApiError.
@@ -43,7 +41,7 @@ def stop(
         log.error("Could not cancel run %s (%s); it may still be running. %s", run.run_id, why, e)
         return run
     log.info("Asked the platform to cancel run %s: %s.", run.run_id, why)
-    gap = 0.5
+    polls = 0
     failure: ApiError | None = None
     while True:
         try:
@@ -57,6 +55,7 @@ def stop(
             if run.final:
                 log.info("Run %s has ended as %s.", run.run_id, run.raw_state)
                 return run
+        gap = timing.CONFIRM_BACKOFF.after(polls)
         if clock() + gap > until:
             log.warning(
                 "Run %s was asked to stop and is still %s after %.0f s.%s",
@@ -67,4 +66,4 @@ def stop(
             )
             return run
         yield from pause(gap, new_step=True)
-        gap = min(5.0, gap * 1.6)
+        polls += 1

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from airflow_provider_testruns import exceptions
+from airflow_provider_testruns import exceptions, timing
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
@@ -26,27 +26,6 @@ from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Steps, pause
 from airflow_provider_testruns.transport.policy import back_off, retrying
-
-#: How long a run may be not there, the credentials not accepted or the responses unreadable, without a break, before
-#: the wait ends with an error; seconds.
-GRACE = 60.0
-#: How long the calls that fetch the report of a finished run are tried again when they fail transiently; seconds.
-REPORT_PATIENCE = 300.0
-#: How long the report of a finished run is requested again when the credentials are not accepted or the response can't
-#: be read; seconds. What passes by itself has a patience of its own.
-REPORT_GRACE = 15.0
-#: How soon a wait in place notices that its run was stopped; seconds.
-WAKE_WITHIN = 0.5
-#: How often a wait warns of a status that the provider does not know; seconds.
-_WARN_AGAIN = 3600.0
-#: How long a run may be pending that was adopted after an error of its start, before it counts as never to begin, where
-#: there is a limit for runs that stall; seconds.
-BEGINS_WITHIN = 600.0
-#: How far a poll may stray from its interval, as a fraction, so that polls of many runs do not march in step.
-JITTER = 0.1
-
-#: A longest interval below this is not obeyed; seconds.
-SHORTEST_MAX_INTERVAL = 1.0
 
 _WITH_GRACE = (NotFoundError, AuthenticationError, InvalidReplyError)
 
@@ -122,7 +101,7 @@ class Wait:
     :param max_interval: how long it may become, in seconds; ``None`` for any length.
     :param stalled_after: for how many seconds a run may show that all of its work is done, and nothing else, before it
         counts as ended, as errored; ``None`` for any time. One that was adopted after an error of its start may be
-        pending for no longer than that and :data:`BEGINS_WITHIN`.
+        pending for no longer than that and :data:`.timing.BEGINS_WITHIN`.
     """
 
     run: Run
@@ -175,7 +154,7 @@ class Wait:
         """A look ended in an error.
 
         What passes by itself never ends a wait before its deadline; a run that is not there, credentials that
-        are not accepted and responses that can't be read do so after :data:`GRACE`; anything else at once.
+        are not accepted and responses that can't be read do so after :data:`.timing.GRACE`; anything else at once.
 
         :return: the end of the wait, or ``None`` when it continues.
         """
@@ -183,7 +162,7 @@ class Wait:
         if not error.transient:
             if self._unseen_since is None:
                 self._unseen_since = now
-            if not isinstance(error, _WITH_GRACE) or now - self._unseen_since >= GRACE:
+            if not isinstance(error, _WITH_GRACE) or now - self._unseen_since >= timing.GRACE:
                 return WaitEnd(WaitStatus.ERROR, self.run, error)
         else:
             self._unseen_since = None
@@ -208,7 +187,7 @@ class Wait:
         interval = self.poll_interval + max(0.0, self.clock() - self.slows_from)
         if self.max_interval is None:
             return interval
-        return min(interval, max(self.max_interval, min(self.poll_interval, SHORTEST_MAX_INTERVAL)))
+        return min(interval, max(self.max_interval, min(self.poll_interval, timing.SHORTEST_MAX_INTERVAL)))
 
     def pause(self) -> float:
         """Seconds until the next look: the poll interval give or take, never beyond the deadline.
@@ -255,7 +234,7 @@ class Wait:
         if limit is not None and not run.final:
             # Lists and single runs spell a status in different ways.
             if run.start_error and run.state is RunState.QUEUED:
-                shows, limit = run.raw_state.strip().casefold(), min(limit, BEGINS_WITHIN)
+                shows, limit = run.raw_state.strip().casefold(), min(limit, timing.BEGINS_WITHIN)
             elif progress is not None and progress.total and progress.done >= progress.total:
                 shows = (run.raw_state.strip().casefold(), progress)
         if shows is None or limit is None:
@@ -285,7 +264,11 @@ class Wait:
     def _warn_of_unknown_status(self, run: Run) -> None:
         """Once for each such status, and again every hour: the wait may last until its deadline for it."""
         now = self.clock()
-        if self._warned is not None and self._warned[0] == run.raw_state and now - self._warned[1] < _WARN_AGAIN:
+        if (
+            self._warned is not None
+            and self._warned[0] == run.raw_state
+            and now - self._warned[1] < timing.WARN_AGAIN_AFTER
+        ):
             return
         self._warned = (run.raw_state, now)
         self.log.warning(
@@ -301,8 +284,8 @@ class Wait:
 
 
 def jittered(interval: float) -> float:
-    """An interval, give or take :data:`JITTER`; seconds."""
-    return interval * (1 + JITTER * (2 * random.random() - 1))
+    """An interval, give or take :data:`.timing.JITTER`; seconds."""
+    return interval * (1 + timing.JITTER * (2 * random.random() - 1))
 
 
 def wait_for(
@@ -332,8 +315,8 @@ def wait_for(
             yield from pause(left, new_step=True)
             continue
         while left > 0:
-            yield from pause(min(WAKE_WITHIN, left), new_step=True)
-            left -= WAKE_WITHIN
+            yield from pause(min(timing.WAKE_WITHIN, left), new_step=True)
+            left -= timing.WAKE_WITHIN
             if stopped():
                 break
 
@@ -381,7 +364,7 @@ def fetch_report(
     run: Run,
     log: Any,
     *,
-    patience: float = REPORT_PATIENCE,
+    patience: float = timing.REPORT_PATIENCE,
     clock: Callable[[], float] = time.time,
 ) -> Steps[RunReport]:
     """The report of a run that is over. It is paid for: trouble that a wait outlasts does not cost it.
@@ -392,4 +375,6 @@ def fetch_report(
     :param patience: seconds for trouble that passes by itself.
     :raises ApiError: when it is unavailable.
     """
-    return (yield from retrying(platform.get_report(run), patience, grace=REPORT_GRACE, clock=clock, log=log.warning))
+    return (
+        yield from retrying(platform.get_report(run), patience, grace=timing.REPORT_GRACE, clock=clock, log=log.warning)
+    )

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
@@ -43,18 +44,6 @@ log = get_logger(__name__)
 #: What a request costs this process beside reading its response, in bytes of a response that cost as much to read. A
 #: request over TLS takes about half a millisecond, in which some 40 kB of JSON are read.
 REQUEST_COST = 40_000
-#: How long runs are asked for individually after their list turned out dearer, or not to be had; seconds.
-SINGLY_FOR = 300.0
-#: How long a look that is made when a wait's time is over may take; seconds.
-LAST_LOOK = 1.0
-#: How often a list may fail transiently until it is tried whether a single run can be seen all the same.
-LIST_FAILURES = 3
-#: How often, at most, a connection whose credentials are not accepted any more is read again; seconds.
-REOPEN_AFTER = 15.0
-#: How long reading a connection may take; seconds.
-READ_WITHIN = 30.0
-#: How long a connection that could not be read is left alone, at first and at most, however many wait for it; seconds.
-READ_AGAIN = (1.0, 5.0)
 _TOO_LATE = TransportError("The platform did not answer before the deadline of the wait.")
 
 
@@ -214,7 +203,9 @@ class Watcher:
         wait = member.wait
         member.turn = self._loop.create_future()
         # The group's looks take as long as the platform does; that must not move the end of any wait.
-        over = self._loop.call_later(max(0.0, wait.deadline - wait.clock()) + LAST_LOOK, self._time_is_over, member)
+        over = self._loop.call_later(
+            max(0.0, wait.deadline - wait.clock()) + timing.LAST_POLL, self._time_is_over, member
+        )
         try:
             return await member.turn
         finally:
@@ -274,13 +265,13 @@ class Watcher:
             while len(group.members) > 1 and not self.retired:
                 await self._until_due(group)
                 if not await self._look_together(group):
-                    group.singly_until = self._loop.time() + SINGLY_FOR
+                    group.singly_until = self._loop.time() + timing.INDIVIDUALLY_FOR
                     break
                 group.due = self._next_look(group, jittered(group.interval))
         except Exception:
             # A fault of the list's own must not touch the waits: each goes on by itself.
             log.exception("Polling the group %s together has failed.", group.key)
-            group.singly_until = self._loop.time() + SINGLY_FOR
+            group.singly_until = self._loop.time() + timing.INDIVIDUALLY_FOR
         finally:
             if group.task is asyncio.current_task():
                 self._dissolve(group)
@@ -346,7 +337,7 @@ class Watcher:
         if error.transient:
             self._trouble(members, error)
             group.failures += 1
-            if group.failures < LIST_FAILURES or isinstance(error, RateLimitedError):
+            if group.failures < timing.LIST_FAILURES or isinstance(error, RateLimitedError):
                 return True
         elif not isinstance(error, InvalidReplyError):
             # The list is unavailable; that says nothing of the runs. Each is asked for, and shows what is the matter.
@@ -377,7 +368,7 @@ class Watcher:
         """Ask for one run."""
         stats = RequestStats()
         try:
-            async with asyncio.timeout(max(LAST_LOOK, wait.deadline - wait.clock())):
+            async with asyncio.timeout(max(timing.LAST_POLL, wait.deadline - wait.clock())):
                 steps = self.platform.get_run(wait.run.run_id, **wait.run.ids)
                 run = await self.client.run(steps, None, stats)
         except TimeoutError:
@@ -397,7 +388,7 @@ class Watcher:
 
     async def _retire_if_superseded(self) -> None:
         """The credentials are not accepted any more: somebody may have put new ones into the connection."""
-        if self.retired or self._loop.time() - self._checked_at < REOPEN_AFTER:
+        if self.retired or self._loop.time() - self._checked_at < timing.REOPEN_AFTER:
             return
         self._checked_at = self._loop.time()
         if not await self._superseded():
@@ -482,15 +473,14 @@ class _Shared:
         if self._failure is not None and (self._begun > asked or self._loop.time() < self._not_before):
             raise copy.copy(self._failure)
         try:
-            async with asyncio.timeout(READ_WITHIN):
+            async with asyncio.timeout(timing.CONNECTION_WITHIN):
                 if self._found is None or self._begun <= asked:
                     self._found = None
                     self._begun += 1
                     self._found = await self._read()
                 result = await use(self._found)
         except Exception as e:  # whatever the secrets backend, Airflow's channel or a wrong field raise
-            first, most = READ_AGAIN
-            self._not_before = self._loop.time() + min(most, first * 2.0 ** min(self._failures, 10))
+            self._not_before = self._loop.time() + timing.CONNECTION_BACKOFF.after(self._failures)
             self._failures += 1
             why = str(e) or "no answer within the time allowed"
             self._failure = ConnectionUnavailableError(
@@ -528,7 +518,7 @@ class WatcherHandle:
         """
         while True:
             try:
-                async with asyncio.timeout(max(LAST_LOOK, wait.deadline - wait.clock())):
+                async with asyncio.timeout(max(timing.LAST_POLL, wait.deadline - wait.clock())):
                     watcher = await self._current()
             except (ApiError, TimeoutError) as e:
                 end = wait.failed(e if isinstance(e, ApiError) else _TOO_LATE)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.cleaning import clean, outgoing_json
 from airflow_provider_testruns.exceptions import (
     ApiError,
@@ -24,7 +25,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.judging import assess
 from airflow_provider_testruns.lifecycle.run_log import RunLog
 from airflow_provider_testruns.lifecycle.starting import Starter
-from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
+from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, fetch_report, look_once, wait_for
 from airflow_provider_testruns.links.run import announce, mark_test_run
 from airflow_provider_testruns.model import Run, Verdict
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.tasks.starting import StartingTask
     from airflow_provider_testruns.transport.blocking import BlockingClient
 
-#: What a worker that is being stopped has before it is killed, with something to spare; seconds.
-KILL_WITHIN = 3.5
-#: How often a wait is handed to a new trigger after one that has failed.
-MAX_TRIGGER_FAILURES = 3
 #: The XCom with what is needed to do that, where there is no record.
 WAIT_KEY = "test_run_wait"
 #: What a task is set to when a user ends it. A task that was cleared has a new try, which takes care of its run.
@@ -115,7 +112,7 @@ class RunExecution:
         """Continue after a trigger that has failed, for whatever reason: the run is running all the same.
 
         Airflow does not come back to ``execute_complete`` then. The wait is handed to a new trigger, up to
-        :data:`MAX_TRIGGER_FAILURES` times, with the deadline that it had.
+        :data:`.timing.MAX_TRIGGER_FAILURES` times, with the deadline that it had.
 
         :param reason: as Airflow gives it.
         :param traceback: of the trigger.
@@ -143,10 +140,10 @@ class RunExecution:
         if run is None and record is None:
             self._log.warning("The task was killed before it had started a run.")
             return
-        until = time.time() + KILL_WITHIN
+        until = time.time() + timing.WORKER_KILL_WITHIN
         client = None
         try:
-            client = self.hook.new_client(timeout=KILL_WITHIN / 3, in_signal_handler=True)
+            client = self.hook.new_client(timeout=timing.WORKER_KILL_WITHIN / 3, in_signal_handler=True)
             if run is None:
                 run = self._find_starting_run(client, until)
             if run is not None:
@@ -267,7 +264,7 @@ class RunExecution:
             return end
         from airflow_provider_testruns.triggers.run import defer_until_final
 
-        if starter.trigger_failures > MAX_TRIGGER_FAILURES:
+        if starter.trigger_failures > timing.MAX_TRIGGER_FAILURES:
             raise self._trigger_failed(wait.run)
         self._abort_if_task_ended(wait.run)
         self._keep_wait(wait)
@@ -386,7 +383,7 @@ class RunExecution:
 
     def _trigger_failed(self, run: Run) -> TriggerFailedError:
         ti = self._context["ti"]
-        times = MAX_TRIGGER_FAILURES + 1
+        times = timing.MAX_TRIGGER_FAILURES + 1
         message = f"The trigger that waited for run {run.run_id} has failed {times} times; the log has the errors."
         if int(ti.try_number or 0) <= int(ti.max_tries or 0):
             resumes = "resumes it" if self.starter.has_store else "starts another one, as there is no record of it"
@@ -427,9 +424,11 @@ class RunExecution:
             outcome = "It may still be running (cancel_on_timeout=False): stop it on the platform if it is not wanted."
             return NotFoundError(f"{error} {outcome}", status=404)
         self._log.warning("The platform does not show run %s, which may still be running; cancelling it.", run.run_id)
-        steps = retrying(self.hook.platform.cancel_run(run.run_id, **run.ids), CONFIRM_WITHIN, log=self._log.warning)
+        steps = retrying(
+            self.hook.platform.cancel_run(run.run_id, **run.ids), timing.CONFIRM_WITHIN, log=self._log.warning
+        )
         try:
-            self.hook.client.run(steps, time.time() + CONFIRM_WITHIN)
+            self.hook.client.run(steps, time.time() + timing.CONFIRM_WITHIN)
         except ApiError as e:
             outcome = f"It may still be running, and could not be cancelled: stop it on the platform. ({e})"
         else:
@@ -499,7 +498,9 @@ class RunExecution:
 
     # Stopping
 
-    def _stop(self, run: Run, why: str, client: BlockingClient | None = None, within: float = CONFIRM_WITHIN) -> Run:
+    def _stop(
+        self, run: Run, why: str, client: BlockingClient | None = None, within: float = timing.CONFIRM_WITHIN
+    ) -> Run:
         steps = stop(self.hook.platform, run, self._log, why=why, within=within)
         run = self.run = (client or self.hook.client).run(steps, time.time() + within)
         return run

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
+from airflow_provider_testruns import timing
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
-
-#: How much later than Airflow's alarm this comes; seconds.
-SPARE = 5.0
 
 
 def time_left(task: BaseOperator, clock: Callable[[], float] = time.monotonic) -> Callable[[], float]:
@@ -32,13 +31,14 @@ def time_left(task: BaseOperator, clock: Callable[[], float] = time.monotonic) -
     if task.execution_timeout is None:
         return lambda: math.inf
     limit = task.execution_timeout.total_seconds()
-    until = clock() + limit + SPARE
+    until = clock() + limit + timing.OVERTIME
 
     def left() -> float:
         seconds = until - clock()
         if seconds <= 0:
             raise AirflowTaskTimeout(
-                f"The execution_timeout of {limit:g} s passed {SPARE:g} s ago, and Airflow's own alarm was lost."
+                f"The execution_timeout of {limit:g} s passed {timing.OVERTIME:g} s ago, and Airflow's own alarm was"
+                " lost."
             )
         return seconds
 

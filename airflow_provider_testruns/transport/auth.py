@@ -10,18 +10,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlencode
 
-from airflow_provider_testruns import limits
+from airflow_provider_testruns import limits, timing
 from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, InvalidReplyError
 from airflow_provider_testruns.parsing import parse
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.transport.effects import Flow, Request
 
-#: How long a token goes unrenewed after a renewal that did not help, first and at most, in seconds.
-_BACK_OFF = (1.0, 30.0)
-#: The same after a token endpoint that failed, at most; short, so that the end of its trouble is noticed.
-_BACK_OFF_FAILED = 5.0
-#: How long a new token is used at least, in seconds, however short the endpoint says that it lasts.
-_AT_LEAST = 1.0
 #: The fields of a grant that nobody may see.
 _SECRET_FIELDS = ("client_secret", "password")
 
@@ -140,11 +134,9 @@ class OAuthToken:
     def may_renew(self) -> bool:
         if self._in_vain == 0:
             return True
-        first, most = _BACK_OFF
-        if self._failure is not None:
-            most = _BACK_OFF_FAILED
+        backoff = timing.TOKEN_BACKOFF if self._failure is None else timing.TOKEN_FAILED_BACKOFF
         since: float = self.clock() - self._renewed_at
-        return since >= min(most, first * 2.0 ** min(self._in_vain - 1, 10))
+        return since >= backoff.after(self._in_vain - 1)
 
     def accepted(self) -> None:
         self._in_vain = 0
@@ -212,7 +204,7 @@ class OAuthToken:
         self.known.renewed("access", token)
         # A token is renewed while it is still good, so that no request has to find out; a short one is used longer.
         # A new one is used in any case, even where the endpoint took longer to answer than it is said to last.
-        self._stale_at = max(asked_at + lasts - min(30.0, lasts / 4), self.clock() + _AT_LEAST)
+        self._stale_at = max(asked_at + lasts - min(30.0, lasts / 4), self.clock() + timing.TOKEN_AT_LEAST)
         self._token = token
         self._number += 1
         refresh = response.get("refresh_token")

@@ -17,7 +17,7 @@ from traceback import clear_frames
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from airflow_provider_testruns import limits
+from airflow_provider_testruns import limits, timing
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
@@ -50,8 +50,6 @@ from airflow_provider_testruns.transport.pace import Pace, Turn
 T = TypeVar("T")
 log = get_logger(__name__)
 
-#: The longest that a Retry-After is obeyed, in seconds: nobody meant a day.
-MAX_RETRY_AFTER = 300.0
 #: How far a platform's clock can be from ours, in seconds.
 _MOST_OFFSET = 366 * 86_400.0
 #: How much of an answer that is not JSON is looked at, in bytes: taking the tags out of more takes its time.
@@ -372,7 +370,7 @@ class Session:
                     f"{self._head(call.what, request)}: nothing was sent, as nothing of this process may ask the"
                     f" platform for another {seconds:.0f} s. It has answered HTTP 429, or the connection has a"
                     " max_requests_per_minute.",
-                    retry_after=min(MAX_RETRY_AFTER, seconds),
+                    retry_after=min(timing.MAX_RETRY_AFTER, seconds),
                 )
                 error.not_executed = True
                 raise error
@@ -691,14 +689,13 @@ def _may_be_transient(call: Call[Any], error: ApiError) -> bool:
     return isinstance(error, InvalidReplyError) and (call.idempotent or error.not_executed)
 
 
-def back_off(failures: int, most: float = 30.0) -> float:
+def back_off(failures: int) -> float:
     """Seconds to wait after so many failures before: 1, 2, 4 …, with up to a quarter more by chance."""
-    wait: float = min(most, 2.0 ** min(failures, 10)) * (1 + random.random() / 4)
-    return wait
+    return timing.CALL_BACKOFF.after(failures) * (1 + random.random() / 4)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds of a ``Retry-After`` header (a number or a date), at most :data:`MAX_RETRY_AFTER`."""
+    """The seconds of a ``Retry-After`` header (a number or a date), at most :data:`.timing.MAX_RETRY_AFTER`."""
     value = headers.get("retry-after", "").strip()
     if not value:
         return None
@@ -711,7 +708,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         seconds = moment - now
     if seconds != seconds:
         return None
-    return min(MAX_RETRY_AFTER, max(0.0, seconds))
+    return min(timing.MAX_RETRY_AFTER, max(0.0, seconds))
 
 
 def http_date(text: str) -> float | None:

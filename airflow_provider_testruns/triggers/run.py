@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_testruns.arguments import MIN_INTERVAL
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import outgoing_json, outgoing_text
 from airflow_provider_testruns.emission import GuardedLog
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.lifecycle.watcher import WatcherHandle
     from airflow_provider_testruns.model import Run
 
-#: How long a cancel may take when a deferred task is killed; Airflow allows 30 s for all of it.
-_KILL_WITHIN = 20.0
-#: How long after its deferral a task gets no event, unless the setting ``[testruns] event_delay`` says otherwise;
-#: seconds. Airflow fails a task ("executor finished with state success, but the task is queued") whose trigger fires,
-#: and which its scheduler puts into the queue again, before that has seen its executor's word of the end of the task's
-#: first part. Nothing that a trigger could ask for tells when it has.
-EVENT_DELAY = 5.0
-#: A deferral that is longer ago than this, by whatever clock, has been seen by all of Airflow; seconds.
-SURELY_DEFERRED = 60.0
 #: Cancels that are being carried out; the event loop keeps no hold on its tasks.
 _at_work: set[asyncio.Task[None]] = set()
 
@@ -54,7 +45,8 @@ class RunTrigger(GuardedLog, BaseTrigger):
     :param slows_from: when the wait began (seconds since 1970), for one that polls less and less often: see
         :class:`.Wait`.
     :param max_interval: the longest time between two polls of such a wait, in seconds.
-    :param event_delay: seconds from the deferral in which no event is sent; 0 for none. See :data:`SURELY_DEFERRED`.
+    :param event_delay: seconds from the deferral in which no event is sent; 0 for none. See
+        :data:`.timing.EVENT_DELAY`.
     :param deferred_at: when the task was deferred; seconds since 1970.
     :param stalled_after: as of :class:`.Wait`.
     """
@@ -81,7 +73,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         self.test_run = run
         self.deadline = deadline
         # What an older version stored must not send thousands of requests either.
-        self.poll_interval = max(MIN_INTERVAL, poll_interval)
+        self.poll_interval = max(timing.MIN_INTERVAL, poll_interval)
         self.cancel_on_kill = cancel_on_kill
         self.log_cursor = log_cursor
         self.not_before = not_before
@@ -222,7 +214,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
             work.result()
 
     async def _cancel_run(self) -> None:
-        until = time.time() + _KILL_WITHIN
+        until = time.time() + timing.TRIGGER_KILL_WITHIN
         state = await self._task_state()
         if state is None or state == "deferred":
             # Airflow also calls on_kill when another triggerer has taken the trigger over: the task then continues.
@@ -236,7 +228,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         async with self._watcher() as watcher:
             while True:
                 try:
-                    async with asyncio.timeout(_KILL_WITHIN / 2):
+                    async with asyncio.timeout(timing.TRIGGER_KILL_WITHIN / 2):
                         platform, client = await watcher.open()
                     break
                 except (ApiError, TimeoutError) as e:
@@ -244,7 +236,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
                         self.log.error("Could not cancel run %s; it may still be running. %s", run.run_id, e)
                         return
                 await asyncio.sleep(1)
-            within = max(_KILL_WITHIN / 2, until - time.time())
+            within = max(timing.TRIGGER_KILL_WITHIN / 2, until - time.time())
             steps = stop(platform, run, self.log, why=f"the task was set to {state}", within=within)
             await client.run(steps, time.time() + within)
 
@@ -292,7 +284,7 @@ def left_to_hold(event_delay: float, since_begin: float, since_deferral: float |
     :param since_deferral: the time since the deferral by the clocks of two machines, which may differ; ``None`` when
         it is not known.
     """
-    if since_deferral is not None and since_deferral > SURELY_DEFERRED:
+    if since_deferral is not None and since_deferral > timing.SURELY_DEFERRED:
         # The triggerer was restarted: that must not hold up a run that has been waited for all along.
         return 0.0
     return max(0.0, event_delay - since_begin)
@@ -367,7 +359,7 @@ def _event_delay() -> float:
     from airflow.providers.common.compat.sdk import AirflowConfigException, conf
 
     try:
-        delay = conf.getfloat("testruns", "event_delay", fallback=EVENT_DELAY)
+        delay = conf.getfloat("testruns", "event_delay", fallback=timing.EVENT_DELAY)
     except (AirflowConfigException, ValueError):
-        return EVENT_DELAY
-    return delay if 0 <= delay <= SURELY_DEFERRED else EVENT_DELAY
+        return timing.EVENT_DELAY
+    return delay if 0 <= delay <= timing.SURELY_DEFERRED else timing.EVENT_DELAY

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, BaseOperator, BaseSensorOperator
 
-from airflow_provider_testruns import arguments
+from airflow_provider_testruns import arguments, timing
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.operators.base import StartRunOperator
 from airflow_provider_testruns.sensors.base import RunSensor
@@ -150,7 +150,7 @@ def test_default_args_are_checked_as_well():
 
 @pytest.mark.parametrize("stored", [0, 0.0, -5, math.nan, 1e-9])
 def test_a_stored_trigger_does_not_hammer_the_platform(stored):
-    assert RunTrigger("omilia", "c", {}, 1.0, stored).poll_interval == arguments.MIN_INTERVAL
+    assert RunTrigger("omilia", "c", {}, 1.0, stored).poll_interval == timing.MIN_INTERVAL
 
 
 def test_a_value_is_not_shown_whole():

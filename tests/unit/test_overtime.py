@@ -11,7 +11,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_testruns.steps import Call, Response, ask, pause
-from airflow_provider_testruns.tasks.overtime import SPARE, time_left
+from airflow_provider_testruns.tasks.overtime import time_left
+from airflow_provider_testruns.timing import OVERTIME
 from airflow_provider_testruns.transport.blocking import BlockingClient
 from airflow_provider_testruns.transport.effects import NetworkError, Request
 from tests.unit.steps import Clock
@@ -31,8 +32,8 @@ def test_time_is_over_some_seconds_after_airflows_own_alarm():
     clock = Clock()
     left = time_left(_task(30.0), clock)
     clock.now += 30.0
-    assert left() == pytest.approx(SPARE)
-    clock.now += SPARE
+    assert left() == pytest.approx(OVERTIME)
+    clock.now += OVERTIME
     with pytest.raises(AirflowTaskTimeout, match="execution_timeout of 30 s passed 5 s ago"):
         left()
 

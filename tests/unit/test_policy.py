@@ -23,10 +23,10 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.steps import Call, Response, Sleep, Upload, ask, no_value
+from airflow_provider_testruns.timing import MAX_RETRY_AFTER
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
 from airflow_provider_testruns.transport.effects import NetworkError, Request, ResponseTooLargeError
 from airflow_provider_testruns.transport.policy import (
-    MAX_RETRY_AFTER,
     RequestStats,
     Session,
     back_off,

@@ -11,10 +11,9 @@ import pytest
 
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus
 from airflow_provider_testruns.model import Run, RunState
+from airflow_provider_testruns.timing import EVENT_DELAY, SURELY_DEFERRED
 from airflow_provider_testruns.triggers import run as module
 from airflow_provider_testruns.triggers.run import (
-    EVENT_DELAY,
-    SURELY_DEFERRED,
     RunTrigger,
     defer_until_final,
     left_to_hold,

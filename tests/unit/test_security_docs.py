@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_testruns import get_provider_info, limits
-from airflow_provider_testruns.hooks.base import PATIENCE
 from airflow_provider_testruns.lifecycle.run_log import MAX_LINES
-from airflow_provider_testruns.lifecycle.waiting import GRACE
 from airflow_provider_testruns.reporting import lineage, xcom
+from airflow_provider_testruns.timing import CALL_PATIENCE, GRACE, MAX_RETRY_AFTER
 from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS
-from airflow_provider_testruns.transport.policy import MAX_RETRY_AFTER
 
 pytestmark = pytest.mark.unit
 
@@ -58,7 +56,7 @@ def test_the_other_bounds_are_as_documented() -> None:
         f"| {GRACE:.0f} s without a break |",
     ):
         assert said in text
-    assert PATIENCE < limits.STEP_POLL_SECONDS
+    assert CALL_PATIENCE < limits.STEP_POLL_SECONDS
 
 
 def test_the_policy_says_how_to_report() -> None:

@@ -27,10 +27,6 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.lifecycle.starting import (
-    CLOCK_ALLOWANCE,
-    LISTING_LAG,
-    MAX_UNKNOWN,
-    START_PATIENCE,
     Epoch,
     Phase,
     Record,
@@ -38,10 +34,10 @@ from airflow_provider_testruns.lifecycle.starting import (
     StartResult,
     Watermark,
 )
-from airflow_provider_testruns.lifecycle.waiting import GRACE
 from airflow_provider_testruns.model import Run, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import Start
 from airflow_provider_testruns.steps import Call, ask
+from airflow_provider_testruns.timing import CLOCK_ALLOWANCE, GRACE, LISTING_LAG, MAX_UNKNOWN_STARTS, START_PATIENCE
 from tests.unit.steps import BEGIN, Clock, Died, FakePlatform, Fault, Lines, drive, lost
 from tests.unit.strategies import runs
 
@@ -1052,7 +1048,7 @@ def test_unknown_starts_have_an_end():
     world.platform.faults["start"] = [lost(done=False)] * 10
     with pytest.raises(TransportError):
         world.obtain()
-    assert world.platform.count("start") == MAX_UNKNOWN
+    assert world.platform.count("start") == MAX_UNKNOWN_STARTS
     # Each was looked for and had done nothing: the next try need not look.
     assert world.kept.text is None
     assert world.starter.record is None

@@ -13,8 +13,9 @@ from airflow_provider_testruns.exceptions import (
     ServerError,
     TransportError,
 )
-from airflow_provider_testruns.lifecycle.stopping import CONFIRM_WITHIN, stop
+from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.model import Run, Verdict
+from airflow_provider_testruns.timing import CONFIRM_WITHIN
 from tests.unit.steps import Clock, FakePlatform, Fault, Lines, drive
 
 pytestmark = pytest.mark.unit

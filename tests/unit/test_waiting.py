@@ -24,9 +24,6 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.lifecycle.waiting import (
-    GRACE,
-    JITTER,
-    REPORT_GRACE,
     Wait,
     WaitEnd,
     WaitStatus,
@@ -35,6 +32,7 @@ from airflow_provider_testruns.lifecycle.waiting import (
     wait_for,
 )
 from airflow_provider_testruns.model import Progress, Run, RunState, Verdict
+from airflow_provider_testruns.timing import GRACE, JITTER, REPORT_GRACE
 from tests.unit.steps import BEGIN, LATENCY, Clock, FakePlatform, Fault, Lines, drive
 from tests.unit.strategies import json_values, runs
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError
 from airflow_provider_testruns.model import CaseResult, CaseTexts, Counts, Kind, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.eggplant.configurations import DECLINING, result_of, results_of
@@ -31,8 +32,6 @@ T = TypeVar("T")
 
 #: Of how many tests that did not pass the log is read for the reason.
 _EXPLAINED = 20
-#: How often, and after how many seconds, results that are not settled yet are read again.
-_UNSETTLED = (2, 2.0)
 
 #: What a run of a model is among the runs of the model. One that was cancelled did not pass: it may not look like a
 #: test that did not have to run.
@@ -157,7 +156,7 @@ def _report_of_model(run: Run) -> RunReport:
 
 def _results_of(run: Run) -> Steps[_Results]:
     config_result_id = run.ids.get("test_config_result_id")
-    again, gap = _UNSETTLED
+    again = timing.UNSETTLED_TRIES
     while True:
         results = yield from _result_rows(run, config_result_id, partial(_result, texts=CaseTexts()))
         settled = [result for result in results if result is not None]
@@ -167,7 +166,7 @@ def _results_of(run: Run) -> Steps[_Results]:
             # The run counts by its own status then, unless that would hide a test that did not pass.
             return settled if any(one.case.outcome is not Outcome.PASSED for one in settled) else []
         again -= 1
-        yield from pause(gap)
+        yield from pause(timing.UNSETTLED_PAUSE)
 
 
 def _result(row: Fields, texts: CaseTexts) -> _Result | None:

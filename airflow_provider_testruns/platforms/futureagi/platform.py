@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_testruns import limits
+from airflow_provider_testruns import limits, timing
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import (
@@ -59,16 +59,8 @@ _LONGEST_PAGE = 500
 #: What a server answers that lacks a call for details; 500 is what the product gives for a whole execution when one of
 #: its evaluations is of a kind that it does not know.
 _NO_DETAIL = LACKING | {500}
-#: How often, and how many seconds apart, a detail is asked for that the server breaks on.
-_DETAIL_TRIES = 3
-_DETAIL_PAUSE = 2.0
-_CANCEL_TRIES = 3
-#: Whoever cancels has little time; seconds.
-_LONGEST_PAUSE = 10.0
 #: Agents whose calls are written and not spoken.
 _WRITTEN = ("text", "chat")
-#: How often the list of a run test is read for an execution that exists and is not in it.
-_LIST_AGAIN = 2
 
 
 class FutureAGIPlatform(Platform):
@@ -306,10 +298,10 @@ class FutureAGIPlatform(Platform):
         if identity.run_id is not None or run_test_id is None:
             return (yield from self.get_run(run_id, run_test_id))
         execution = _uuid(run_id, "run_id")
-        for at in range(_LIST_AGAIN):
+        for at in range(timing.UNLISTED_TRIES):
             if at:
                 # It is there, and may have been started just now.
-                yield from pause(2.0)
+                yield from pause(timing.UNLISTED_PAUSE)
             try:
                 rows = yield from self._executions(run_test_id, _PAGE, since, {execution})
             except (PermissionDeniedError, NotFoundError, InvalidRequestError):
@@ -377,16 +369,16 @@ class FutureAGIPlatform(Platform):
             json={},
             idempotent=False,
         )
-        for left in reversed(range(_CANCEL_TRIES)):
+        for left in reversed(range(timing.CANCEL_TRIES)):
             run = yield from self.get_run(run_id)
-            sent_before = left < _CANCEL_TRIES - 1
+            sent_before = left < timing.CANCEL_TRIES - 1
             if run.final or (sent_before and run.raw_state.casefold() == "cancelling"):
                 return
             try:
                 said = yield from ask(cancel)
             except ApiError as e:
                 wait = max(0.5, e.retry_after or 0.0)
-                if not e.transient or not left or wait > _LONGEST_PAUSE:
+                if not e.transient or not left or wait > timing.CANCEL_LONGEST_PAUSE:
                     raise
                 yield from pause(wait)
                 continue
@@ -1225,11 +1217,11 @@ def _detail(make: Callable[[], Steps[T]]) -> Steps[T | ApiError]:
 
     :param make: the steps, anew for each try.
     """
-    for left in reversed(range(_DETAIL_TRIES)):
+    for left in reversed(range(timing.DETAIL_TRIES)):
         found = yield from optional(make(), lambda error: error, statuses=_NO_DETAIL)
         if not isinstance(found, ApiError) or not left or not found.transient:
             return found
-        yield from pause(max(_DETAIL_PAUSE, found.retry_after or 0.0))
+        yield from pause(max(timing.DETAIL_PAUSE, found.retry_after or 0.0))
     raise AssertionError("the last try returns or raises")
 
 

@@ -351,7 +351,7 @@ def test_e1_e3_where_only_the_list_of_runs_shows_a_run_it_is_waited_for_by_its_n
 def test_e1_a_run_that_is_never_shown_is_aborted_unless_that_is_not_wanted(
     control: Control, mocker: MockerFixture, cancel: bool
 ) -> None:
-    mocker.patch("airflow_provider_testruns.lifecycle.waiting.GRACE", 0.3)
+    mocker.patch("airflow_provider_testruns.timing.GRACE", 0.3)
     control.configure(eggplant_generation="v2")
     # Nothing tells a rerun from the runs of others.
     operator = EggplantStartExecutionOperator(
@@ -440,7 +440,7 @@ def test_an_abort_that_is_refused_is_an_error(control: Control) -> None:
 
 
 def test_what_nobody_shows_was_not_aborted(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_testruns.lifecycle.waiting.GRACE", 0.3)
+    monkeypatch.setattr("airflow_provider_testruns.timing.GRACE", 0.3)
     with pytest.raises(NotFoundError, match=UNKNOWN):
         Task().run(EggplantAbortExecutionOperator(task_id="abort", execution_id=UNKNOWN, poll_interval=0.1))
 
@@ -620,7 +620,7 @@ def test_a_model_that_is_too_slow_is_a_time_out_and_nothing_is_aborted(control: 
 def test_a_model_without_runs_could_not_be_seen(
     control: Control, generation: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_testruns.lifecycle.waiting.GRACE", 0.3)
+    monkeypatch.setattr("airflow_provider_testruns.timing.GRACE", 0.3)
     control.configure(eggplant_generation=generation)
     with pytest.raises(NotFoundError, match=r"no run of model 'Chekout'\. Check the model's name"):
         Task().run(sensor(mode, model_name="Chekout", soft_fail=True))

@@ -25,7 +25,7 @@ from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
-from airflow_provider_testruns.tasks.execution import MAX_TRIGGER_FAILURES
+from airflow_provider_testruns.timing import MAX_TRIGGER_FAILURES
 from airflow_provider_testruns.triggers.run import RunTrigger
 from tests.integration.fake_context.tasks import Task, Told, first_event
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import (
     ApiError,
     ConfigurationError,
@@ -30,7 +31,6 @@ from airflow_provider_testruns.operators.futureagi import (
     FutureAGIExecuteTestRunOperator,
     FutureAGIRerunCallsOperator,
 )
-from airflow_provider_testruns.platforms.futureagi import platform as platform_module
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
@@ -68,7 +68,7 @@ def control(server: SandboxServer, dialect: str, monkeypatch: pytest.MonkeyPatch
         del connection["extra"]["secret_key"]
     monkeypatch.setenv("AIRFLOW_CONN_FUTUREAGI_DEFAULT", json.dumps(connection))
     # The server that breaks on something is asked again without a pause.
-    monkeypatch.setattr(platform_module, "_DETAIL_PAUSE", 0.0)
+    monkeypatch.setattr(timing, "DETAIL_PAUSE", 0.0)
     yield server.control
     assert server.control.violations() == []
 
@@ -551,7 +551,6 @@ def test_l12_recordings_that_are_not_available_are_warnings_and_cost_nothing_els
 @ONE_DIALECT
 @pytest.mark.parametrize("operation", ["export", "transcripts"])
 def test_files_are_complete_or_absent(control, told, tmp_path, monkeypatch, operation):
-    monkeypatch.setattr("airflow_provider_testruns.hooks.base.PATIENCE", 0.0)
     monkeypatch.setattr("airflow_provider_testruns.hooks.base.PlatformHook.ask.__defaults__", (0.0,))
     control.fault("truncate", operation=f"futureagi.{operation}")
     task = Task()

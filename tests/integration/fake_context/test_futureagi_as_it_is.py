@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -26,7 +27,6 @@ from airflow_provider_testruns.exceptions import (
     StartOutcomeUnknownError,
 )
 from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
-from airflow_provider_testruns.lifecycle import waiting
 from airflow_provider_testruns.model import Progress
 from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
 from airflow_provider_testruns.sandbox.control import Control
@@ -259,7 +259,7 @@ def test_l4_they_are_in_the_error_where_nothing_is_adopted(control):
 
 
 def test_l4_a_run_that_never_begins_is_waited_for_where_nothing_may_be_cancelled(control, monkeypatch):
-    monkeypatch.setattr(waiting, "BEGINS_WITHIN", 0.3)
+    monkeypatch.setattr(timing, "BEGINS_WITHIN", 0.3)
     control.configure(futureagi_workflow_down=True)
     task = Task()
     for _ in range(2):
@@ -269,7 +269,7 @@ def test_l4_a_run_that_never_begins_is_waited_for_where_nothing_may_be_cancelled
 
 @DEFERRABLE
 def test_l4_a_run_that_never_begins_is_errored_and_replaced_by_the_next_try(control, told, monkeypatch, deferrable):
-    monkeypatch.setattr(waiting, "BEGINS_WITHIN", 0.3)
+    monkeypatch.setattr(timing, "BEGINS_WITHIN", 0.3)
     control.configure(futureagi_workflow_down=True)
     task = Task()
     said = task.fail(execute(deferrable=deferrable), RunErroredError)
@@ -284,7 +284,7 @@ def test_l4_a_run_that_never_begins_is_errored_and_replaced_by_the_next_try(cont
 
 
 def test_l4_one_that_has_begun_meanwhile_is_waited_for(control, monkeypatch):
-    monkeypatch.setattr(waiting, "BEGINS_WITHIN", 0.3)
+    monkeypatch.setattr(timing, "BEGINS_WITHIN", 0.3)
     control.configure(futureagi_workflow_down=True)
     task = Task()
     task.fail(execute(), RunErroredError)

@@ -19,7 +19,7 @@ from airflow.jobs.triggerer_job_runner import TriggerRunner
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
-from airflow_provider_testruns.lifecycle import watcher
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.sandbox.control import Control
@@ -88,7 +88,7 @@ async def _until(condition: Any) -> None:
 @pytest.mark.parametrize("how", ["listed", "hidden", "failing"])
 def test_five_waits_of_two_dags_keep_their_lines_apart_when_the_first_ends_first(control, lines, monkeypatch, how):
     """A group's poll was made by whoever came first, and all that it found out was logged as that one's."""
-    monkeypatch.setattr(watcher, "SINGLY_FOR", 0.1)
+    monkeypatch.setattr(timing, "INDIVIDUALLY_FOR", 0.1)
     run_ids = control.add_runs("omilia", _PROJECT, 5)
     for run_id in run_ids:
         control.hang_run(run_id)

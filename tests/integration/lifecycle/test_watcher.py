@@ -20,10 +20,11 @@ import trustme
 from asgiref.sync import async_to_sync
 from blockbuster import blockbuster_ctx
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import AuthenticationError, NotFoundError, PermissionDeniedError
 from airflow_provider_testruns.hooks import base as hooks
 from airflow_provider_testruns.hooks.registry import hook_class
-from airflow_provider_testruns.lifecycle import waiting, watcher
+from airflow_provider_testruns.lifecycle import watcher
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus
 from airflow_provider_testruns.lifecycle.watcher import WatcherHandle, shared_watcher
 from airflow_provider_testruns.model import Run, RunState
@@ -333,7 +334,7 @@ def test_a_wait_that_is_cancelled_harms_no_other(sandbox):
 
 
 def test_a_run_that_is_gone_ends_its_own_wait_only(sandbox, monkeypatch):
-    monkeypatch.setattr(waiting, "GRACE", 0.5)
+    monkeypatch.setattr(timing, "GRACE", 0.5)
     control = sandbox.control
     run_ids = control.add_runs("omilia", _PROJECT, 10)
     for run_id in run_ids:
@@ -371,7 +372,7 @@ def test_a_fault_of_ours_in_the_list_is_logged_and_harms_nobody(sandbox, caplog)
 # The list does not work, or does not pay
 
 
-@pytest.mark.parametrize(("status", "lists"), [(403, 1), (404, 1), (422, 1), (500, watcher.LIST_FAILURES)])
+@pytest.mark.parametrize(("status", "lists"), [(403, 1), (404, 1), (422, 1), (500, timing.LIST_FAILURES)])
 def test_a_list_that_cannot_be_had_gives_way_to_single_looks(sandbox, status, lists):
     control = sandbox.control
     run_ids = control.add_runs("omilia", _PROJECT, 10)
@@ -428,14 +429,14 @@ def test_a_list_that_is_dearer_than_single_looks_is_left_alone_for_a_while(sandb
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
         await _until(lambda: control.count(_SINGLE) > 6)
         assert control.count(_LIST) == 1
-        ahead += watcher.SINGLY_FOR
+        ahead += timing.INDIVIDUALLY_FOR
         await _until(lambda: control.count(_LIST) == 2)  # it is tried again
         for run_id in old:
             control.vanish_run(run_id)
         singles = control.count(_SINGLE)
         await _until(lambda: control.count(_SINGLE) > singles + 6)
         assert control.count(_LIST) == 2
-        ahead += watcher.SINGLY_FOR
+        ahead += timing.INDIVIDUALLY_FOR
         await _until(lambda: control.count(_LIST) > 6)  # and now it pays
         singles, lists = control.count(_SINGLE), control.count(_LIST)
         await _until(lambda: control.count(_LIST) > lists + 4)
@@ -609,7 +610,7 @@ def _static(url: str, token: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_credential_that_was_changed_in_the_connection_is_taken_up(monkeypatch, count):
-    monkeypatch.setattr(watcher, "REOPEN_AFTER", 0.3)
+    monkeypatch.setattr(timing, "REOPEN_AFTER", 0.3)
     good, done = "canary-old-token", False
 
     def answer(seen):
@@ -636,7 +637,7 @@ def test_a_credential_that_was_changed_in_the_connection_is_taken_up(monkeypatch
 
 
 def test_credentials_that_stay_bad_end_the_waits_without_a_flood_of_logins(sandbox, monkeypatch):
-    monkeypatch.setattr(waiting, "GRACE", 1.2)
+    monkeypatch.setattr(timing, "GRACE", 1.2)
     control = sandbox.control
     run_ids = control.add_runs("omilia", _PROJECT, 50)
     bad = sandbox.connections()["omilia_default"]
@@ -812,7 +813,7 @@ def test_whoever_comes_after_an_edit_gets_no_reading_that_was_begun_before_it():
 
 def test_credentials_that_are_refused_are_read_again_and_opened_again_only_when_they_have_changed(monkeypatch):
     """Each opening with the same settings once kept a client with a TLS context until the last wait had gone."""
-    monkeypatch.setattr(watcher, "REOPEN_AFTER", 0.05)
+    monkeypatch.setattr(timing, "REOPEN_AFTER", 0.05)
     opened: list[str] = []
     settings, readings = "old", 0
 
@@ -846,7 +847,7 @@ def test_credentials_that_are_refused_are_read_again_and_opened_again_only_when_
 
 def test_settings_that_were_given_up_and_come_back_get_a_client_of_their_own(monkeypatch):
     """While a wait is still leaving the old one."""
-    monkeypatch.setattr(watcher, "REOPEN_AFTER", 0.0)
+    monkeypatch.setattr(timing, "REOPEN_AFTER", 0.0)
     opened: list[str] = []
     settings, accepted = "old", True
 
@@ -895,7 +896,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_fails_no_wait_and_is_not_a
         waits = [asyncio.create_task(watch(run_id)) for run_id in run_ids]
         await _until(lambda: readings > 2)
         # After one second, then two: however often the 50 look.
-        assert readings <= 1 + (time.monotonic() - began) / watcher.READ_AGAIN[0]
+        assert readings <= 1 + (time.monotonic() - began) / timing.CONNECTION_BACKOFF.first
         assert not any(wait.done() for wait in waits)
         away = False
         _all_finished(await asyncio.gather(*waits))
