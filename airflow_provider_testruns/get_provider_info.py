@@ -86,7 +86,11 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": title, "python-modules": [f"{_PACKAGE}.hooks.{key}"]} for key, title in names.items()
         ],
         "triggers": [
-            {"integration-name": title, "python-modules": [f"{_PACKAGE}.triggers.run"]} for title in names.values()
+            {
+                "integration-name": title,
+                "python-modules": [f"{_PACKAGE}.triggers.{name}" for name in ("finished", "run")],
+            }
+            for title in names.values()
         ],
         "extra-links": [f"{_PACKAGE}.links.run.RunLink"],
         "connection-types": [

@@ -83,7 +83,7 @@ GRACE: Final = 60.0
 #: How long a run may be pending that was adopted after an error of its start, before it counts as never to begin, where
 #: there is a limit for runs that stall.
 BEGINS_WITHIN: Final = 600.0
-#: How often a wait warns of a status that the provider does not know.
+#: How often a wait warns of a status that the provider does not know, and a watcher of a list that is unavailable.
 WARN_AGAIN_AFTER: Final = 3600.0
 #: How soon a wait in place notices that its run was stopped.
 WAKE_WITHIN: Final = 0.5
@@ -120,6 +120,19 @@ UNSETTLED_PAUSE: Final = 2.0
 #: How often, and how far apart, the list of a run test is read for an execution that exists and is not in it.
 UNLISTED_TRIES: Final = 2
 UNLISTED_PAUSE: Final = 2.0
+
+# Finished runs, whoever started them ----------------------------------------------------------------------------------
+
+#: How long before the newest end a run may have ended that is shown only now.
+FINISHED_OVERLAP: Final = 600.0
+#: A run that has not ended so long after its start is not watched any longer for its end.
+LONGEST_WATCHED_RUN: Final = 2 * 86_400.0
+#: How long the cursor's last write may take when the trigger ends.
+LAST_WRITE: Final = 2.0
+#: How long a trigger whose ``asset_name`` can't be right waits before it fails: Airflow starts it again at once.
+MISTAKEN_PAUSE: Final = 60.0
+#: Before Airflow 3.3 nothing tells when events are stored: the pause after some tens of them.
+EVENTS_PAUSE: Final = 1.0
 
 # A cancel -------------------------------------------------------------------------------------------------------------
 

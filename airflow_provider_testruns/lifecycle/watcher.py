@@ -14,9 +14,10 @@ import asyncio
 import contextvars
 import copy
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -26,13 +27,15 @@ from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     ConnectionUnavailableError,
     InvalidReplyError,
     RateLimitedError,
     TransportError,
 )
+from airflow_provider_testruns.lifecycle.finished import Listing
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, jittered
-from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.platforms.platform import Platform, PollCache
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.steps import Steps
@@ -113,11 +116,40 @@ class _Member:
 
 
 @dataclass(eq=False, slots=True)
+class _Reader:
+    """Somebody who reads a group's list: for what has finished, whoever started it.
+
+    :param listing: the rules.
+    :param group: whose list it is.
+    :param due: when the next look is, in seconds of the loop.
+    :param turn: set while the list is waited for: what it shows, why it can't be had, or ``None`` when it is to be
+        asked for through another watcher.
+    """
+
+    listing: Listing
+    group: _Group
+    due: float
+    turn: asyncio.Future[list[Run] | ApiError | None] | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether the next look is for it, too."""
+        return self.turn is not None and not self.turn.done()
+
+    def give(self, found: list[Run] | ApiError | None) -> None:
+        """What a look has come to."""
+        if self.turn is not None and not self.turn.done():
+            self.turn.set_result(found)
+
+
+@dataclass(eq=False, slots=True)
 class _Group:
     """Runs that one list call shows.
 
     :param key: as the platform named it.
     :param members: the waits for them.
+    :param readers: who reads the whole list.
+    :param ids: by which the list is asked for, where somebody reads it.
     :param task: polls them together, ``None`` while each is asked for individually.
     :param due: when the next look is, in seconds of the loop.
     :param sooner: set when that was put forward.
@@ -130,6 +162,8 @@ class _Group:
 
     key: str
     members: set[_Member] = field(default_factory=set)
+    readers: set[_Reader] = field(default_factory=set)
+    ids: Mapping[str, str] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
     due: float = 0.0
     sooner: asyncio.Event = field(default_factory=asyncio.Event)
@@ -139,14 +173,40 @@ class _Group:
     single_cost: float = REQUEST_COST + 1_000
     cache: PollCache = field(default_factory=PollCache)
 
-    @property
-    def interval(self) -> float:
-        """Seconds between two polls: as the most impatient of its members asks for."""
-        return min((member.wait.interval for member in self.members), default=0.0)
+    #: Of the whole list, where somebody reads it.
+    whole: PollCache = field(default_factory=PollCache)
+
+    def worth_it(self, now: float) -> bool:
+        """Whether it is to be polled together, as far as is known.
+
+        :param now: the time of the loop.
+        """
+        return bool(self.readers) or (len(self.members) > 1 and now >= self.singly_until)
+
+    def polls_waits(self, now: float) -> bool:
+        """Whether the waits are left to the group: not while each is asked for individually.
+
+        :param now: the time of the loop.
+        """
+        return self.task is not None and now >= self.singly_until
+
+    def interval(self, now: float) -> float:
+        """Seconds between two polls: as the most impatient of those asks for who are left to the group."""
+        asked = [reader.listing.interval for reader in self.readers]
+        if now >= self.singly_until:
+            asked += [member.wait.interval for member in self.members]
+        return min(asked, default=0.0)
+
+    def time_left(self, now: float) -> float:
+        """Seconds until the first of the waits that are left to the group ends."""
+        if not self.readers and not self.members:
+            return 0.0
+        waits = [member.wait for member in self.members] if now >= self.singly_until else []
+        return min((wait.deadline - wait.clock() for wait in waits), default=float("inf"))
 
 
 class Watcher:
-    """Waits for many runs over one connection. Belongs to one event loop.
+    """Waits for many runs over one connection, and reads lists of runs. Belongs to one event loop.
 
     :param platform: of the connection.
     :param client: the transport.
@@ -180,12 +240,12 @@ class Watcher:
         gap = max(random.uniform(0, wait.interval), wait.not_before - wait.clock())
         try:
             while not self.retired:
-                if group is not None and group.task is not None:
-                    end = await self._left_to_the_group(member)
+                if group is not None and group.polls_waits(self._loop.time()):
+                    end = await self._left_to_the_group(group, member)
                     if end is not None:
                         return end
                 await asyncio.sleep(min(gap, max(0.0, wait.deadline - wait.clock())))
-                if group is not None and group.task is not None:
+                if group is not None and group.polls_waits(self._loop.time()):
                     continue
                 end = await self._look(member, group)
                 if end is not None:
@@ -198,9 +258,57 @@ class Watcher:
             if group is not None:
                 self._leave(group, member)
 
-    async def _left_to_the_group(self, member: _Member) -> WaitEnd | None:
+    async def read(self, listing: Listing) -> _Reader:
+        """Become one who reads a list. To be left with :meth:`stop_reading`.
+
+        :param listing: which, and the rules.
+        :raises ApiError: when the platform can't say which list that is.
+        :raises ConfigurationError: when there is none.
+        """
+        ids = await self.client.run(self.platform.listed_by(**listing.ids))
+        # Where the platform polls no such runs together, the list is nevertheless one for all who read it.
+        key = self.platform.group_of(Run(self.platform.name, "", RunState.RUNNING, "", ids=ids)) or repr(
+            sorted(ids.items())
+        )
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(key)
+        group.ids = {**group.ids, **ids}
+        now = self._loop.time()
+        reader = _Reader(listing, group, now + listing.first_pause())
+        group.readers.add(reader)
+        self._consider(group)
+        self._put_forward(group, max(reader.due, group.not_before))
+        return reader
+
+    async def list_runs(self, reader: _Reader) -> list[Run] | ApiError | None:
+        """The next look at a list.
+
+        :return: what it shows; why it can't be had; ``None`` when another watcher has to be asked.
+        """
+        if self.retired:
+            return None
+        reader.turn = self._loop.create_future()
+        self._consider(reader.group)
+        self._put_forward(reader.group, max(reader.due, reader.group.not_before))
+        try:
+            return await reader.turn
+        finally:
+            reader.turn = None
+            reader.due = self._loop.time() + reader.listing.pause()
+
+    def stop_reading(self, reader: _Reader) -> None:
+        """Leave a list."""
+        group = reader.group
+        group.readers.discard(reader)
+        self._close_if_empty(group)
+
+    async def _left_to_the_group(self, group: _Group, member: _Member) -> WaitEnd | None:
         """The wait's end, or ``None`` when it is to go on by itself."""
         wait = member.wait
+        if group.readers:
+            # Who reads the list may do so seldom.
+            self._put_forward(group, self._next_look(group, wait.interval))
         member.turn = self._loop.create_future()
         # The group's looks take as long as the platform does; that must not move the end of any wait.
         over = self._loop.call_later(
@@ -231,23 +339,29 @@ class Watcher:
         group.not_before = max(group.not_before, self._loop.time() + member.wait.not_before - member.wait.clock())
         group.due = max(group.due, self._next_look(group, 0.0))
         # Whoever joins is not to wait for longer than alone.
-        due = self._next_look(group, member.wait.interval)
+        self._put_forward(group, self._next_look(group, member.wait.interval))
+        return group
+
+    def _put_forward(self, group: _Group, due: float) -> None:
+        """Have the next look at a group no later than at a time of the loop."""
         if due < group.due:
             group.due = due
             group.sooner.set()
-        return group
 
     def _leave(self, group: _Group, member: _Member) -> None:
         group.members.discard(member)
-        if not group.members:
+        self._close_if_empty(group)
+
+    def _close_if_empty(self, group: _Group) -> None:
+        if not group.members and not group.readers:
             self._dissolve(group)
             if self._groups.get(group.key) is group:
                 del self._groups[group.key]
 
     def _consider(self, group: _Group) -> None:
         """Poll a group together from now on, if that may pay."""
-        worth_it = len(group.members) > 1 and self._loop.time() >= group.singly_until
-        if group.task is None and worth_it and not self.retired:
+        if group.task is None and group.worth_it(self._loop.time()) and not self.retired:
+            group.due = float("inf")
             # In a context of nobody's: whoever comes first would get the lines of all others into its log.
             group.task = self._loop.create_task(self._poll_together(group), context=contextvars.Context())
 
@@ -258,20 +372,29 @@ class Watcher:
             task.cancel()
         for member in group.members:
             member.release()
+        for reader in group.readers:
+            reader.give(None)
 
     async def _poll_together(self, group: _Group) -> None:
         try:
-            group.due = self._next_look(group, random.uniform(0, group.interval))
-            while len(group.members) > 1 and not self.retired:
+            first = random.uniform(0, group.interval(self._loop.time()))
+            group.due = min(group.due, self._next_look(group, first))
+            while group.worth_it(self._loop.time()) and not self.retired:
                 await self._until_due(group)
                 if not await self._look_together(group):
                     group.singly_until = self._loop.time() + timing.INDIVIDUALLY_FOR
-                    break
-                group.due = self._next_look(group, jittered(group.interval))
-        except Exception:
+                    for member in group.members:
+                        member.release()
+                group.due = self._next_look(group, jittered(group.interval(self._loop.time())))
+        except Exception as e:
             # A fault of the list's own must not touch the waits: each goes on by itself.
-            log.exception("Polling the group %s together has failed.", group.key)
+            if group.failures == 0 or not group.readers:
+                # Whoever reads the list goes on, and warns of it now and then.
+                log.exception("Polling the group %s together has failed.", group.key)
+            group.failures += 1
             group.singly_until = self._loop.time() + timing.INDIVIDUALLY_FOR
+            for reader in group.readers:
+                reader.give(InvalidReplyError(f"The list could not be read ({type(e).__name__}: {e})."))
         finally:
             if group.task is asyncio.current_task():
                 self._dissolve(group)
@@ -280,8 +403,7 @@ class Watcher:
         """When the next look is, ``gap`` seconds from now unless the platform asked for more; never after the end of a
         wait."""
         now = self._loop.time()
-        left = min((member.wait.deadline - member.wait.clock() for member in group.members), default=0.0)
-        return now + max(0.0, min(max(gap, group.not_before - now), left))
+        return now + max(0.0, min(max(gap, group.not_before - now), group.time_left(now)))
 
     async def _until_due(self, group: _Group) -> None:
         while (left := group.due - self._loop.time()) > 0:
@@ -296,19 +418,32 @@ class Watcher:
         :return: whether the next look should be one of this kind, too.
         """
         members = [member for member in group.members if member.waits]
-        if not members:
+        # One who would be due soon takes what is there already.
+        soon = self._loop.time()
+        readers = [
+            reader for reader in group.readers if reader.reads and reader.due <= soon + reader.listing.interval / 2
+        ]
+        if not members and not readers:
             return True
         wanted = {member.wait.run.run_id for member in members}
-        starts = [member.wait.run.started_at for member in members]
-        known = [start for start in starts if start is not None]
-        oldest = min(known) if len(known) == len(starts) else None
+        oldest = _earliest([member.wait.run.started_at for member in members])
         stats = RequestStats()
         try:
-            steps = self.platform.list_group(group.key, wanted, oldest, group.cache)
+            if readers:
+                since = _earliest([reader.listing.since() for reader in readers])
+                if since is not None and oldest is not None:
+                    since = min(since, oldest)
+                steps = self.platform.list_recent(since, group.whole, **group.ids)
+            else:
+                steps = self.platform.list_group(group.key, wanted, oldest, group.cache)
             runs = await self.client.run(steps, None, stats)
         except ApiError as e:
+            for reader in readers:
+                reader.give(e)
             return await self._list_failed(group, members, e)
         group.failures, group.not_before = 0, 0.0
+        for reader in readers:
+            reader.give(runs)
         shown = {run.run_id: run for run in runs}
         missing = []
         for member in members:
@@ -320,6 +455,9 @@ class Watcher:
         async with asyncio.TaskGroup() as looks:
             for member in missing:
                 looks.create_task(self._look_for_member(member, group), context=member.context)
+        if readers:
+            # The list was asked for anyhow.
+            return True
         aggregate = stats.bytes + stats.requests * REQUEST_COST + len(missing) * group.single_cost
         # Those who have joined and still sleep will be served by the next look, too.
         return aggregate <= len(group.members) * group.single_cost
@@ -339,6 +477,9 @@ class Watcher:
             group.failures += 1
             if group.failures < timing.LIST_FAILURES or isinstance(error, RateLimitedError):
                 return True
+        elif not members:
+            # Who reads it has no other way.
+            return True
         elif not isinstance(error, InvalidReplyError):
             # The list is unavailable; that says nothing of the runs. Each is asked for, and shows what is the matter.
             return False
@@ -397,6 +538,12 @@ class Watcher:
         self.retired = True
         for group in list(self._groups.values()):
             self._dissolve(group)
+
+
+def _earliest(times: list[datetime | None]) -> datetime | None:
+    """The earliest of some times; ``None``, which is from the first, where one of them is that."""
+    known = [time for time in times if time is not None]
+    return min(known, default=None) if len(known) == len(times) else None
 
 
 class _Shared:
@@ -502,6 +649,7 @@ class WatcherHandle:
     def __init__(self, shared: _Shared) -> None:
         self._shared = shared
         self._watcher: Watcher | None = None
+        self._reader: tuple[Watcher, _Reader] | None = None
 
     async def open(self) -> tuple[Platform, Client]:
         """The platform and the transport, good until this is called the next time.
@@ -530,8 +678,37 @@ class WatcherHandle:
             if end is not None:
                 return end
 
+    async def list_runs(self, listing: Listing) -> list[Run]:
+        """The next look at a list of runs, after whatever outage. The list is read through this handle alone; it is
+        left when the handle is closed.
+
+        :param listing: which list, and the rules.
+        """
+        while True:
+            try:
+                watcher = await self._current()
+                if self._reader is None or self._reader[0] is not watcher:
+                    self._stop_reading()
+                    self._reader = (watcher, await watcher.read(listing))
+            except (ApiError, ConfigurationError) as e:
+                listing.failed(e)
+                await asyncio.sleep(listing.pause())
+                continue
+            found = await watcher.list_runs(self._reader[1])
+            if isinstance(found, ApiError):
+                listing.failed(found)
+            elif found is not None:
+                listing.observed()
+                return found
+
+    def _stop_reading(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader[0].stop_reading(reader[1])
+
     async def close(self) -> None:
         """Give the watcher back."""
+        self._stop_reading()
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             await self._shared.leave(watcher)

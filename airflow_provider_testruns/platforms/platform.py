@@ -7,12 +7,14 @@ and thin operators and sensors.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from airflow_provider_testruns import limits
+from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.steps import Call, Steps
 
@@ -67,10 +69,12 @@ class PollCache:
     Hundreds of rows come each time, and few have changed since: only those are read.
     """
 
-    __slots__ = ("_read", "size")
+    __slots__ = ("_old", "_old_before", "_read", "size")
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[Any, Run]] = {}
+        self._old: set[str] = set()
+        self._old_before: datetime | None = None
         #: How many rows a list needs to show all that is wanted, as far as is known.
         self.size: int | None = None
 
@@ -93,6 +97,37 @@ class PollCache:
         """
         for run_id in self._read.keys() - wanted:
             del self._read[run_id]
+
+    def recent(self, rows: Iterable[tuple[str | None, Any, Callable[[], Run]]], since: datetime | None) -> list[Run]:
+        """The runs of a list that began at or after a time, or show no start. Where the whole history comes each time,
+        most of it is neither read nor looked at again.
+
+        :param rows: of each row the run's id, ``None`` where it can't be told without reading the row; the row; and
+            what reads it. One that can't be read is left out.
+        :param since: by the platform's clock; ``None`` is from the first.
+        :raises InvalidReplyError: when there are more than :data:`.limits.RUNS`.
+        """
+        # No run gets a later start.
+        known = since is not None and self._old_before is not None and self._old_before <= since
+        before, old = (self._old if known else set()), set()
+        runs: dict[str, Run] = {}
+        for run_id, row, read in rows:
+            if run_id is not None and run_id in before:
+                old.add(run_id)
+                continue
+            try:
+                run = read() if run_id is None else self.run(run_id, row, read)
+            except InvalidReplyError:
+                continue
+            if since is not None and run.started_at is not None and run.started_at < since:
+                old.add(run.run_id if run_id is None else run_id)
+                continue
+            runs.setdefault(run.run_id if run_id is None else run_id, run)
+            if len(runs) > limits.RUNS:
+                raise InvalidReplyError(f"the list has more than {limits.RUNS:,} runs, which are too many to be read")
+        self._old, self._old_before = old, since
+        self.keep(runs.keys())
+        return list(runs.values())
 
 
 class Platform(ABC):
@@ -184,6 +219,33 @@ class Platform(ABC):
         :return: those of the wanted runs that the list shows.
         """
         raise NotImplementedError(f"{self.title} has no call that lists the runs of a group.")
+
+    def listed_by(self, **ids: str) -> Steps[Mapping[str, str]]:
+        """The ids by which :meth:`list_recent` lists runs: those that were given, or what the platform says of them.
+
+        :param ids: where to look (a project, a run test, a model).
+        :raises ConfigurationError: when there is no list of it.
+        """
+        yield from ()
+        return ids
+
+    def list_recent(self, since: datetime | None, cache: PollCache, **ids: str) -> Steps[list[Run]]:
+        """Every run that began at or after a time, or shows no start, in as few calls as the API allows. Unlike
+        :meth:`find_runs` it is asked for again and again: rows that can't be read are left out, so that one of them
+        does not hide all others.
+
+        :param since: by the platform's clock; ``None`` is from the first.
+        :param cache: of the looks before, for this one to use and to add to.
+        :param ids: as :meth:`listed_by` gave them.
+        """
+        return (yield from self.find_runs(since, **ids))
+
+    def listed_verdict(self, run: Run) -> Verdict | None:
+        """What the platform's own word for a final run means; ``None`` where only its report shows that.
+
+        :param run: as a list shows it.
+        """
+        return run.platform_verdict
 
     def read_log(self, run: Run) -> Steps[list[tuple[str, str]]]:
         """What a run has written to its log so far: all of it, line by line, each with the section it stands in."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow_provider_testruns.cleaning import outgoing_text
 from airflow_provider_testruns.judging import Judgement
-from airflow_provider_testruns.model import CaseNames, CaseResult, Comparison, Run, RunReport
+from airflow_provider_testruns.model import CaseNames, CaseResult, Comparison, Run, RunReport, Verdict
 
 #: How many failed cases go to XCom; the others are only counted.
 MAX_FAILURES = 50
@@ -153,6 +153,40 @@ def run_to_event(run: Run) -> dict[str, Any]:
         "url": run.url,
         "state": run.state.value,
         "raw_state": run.raw_state,
+    }
+
+
+def finished_to_event(
+    run: Run, verdict: Verdict | None, found: tuple[RunReport, Judgement] | None = None, error: str = ""
+) -> dict[str, Any]:
+    """What an event tells of a run that has finished somewhere, under the names of :func:`to_event` and
+    :func:`to_xcom`.
+
+    :param run: as a list shows it.
+    :param verdict: what it means, as far as is known.
+    :param found: its report and what that means, where it was fetched.
+    :param error: why it could not be fetched.
+    :return: what :func:`to_event` gives (counts are ``None`` without a report), ``started_at, finished_at`` (ISO 8601,
+        UTC), ``duration`` (seconds), ``kind``, ``context`` (the ids that the platform's calls need beside ``run_id``),
+        ``judged`` (whether the verdict is that of its report), and ``error`` where there is one.
+    """
+    report = RunReport(run) if found is None else found[0]
+    if found is not None:
+        event = to_event(*found)
+    else:
+        nothing = dict.fromkeys(("total", "passed", "failed", "unavailable", "not_run", "pass_rate"))
+        event = {**run_to_event(run), "verdict": None if verdict is None else verdict.value, **nothing}
+    # A report may know an end that the list does not show.
+    started, finished = report.run.started_at, report.run.finished_at
+    return {
+        **event,
+        "started_at": started.isoformat() if started else None,
+        "finished_at": finished.isoformat() if finished else None,
+        "duration": report.duration,
+        "kind": run.kind.value,
+        "context": dict(run.ids),
+        "judged": found is not None,
+        **({"error": error} if error else {}),
     }
 
 

@@ -50,7 +50,7 @@ def _with_lines(folder: Path, *lines: tuple[str, str]) -> str:
         ("operators", "sensors"),
         ("sensors", "operators"),
         ("tasks", "operators"),
-        ("triggers", "reporting"),
+        ("reporting", "triggers"),
         ("hooks", "reporting"),
         ("hooks", "lifecycle"),
         ("lifecycle", "links"),

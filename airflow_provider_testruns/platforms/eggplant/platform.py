@@ -7,7 +7,7 @@ a call that is not in the first three may be missing on a server, and none of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -558,6 +558,68 @@ class EggplantPlatform(EggplantCalls, Platform):
         # Room for what is started until the next time.
         seen.size = glance.needed + max(10, glance.needed // 4)
         return glance.found
+
+    def listed_by(self, **ids: str) -> Steps[Mapping[str, str]]:
+        """A model's runs are listed by its name: that of ``model_id``, where ``model_name`` is not given.
+
+        :raises ConfigurationError: when the name can't be had.
+        """
+        if ids.get("model_name") or not ids.get("model_id"):
+            return ids
+        name, why = yield from self._name_of_model(ids["model_id"])
+        if name is None:
+            raise ConfigurationError(f"The runs of model_id {ids['model_id']!r} can't be listed: {why}")
+        return {**ids, "model_name": name}
+
+    def list_recent(self, since: datetime | None, cache: PollCache, **ids: str) -> Steps[list[Run]]:
+        """The runs of a model that began at or after a time, or wait for their start: POST /api/run/progress, which is
+        asked for about as many as the last time; GET /ai/runs where that is missing.
+
+        :param ids: ``model_name``, and ``model_id`` where it is known.
+        """
+        name = ids.get("model_name")
+        if not name or self._no_model_progress:
+            return (yield from self.find_runs(since, **ids))
+        size = None if since is None or self._oldest_first else max(PAGE // 4, 2 * (cache.size or 0))
+        while True:
+            call = self._progress_call(
+                f"list the runs of model {name}",
+                _model_form(name, size),
+                partial(self._read_recent, since, cache, ids),
+            )
+            page = yield from optional(ask(call))
+            if page is None:
+                return (yield from self.find_runs(since, **ids))
+            runs, rows, more = page
+            if size is None or rows < size or not more:
+                cache.size = len(runs)
+                return runs
+            size = size * 4 if size * 4 <= MOST_ROWS else None
+
+    def _read_recent(
+        self, since: datetime | None, cache: PollCache, ids: Mapping[str, str], response: Response
+    ) -> tuple[list[Run], int, bool]:
+        """The runs, how many rows there were, and whether a longer list may have more of them."""
+        known = {key: ids[key] for key in ("model_id",) if key in ids}
+
+        def read(row: Any, at: int) -> Run:
+            fields = Fields(row, f"the response[{at}]")
+            return self._linked(run_of(fields, fields.identifier("id"), known))
+
+        listed = list_of(response.json(), "the response")
+
+        def rows() -> Iterator[tuple[str | None, Any, Callable[[], Run]]]:
+            for at, row in enumerate(listed):
+                run_id = row.get("id") if isinstance(row, dict) else None
+                yield (run_id if isinstance(run_id, str) else None), row, partial(read, row, at)
+
+        runs = cache.recent(rows(), since)
+        starts = [Fields(row, "the response[…]").moment("starttime") for row in (listed[:1] + listed[-1:])]
+        # In another order than newest first, a limit hides just what is looked for.
+        in_order = not starts or newest_first(starts[0]) >= newest_first(starts[-1])
+        self._oldest_first = self._oldest_first or not in_order
+        reached = in_order and bool(starts) and since is not None and starts[-1] is not None and starts[-1] < since
+        return runs, len(listed), not reached
 
     def _read_glance(self, wanted: Collection[str], seen: PollCache, response: Response) -> ListPage:
         def read(row: Any, run_id: str, at: int) -> Run:

@@ -56,6 +56,8 @@ _APPS = {
 #: Rows of a page. The server's own page is 10; no upper limit of it is known, and what it gives is what is counted.
 _PAGE = 100
 _LONGEST_PAGE = 500
+#: The shortest page of a list that is polled for whatever is new.
+_LEAST_PAGE = 20
 #: What a server answers that lacks a call for details; 500 is what the product gives for a whole execution when one of
 #: its evaluations is of a kind that it does not know.
 _NO_DETAIL = LACKING | {500}
@@ -351,6 +353,27 @@ class FutureAGIPlatform(Platform):
         if cache is not None:
             cache.keep(ids)
         return (yield from self._executions(_uuid(group, "run_test_id"), limit, oldest, ids, cache))
+
+    def list_recent(self, since: datetime | None, cache: PollCache, **ids: str) -> Steps[list[Run]]:
+        """The executions of a run test that began at or after a time: ``GET /simulate/run-tests/{id}/executions/``,
+        in pages that hold about as many as the last time.
+
+        :param ids: ``run_test_id``.
+        """
+        run_test_id = _uuid(ids.get("run_test_id"), "run_test_id")
+        limit = min(max(_LEAST_PAGE, (cache.size or 0) + _LEAST_PAGE), _LONGEST_PAGE)
+        found = yield from _all_pages(
+            lambda number: self._executions_call(run_test_id, number, limit, since, None, cache, lenient=True),
+            key=lambda run: run.run_id,
+            most=limits.RUNS,
+        )
+        cache.size = len(found)
+        cache.keep({run.run_id for run in found})
+        return found
+
+    def listed_verdict(self, run: Run) -> Verdict | None:
+        """The list says ``completed`` as soon as one call was, however many failed: only the report has a verdict."""
+        return None if run.platform_verdict is Verdict.PASSED else run.platform_verdict
 
     def cancel_run(self, run_id: str, run_test_id: str | None = None, **context: str) -> Steps[None]:
         """Stop an execution: ``POST /simulate/test-executions/{id}/cancel/`` with an empty object.
@@ -861,11 +884,15 @@ class FutureAGIPlatform(Platform):
         oldest: datetime | None = None,
         wanted: Collection[str] | None = None,
         cache: PollCache | None = None,
+        *,
+        lenient: bool = False,
     ) -> Call[responses.Page[Run]]:
         return self._get(
             f"list the executions of run test {run_test_id}",
             path("/simulate/run-tests/{run_test_id}/executions/", run_test_id=run_test_id),
-            lambda response: responses.executions(response, number, run_test_id, self.run_url, oldest, wanted, cache),
+            lambda response: responses.executions(
+                response, number, run_test_id, self.run_url, oldest, wanted, cache, lenient=lenient
+            ),
             page=number,
             limit=limit,
         )

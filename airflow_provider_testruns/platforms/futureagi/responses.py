@@ -460,6 +460,8 @@ def executions(
     oldest: datetime | None = None,
     wanted: Collection[str] | None = None,
     cache: PollCache | None = None,
+    *,
+    lenient: bool = False,
 ) -> Page[Run]:
     """A page of a run test's executions, newest first.
 
@@ -467,6 +469,7 @@ def executions(
     :param oldest: those that began before are left out.
     :param wanted: the only ids (in lower case) that are read; ``None`` for all. A poll of many is read often.
     :param cache: of the polls before.
+    :param lenient: whether rows that can't be read are left out.
     """
 
     def read(row: Any, where: str) -> Run:
@@ -483,7 +486,12 @@ def executions(
         if wanted is not None and key is not None and key not in wanted:
             return
         cut = _cut(row)
-        run = read(cut, where) if cache is None or key is None else cache.run(key, cut, partial(read, cut, where))
+        try:
+            run = read(cut, where) if cache is None or key is None else cache.run(key, cut, partial(read, cut, where))
+        except InvalidReplyError:
+            if lenient:
+                return
+            raise
         # The rows have no end times: whether a run of unknown status has ended, only its own metrics show.
         if not _began_before(run.started_at, oldest) and (wanted is None or run.known_state):
             if len(runs) >= limits.RUNS:
