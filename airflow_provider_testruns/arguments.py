@@ -79,6 +79,18 @@ def names(argument: str, value: Any) -> tuple[str, ...]:
 
     :raises ConfigurationError: when it is no such list.
     """
+    found = listed(argument, value)
+    if not all(isinstance(name, str) for name in found):
+        wrong = next(name for name in found if not isinstance(name, str))
+        raise ConfigurationError(f"{argument} must be a list of names, each a text; {shown(wrong)} is none.")
+    return tuple(name for name in (name.strip() for name in found) if name)
+
+
+def listed(argument: str, value: Any) -> list[Any]:
+    """An argument that is a list, or ``None`` for an empty one; or a text that a template has made of it.
+
+    :raises ConfigurationError: when it is none.
+    """
     given = value
     if isinstance(value, str):
         if not value.lstrip().startswith("["):
@@ -92,14 +104,10 @@ def names(argument: str, value: Any) -> tuple[str, ...]:
                     " {{ … | tojson }}, or give the DAG render_template_as_native_obj=True."
                 ) from e
     if value is None:
-        return ()
+        return []
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise ConfigurationError(f"{argument} must be a list of names; got {shown(given)}.")
-    listed = list(value)
-    if not all(isinstance(name, str) for name in listed):
-        wrong = next(name for name in listed if not isinstance(name, str))
-        raise ConfigurationError(f"{argument} must be a list of names, each a text; {shown(wrong)} is none.")
-    return tuple(name for name in (name.strip() for name in listed) if name)
+    return list(value)
 
 
 def check_project(project_id: Any, project_name: Any, *, optional: bool = False) -> None:

@@ -508,6 +508,7 @@ class Comparison:
     :param still_failing: cases that did not pass in either run.
     :param fixed: cases that did not pass in the baseline and passed now.
     :param metrics: by how much each metric that both runs have has changed.
+    :param metrics_before: the metrics of the baseline.
     :param note: why there is no baseline, or what is missing in it; a sentence, empty when nothing is.
     """
 
@@ -517,6 +518,7 @@ class Comparison:
     still_failing: CaseNames = CaseNames()
     fixed: CaseNames = CaseNames()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics_before: Mapping[str, Metric] = field(default_factory=dict)
     note: str = ""
 
 

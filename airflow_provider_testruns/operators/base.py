@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +59,20 @@ class StartRunOperator(StartingTask, PlatformOperator):
         Executed are those that passed, failed or were unavailable; not those that did not run, nor those that
         ``allowed_failures`` excludes.
     :param max_failures: replaces "all passed": how many cases may fail or be unavailable, those that
-        ``allowed_failures`` excludes not counted. With ``min_pass_rate`` both must be met.
+        ``allowed_failures`` excludes not counted. With other gates all must be met.
+    :param compare_with: the run of the same task that the report is compared with: ``previous``, the run before, or
+        ``last_passed``, the last one that passed (Airflow 3.1 and later). The report then has ``new_failures``,
+        ``still_failing`` and ``fixed``. What is remembered of earlier runs is the XCom ``test_run_history``.
+    :param max_new_failures: replaces "all passed": how many cases may fail or be unavailable that are not among those
+        of the run that ``compare_with`` names. Where not all of these are known, all count as new. With other gates all
+        must be met.
     :param fail_on_no_tests: whether a run in which no test case took part fails.
     :param allowed_failures: cases that are known to fail, by their names (``"refund"``), with their suite
         (``"smoke/refund"``), or by shell-style patterns (``"refund_*"``); a list, or a string with one in each line;
-        templated. Failures of these cases are ignored; where one passes, log and report note it. What the platform
-        counts and does not list cannot be excluded.
+        templated. An entry can also be a dict with exactly ``name``, ``until`` and ``why``: it holds up to that day (a
+        date, or a string like ``2026-12-31``; UTC), and a week before log and report note it. Failures of these cases
+        are ignored; where one passes, log and report note it. What the platform counts and does not list cannot be
+        excluded.
     :param junit_path: a file for the report as JUnit XML, local or an object storage URL; a folder (one that exists, or
         a path that ends with a slash) takes it as ``<platform>-<run id>.xml``; templated. It is written whole or not
         at all, whatever the verdict, also when the task fails before there is one. A passed run whose file can't be
@@ -93,7 +101,9 @@ class StartRunOperator(StartingTask, PlatformOperator):
         min_pass_rate: float | None = None,
         max_failures: int | None = None,
         fail_on_no_tests: bool = True,
-        allowed_failures: Sequence[str] | str | None = None,
+        allowed_failures: Sequence[str | Mapping[str, Any]] | str | None = None,
+        compare_with: str | None = None,
+        max_new_failures: int | None = None,
         junit_path: str | None = None,
         artifacts_path: str | None = None,
         **kwargs: Any,
@@ -112,6 +122,8 @@ class StartRunOperator(StartingTask, PlatformOperator):
         self.max_failures = max_failures
         self.fail_on_no_tests = fail_on_no_tests
         self.allowed_failures = allowed_failures
+        self.compare_with = compare_with
+        self.max_new_failures = max_new_failures
         self.junit_path = junit_path
         self.artifacts_path = artifacts_path
         self.check_gates()

@@ -45,6 +45,7 @@ class EggplantStartExecutionOperator(StartRunOperator):
 
     platform_name = "eggplant"
     conn_id_attr = "eggplant_conn_id"
+    tested_by = ("model_id", "model_name", "test_case_id", "test_case_name", "script")
     template_fields: Sequence[str] = (
         "model_id",
         "test_case_id",
@@ -133,6 +134,7 @@ class EggplantStartTestConfigurationOperator(StartRunOperator):
 
     platform_name = "eggplant"
     conn_id_attr = "eggplant_conn_id"
+    tested_by = ("test_config_id", "test_config_name", "task_instance_body")
     template_fields: Sequence[str] = (
         "test_config_id",
         "test_config_name",

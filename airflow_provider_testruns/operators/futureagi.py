@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_testruns.arguments import fractions, seconds
+from airflow_provider_testruns.arguments import seconds
 from airflow_provider_testruns.operators.base import StartRunOperator, StopRunOperator
+from airflow_provider_testruns.tasks.judging import GATES_AS_JSON, EvaluatingTask
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.judging import Gates
     from airflow_provider_testruns.model import Run
     from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
     from airflow_provider_testruns.platforms.platform import Platform, Start
     from airflow_provider_testruns.steps import Steps
 
 
-class FutureAGIExecuteTestRunOperator(StartRunOperator):
+class FutureAGIExecuteTestRunOperator(StartRunOperator, EvaluatingTask):
     """Executes a test run (a simulation) on Future AGI and judges the result.
 
     ``POST /simulate/run-tests/{run_test_id}/execute/`` of the Future AGI API, in the dialect that the connection
@@ -34,6 +34,8 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         (``{"tone": 0.85}``; of an evaluation that chooses, the least share of a choice: ``{"escalated=No": 0.9}``). An
         evaluation that scored nothing misses its gate; one that the test run does not have is an error, before
         anything is started.
+    :param max_metric_drop: by how much an evaluation may be below that of the run that ``compare_with`` names, by its
+        name, a fraction from 0 to 1 (``{"tone": 0.05}``).
     :param rerun_failed_only: after a failed verdict, Airflow's retry runs the calls that did not complete again, in the
         same execution, instead of starting another (Airflow 3.3 and later, with ``durable``). Future AGI does that for
         voice agents only. Where it can't be done, or no call failed and a gate was missed, the log says so and a new
@@ -48,6 +50,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
 
     platform_name = "futureagi"
     conn_id_attr = "futureagi_conn_id"
+    tested_by = ("run_test_id", "run_test_name", "scenario_ids", "exclude_scenario_ids", "select_all")
     template_fields: Sequence[str] = (
         "run_test_id",
         "run_test_name",
@@ -55,10 +58,11 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         "exclude_scenario_ids",
         "simulator_id",
         "eval_thresholds",
+        "max_metric_drop",
         "artifacts_path",
         "futureagi_conn_id",
     )
-    template_fields_renderers = {"eval_thresholds": "json"}  # noqa: RUF012 - as Airflow has it
+    template_fields_renderers = GATES_AS_JSON
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         select_all: bool = False,
         simulator_id: str | None = None,
         eval_thresholds: dict[str, float] | None = None,
+        max_metric_drop: dict[str, float] | None = None,
         rerun_failed_only: bool = False,
         stalled_after: float | timedelta | None = 1800.0,
         futureagi_conn_id: str = "futureagi_default",
@@ -83,6 +88,8 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
         self.select_all = select_all
         self.simulator_id = simulator_id
         self.eval_thresholds = eval_thresholds
+        self.max_metric_drop = max_metric_drop
+        self.check_evaluations()
         self.rerun_failed_only = rerun_failed_only
         self.stalled_after = None if stalled_after is None else seconds("stalled_after", stalled_after)
         self.futureagi_conn_id = futureagi_conn_id
@@ -96,21 +103,15 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator):
             "exclude_scenario_ids": self.exclude_scenario_ids,
             "select_all": self.select_all,
             "simulator_id": self.simulator_id,
-            "evaluations": sorted(fractions("eval_thresholds", self.eval_thresholds)),
+            "evaluations": self.evaluations(),
         }
-
-    def gates(self) -> Gates:
-        """What the task asks of the run, with its evaluation gates."""
-        from dataclasses import replace
-
-        return replace(super().gates(), eval_thresholds=fractions("eval_thresholds", self.eval_thresholds))
 
     def after_failed_run(self, platform: Platform) -> Callable[[Run], Steps[Start | str]] | None:
         """With ``rerun_failed_only``, a rerun of the calls that did not complete."""
         return cast("FutureAGIPlatform", platform).prepare_rerun_of_failed if self.rerun_failed_only else None
 
 
-class FutureAGIRerunCallsOperator(StartRunOperator):
+class FutureAGIRerunCallsOperator(StartRunOperator, EvaluatingTask):
     """Runs calls of an execution on Future AGI again, waits for it and judges the result.
 
     ``POST /simulate/test-executions/{id}/rerun-calls/`` of the Future AGI API. The execution must be final; it keeps
@@ -127,6 +128,7 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
     :param call_execution_ids: these calls. Those that are no calls of the execution are refused.
     :param select_all: all calls.
     :param eval_thresholds: as of :class:`FutureAGIExecuteTestRunOperator`.
+    :param max_metric_drop: as of :class:`FutureAGIExecuteTestRunOperator`.
     :param stalled_after: seconds (or a timedelta) after which an execution ends as errored whose calls are all final
         and which the platform does not close; nothing is cancelled, and a retry asks the platform again before it
         starts anything. ``None`` waits until the timeout.
@@ -138,16 +140,18 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
 
     platform_name = "futureagi"
     conn_id_attr = "futureagi_conn_id"
+    tested_by = ("run_test_id",)
     template_fields: Sequence[str] = (
         "execution_id",
         "run_test_id",
         "rerun_type",
         "call_execution_ids",
         "eval_thresholds",
+        "max_metric_drop",
         "artifacts_path",
         "futureagi_conn_id",
     )
-    template_fields_renderers = {"eval_thresholds": "json"}  # noqa: RUF012 - as Airflow has it
+    template_fields_renderers = GATES_AS_JSON
 
     def __init__(
         self,
@@ -158,6 +162,7 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
         call_execution_ids: Sequence[str] | None = None,
         select_all: bool = False,
         eval_thresholds: dict[str, float] | None = None,
+        max_metric_drop: dict[str, float] | None = None,
         stalled_after: float | timedelta | None = 1800.0,
         futureagi_conn_id: str = "futureagi_default",
         **kwargs: Any,
@@ -169,6 +174,8 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
         self.call_execution_ids = call_execution_ids
         self.select_all = select_all
         self.eval_thresholds = eval_thresholds
+        self.max_metric_drop = max_metric_drop
+        self.check_evaluations()
         self.stalled_after = None if stalled_after is None else seconds("stalled_after", stalled_after)
         self.futureagi_conn_id = futureagi_conn_id
 
@@ -181,14 +188,8 @@ class FutureAGIRerunCallsOperator(StartRunOperator):
             "rerun_type": self.rerun_type,
             "call_execution_ids": self.call_execution_ids,
             "select_all": self.select_all,
-            "evaluations": sorted(fractions("eval_thresholds", self.eval_thresholds)),
+            "evaluations": self.evaluations(),
         }
-
-    def gates(self) -> Gates:
-        """What the task asks of the execution, with its evaluation gates."""
-        from dataclasses import replace
-
-        return replace(super().gates(), eval_thresholds=fractions("eval_thresholds", self.eval_thresholds))
 
 
 class FutureAGICancelTestExecutionOperator(StopRunOperator):

@@ -50,6 +50,7 @@ class OmiliaCreateRunOperator(StartRunOperator):
 
     platform_name = "omilia"
     conn_id_attr = "omilia_conn_id"
+    tested_by = ("project_id", "project_name", "group", "utterance", "description")
     template_fields: Sequence[str] = (
         "project_id",
         "project_name",
@@ -116,6 +117,7 @@ class OmiliaCreateGenerationOperator(StartRunOperator):
 
     platform_name = "omilia"
     conn_id_attr = "omilia_conn_id"
+    tested_by = ("project_id", "project_name", "group", "test_suite")
     template_fields: Sequence[str] = (
         "project_id",
         "project_name",

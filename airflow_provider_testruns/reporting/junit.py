@@ -8,6 +8,7 @@ passed                                 a ``testcase``
 failed                                 with ``failure``
 failed or unavailable, and forgiven    with ``skipped``, type ``allowed_failure``
 unavailable, not run                   with ``skipped``, type ``unavailable`` or ``not_run``
+flaky                                  as it ended, with ``flakyFailure`` besides
 =====================================  ==============================================================================
 
 So that nobody takes a bad run for a good one, the run itself is a ``testcase`` too where its cases don't show what it
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_testruns.cleaning import outgoing_text
 from airflow_provider_testruns.files import check_target, save
 from airflow_provider_testruns.judging import Judgement
-from airflow_provider_testruns.model import CaseResult, Outcome, RunReport, Verdict, utc
+from airflow_provider_testruns.model import CaseNames, CaseResult, Comparison, Outcome, RunReport, Verdict, utc
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten
 
 if TYPE_CHECKING:
@@ -117,7 +118,10 @@ def build(
             for key, value in _details(case):
                 suite.add_property(_clean(f"case.{case.name}.{key}"), value)
         # Not add_testcases(), which counts all over again by reading the elements.
-        suite.extend([_case(case, run.platform, case in allowed) for case in cases])
+        unstable = report.unstable
+        outcomes = [unstable.get((case.suite, case.name), "") if unstable else "" for case in cases]
+        both = zip(cases, outcomes, strict=True)
+        suite.extend([_case(case, run.platform, case in allowed, each) for case, each in both])
         suite.tests, suite.failures, suite.errors = tests, failures, errors
         took = sum(_seconds(case.duration) or 0.0 for case in cases)
         suite.time = round(took, 3)
@@ -134,15 +138,20 @@ def _is_failure(case: CaseResult, allowed: frozenset[CaseResult]) -> bool:
     return case.outcome is Outcome.FAILED and case not in allowed
 
 
-def _case(case: CaseResult, platform: str, allowed: bool) -> TestCase:
+def _case(case: CaseResult, platform: str, allowed: bool, outcomes: str) -> TestCase:
+    """
+    :param outcomes: those of its last runs, where it is flaky by them.
+    """
     from junitparser import SystemOut
     from junitparser.xunit2 import TestCase
 
     classname = f"{platform}.{case.suite}" if case.suite else platform
     element = TestCase(_clean(case.name) or "(no name)", _clean(classname), _seconds(case.duration))
-    for earlier in case.earlier:
-        if earlier.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE):
-            element.append(_earlier_try(earlier, passed=case.outcome is Outcome.PASSED))
+    tries = [each for each in case.earlier if each.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)]
+    for earlier in tries:
+        element.append(_earlier_try(earlier, passed=case.outcome is Outcome.PASSED))
+    if outcomes or (case.passed_after_rerun and not tries):
+        element.append(_flaky(case, outcomes))
     if case.outcome is not Outcome.PASSED:
         element.append(_result(case, allowed))
     if case.details:
@@ -187,6 +196,19 @@ def _earlier_try(case: CaseResult, *, passed: bool) -> InterimResult:
     kind = (FlakyFailure if failed else FlakyError) if passed else (RerunFailure if failed else RerunError)
     result: InterimResult = kind(_line("", case.message, case.outcome.value), case.outcome.value)
     result.text = _clean(case.message) if case.message.strip() else case.outcome.value
+    return result
+
+
+def _flaky(case: CaseResult, outcomes: str) -> InterimResult:
+    """That a case does not always end alike."""
+    from junitparser.xunit2 import FlakyFailure
+
+    words = {"P": "passed", "F": "failed"}
+    said = f"Passed at try {case.tries}."
+    if outcomes:
+        said = f"Its last {len(outcomes)} runs: {', '.join(words[outcome] for outcome in outcomes)}."
+    result: InterimResult = FlakyFailure(said, "flaky")
+    result.text = said
     return result
 
 
@@ -238,11 +260,35 @@ def _properties(report: RunReport, judgement: Judgement | None, about: Mapping[s
     found += [(f"filter.{name}", value) for name, value in sorted(run.started_with.items())]
     found += [(f"context.{name}", value) for name, value in sorted(run.ids.items())]
     found += [(f"metric.{name}", metric.value) for name, metric in sorted(report.metrics.items())]
+    if report.comparison is not None:
+        found += _changes(report.comparison)
+    found.append(("flaky", len(report.flaky) or None))
     if judgement is not None:
         found += [("reason", reason) for reason in judgement.reasons]
         found += [("note", note) for note in judgement.notes]
     found += about.items()
     return [(name, shorten(str(value), MAX_MESSAGE, lines=True)) for name, value in found if value not in (None, "")]
+
+
+def _changes(comparison: Comparison) -> list[tuple[str, Any]]:
+    """What has changed since an earlier run."""
+    found: list[tuple[str, Any]] = [("compared_with", comparison.compare_with.value)]
+    baseline = comparison.baseline
+    if baseline is not None:
+        found += [
+            ("baseline.run_id", baseline.run_id),
+            ("baseline.verdict", baseline.verdict.value),
+            ("baseline.finished_at", baseline.finished_at and utc(baseline.finished_at).isoformat()),
+            ("baseline.url", baseline.url),
+            ("baseline.complete", str(baseline.complete).lower()),
+        ]
+    for label in ("new_failures", "still_failing", "fixed"):
+        cases: CaseNames = getattr(comparison, label)
+        found.append((label, cases.total))
+        # Each by itself: one property of all of them would have to be taken apart again.
+        found += [(f"{label}.{number}", "/".join(filter(None, case))) for number, case in enumerate(cases.named, 1)]
+    found += [(f"metric_change.{name}", round(change, 6)) for name, change in sorted(comparison.metrics.items())]
+    return found
 
 
 def _line(before: str, text: str, otherwise: str) -> str:

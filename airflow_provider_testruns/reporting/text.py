@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from airflow_provider_testruns.cleaning import outgoing_text
 from airflow_provider_testruns.exceptions import (
     RunCancelledError,
@@ -11,12 +13,13 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.judging import Judgement
 from airflow_provider_testruns.limits import URL
-from airflow_provider_testruns.model import CaseResult, Outcome, RunReport, Verdict
+from airflow_provider_testruns.model import CaseResult, Comparison, Outcome, RunReport, Verdict
 from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, counting_failures, shorten
 
 #: How many failed cases are named in a message.
 MAX_NAMED = 10
 _LINE = 200
+_ROW = 500
 _ERRORS: dict[Verdict, type[RunEndedError]] = {
     Verdict.FAILED: RunFailedError,
     Verdict.ERRORED: RunErroredError,
@@ -44,10 +47,17 @@ def table(report: RunReport, judgement: Judgement) -> str:
         rows.append(("pass rate", f"{report.pass_rate:.1%}"))
     if report.duration is not None:
         rows.append(("duration", f"{report.duration:.1f} s"))
-    rows += [
-        (outgoing_text(name, MAX_MESSAGE), "nothing scored" if metric.value is None else f"{metric.value:.3g}")
-        for name, metric in sorted(report.metrics.items())
-    ]
+    comparison = report.comparison
+    changes = comparison.metrics if comparison is not None else {}
+    for name, metric in sorted(report.metrics.items()):
+        value = "nothing scored" if metric.value is None else f"{metric.value:.3g}"
+        if changes.get(name):
+            value += f" ({changes[name]:+.3g})"
+        rows.append((outgoing_text(name, MAX_MESSAGE), value))
+    if comparison is not None:
+        rows += _changes(comparison)
+    if flaky := report.flaky:
+        rows.append(("flaky", _listed([(case.suite, case.name) for case in flaky], len(flaky))))
     width = max(len(label) for label, _ in rows)
     lines = [f"Result of run {run.run_id}:"]
     lines += [f"  {label:<{width}}  {value}" for label, value in rows]
@@ -56,6 +66,32 @@ def table(report: RunReport, judgement: Judgement) -> str:
         lines += _failures(report, judgement)
     lines += [f"  note: {shorten(note, MAX_MESSAGE)}" for note in judgement.notes]
     return "\n".join(lines)
+
+
+def _changes(comparison: Comparison) -> list[tuple[str, str]]:
+    """What has changed, in rows of the table."""
+    baseline = comparison.baseline
+    if baseline is None:
+        # A note says why.
+        return [("baseline", "none")]
+    said = f"run {baseline.run_id}, {baseline.verdict.value}"
+    if baseline.finished_at is not None:
+        said += f", {baseline.finished_at:%Y-%m-%d %H:%M} UTC"
+    found = (
+        ("new failures", comparison.new_failures),
+        ("still failing", comparison.still_failing),
+        ("fixed", comparison.fixed),
+    )
+    return [("baseline", said), *((label, _listed(cases.named, cases.total)) for label, cases in found)]
+
+
+def _listed(cases: Sequence[tuple[str, str]], total: int) -> str:
+    """How many cases, and the first of them."""
+    named = [f"{suite} / {name}" if suite else name for suite, name in cases[:MAX_NAMED]]
+    if not named:
+        return str(total)
+    more = ", …" if total > len(named) else ""
+    return shorten(f"{total}: {', '.join(named)}{more}", _ROW)
 
 
 def digest(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> str:

@@ -134,11 +134,13 @@ def to_event(report: RunReport, judgement: Judgement) -> dict[str, Any]:
     :param report: the run's report.
     :param judgement: what it was judged to mean.
     :return: ``platform, run_id, url, state, raw_state, verdict, total, passed, failed, unavailable, not_run,
-        pass_rate``.
+        pass_rate``; of a run that was compared with an earlier one, all that says so, too; and ``flaky`` and
+        ``flaky_left_out`` where there are flaky cases.
     """
     whole = to_xcom(report, judgement)
     names = ("verdict", "total", "passed", "failed", "unavailable", "not_run", "pass_rate")
-    return {**run_to_event(report.run), **{name: whole[name] for name in names}}
+    changed = _comparison(report.comparison) if report.comparison is not None else {}
+    return {**run_to_event(report.run), **{name: whole[name] for name in names}, **changed, **_flaky(report)}
 
 
 def run_to_event(run: Run) -> dict[str, Any]:

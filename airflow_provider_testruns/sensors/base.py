@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_testruns.hooks.base import PlatformHook
-    from airflow_provider_testruns.judging import Judgement
     from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd
-    from airflow_provider_testruns.model import Run, RunReport
+    from airflow_provider_testruns.model import Run
 
 
 #: Arguments of Airflow's sensors that are true or false.
@@ -48,6 +47,8 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     :param max_failures: how many cases may not pass.
     :param fail_on_no_tests: whether a run in which no test case took part fails.
     :param allowed_failures: cases that are known to fail.
+    :param compare_with: the run that the report is compared with.
+    :param max_new_failures: how many cases may not pass that passed in it.
     :param junit_path: a file for the report as JUnit XML. That it can't be written is an error in any case, too.
 
     ``timeout`` and ``poke_interval`` are Airflow's own; ``poke_interval`` is at least 0.1 s. Every argument that is
@@ -71,7 +72,9 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         min_pass_rate: float | None = None,
         max_failures: int | None = None,
         fail_on_no_tests: bool = True,
-        allowed_failures: Sequence[str] | str | None = None,
+        allowed_failures: Sequence[str | Mapping[str, Any]] | str | None = None,
+        compare_with: str | None = None,
+        max_new_failures: int | None = None,
         junit_path: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -94,6 +97,8 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         self.max_failures = max_failures
         self.fail_on_no_tests = fail_on_no_tests
         self.allowed_failures = allowed_failures
+        self.compare_with = compare_with
+        self.max_new_failures = max_new_failures
         self.junit_path = junit_path
         self.check_gates()
         self._wait: Wait | None = None
@@ -246,6 +251,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     def _conclude(self, context: Context, end: WaitEnd) -> Any:
         """What the end of the wait means for the task: the one place for all modes."""
         from airflow_provider_testruns.lifecycle.waiting import WaitStatus, fetch_report
+        from airflow_provider_testruns.tasks.comparing import Comparing
         from airflow_provider_testruns.tasks.delivery import deliver
 
         if end.status is WaitStatus.ERROR and end.error is not None:
@@ -260,17 +266,15 @@ class RunSensor(JudgingTask, BaseSensorOperator):
         steps = fetch_report(self._hook.platform, end.run, self.log)
         report = self.run_report = self._hook.client.run(steps)
         self._announce(context, report.run)
-        result, error = deliver(self, context, report, self.judge_report(report))
+        comparing = Comparing(self, context)
+        report, judgement = comparing.judge(report)
+        self.run_report = report
+        comparing.remember()
+        result, error = deliver(self, context, report, judgement)
         if error is None:
             return result
         # That a file could not be written is no verdict, and skips nothing.
         raise self._skip_or(error) if isinstance(error, RunEndedError) or self.never_fail else error
-
-    def judge_report(self, report: RunReport) -> Judgement:
-        """What a final run means."""
-        from airflow_provider_testruns.judging import assess
-
-        return assess(report, self.gates())
 
     def known_run(self) -> Run | None:
         return self._ended or (self._wait.run if self._wait is not None else None)

@@ -80,6 +80,10 @@ class EggplantRunProgressSensor(RunSensor):
         self.model_name = model_name
         self.limit = limit
         self.eggplant_conn_id = eggplant_conn_id
+        if model_name is not None and self.compare_with is not None:
+            raise ConfigurationError(
+                "compare_with goes with run_id: of the runs of a model, each is a case of its own, whose name is new."
+            )
 
     def watched_run(self) -> Run:
         """The run of the arguments, or the runs of the model as one.

@@ -17,6 +17,7 @@ class _OfAProject(RunSensor):
 
     project_id: str | None
     project_name: str | None
+    tested_by = ("project_id", "project_name")
 
     def _project_id(self) -> str:
         """The id of the project; that of a name is looked up.

@@ -22,7 +22,6 @@ from airflow_provider_testruns.exceptions import (
     StartSupersededError,
     TriggerFailedError,
 )
-from airflow_provider_testruns.judging import assess
 from airflow_provider_testruns.lifecycle.run_log import RunLog
 from airflow_provider_testruns.lifecycle.starting import Starter
 from airflow_provider_testruns.lifecycle.stopping import stop
@@ -31,6 +30,7 @@ from airflow_provider_testruns.links.run import announce, mark_test_run
 from airflow_provider_testruns.model import Run, Verdict
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.reporting.xcom import run_to_event
+from airflow_provider_testruns.tasks.comparing import Comparing
 from airflow_provider_testruns.tasks.delivery import deliver, emit_asset_events, errors_in_junit
 from airflow_provider_testruns.tasks.overtime import time_left
 from airflow_provider_testruns.tasks.record import created_at, epoch_of, record_store
@@ -439,13 +439,15 @@ class RunExecution:
         task = self._task
         report = task.run_report = self.hook.client.run(fetch_report(self.hook.platform, run, self._log))
         self.run = report.run
-        judgement = assess(report, task.gates())
+        comparing = Comparing(task, self._context)
+        report, judgement = comparing.judge(report)
         with self._released_if_superseded():
             if report.run.stalled:
                 # The next try asks for it, and does not start another beside it.
                 self.starter.gave_up(report.run)
             else:
                 self.starter.judged(report.run, judgement.verdict)
+        comparing.remember()
         self._save_artifacts(report.run)
         result, error = deliver(task, self._context, report, judgement)
         if error is None:

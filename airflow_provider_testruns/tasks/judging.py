@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_testruns.arguments import count, fraction, names
+from airflow_provider_testruns.arguments import count, fraction, fractions, shown
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.tasks.connected import ConnectedTask
 
@@ -24,6 +25,20 @@ else:
 
 #: What Airflow resumes a task with whose trigger has failed, in place of the name of a method.
 TRIGGER_FAILED = "__fail__"
+#: What ``compare_with`` can be: the values of :class:`.CompareWith`, which a DAG file need not import.
+COMPARE_WITH = ("previous", "last_passed")
+
+
+def _check_airflow() -> None:
+    """Check that the Airflow version lets tasks read the XComs of earlier DAG runs."""
+    from airflow import __version__
+
+    # Not by the signature of xcom_pull: it has had the argument before API servers knew it.
+    if tuple(map(int, __version__.split(".")[:2])) < (3, 1):
+        raise ConfigurationError(
+            f"compare_with needs Airflow 3.1 or later, whose tasks can read XComs of earlier DAG runs; this is"
+            f" {__version__}. Leave compare_with out."
+        )
 
 
 class JudgingTask(_Task):
@@ -38,9 +53,13 @@ class JudgingTask(_Task):
     min_pass_rate: float | None
     max_failures: int | None
     fail_on_no_tests: bool
-    allowed_failures: Sequence[str] | str | None
+    allowed_failures: Sequence[str | Mapping[str, Any]] | str | None
+    compare_with: str | None
+    max_new_failures: int | None
     junit_path: str | None
 
+    #: The arguments that say what is tested: runs are compared when these are the same.
+    tested_by: ClassVar[tuple[str, ...]] = ()
     #: The arguments that name a place to write to.
     _places: ClassVar[tuple[str, ...]] = ("junit_path",)
     #: Those that are given where the DAG is written.
@@ -64,12 +83,14 @@ class JudgingTask(_Task):
         :raises ConfigurationError: naming the argument that can't be right.
         """
         from airflow_provider_testruns.judging import Gates
+        from airflow_provider_testruns.quarantine import entries
 
         return Gates(
             min_pass_rate=self.min_pass_rate,
             fail_on_no_tests=self.fail_on_no_tests,
             max_failures=self.max_failures,
-            allowed_failures=names("allowed_failures", self.allowed_failures),
+            allowed_failures=entries("allowed_failures", self.allowed_failures),
+            max_new_failures=self.max_new_failures,
         )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
@@ -93,6 +114,26 @@ class JudgingTask(_Task):
             fraction("min_pass_rate", self.min_pass_rate)
         if self.max_failures is not None:
             count("max_failures", self.max_failures)
+        self._check_comparison()
+
+    def _check_comparison(self) -> None:
+        if self.compare_with is not None:
+            if self.compare_with not in COMPARE_WITH:
+                raise ConfigurationError(
+                    f"compare_with must be {' or '.join(map(repr, COMPARE_WITH))}, or None; got"
+                    f" {shown(self.compare_with)}."
+                )
+            _check_airflow()
+        if self.max_new_failures is not None:
+            count("max_new_failures", self.max_new_failures)
+            self._check_compared("max_new_failures")
+
+    def _check_compared(self, gate: str) -> None:
+        if self.compare_with is None:
+            raise ConfigurationError(
+                f"{gate} needs an earlier run to compare with: set compare_with to"
+                f" {' or '.join(map(repr, COMPARE_WITH))}, or leave {gate} out."
+            )
 
     def check_results(self, *, try_writing: bool = False) -> None:
         """Check the rendered arguments, before a run is paid for or waited for.
@@ -113,6 +154,15 @@ class JudgingTask(_Task):
 
                 check_target(place, name, into=name != "junit_path", try_writing=try_writing)
 
+    def judge_report(self, report: RunReport) -> Judgement:
+        """What a run that has finished means.
+
+        :param report: the run's, compared with an earlier one where ``compare_with`` asks for it.
+        """
+        from airflow_provider_testruns.judging import assess
+
+        return assess(report, self.gates())
+
     def task_result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         """What the task returns."""
         from airflow_provider_testruns.reporting.xcom import to_xcom
@@ -122,3 +172,35 @@ class JudgingTask(_Task):
     def known_run(self) -> Run | None:
         """The run, as far as it is known when the task fails."""
         return None
+
+
+#: How Airflow's pages show the gates on evaluations.
+GATES_AS_JSON = {"eval_thresholds": "json", "max_metric_drop": "json"}
+
+
+class EvaluatingTask(JudgingTask):
+    """The same of a platform whose runs have evaluations.
+
+    The arguments are set by the constructors of its children; see there what they mean.
+    """
+
+    eval_thresholds: dict[str, float] | None
+    max_metric_drop: dict[str, float] | None
+
+    def gates(self) -> Gates:
+        """What the task asks of the run, with its gates on evaluations."""
+        return replace(
+            super().gates(),
+            eval_thresholds=fractions("eval_thresholds", self.eval_thresholds),
+            max_metric_drop=fractions("max_metric_drop", self.max_metric_drop),
+        )
+
+    def evaluations(self) -> list[str]:
+        """The evaluations that the gates are about."""
+        gated = (("eval_thresholds", self.eval_thresholds), ("max_metric_drop", self.max_metric_drop))
+        return sorted({name for argument, value in gated for name in fractions(argument, value)})
+
+    def check_evaluations(self) -> None:
+        """Check what can be checked where the DAG is written."""
+        if self.max_metric_drop is not None:
+            self._check_compared("max_metric_drop")

@@ -88,7 +88,7 @@ class Task:
                 max_tries=max_tries,
                 start_date=None,
                 xcom_push=self._push,
-                xcom_pull=lambda *, task_ids, key, map_indexes: self.xcoms.get(key),
+                xcom_pull=lambda *, task_ids, key, map_indexes, include_prior_dates=False: self.xcoms.get(key),
                 get_first_reschedule_date=lambda context: self._first_reschedule,
             ),
             "task_state_store": self.store,
