@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos short-runs older lowest lint format demo demo-ui bench browser postgresql clean
+.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos short-runs older lowest dist lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ older: $(STAMP) ## Run all platforms on the last Airflows before 3.3: 3.0, 3.1 a
 
 lowest: $(STAMP) ## Run the unit and transport tests on the lowest versions that pyproject.toml allows, in an environment of its own
 	@$(BIN)/python -m tests.lowest $(TESTS)
+
+dist: $(STAMP) ## Build sdist and wheel, and try them: metadata, the wheel alone with its sandbox and a DAG, the sdist's tests. PROJECT_URL=… for a release
+	@$(BIN)/python -m tests.dist
 
 # The tests of what is in Airflow's UI need one; where there is none, and none can be had, they say so and are skipped.
 browser:
@@ -129,7 +132,7 @@ $(MUTANTS_STAMP): tests/mutation/requirements.txt constraints.txt pyproject.toml
 	@touch $(MUTANTS_STAMP)
 
 clean: ## Remove .venv and everything else that was generated
-	rm -rf $(VENV) .bench .mutants .older .lowest .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench .mutants .older .lowest .dist .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

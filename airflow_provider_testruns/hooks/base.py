@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
@@ -113,8 +112,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
         :param timeout: seconds for one request, instead of the connection's.
         :param in_signal_handler: make no call to the task's supervisor, whose lock may be held.
         """
-        from airflow.providers.common.compat.sdk import mask_secret
-
+        from airflow_provider_testruns.hooks.versions import mask_secret
         from airflow_provider_testruns.transport.blocking import BlockingClient
 
         settings = self.settings
@@ -142,9 +140,9 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
 
         :param conn_id: the Airflow connection.
         """
-        from airflow.providers.common.compat.connection import get_async_connection
+        from airflow_provider_testruns.hooks.versions import read_connection
 
-        return StoredConnection(cls, await get_async_connection(conn_id, hook=cls))
+        return StoredConnection(cls, await read_connection(conn_id, cls))
 
     def get_conn(self) -> BlockingClient:
         """The transport, under the name that Airflow's hooks have for it."""
@@ -255,17 +253,17 @@ class StoredConnection(Generic[P]):
         """
         import asyncio
 
-        from airflow.providers.common.compat.connection import get_async_extra_dejson
+        from airflow_provider_testruns.hooks.versions import async_mask, read_extra
 
         hook = self._hook
         # Importing aiohttp takes some 0.3 s, and a CA bundle is looked up on the disk: not in the event loop.
         transport = await asyncio.to_thread(import_module, "airflow_provider_testruns.transport.nonblocking")
         check_extra(self._conn)
-        extra = await get_async_extra_dejson(self._conn)
+        extra = await read_extra(self._conn)
         settings = await asyncio.to_thread(Settings.read, self._conn, extra, default_host=hook.default_host)
         await asyncio.to_thread(settings.check_tls)
         session = _session(hook, settings)
-        mask = _async_mask()
+        mask = async_mask()
         for secret in session.auth.known.for_airflow():
             await mask(secret)
         for warning in settings.warnings():
@@ -296,16 +294,3 @@ def _session(
             settings.conn_id, settings.base_url, settings.max_requests_per_minute, settings.max_starts_at_once
         ),
     )
-
-
-def _async_mask() -> Callable[[str], Any]:
-    try:
-        from airflow.sdk.log import amask_secret
-    except ImportError:
-        # Before Airflow 3.3.2. The synchronous one waits for the supervisor: not in the event loop, and in a thread of
-        # asgiref's, which knows of that loop. A request from any other thread ends the whole triggerer before 3.2.
-        from airflow.providers.common.compat.sdk import mask_secret
-        from asgiref.sync import sync_to_async
-
-        return sync_to_async(mask_secret)
-    return amask_secret

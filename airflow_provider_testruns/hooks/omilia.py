@@ -457,7 +457,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
 
     def _mask(self, secret: str | None) -> None:
         if isinstance(secret, str) and secret:
-            from airflow.providers.common.compat.sdk import mask_secret
+            from airflow_provider_testruns.hooks.versions import mask_secret
 
             mask_secret(secret)
             self.client.session.auth.known.renewed("git", secret, shortest=SHORTEST_SECRET)

@@ -104,3 +104,35 @@ def test_what_is_pinned_is_allowed():
             requirement = Requirement(line)
             if _name(requirement.name) in pins:
                 assert requirement.specifier.contains(pins[_name(requirement.name)], prereleases=True), line
+
+
+#: What we ask for, as Airflow's constraints file for its main branch pinned it on 1 October 2026. The files for 3.3 are
+#: made of the same releases. They know nothing of junitparser.
+_OFFICIAL = {
+    "aiohttp": "3.14.3",
+    "apache-airflow-providers-common-compat": "1.20.0",
+    "apache-airflow-providers-openlineage": "2.20.2",
+    "asgiref": "3.12.1",
+    "certifi": "2026.7.22",
+    "fastapi": "0.136.3",
+    "fsspec": "2026.9.0",
+    "jinja2": "3.1.6",
+    "pydantic": "2.13.5",
+    "python-multipart": "0.0.32",
+    "requests": "2.34.2",
+    "sqlalchemy": "2.1.1",
+    "starlette": "1.7.0",
+    "structlog": "26.1.0",
+    "urllib3": "2.7.0",
+    "uvicorn": "0.54.0",
+}
+
+
+def test_it_can_be_installed_with_the_constraints_of_airflow_3_3():
+    from packaging.requirements import Requirement
+
+    extras = _PROJECT["optional-dependencies"]
+    wanted = [Requirement(line) for line in [*_PROJECT["dependencies"], *extras["sandbox"], *extras["openlineage"]]]
+    assert {_name(each.name) for each in wanted} - {"apache-airflow", "junitparser"} == set(_OFFICIAL)
+    shut_out = [str(each) for each in wanted if each.name in _OFFICIAL and _OFFICIAL[each.name] not in each.specifier]
+    assert shut_out == []

@@ -37,7 +37,6 @@ _FORBIDDEN = (
     "uvicorn",
     "airflow.models",
     "airflow.providers_manager",
-    "airflow.providers.common.compat.connection",
     "airflow.providers.openlineage",
     "openlineage",
     "junitparser",

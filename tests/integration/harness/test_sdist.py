@@ -4,10 +4,12 @@ reads."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from tests.harness.leftovers import files
 
 ROOT = Path(__file__).parents[3]
 TEMPLATES = ROOT / "airflow_provider_testruns" / "plugin" / "templates"
+#: What a release says in ``PROJECT_URL``.
+PROJECT = "https://example.org/quality/testruns"
 #: Tests that read files beside the package.
 READERS = ("tests/unit/test_results_docs.py", "tests/unit/test_architecture.py")
 
@@ -24,10 +28,11 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as the sdist has it."""
+    """The project as the sdist of a release has it."""
     folder = tmp_path_factory.mktemp("sdist")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(folder)]
-    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    release = os.environ | {"PROJECT_URL": PROJECT}
+    done = subprocess.run(build, cwd=ROOT, env=release, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -43,15 +48,41 @@ def test_it_has_every_file_of_the_project(unpacked: Path) -> None:
     assert sorted(path for path in wanted if (ROOT / path).exists() and not (unpacked / path).is_file()) == []
 
 
-def test_a_wheel_that_is_built_from_it_has_the_pages_templates(unpacked: Path, tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+@pytest.fixture(scope="module")
+def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel that somebody builds from it, who does not know what the release set."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
     done = subprocess.run(build, cwd=unpacked, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (archive,) = tmp_path.glob("*.whl")
+    (archive,) = folder.glob("*.whl")
+    return archive
+
+
+def test_the_wheel_has_the_pages_templates_and_the_example_dags(wheel: Path) -> None:
     templates = {str(path.relative_to(ROOT)) for path in TEMPLATES.iterdir()}
     assert {Path(name).suffix for name in templates} == {".html", ".css"}
-    with zipfile.ZipFile(archive) as wheel:
-        assert templates <= set(wheel.namelist())
+    examples = {f"airflow_provider_testruns/example_dags/{path.name}" for path in (ROOT / "example_dags").glob("*.py")}
+    assert len(examples) > 5
+    with zipfile.ZipFile(wheel) as archive:
+        assert templates | examples <= set(archive.namelist())
+
+
+def test_its_metadata_leads_somewhere_from_everywhere(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = Parser().parsestr(archive.read(name).decode())
+    tag = f"v{metadata['Version']}"
+    links = dict(line.split(", ") for line in metadata.get_all("Project-URL"))
+    assert links.keys() == {"Documentation", "Changelog", "Source", "Issues"}
+    assert {url for url in links.values() if not url.startswith(PROJECT)} == set()
+    targets = re.findall(r"\]\(([^)]*)\)", metadata.get_payload())
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+    assert f"{PROJECT}/blob/{tag}/docs/results.md" in targets
+    assert f"{PROJECT}/raw/{tag}/docs/images/results-runs.png" in targets
+    # What they lead to is in the repository.
+    ours = [target.partition("#")[0].split(f"/{tag}/")[1] for target in targets if target.startswith(PROJECT)]
+    assert [path for path in ours if not (ROOT / path).exists()] == []
 
 
 def test_tests_that_read_files_pass_in_it(unpacked: Path) -> None:

@@ -22,7 +22,7 @@ from blockbuster import blockbuster_ctx
 
 from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import AuthenticationError, NotFoundError, PermissionDeniedError
-from airflow_provider_testruns.hooks import base as hooks
+from airflow_provider_testruns.hooks import versions
 from airflow_provider_testruns.hooks.registry import hook_class
 from airflow_provider_testruns.lifecycle import watcher
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus
@@ -974,10 +974,10 @@ def test_before_airflow_3_3_2_secrets_are_masked_through_the_loop_that_triggers_
         spoken.append((secret, asyncio.get_running_loop()))
 
     monkeypatch.delattr("airflow.sdk.log.amask_secret")
-    monkeypatch.setattr("airflow.providers.common.compat.sdk.mask_secret", lambda secret: async_to_sync(speak)(secret))
+    monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda secret: async_to_sync(speak)(secret))
 
     async def main() -> None:
-        mask = hooks._async_mask()
+        mask = versions.async_mask()
         with blockbuster_ctx():
             await asyncio.gather(mask("canary-1"), mask("canary-2"))
         loop = asyncio.get_running_loop()
