@@ -1,12 +1,13 @@
-"""The page "Test runs" under Browse in Airflow's UI.
+"""The page "Test runs" under Browse in Airflow's UI, and the macros that say a run's result in a template.
 
 Airflow loads this module in every one of its processes, so nothing is imported here but what a plugin is; the page's
-own modules wait for the first request to the API server.
+own modules wait for the first request to the API server, and those of the macros until one is used.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
@@ -34,13 +35,27 @@ def _build() -> ASGIApp:
     return build()
 
 
+def _macro(name: str) -> Callable[[Any], Any]:
+    """A function of :mod:`.reporting.digest`, which is imported when it is first called."""
+
+    def say(report: Any = None) -> Any:
+        from airflow_provider_testruns.reporting import digest
+
+        return getattr(digest, name)(report)
+
+    # Airflow names a macro after its function.
+    say.__name__ = say.__qualname__ = name
+    return say
+
+
 class ResultsPlugin(AirflowPlugin):
-    """Registers the page and its place in the menu."""
+    """Registers the page and its place in the menu, and the macros ``macros.test_runs.*``."""
 
     name = "test_runs"
     fastapi_apps: list[Any] = [  # noqa: RUF012 - as AirflowPlugin declares it
         {"app": app, "url_prefix": PREFIX, "name": "Test runs"}
     ]
+    macros: list[Any] = [_macro(name) for name in ("text", "markdown", "html", "slack_blocks")]  # noqa: RUF012
     external_views: list[Any] = [  # noqa: RUF012
         {
             "name": "Test runs",

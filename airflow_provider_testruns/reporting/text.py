@@ -12,13 +12,10 @@ from airflow_provider_testruns.exceptions import (
     RunFailedError,
 )
 from airflow_provider_testruns.judging import Judgement
-from airflow_provider_testruns.limits import URL
-from airflow_provider_testruns.model import CaseResult, Comparison, Outcome, RunReport, Verdict
-from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, counting_failures, shorten
+from airflow_provider_testruns.model import Comparison, RunReport, Verdict
+from airflow_provider_testruns.reporting.digest import MAX_NAMED, case_lines, text
+from airflow_provider_testruns.reporting.xcom import MAX_MESSAGE, shorten, to_xcom
 
-#: How many failed cases are named in a message.
-MAX_NAMED = 10
-_LINE = 200
 _ROW = 500
 _ERRORS: dict[Verdict, type[RunEndedError]] = {
     Verdict.FAILED: RunFailedError,
@@ -63,7 +60,7 @@ def table(report: RunReport, judgement: Judgement) -> str:
     lines += [f"  {label:<{width}}  {value}" for label, value in rows]
     if judgement.verdict is Verdict.PASSED:
         # Otherwise they are in the message that the task fails with, which is the next thing in its log.
-        lines += _failures(report, judgement)
+        lines += case_lines(to_xcom(report, judgement))
     lines += [f"  note: {shorten(note, MAX_MESSAGE)}" for note in judgement.notes]
     return "\n".join(lines)
 
@@ -94,46 +91,12 @@ def _listed(cases: Sequence[tuple[str, str]], total: int) -> str:
     return shorten(f"{total}: {', '.join(named)}{more}", _ROW)
 
 
-def digest(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> str:
-    """What a failing task says: verdict and reasons, at most ten failed cases in a line each, and where the rest is.
+def verdict_error(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> RunEndedError | None:
+    """The exception of a verdict other than passed; ``None`` for a pass. Its message is the :mod:`.digest`.
 
     :param report: the run's report.
     :param judgement: what it was judged to mean.
     :param junit_path: where its JUnit file is, if it has one.
     """
-    run = report.run
-    words = {
-        Verdict.PASSED: "passed",
-        Verdict.FAILED: "failed",
-        Verdict.ERRORED: "could not be run by the platform",
-        Verdict.CANCELLED: "was cancelled",
-    }
-    reasons = [shorten(reason, MAX_MESSAGE) for reason in judgement.reasons]
-    lines = [" ".join([f"Run {run.run_id} {words[judgement.verdict]}.", *reasons])]
-    lines += _failures(report, judgement)
-    if junit_path:
-        lines.append(f"The full report: {junit_path}")
-    if run.url:
-        lines.append(f"The run: {outgoing_text(run.url, URL)}")
-    return "\n".join(lines)
-
-
-def verdict_error(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> RunEndedError | None:
-    """The exception of a verdict other than passed; ``None`` for a pass. Arguments as of :func:`digest`."""
     kind = _ERRORS.get(judgement.verdict)
-    return None if kind is None else kind(digest(report, judgement, junit_path))
-
-
-def _failures(report: RunReport, judgement: Judgement) -> list[str]:
-    failures, not_passed = counting_failures(report, judgement)
-    lines = [_failure(case) for case in failures[:MAX_NAMED]]
-    if lines and not_passed > len(lines):
-        lines.append(f"  … and {not_passed - len(lines)} more")
-    return lines
-
-
-def _failure(case: CaseResult) -> str:
-    name = f"{case.suite} / {case.name}" if case.suite else case.name
-    what = "unavailable" if case.outcome is Outcome.UNAVAILABLE else "failed"
-    message = " ".join(case.message.split())
-    return shorten(f"  {what}: {name}" + (f": {message}" if message else ""), _LINE)
+    return None if kind is None else kind(text(to_xcom(report, judgement, junit_path)))

@@ -24,8 +24,8 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
     :param junit_path: where its JUnit file is, if it has one.
     :return: ``platform, run_id, verdict`` (lower case), ``reasons, raw_state, url, started_at, finished_at`` (ISO 8601,
         UTC), ``duration`` (seconds), ``total, passed, failed, unavailable, not_run`` (``None`` when the platform gives
-        no counts), ``pass_rate`` (0 to 1), ``failures`` (at most 50 of ``{name, suite, message}``, without those that
-        are allowed; with ``details`` where the platform gives more of a case, under its own names),
+        no counts), ``pass_rate`` (0 to 1), ``failures`` (at most 50 of ``{name, suite, message, outcome}``, without
+        those that are allowed; with ``details`` where the platform gives more of a case, under its own names),
         ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
         ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``;
         ``commit``, where the platform shows which one was tested; ``flaky`` (at most 50 of ``{name, suite}``) and
@@ -58,6 +58,7 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
                 "name": shorten(case.name, MAX_MESSAGE),
                 "suite": shorten(case.suite, MAX_MESSAGE),
                 "message": shorten(case.message, MAX_MESSAGE, lines=True),
+                "outcome": case.outcome.value,
                 **({"details": _details(case)} if case.details else {}),
             }
             for case in shown

@@ -20,8 +20,8 @@ from airflow_provider_testruns.judging import assess
 from airflow_provider_testruns.lifecycle.waiting import WaitEnd, WaitStatus
 from airflow_provider_testruns.model import Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.platform import Start
-from airflow_provider_testruns.reporting import junit
-from airflow_provider_testruns.reporting.text import digest, table
+from airflow_provider_testruns.reporting import digest, junit
+from airflow_provider_testruns.reporting.text import table
 from airflow_provider_testruns.reporting.xcom import run_to_xcom, to_event, to_xcom
 from airflow_provider_testruns.steps import Response, Sleep, Steps
 from airflow_provider_testruns.transport.blocking import BlockingClient
@@ -219,7 +219,7 @@ class Laboratory:
             _storable(_leaving(to_xcom(result, judgement)), _STORED)
             _storable(_leaving(to_event(result, judgement)), _STORED)
             fit_for_a_log(outgoing(table(result, judgement)))
-            fit_for_a_log(outgoing(digest(result, judgement)))
+            fit_for_a_log(outgoing(digest.text(to_xcom(result, judgement))))
             if thorough:
                 place = self._folder / "junit.xml"
                 junit.write(str(place), result, judgement, {})

@@ -13,7 +13,8 @@ from airflow_provider_testruns.arguments import names
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.judging import Gates, Judgement, assess
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.reporting.text import digest, table
+from airflow_provider_testruns.reporting.digest import text
+from airflow_provider_testruns.reporting.text import table
 from airflow_provider_testruns.reporting.xcom import MAX_FAILURES, to_event, to_xcom
 
 pytestmark = pytest.mark.unit
@@ -296,7 +297,7 @@ def test_allowed_failures_are_told_apart_everywhere() -> None:
     judgement = assess(told, Gates(allowed_failures=("refunds", "waits")))
     found = to_xcom(told, judgement, "s3://reports/r-1.xml")
     assert (found["failed"], found["unavailable"], found["total"]) == (2, 1, 5)
-    assert found["failures"] == [{"name": "pays", "suite": "smoke", "message": "no money"}]
+    assert found["failures"] == [{"name": "pays", "suite": "smoke", "message": "no money", "outcome": "failed"}]
     assert found["failures_left_out"] == 0
     assert found["allowed_failures"] == [{"name": "refunds", "suite": "regression"}, {"name": "waits", "suite": ""}]
     assert found["allowed_failures_left_out"] == 0
@@ -305,8 +306,9 @@ def test_allowed_failures_are_told_apart_everywhere() -> None:
     assert (
         "  note: Allowed to fail, and did not pass: regression/refunds, waits." in table(told, judgement).splitlines()
     )
-    assert digest(told, judgement, "s3://reports/r-1.xml").splitlines() == [
+    assert text(found).splitlines() == [
         "Run r-1 failed. 1 failed of 5 test cases. 2 that did not pass are allowed to and not counted.",
+        "1 of 5 passed, 2 failed, 1 unavailable, 1 not run; pass rate 25.0%.",
         "  failed: smoke / pays: no money",
         "The full report: s3://reports/r-1.xml",
         "The run: https://studio.example.com/r-1",

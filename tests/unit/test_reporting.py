@@ -18,7 +18,8 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.judging import Gates, Judgement, assess
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
-from airflow_provider_testruns.reporting.text import MAX_NAMED, digest, table, verdict_error
+from airflow_provider_testruns.reporting.digest import MAX_NAMED, text
+from airflow_provider_testruns.reporting.text import table, verdict_error
 from airflow_provider_testruns.reporting.xcom import MAX_FAILURES, MAX_MESSAGE, shorten, to_xcom
 from tests.unit.strategies import texts
 
@@ -52,6 +53,10 @@ def _xcom(report: RunReport) -> dict:
     return to_xcom(report, assess(report))
 
 
+def digest(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> str:
+    return text(to_xcom(report, judgement, junit_path))
+
+
 # XCom
 
 
@@ -73,8 +78,8 @@ def test_the_report_in_xcom():
         "not_run": 1,
         "pass_rate": 0.333333,
         "failures": [
-            {"name": "pays", "suite": "smoke", "message": "step 3: expected 'yes',\n   found 'no'"},
-            {"name": "waits", "suite": "", "message": "no line"},
+            {"name": "pays", "suite": "smoke", "message": "step 3: expected 'yes',\n   found 'no'", "outcome": "failed"},
+            {"name": "waits", "suite": "", "message": "no line", "outcome": "unavailable"},
         ],
         "failures_left_out": 0,
         "allowed_failures": [],
@@ -128,9 +133,10 @@ def test_more_cases_than_counts_are_left_out_too():
 def test_texts_are_cut():
     report = RunReport(_RUN, None, (CaseResult("n" * 9999, Outcome.FAILED, message="m" * 9999, suite="s" * 9999),))
     found = to_xcom(report, Judgement(Verdict.ERRORED, ("r" * 9999,)))
-    for text in [*found["failures"][0].values(), *found["reasons"]]:
-        assert len(text) == MAX_MESSAGE
-        assert " …" in text[-20:] or " […]~" in text[-20:]
+    given = found["failures"][0]
+    for said in (given["name"], given["suite"], given["message"], *found["reasons"]):
+        assert len(said) == MAX_MESSAGE
+        assert " …" in said[-20:] or " […]~" in said[-20:]
 
 
 def test_xcom_stays_small_whatever_the_runs_size():
@@ -138,10 +144,10 @@ def test_xcom_stays_small_whatever_the_runs_size():
 
 
 @given(texts, st.integers(2, 40))
-def test_shortening(text, most):
-    found = shorten(text, most)
+def test_shortening(said, most):
+    found = shorten(said, most)
     assert len(found) <= most
-    cleaned = clean(text, None)
+    cleaned = clean(said, None)
     assert found == cleaned if len(cleaned) <= most else found.endswith("…")
 
 
@@ -211,6 +217,7 @@ def test_the_digest_says_what_why_and_where():
     assert digest(_REPORT, assess(_REPORT)) == "\n".join(
         [
             "Run r-1 failed. 1 failed and 1 unavailable of 4 test cases.",
+            "1 of 4 passed, 1 failed, 1 unavailable, 1 not run; pass rate 33.3%.",
             "  failed: smoke / pays: step 3: expected 'yes', found 'no'",
             "  unavailable: waits: no line",
             "The run: https://studio.example.com/r-1",
@@ -237,8 +244,8 @@ def test_a_digest_is_no_dump():
     report = _many(500, message="line\n" * 500)
     said = digest(report, Judgement(Verdict.FAILED, ("r" * 9999,)))
     assert len(said) < 3500
-    assert all(len(line) <= 200 for line in said.splitlines()[1:11])
-    assert len(said.splitlines()) == 13
+    assert all(len(line) <= 200 for line in said.splitlines()[2:12])
+    assert len(said.splitlines()) == 14
 
 
 @pytest.mark.parametrize(

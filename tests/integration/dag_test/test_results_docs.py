@@ -99,6 +99,10 @@ def test_mail_on_failure(airflow: AirflowProcess, platforms: Control, mailbox: M
     payload = part.get_payload(decode=True)
     assert isinstance(payload, bytes)
     html = payload.decode()
-    assert f'<a href="{done.result["url"]}">6 of 9 passed</a>' in html
+    assert f'<a href="{done.result["url"]}">The run</a>' in html
+    assert "6 of 9 passed" in html
     assert html.count("<li>") == 3
-    assert "<li>block_then_replace: Voice application did not answer within 10 seconds</li>" in html
+    assert (
+        "<li>unavailable: <code>block_then_replace</code>: Voice application did not answer within 10 seconds</li>"
+        in html
+    )
