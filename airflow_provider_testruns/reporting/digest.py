@@ -4,9 +4,9 @@ All of them say the same: the verdict and its reasons, the counts, what has chan
 cases that did not pass, and where the rest is. They are made of the report as it is in XCom (:func:`.to_xcom`), so a
 template has them too: ``{{ macros.test_runs.markdown(ti.xcom_pull(task_ids="regression")) }}``.
 
-Whoever can write an XCom can write anything into a report, and what is in it comes from a platform: what is missing or of
-another type is ignored. Text is masked, cleaned and cut, and escaped for the place where it goes: no name of a test case
-becomes markup, a link or a mention there.
+Whoever can write an XCom can write anything into a report, and what is in it comes from a platform: what is missing or
+of another type is ignored. Text is masked, cleaned and cut, and escaped for the place where it goes: no name of a test
+case becomes markup, a link or a mention there.
 """
 
 from __future__ import annotations

@@ -141,7 +141,9 @@ def test_as_blocks_for_slack() -> None:
 
 @given(hostile)
 def test_no_name_is_markup_in_markdown(words: str) -> None:
-    tokens = [part for token in MARKDOWN.parse(markdown(with_words(words))) for part in (token, *(token.children or []))]
+    tokens = [
+        part for token in MARKDOWN.parse(markdown(with_words(words))) for part in (token, *(token.children or []))
+    ]
     assert {token.type.removesuffix("_open").removesuffix("_close") for token in tokens} <= {
         *("paragraph", "inline", "text", "strong", "code_inline", "bullet_list", "list_item", "link")
     }
@@ -165,7 +167,9 @@ def test_no_name_is_markup_in_html(words: str) -> None:
     tags = _Tags()
     tags.feed(html(with_words(words)))
     assert {tag for tag, _ in tags.found} <= {"p", "strong", "code", "ul", "li", "a"}
-    assert [attrs for _, attrs in tags.found if attrs] == [{"href": "https://studio.example.com/runs/r-1?a=1&b=%282%29"}]
+    assert [attrs for _, attrs in tags.found if attrs] == [
+        {"href": "https://studio.example.com/runs/r-1?a=1&b=%282%29"}
+    ]
 
 
 @given(hostile)

@@ -78,7 +78,12 @@ def test_the_report_in_xcom():
         "not_run": 1,
         "pass_rate": 0.333333,
         "failures": [
-            {"name": "pays", "suite": "smoke", "message": "step 3: expected 'yes',\n   found 'no'", "outcome": "failed"},
+            {
+                "name": "pays",
+                "suite": "smoke",
+                "message": "step 3: expected 'yes',\n   found 'no'",
+                "outcome": "failed",
+            },
             {"name": "waits", "suite": "", "message": "no line", "outcome": "unavailable"},
         ],
         "failures_left_out": 0,
