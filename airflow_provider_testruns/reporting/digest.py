@@ -319,7 +319,9 @@ def _with_code(words: str, code: Callable[[str], str]) -> str:
     def safe(word: str, first: bool) -> str:
         if not (_MARKUP.search(word) or (first and _LIST.fullmatch(word))):
             return word
-        before, bare, after = _BARE.fullmatch(word).groups()  # type: ignore[union-attr] - it matches anything
+        found = _BARE.fullmatch(word)
+        assert found is not None
+        before, bare, after = found.groups()
         return f"{before}{code(bare)}{after}" if bare else code(word)
 
     return " ".join(safe(word, at == 0) for at, word in enumerate(words.split()))
