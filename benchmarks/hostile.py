@@ -179,7 +179,7 @@ def _session(url: str, timeout: float = 10.0) -> Session:
 def _steps(what: str) -> Any:
     platform = OmiliaPlatform()
     if what == "poll":
-        return platform.get_run("r-1")
+        return platform.get_run(platform.run_by_id("r-1"))
     if what == "group":
         return platform.list_group("run:p-1", {"r-1", "r-2"}, None)
     if what == "log":
@@ -212,12 +212,12 @@ async def in_the_triggerer(url: str, what: str) -> dict[str, Any]:
     async def poll(client: AsyncClient) -> None:
         nonlocal polls
         while not over.is_set():
-            await client.run(OmiliaPlatform().get_run("r-1"))
+            await client.run(OmiliaPlatform().get_run(OmiliaPlatform().run_by_id("r-1")))
             polls += 1
             await asyncio.sleep(_POLL)
 
     async with AsyncClient(_session(f"{url}/healthy")) as healthy, AsyncClient(_session(url)) as client:
-        await healthy.run(OmiliaPlatform().get_run("r-1"))
+        await healthy.run(OmiliaPlatform().get_run(OmiliaPlatform().run_by_id("r-1")))
         others = [loop.create_task(beat()), loop.create_task(poll(healthy))]
         await asyncio.sleep(0.3)
         stalls[:], busy[:], polls, before, began = [0.0], [0.0], 0, _memory(False), time.perf_counter()
@@ -246,7 +246,7 @@ def on_a_worker(url: str, what: str) -> dict[str, Any]:
     from airflow_provider_testruns.transport.blocking import BlockingClient
 
     with BlockingClient(_session(f"{url}/healthy")) as healthy:
-        healthy.run(OmiliaPlatform().get_run("r-1"))
+        healthy.run(OmiliaPlatform().get_run(OmiliaPlatform().run_by_id("r-1")))
     with BlockingClient(_session(url)) as client:
         before, began = _memory(False), time.perf_counter()
         try:

@@ -178,31 +178,31 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
             self.log.warning(warning)
         return self.client.run(in_turn(self.client.session.pace, ask(start.call)))
 
-    def get_run(self, run_id: str, **context: str) -> Run:
-        """One run as it stands.
+    def get_run(self, run_id: str, **ids: str) -> Run:
+        """One run in its present state.
 
         :param run_id: the platform's id.
-        :param context: the other ids that its API needs.
+        :param ids: the other ids that its API needs, as in :attr:`.Run.ids`.
         """
-        return self.ask(self.platform.get_run(run_id, **context))
+        return self.ask(self.platform.get_run(self.platform.run_by_id(run_id, **ids)))
 
-    def find_runs(self, since: datetime | None = None, **context: str) -> list[Run]:
+    def find_runs(self, since: datetime | None = None, **ids: str) -> list[Run]:
         """The runs that began at or after a time, newest first.
 
         :param since: by the platform's clock; a naive time is UTC, ``None`` is from the first.
-        :param context: where to look (a project, a run test, a model).
+        :param ids: of the project, run test or model whose runs are listed.
         """
         from airflow_provider_testruns.model import utc
 
-        return self.ask(self.platform.find_runs(utc(since) if since is not None else None, **context))
+        return self.ask(self.platform.find_runs(utc(since) if since is not None else None, **ids))
 
-    def cancel_run(self, run_id: str, **context: str) -> None:
+    def cancel_run(self, run_id: str, **ids: str) -> None:
         """Ask the platform to stop a run; one that is already final is no error.
 
         :param run_id: the platform's id.
-        :param context: the other ids that its API needs.
+        :param ids: the other ids that its API needs, as in :attr:`.Run.ids`.
         """
-        self.ask(self.platform.cancel_run(run_id, **context))
+        self.ask(self.platform.cancel_run(self.platform.run_by_id(run_id, **ids)))
 
     def get_report(self, run: Run) -> RunReport:
         """The results of a final run.

@@ -121,7 +121,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         :param execution_id: the execution (a UUID).
         :param run_test_id: its run test, for the link to the web app; that response does not contain it.
         """
-        return self.ask(self.platform.get_run(execution_id, run_test_id))
+        return self.ask(self.platform.get_run(self.platform.run_by_id(execution_id, run_test_id=run_test_id)))
 
     def list_executions(self, run_test_id: str) -> list[Run]:
         """All executions of a run test, newest first: ``GET /simulate/run-tests/{id}/executions/``.
@@ -137,7 +137,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
 
         :param execution_id: the execution (a UUID).
         """
-        self.ask(self.platform.cancel_run(execution_id))
+        self.ask(self.platform.cancel_run(self.platform.run_by_id(execution_id)))
 
     def rerun_calls(
         self,

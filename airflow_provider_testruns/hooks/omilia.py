@@ -315,14 +315,14 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         """
         return self.start_run(project_id=project_id, group=group, utterance=utterance, description=description)
 
-    def get_run(self, run_id: str, **context: str) -> Run:
-        """A run as it stands. ``GET /api/runs/{run_id}``.
+    def get_run(self, run_id: str, **ids: str) -> Run:
+        """A run in its present state. ``GET /api/runs/{run_id}``.
 
         :param run_id: the run.
-        :param context: ``project_id``, if known. With ``kind="generation"``, which needs it, a generation as it stands
-            in its project's list.
+        :param ids: ``project_id``, if known. With ``kind="generation"``, which needs it, a generation as its project's
+            list shows it.
         """
-        return super().get_run(run_id, **context)
+        return super().get_run(run_id, **ids)
 
     revoke_run = endpoint(OmiliaPlatform.revoke_run)
     list_run_test_suites = endpoint(OmiliaPlatform.list_run_test_suites)

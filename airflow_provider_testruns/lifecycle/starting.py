@@ -171,10 +171,10 @@ class Record:
         """
         try:
             mark = Watermark(**data["mark"])
-            context, started_with = data.get("context") or {}, data.get("started_with") or {}
+            ids, started_with = data.get("context") or {}, data.get("started_with") or {}
             _check(mark.run_id is None or isinstance(mark.run_id, str), "mark")
             _check(isinstance(started_with, dict) and isinstance(data["fingerprint"], str), "started_with")
-            _check(_is_texts(context), "context")
+            _check(_is_texts(ids), "context")
             _check(data.get("cannot_list") is None or isinstance(data["cannot_list"], str), "cannot_list")
             phase = Phase(data["phase"])
             run = Run.from_dict(data["run"]) if data.get("run") else None
@@ -190,7 +190,7 @@ class Record:
                     None if mark.offset is None else _seconds(mark.offset, "mark.offset", -_MOST_OFFSET, _MOST_OFFSET),
                 ),
                 fingerprint=data["fingerprint"],
-                ids=context,
+                ids=ids,
                 started_with=started_with,
                 cannot_list=data.get("cannot_list"),
                 # A start that was about to be sent has none: one that stands there all the same is nobody's word, and
@@ -475,7 +475,7 @@ class Starter:
         assert self._identity is not None
         earliest = self._earliest()
         since = None if earliest is None else datetime.fromtimestamp(earliest, UTC)
-        steps = self.platform.get_stored_run(run.run_id, self._identity, run.ids, since)
+        steps = self.platform.get_stored_run(run, self._identity, since)
         return (
             yield from retrying(
                 _of_record(steps), timing.LOOKUP_PATIENCE, grace=timing.GRACE, clock=self._clock, log=log

@@ -36,7 +36,7 @@ def stop(
     """
     until = clock() + within
     try:
-        yield from retrying(platform.cancel_run(run.run_id, **run.ids), within / 2, grace=within / 2, clock=clock)
+        yield from retrying(platform.cancel_run(run), within / 2, grace=within / 2, clock=clock)
     except ApiError as e:
         log.error("Could not cancel run %s (%s); it may still be running. %s", run.run_id, why, e)
         return run
@@ -45,7 +45,7 @@ def stop(
     failure: ApiError | None = None
     while True:
         try:
-            run = yield from platform.get_run(run.run_id, **run.ids)
+            run = yield from platform.get_run(run)
         except NotFoundError:
             log.info("Run %s no longer exists.", run.run_id)
             return run

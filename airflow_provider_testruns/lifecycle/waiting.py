@@ -333,7 +333,7 @@ def _until_stopped(platform: Platform, wait: Wait, each_round: Callable[[], None
         failures += 1
         if cancels:
             try:
-                yield from platform.cancel_run(wait.run.run_id, **wait.run.ids)
+                yield from platform.cancel_run(wait.run)
             except ApiError as e:
                 cancels = e.transient or isinstance(e, _WITH_GRACE)
                 wait.log.warning(
@@ -353,7 +353,7 @@ def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
     :return: the end of the wait, or ``None`` when it continues.
     """
     try:
-        run = yield from platform.get_run(wait.run.run_id, **wait.run.ids)
+        run = yield from platform.get_run(wait.run)
     except ApiError as e:
         return wait.failed(e)
     return wait.observe(run)

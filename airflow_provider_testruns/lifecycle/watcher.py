@@ -510,7 +510,7 @@ class Watcher:
         stats = RequestStats()
         try:
             async with asyncio.timeout(max(timing.LAST_POLL, wait.deadline - wait.clock())):
-                steps = self.platform.get_run(wait.run.run_id, **wait.run.ids)
+                steps = self.platform.get_run(wait.run)
                 run = await self.client.run(steps, None, stats)
         except TimeoutError:
             return _TOO_LATE

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.exceptions import InvalidReplyError
-from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
+from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError
+from airflow_provider_testruns.model import Kind, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.steps import Call, Steps
 
 
@@ -45,7 +45,7 @@ class Start:
     existing_run: Run | None = None
 
 
-#: The context of a run that is there and that the list of where it should be does not show.
+#: The ids of a run that is there and that the list of where it should be does not show.
 NOT_LISTED: Mapping[str, str] = MappingProxyType({})
 
 
@@ -155,20 +155,33 @@ class Platform(ABC):
         yield from ()
         return None
 
-    def get_stored_run(
-        self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
-    ) -> Steps[Run]:
-        """One run whose id was stored where others can write, as the platform itself shows it: in its context is only
-        what a response says, and where no response says which project, model or run test a run is of, the run is
-        looked for in theirs; :data:`NOT_LISTED` is its context when it is not there.
+    def run_by_id(self, run_id: str, **ids: str | None) -> Run:
+        """A run of which only the ids are known, to be polled or cancelled.
 
-        :param run_id: its id, not trusted.
+        :param run_id: the platform's id.
+        :param ids: the other ids that its API needs, as in :attr:`.Run.ids`, and the run's ``kind``; ``None`` is none.
+        :raises ConfigurationError: for a kind that there is not.
+        """
+        given = {name: value for name, value in ids.items() if value is not None}
+        try:
+            kind = Kind(given.get("kind", Kind.RUN))
+        except ValueError:
+            kinds = ", ".join(repr(each.value) for each in Kind)
+            raise ConfigurationError(f"kind must be one of {kinds}, got {given['kind']!r}.") from None
+        return Run(self.name, run_id, RunState.QUEUED, "", kind, ids=given)
+
+    def get_stored_run(self, stored: Run, identity: Identity, since: datetime | None) -> Steps[Run]:
+        """One run whose ids were stored where others can write, as the platform itself shows it: its ids are only what
+        a response says, and where no response says which project, model or run test a run is of, the run is looked for
+        in theirs; its ids are :data:`NOT_LISTED` when it is not there.
+
+        :param stored: the run as it was stored, not trusted: its ids are only for what polls need besides and no
+            comparison uses.
         :param identity: what it should be.
-        :param stored: its stored context, not trusted: only for what polls need besides and no comparison uses.
         :param since: the earliest start that it can have, by the platform's clock; ``None`` when not known.
         :raises NotFoundError: when the platform does not show it.
         """
-        return (yield from self.get_run(run_id, **(identity.ids or stored)))
+        return (yield from self.get_run(self.run_by_id(stored.run_id, **(identity.ids or stored.ids))))
 
     #: Whether a run's start time is that of its execution, which may come long after the run was asked for.
     begins_late: ClassVar[bool] = False
@@ -179,19 +192,29 @@ class Platform(ABC):
         ``None`` when there is none yet."""
 
     @abstractmethod
-    def get_run(self, run_id: str, **context: str) -> Steps[Run]:
-        """One run as it stands."""
+    def get_run(self, run: Run) -> Steps[Run]:
+        """One run in its present state.
 
-    @abstractmethod
-    def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:
-        """The runs that began at or after ``since`` (the platform's clock), newest first.
-
-        Runs that have no start time yet are listed too: they are new.
+        :param run: as it was seen last, or :meth:`run_by_id`: its kind and its ids count.
         """
 
     @abstractmethod
-    def cancel_run(self, run_id: str, **context: str) -> Steps[None]:
-        """Ask the platform to stop a run. A run that is already final is no error and is left as it is."""
+    def find_runs(self, since: datetime | None, **ids: str) -> Steps[list[Run]]:
+        """The runs that began at or after ``since`` (the platform's clock), newest first.
+
+        Runs that have no start time yet are listed too: they are new.
+
+        :param since: the earliest start; ``None`` for all.
+        :param ids: of the project, run test or model whose runs are listed, as in :attr:`Start.ids`.
+        """
+
+    @abstractmethod
+    def cancel_run(self, run: Run) -> Steps[None]:
+        """Ask the platform to stop a run. A run that is already final is no error and is left as it is.
+
+        :param run: as for :meth:`get_run`.
+        :raises InvalidRequestError: for a run that is not final, of a kind that the API has no call to stop.
+        """
 
     @abstractmethod
     def get_report(self, run: Run) -> Steps[RunReport]:

@@ -104,10 +104,10 @@ class EggplantRunProgressSensor(RunSensor):
                 raise ConfigurationError("limit goes with model_name: there is only one run of a run_id.")
             return Run("eggplant", required_id("run_id", self.run_id), RunState.QUEUED, "")
         name = required_id("model_name", self.model_name)
-        context = {"kind": Kind.MODEL.value, "model_name": name}
+        ids = {"kind": Kind.MODEL.value, "model_name": name}
         if limit is not None:
-            context["limit"] = str(checked_limit(limit))
-        return Run("eggplant", name, RunState.QUEUED, "", Kind.MODEL, ids=context)
+            ids["limit"] = str(checked_limit(limit))
+        return Run("eggplant", name, RunState.QUEUED, "", Kind.MODEL, ids=ids)
 
     def task_result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         from airflow_provider_testruns.model import Kind

@@ -68,5 +68,5 @@ class FutureAGITestExecutionSensor(RunSensor, EvaluatingTask):
         """The execution of the arguments."""
         from airflow_provider_testruns.model import Run, RunState
 
-        context = {"run_test_id": self.run_test_id} if self.run_test_id else {}
-        return Run("futureagi", self.execution_id, RunState.QUEUED, "", ids=context)
+        ids = {"run_test_id": self.run_test_id} if self.run_test_id else {}
+        return Run("futureagi", self.execution_id, RunState.QUEUED, "", ids=ids)

@@ -67,8 +67,8 @@ class OmiliaRunSensor(_OfAProject):
         from airflow_provider_testruns.model import Run, RunState
 
         project_id = self._project_id() if self.project_name is not None else self.project_id
-        context = {"project_id": project_id} if project_id else {}
-        return Run("omilia", self.run_id, RunState.QUEUED, "", ids=context)
+        ids = {"project_id": project_id} if project_id else {}
+        return Run("omilia", self.run_id, RunState.QUEUED, "", ids=ids)
 
 
 class OmiliaGenerationSensor(_OfAProject):
@@ -110,5 +110,5 @@ class OmiliaGenerationSensor(_OfAProject):
         """The generation of the arguments."""
         from airflow_provider_testruns.model import Kind, Run, RunState
 
-        context = {"project_id": self._project_id(), "kind": Kind.GENERATION.value}
-        return Run("omilia", self.generation_id, RunState.QUEUED, "", kind=Kind.GENERATION, ids=context)
+        ids = {"project_id": self._project_id(), "kind": Kind.GENERATION.value}
+        return Run("omilia", self.generation_id, RunState.QUEUED, "", kind=Kind.GENERATION, ids=ids)

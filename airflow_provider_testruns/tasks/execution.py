@@ -424,9 +424,7 @@ class RunExecution:
             outcome = "It may still be running (cancel_on_timeout=False): stop it on the platform if it is not wanted."
             return NotFoundError(f"{error} {outcome}", status=404)
         self._log.warning("The platform does not show run %s, which may still be running; cancelling it.", run.run_id)
-        steps = retrying(
-            self.hook.platform.cancel_run(run.run_id, **run.ids), timing.CONFIRM_WITHIN, log=self._log.warning
-        )
+        steps = retrying(self.hook.platform.cancel_run(run), timing.CONFIRM_WITHIN, log=self._log.warning)
         try:
             self.hook.client.run(steps, time.time() + timing.CONFIRM_WITHIN)
         except ApiError as e:

@@ -205,7 +205,8 @@ class FakePlatform(Platform):
     def newest_run(self, start: Start) -> Steps[Run | None]:
         return (yield from ask(Call("newest", "GET", "/newest", lambda response: next(iter(self._listed()), None))))
 
-    def get_run(self, run_id: str, **context: str) -> Steps[Run]:
+    def get_run(self, run: Run) -> Steps[Run]:
+        run_id = run.run_id
         return (yield from ask(Call(f"get run {run_id}", "GET", f"/get/{run_id}", lambda response: self._get(run_id))))
 
     def _get(self, run_id: str) -> Run:
@@ -221,12 +222,12 @@ class FakePlatform(Platform):
                 return self.end(run_id, Verdict.CANCELLED) if over and not run.final else run
         raise NotFoundError(f"Connection 'c' could not get run {run_id}: HTTP 404.", status=404)
 
-    def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:
+    def find_runs(self, since: datetime | None, **ids: str) -> Steps[list[Run]]:
         def found(response: Response) -> list[Run]:
             everything = since is None or self.lists_all
             return [run for run in self._listed() if everything or run.started_at is None or run.started_at >= since]
 
-        assert context == {"project_id": "p"}
+        assert ids == {"project_id": "p"}
         return (yield from ask(Call("list", "GET", "/list", found)))
 
     def _listed(self) -> list[Run]:
@@ -234,7 +235,9 @@ class FakePlatform(Platform):
         shown = [run for run in self.runs if run.started_at is None or run.started_at <= now]
         return sorted(shown, key=lambda run: run.started_at or moment(4e9), reverse=True)
 
-    def cancel_run(self, run_id: str, **context: str) -> Steps[None]:
+    def cancel_run(self, run: Run) -> Steps[None]:
+        run_id = run.run_id
+
         def cancel(response: Response) -> None:
             self._cancelled_at.setdefault(run_id, self.clock())
 

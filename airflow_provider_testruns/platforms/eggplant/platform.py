@@ -100,7 +100,7 @@ _ENDPOINT_NAMES = {
 _UNREADABLE_LIST = (NotFoundError, InvalidRequestError, PermissionDeniedError, InvalidReplyError)
 #: What a run remembers of the time before its start, until it is found.
 _BASELINE = ("known_results", "known_since", "submitted_at", "after_number", "run_type")
-#: What a run's context has by which it is found where lists do not show its id.
+#: What a run's ids have by which it is found where lists do not show its id.
 _HOW_TO_FIND = (
     "known_results",
     "known_since",
@@ -266,7 +266,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         self, body: Mapping[str, Any], model_name: str | None, test_case_name: str | None
     ) -> Steps[Start]:
         warnings = untested(body)
-        context: dict[str, str] = {"model_id": body["model_id"]} if "model_id" in body else {}
+        ids: dict[str, str] = {"model_id": body["model_id"]} if "model_id" in body else {}
         cannot_list = None
         if "script" in body:
             cannot_list = "a script run belongs to no model, and DAI lists runs by model."
@@ -275,9 +275,9 @@ class EggplantPlatform(EggplantCalls, Platform):
         elif model_name is None:
             cannot_list = "a rerun does not say its model, and DAI lists runs by model. Give model_name to make it so."
         if model_name is not None:
-            context["model_name"] = model_name
+            ids["model_name"] = model_name
         if test_case_name is not None:
-            context["test_case_name"] = test_case_name
+            ids["test_case_name"] = test_case_name
         if self._pinned in ("", "runs"):
             yield from self._note_highest_number()
         started_with = {}
@@ -292,13 +292,13 @@ class EggplantPlatform(EggplantCalls, Platform):
                 f"start {what}",
                 "POST",
                 _EXECUTIONS,
-                partial(self._read_start, context, _type_of_start(body)),
+                partial(self._read_start, ids, _type_of_start(body)),
                 json={"execution_type": "executing", **body},
                 idempotent=False,
                 not_executed=_start_did_nothing,
                 error_text=error_text,
             ),
-            ids={**context, **{key: value for key, value in started_with.items() if key == "type"}},
+            ids={**ids, **{key: value for key, value in started_with.items() if key == "type"}},
             started_with=started_with,
             not_compared=tuple(name for name in ("test_case_id", "rerun_id", "agent", "asset", "sut") if name in body),
             cannot_list=cannot_list,
@@ -328,30 +328,28 @@ class EggplantPlatform(EggplantCalls, Platform):
             body["test_case_id"] = arguments["test_case_name"]
         if model_name is None and model_id is not None:
             model_name, _ = yield from self._name_of_model(model_id)
-        context = {"model_id": model_id, "model_name": model_name, "run_type": _type_of_start(body)}
+        ids = {"model_id": model_id, "model_name": model_name, "run_type": _type_of_start(body)}
         if "script" in body:
             # It belongs to no model, whatever else is given.
-            del context["model_id"], context["model_name"]
+            del ids["model_id"], ids["model_name"]
         started_with = {}
-        if context.get("model_name") and "rerun_id" not in body:
-            started_with["type"] = context["run_type"]
-        return Identity({name: value for name, value in context.items() if value}, started_with)
+        if ids.get("model_name") and "rerun_id" not in body:
+            started_with["type"] = ids["run_type"]
+        return Identity({name: value for name, value in ids.items() if value}, started_with)
 
-    def get_stored_run(
-        self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
-    ) -> Steps[Run]:
+    def get_stored_run(self, stored: Run, identity: Identity, since: datetime | None) -> Steps[Run]:
         """The run by whichever call shows it. Of what was stored only that is used by which it is found where lists do
         not show its id."""
-        context = {name: stored[name] for name in _HOW_TO_FIND if name in stored}
+        ids = {name: stored.ids[name] for name in _HOW_TO_FIND if name in stored.ids}
         # Not the model's id, nor a result of a test configuration: they would be shown as given.
-        context |= {name: value for name, value in identity.ids.items() if name != "model_id"}
+        ids |= {name: value for name, value in identity.ids.items() if name != "model_id"}
         try:
-            run = yield from self.get_run(run_id, **context)
+            run = yield from self.get_run(self.run_by_id(stored.run_id, **ids))
         except NotFoundError:
-            result = yield from self._stored_result(identity, stored)
+            result = yield from self._stored_result(identity, stored.ids)
             if result is None:
                 raise
-            run = self._run_of_result(result, run_id, context)
+            run = self._run_of_result(result, stored.run_id, ids)
         if run.started_with.get("type", "model") not in ("model", "testcase", "script"):
             # A word for the type that is not known is compared with nothing.
             run = replace(run, started_with={key: run.started_with[key] for key in run.started_with if key != "type"})
@@ -374,23 +372,23 @@ class EggplantPlatform(EggplantCalls, Platform):
         elif name is not None:
             raise ConfigurationError("Only one of test_config_id and test_config_name may be given.")
         what = f"test configuration {name or test_config_id}"
-        context = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
+        ids = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
         results = yield from configurations.results_of(test_config_id)
         known = {} if results is None else configurations.baseline(results)
         cannot_list = None if known else "the server does not list the results of its test configurations."
-        context |= known
+        ids |= known
         return Start(
             what,
             Call(
                 f"start {what}",
                 "POST",
                 path(_TASK_INSTANCES + "/{test_config_id}", test_config_id=test_config_id),
-                partial(self._read_configuration_start, context),
+                partial(self._read_configuration_start, ids),
                 json=body,
                 idempotent=False,
                 error_text=error_text,
             ),
-            ids=context,
+            ids=ids,
             cannot_list=cannot_list,
             # A result may be listed only at its end, and DAI refuses a second run of a test configuration.
             start_after_lookup=False,
@@ -405,20 +403,20 @@ class EggplantPlatform(EggplantCalls, Platform):
             return f"a rerun of {body['rerun_id']}"
         return f"test case {body['test_case_id']} of {model}" if "test_case_id" in body else f"a run of {model}"
 
-    def _read_start(self, context: Mapping[str, str], run_type: str, response: Response) -> Run:
+    def _read_start(self, ids: Mapping[str, str], run_type: str, response: Response) -> Run:
         run_id = Fields(response.json(), "the response").identifier("execution_id")
-        context = dict(context)
+        known = dict(ids)
         if self._highest_number is not None:
             # For servers where only GET /ai/runs shows the run, under a number of its own.
-            context |= {"after_number": str(self._highest_number), "run_type": run_type}
-            context |= configurations.submitted_at(response)
+            known |= {"after_number": str(self._highest_number), "run_type": run_type}
+            known |= configurations.submitted_at(response)
         # "started" is ours: the response has no status, and the first poll's word is the first that counts.
-        return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", ids=context))
+        return self._linked(Run(self.name, run_id, RunState.QUEUED, "started", ids=known))
 
-    def _read_configuration_start(self, context: Mapping[str, str], response: Response) -> Run:
+    def _read_configuration_start(self, ids: Mapping[str, str], response: Response) -> Run:
         run_id = Fields(response.json(), "the response").identifier("task_instance_id")
-        context = {**context, **configurations.submitted_at(response)}
-        run = Run(self.name, run_id, RunState.QUEUED, "started", Kind.TEST_CONFIGURATION, ids=context)
+        ids = {**ids, **configurations.submitted_at(response)}
+        run = Run(self.name, run_id, RunState.QUEUED, "started", Kind.TEST_CONFIGURATION, ids=ids)
         return self._linked(run)
 
     def _name_of_model(self, model_id: str) -> Steps[tuple[str | None, str | None]]:
@@ -472,7 +470,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             # A server without the list has another call that shows the run.
             self._highest_number = None
 
-    def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:
+    def find_runs(self, since: datetime | None, **ids: str) -> Steps[list[Run]]:
         """The runs that began at or after ``since``, newest first.
 
         Of a model they come from POST /api/run/progress, with the ids that the other calls take. Without one they
@@ -480,18 +478,18 @@ class EggplantPlatform(EggplantCalls, Platform):
         and such a run can't be aborted.
 
         :param since: the platform's clock; ``None`` for all.
-        :param context: ``model_name`` or ``model_id``, and ``type`` (``model`` or ``testcase``); or
+        :param ids: ``model_name`` or ``model_id``, and ``type`` (``model`` or ``testcase``); or
             ``test_config_id``, for the runs of a test configuration, which come from its results.
         :raises ConfigurationError: when the name of the model ``model_id`` can't be had.
         """
-        if context.get("test_config_id"):
-            found = yield from self._runs_of_configuration(context["test_config_id"], context)
+        if ids.get("test_config_id"):
+            found = yield from self._runs_of_configuration(ids["test_config_id"], ids)
             return [run for run in found if since is None or run.started_at is None or run.started_at >= since]
-        name = context.get("model_name")
-        if name is None and context.get("model_id"):
-            name, why = yield from self._name_of_model(context["model_id"])
+        name = ids.get("model_name")
+        if name is None and ids.get("model_id"):
+            name, why = yield from self._name_of_model(ids["model_id"])
             if name is None:
-                raise ConfigurationError(f"The runs of model_id {context['model_id']!r} can't be listed: {why}")
+                raise ConfigurationError(f"The runs of model_id {ids['model_id']!r} can't be listed: {why}")
         if name is None:
             runs = yield from self._all_runs(since)
         else:
@@ -499,8 +497,8 @@ class EggplantPlatform(EggplantCalls, Platform):
             if not self._no_model_progress:
                 shown = yield from optional(self._runs_of_model(name, since, None if since is None else PAGE))
             runs = shown if shown is not None else (yield from self._newest_in_list(name, None, since))
-        known = {key: context[key] for key in ("model_id",) if key in context}
-        wanted = context.get("type", "").casefold()
+        known = {key: ids[key] for key in ("model_id",) if key in ids}
+        wanted = ids.get("type", "").casefold()
         return [
             self._linked(replace(run, ids={**run.ids, **known}))
             for run in runs
@@ -691,36 +689,35 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     # --- polling --------------------------------------------------------------------------------------------------
 
-    def get_run(self, run_id: str, **context: str) -> Steps[Run]:
-        """One run as it stands, by whichever call answers.
+    def get_run(self, run: Run) -> Steps[Run]:
+        """One run in its present state, by whichever call answers.
 
         The documents start with one API and tell of progress in another, and servers have one, the other or both:
         the calls of :data:`POLL_ENDPOINTS` are tried in turn, the one that answered last time first. 404, 405 and a
         response without the run move on to the next; any other error is raised as it is.
 
-        :param run_id: the execution's id; the whole number of an item of GET /ai/runs; the task instance's id of a
-            test configuration.
-        :param context: ``kind`` (``test_configuration``, or ``model`` for the runs of ``model_name`` together, the
-            newest ``limit`` of them), ``model_id``, ``model_name``, as a run's context has them.
+        :param run: as it was seen last. Its id is the execution's id; the whole number of an item of GET /ai/runs; the
+            task instance's id of a test configuration. Of kind ``model`` it stands for the runs of ``model_name``
+            together, or the newest ``limit`` of them.
         :raises NotFoundError: when no call shows it, with the answer of each.
         """
-        run_id = required_id("run_id", run_id)
-        if context.get("kind") == Kind.TEST_CONFIGURATION.value:
-            return (yield from self._configuration_run(run_id, context))
-        if context.get("kind") == Kind.MODEL.value:
-            return (yield from self._runs_together(context))
-        if (number := context.get("run_number")) and (known := (yield from self._adopted_run(run_id, number, context))):
+        run_id, ids = required_id("run_id", run.run_id), run.ids
+        if run.kind is Kind.TEST_CONFIGURATION:
+            return (yield from self._configuration_run(run_id, ids))
+        if run.kind is Kind.MODEL:
+            return (yield from self._runs_together(ids))
+        if (number := ids.get("run_number")) and (known := (yield from self._adopted_run(run_id, number, ids))):
             return known
         order = [self._pinned] if self._pinned else sorted(POLL_ENDPOINTS, key=lambda name: name != self._answers)
         if run_id.isascii() and run_id.isdecimal():
-            details = yield from self._numbered_run(run_id, context)
+            details = yield from self._numbered_run(run_id, ids)
             if details is not None:
                 return details
             # The ids of executions are UUIDs: these calls refuse any other.
             order = [name for name in order if self._pinned or name in ("progress", "runs")]
-        name, run = yield from self._look(run_id, order, context)
+        name, found = yield from self._look(run_id, order, ids)
         self._answers = name
-        return run
+        return found
 
     def get_execution(self, execution_id: str) -> Steps[Run]:
         """One execution as it stands (GET /execution_service/api/v1/executions/{id} or GET /ai/executions/{id}).
@@ -744,13 +741,13 @@ class EggplantPlatform(EggplantCalls, Platform):
         _, run = yield from self._look(required_id("run_id", run_id), ("progress",), {})
         return run
 
-    def _look(self, run_id: str, order: Iterable[str], context: Mapping[str, str]) -> Steps[tuple[str, Run]]:
+    def _look(self, run_id: str, order: Iterable[str], ids: Mapping[str, str]) -> Steps[tuple[str, Run]]:
         """The first of some calls that shows a run, and what it shows."""
         answers: list[str] = []
         unreadable: InvalidReplyError | None = None
         for name in order:
             try:
-                run = yield from optional(self._lookers[name](run_id, context), lambda error: error)
+                run = yield from optional(self._lookers[name](run_id, ids), lambda error: error)
             except InvalidReplyError as e:
                 if name == self._answers:
                     raise
@@ -777,18 +774,18 @@ class EggplantPlatform(EggplantCalls, Platform):
             f"{self.title} at {self._base_url} does not show run {run_id}. {'; '.join(answers)}. {hint}", status=404
         )
 
-    def _look_in_progress(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
-        what, read = f"get the progress of run {run_id}", partial(_read_run, run_id, context)
+    def _look_in_progress(self, run_id: str, ids: Mapping[str, str]) -> Steps[Run | None]:
+        what, read = f"get the progress of run {run_id}", partial(_read_run, run_id, ids)
         return (yield from ask(self._progress_call(what, {"id": run_id}, read)))
 
-    def _look_in_executions(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
-        return (yield from ask(self._one(f"get execution {run_id}", _EXECUTIONS, run_id, context)))
+    def _look_in_executions(self, run_id: str, ids: Mapping[str, str]) -> Steps[Run | None]:
+        return (yield from ask(self._one(f"get execution {run_id}", _EXECUTIONS, run_id, ids)))
 
-    def _look_in_ai_executions(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
-        return (yield from ask(self._one(f"get execution {run_id}", "/ai/executions", run_id, context)))
+    def _look_in_ai_executions(self, run_id: str, ids: Mapping[str, str]) -> Steps[Run | None]:
+        return (yield from ask(self._one(f"get execution {run_id}", "/ai/executions", run_id, ids)))
 
-    def _look_in_runs(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
-        after = optional_integer("after_number", context.get("after_number"))
+    def _look_in_runs(self, run_id: str, ids: Mapping[str, str]) -> Steps[Run | None]:
+        after = optional_integer("after_number", ids.get("after_number"))
 
         def seen_enough(rows: list[Fields]) -> bool:
             if any(is_run(row, run_id) for row in rows):
@@ -798,16 +795,16 @@ class EggplantPlatform(EggplantCalls, Platform):
         rows = yield from self._runs_backwards(seen_enough)
         found = [row for row in rows if is_run(row, run_id)]
         if found:
-            return run_of(found[-1], run_id, context)
-        return None if after is None else self._adopted_row(rows, run_id, after, context)
+            return run_of(found[-1], run_id, ids)
+        return None if after is None else self._adopted_row(rows, run_id, after, ids)
 
-    def _adopted_row(self, rows: list[Fields], run_id: str, after: int, context: Mapping[str, str]) -> Run | None:
+    def _adopted_row(self, rows: list[Fields], run_id: str, after: int, ids: Mapping[str, str]) -> Run | None:
         """The run of a start in a list whose items don't show which execution they are: the only item that came after
         the start and is like it. From then on it is polled by its number.
 
         :raises InvalidReplyError: when there are several; which of them it is can't be determined.
         """
-        candidates = self._candidates(rows, after, context)
+        candidates = self._candidates(rows, after, ids)
         if len(candidates) > 1:
             numbers = ", ".join(str(number) for number in sorted(number_of(row) or 0 for row in candidates)[:10])
             raise InvalidReplyError(
@@ -817,7 +814,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         for row in candidates:
             number = str(number_of(row))
             self._note_adopted(run_id, number)
-            return run_of(row, run_id, {**context, "run_number": number})
+            return run_of(row, run_id, {**ids, "run_number": number})
         return None
 
     def _note_adopted(self, run_id: str, number: str) -> None:
@@ -838,7 +835,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             )
 
     @staticmethod
-    def _candidates(rows: list[Fields], after: int, context: Mapping[str, str]) -> list[Fields]:
+    def _candidates(rows: list[Fields], after: int, ids: Mapping[str, str]) -> list[Fields]:
         """The items of GET /ai/runs that may be the run of a start: new since then, like it, and of no other
         execution."""
         by_number = {
@@ -847,17 +844,17 @@ class EggplantPlatform(EggplantCalls, Platform):
             if (number := number_of(row)) is not None
             and number > after
             and execution_id_of(row) is None
-            and _is_like(row, context)
-            and not began_before(row, context.get("submitted_at"))
+            and _is_like(row, ids)
+            and not began_before(row, ids.get("submitted_at"))
         }
         return list(by_number.values())
 
-    def _adopted_run(self, run_id: str, number: str, context: Mapping[str, str]) -> Steps[Run | None]:
+    def _adopted_run(self, run_id: str, number: str, ids: Mapping[str, str]) -> Steps[Run | None]:
         """The run of a start that is known by its number in GET /ai/runs."""
-        run = yield from self._numbered_run(number, context)
+        run = yield from self._numbered_run(number, ids)
         if run is None:
             rows = yield from self._runs_with(number)
-            run = run_of(rows[-1], number, context) if rows else None
+            run = run_of(rows[-1], number, ids) if rows else None
         if run is None:
             return None
         self._note_adopted(run_id, number)
@@ -875,23 +872,23 @@ class EggplantPlatform(EggplantCalls, Platform):
         rows = yield from self._runs_backwards(seen_enough)
         return [row for row in rows if is_run(row, run_id)]
 
-    def _numbered_run(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+    def _numbered_run(self, run_id: str, ids: Mapping[str, str]) -> Steps[Run | None]:
         """A run by its number in GET /ai/runs; ``None`` when that is not its id."""
-        run = yield from optional(ask(self._one(f"get run {run_id}", "/ai/runs", run_id, context)))
+        run = yield from optional(ask(self._one(f"get run {run_id}", "/ai/runs", run_id, ids)))
         return None if run is None else self._linked(run)
 
-    def _configuration_run(self, run_id: str, context: Mapping[str, str]) -> Steps[Run]:
+    def _configuration_run(self, run_id: str, ids: Mapping[str, str]) -> Steps[Run]:
         """A run of a test configuration: by its task where the server shows it, else by its result.
 
         :raises NotFoundError: when neither is shown, with the answers.
         """
-        task, answers = yield from self._configuration_task(run_id, context)
+        task, answers = yield from self._configuration_task(run_id, ids)
         ended_without_a_word = task is not None and task.final and task.platform_verdict is None
-        if task is not None and not context.get("test_config_id"):
+        if task is not None and not ids.get("test_config_id"):
             return task
         if task is not None and task.known_state and not ended_without_a_word:
             return task
-        result = yield from self._configuration_result(run_id, context if task is None else task.ids)
+        result = yield from self._configuration_result(run_id, ids if task is None else task.ids)
         if result is not None and (task is None or result.final or ended_without_a_word):
             return result
         if task is not None:
@@ -903,14 +900,14 @@ class EggplantPlatform(EggplantCalls, Platform):
             status=404,
         )
 
-    def _configuration_task(self, run_id: str, context: Mapping[str, str]) -> Steps[tuple[Run | None, str]]:
+    def _configuration_task(self, run_id: str, ids: Mapping[str, str]) -> Steps[tuple[Run | None, str]]:
         """A run of a test configuration by its task, or why there is none."""
 
         def read(response: Response) -> Run | None:
             if is_web_page(response):
                 return None
             fields = Fields(response.json(), "the response")
-            known = dict(context)
+            known = dict(ids)
             for name in ("test_config_id", "test_config_result_id"):
                 # The state does not depend on it.
                 shown = fields.unless_unreadable(partial(fields.optional_identifier, name))
@@ -918,7 +915,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                     known[name] = shown
             return self._linked(run_of(fields, run_id, known, Kind.TEST_CONFIGURATION))
 
-        if context.get("result_only"):
+        if ids.get("result_only"):
             # Found after a lost start: its task was never known.
             return None, "its task is not known"
         what = "GET /ai/testconfigtasks/{id}"
@@ -927,25 +924,25 @@ class EggplantPlatform(EggplantCalls, Platform):
             return None, f"{what}: HTTP {run.status}"
         return run, f"{what}: a web page"
 
-    def _configuration_result(self, run_id: str, context: Mapping[str, str]) -> Steps[Run | None]:
+    def _configuration_result(self, run_id: str, ids: Mapping[str, str]) -> Steps[Run | None]:
         """A run of a test configuration by its result; ``None`` while none is its own."""
-        test_config_id = context.get("test_config_id")
+        test_config_id = ids.get("test_config_id")
         row: Fields | None = None
-        known = context.get("test_config_result_id")
+        known = ids.get("test_config_result_id")
         if known:
             shown = yield from optional(self.get_test_configuration_result(known))
             row = None if shown is None else Fields(shown, "the result")
         if row is None and test_config_id:
             rows = yield from configurations.results_of(test_config_id)
-            row = configurations.result_of(known or run_id, rows or [], context)
-        return None if row is None else self._run_of_result(row, run_id, context)
+            row = configurations.result_of(known or run_id, rows or [], ids)
+        return None if row is None else self._run_of_result(row, run_id, ids)
 
-    def _run_of_result(self, row: Fields, run_id: str, context: Mapping[str, str]) -> Run:
-        ids = {name: value for name, value in context.items() if name not in _BASELINE}
-        ids["test_config_result_id"] = row.identifier("id")
-        return self._linked(run_of(row, run_id, ids, Kind.TEST_CONFIGURATION))
+    def _run_of_result(self, row: Fields, run_id: str, ids: Mapping[str, str]) -> Run:
+        known = {name: value for name, value in ids.items() if name not in _BASELINE}
+        known["test_config_result_id"] = row.identifier("id")
+        return self._linked(run_of(row, run_id, known, Kind.TEST_CONFIGURATION))
 
-    def _runs_of_configuration(self, test_config_id: str, context: Mapping[str, str]) -> Steps[list[Run]]:
+    def _runs_of_configuration(self, test_config_id: str, ids: Mapping[str, str]) -> Steps[list[Run]]:
         """The runs of a test configuration, by their results; only those since a start, where it is known which."""
         rows = yield from configurations.results_of(test_config_id)
         if rows is None:
@@ -954,22 +951,22 @@ class EggplantPlatform(EggplantCalls, Platform):
                 f" (GET {CONFIG_RESULTS}).",
                 status=404,
             )
-        new = configurations.new_results(rows, context)
-        ids = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
+        new = configurations.new_results(rows, ids)
+        known = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
         runs = []
         for row in rows if new is None else new:
             task = row.optional_identifier("task_instance_id")
             result_id = task or row.identifier("id")
-            runs.append(self._run_of_result(row, result_id, ids if task else ids | {"result_only": "yes"}))
+            runs.append(self._run_of_result(row, result_id, known if task else known | {"result_only": "yes"}))
         return sorted(runs, key=lambda run: newest_first(run.started_at), reverse=True)
 
-    def _runs_together(self, context: Mapping[str, str]) -> Steps[Run]:
+    def _runs_together(self, ids: Mapping[str, str]) -> Steps[Run]:
         """The runs of a model as one, in one progress call; where there is no such call, from the list of runs.
 
         :raises NotFoundError: when there is none: of nothing it can't be said how it ended.
         """
-        name = required_id("model_name", context.get("model_name"))
-        limit = optional_integer("limit", context.get("limit"))
+        name = required_id("model_name", ids.get("model_name"))
+        limit = optional_integer("limit", ids.get("limit"))
         most = None if limit is None else checked_limit(limit)
         runs = yield from self._newest_of(name, most)
         if not runs:
@@ -983,7 +980,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                 f"{self.title} at {self._base_url} shows {len(runs):,} runs of model {name!r}, and {limits.PARTS:,} is"
                 " the most that is waited for together. Give the sensor's limit: so many of the newest."
             )
-        return aggregate(name, runs, context, self._base_url)
+        return aggregate(name, runs, ids, self._base_url)
 
     def _newest_of(self, name: str, most: int | None) -> Steps[list[Run]]:
         if self._no_model_progress:
@@ -1006,9 +1003,9 @@ class EggplantPlatform(EggplantCalls, Platform):
         # A POST that only reads: to send it again changes nothing.
         return Call(what, "POST", "/api/run/progress", read, form=form, error_text=error_text)
 
-    def _one(self, what: str, base: str, run_id: str, context: Mapping[str, str]) -> Call[Run | None]:
+    def _one(self, what: str, base: str, run_id: str, ids: Mapping[str, str]) -> Call[Run | None]:
         target = path(base + "/{run_id}", run_id=run_id)
-        return Call(what, "GET", target, partial(_read_run, run_id, context), error_text=error_text)
+        return Call(what, "GET", target, partial(_read_run, run_id, ids), error_text=error_text)
 
     def _read_progress_list(self, response: Response) -> list[Run]:
         rows = rows_of(response.json(), "the response")
@@ -1016,19 +1013,20 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     # --- stopping -------------------------------------------------------------------------------------------------
 
-    def cancel_run(self, run_id: str, **context: str) -> Steps[None]:
+    def cancel_run(self, run: Run) -> Steps[None]:
         """Abort an execution; see :meth:`abort_execution`.
 
-        :raises InvalidRequestError: for a test configuration that is still going: DAI has no documented call that
+        :param run: as it was seen last.
+        :raises InvalidRequestError: for a test configuration that is still running: DAI has no documented call that
             stops one.
         """
-        if context.get("kind") != Kind.TEST_CONFIGURATION.value:
-            return (yield from self._abort(run_id, context))
-        run = yield from self.get_run(run_id, **context)
-        if not run.final:
+        if run.kind is not Kind.TEST_CONFIGURATION:
+            return (yield from self._abort(run))
+        now = yield from self.get_run(run)
+        if not now.final:
             raise InvalidRequestError(
-                f"{self.title} has no documented call that stops a test configuration, and task instance {run_id} is"
-                f" {run.raw_state}. Stop it in the web app."
+                f"{self.title} has no documented call that stops a test configuration, and task instance"
+                f" {run.run_id} is {now.raw_state}. Stop it in the web app."
             )
 
     def abort_execution(self, execution_id: str) -> Steps[None]:
@@ -1038,18 +1036,18 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param execution_id: as the start gave it.
         :raises NotFoundError: when the server does not know what to abort, though it shows the run as going.
         """
-        return (yield from self._abort(execution_id, {}))
+        return (yield from self._abort(self.run_by_id(execution_id)))
 
-    def _abort(self, run_id: str, context: Mapping[str, str]) -> Steps[None]:
-        run_id = required_id("execution_id", run_id)
+    def _abort(self, run: Run) -> Steps[None]:
+        run_id = required_id("execution_id", run.run_id)
         if run_id.isascii() and run_id.isdecimal():
             # DELETE takes the ids of executions, and nothing says which of them this number is.
-            run = yield from self.get_run(run_id, **context)
-            if run.final:
+            now = yield from self.get_run(run)
+            if now.final:
                 return
             raise InvalidRequestError(
                 f"{self.title} aborts executions by their UUID: {run_id} is a number of GET /ai/runs, and it is"
-                f" {run.raw_state}. Stop it in the web app."
+                f" {now.raw_state}. Stop it in the web app."
             )
         missing = yield from self._delete(run_id)
         if missing is None:
@@ -1059,10 +1057,10 @@ class EggplantPlatform(EggplantCalls, Platform):
         if other is not None and (yield from self._delete(other)) is None:
             return
         try:
-            run = yield from self.get_run(run_id, **context)
+            now = yield from self.get_run(run)
         except NotFoundError:
             return
-        if not run.final:
+        if not now.final:
             raise missing
 
     def _delete(self, run_id: str) -> Steps[NotFoundError | None]:
@@ -1147,11 +1145,11 @@ class EggplantPlatform(EggplantCalls, Platform):
         return f"{self.title} at {self._base_url} accepts the credentials; it has {page.total} runs."
 
     def _linked(self, run: Run) -> Run:
-        context = dict(run.ids)
-        model_id = context.get("model_id") or self._model_ids.get(context.get("model_name", ""))
+        ids = dict(run.ids)
+        model_id = ids.get("model_id") or self._model_ids.get(ids.get("model_name", ""))
         if model_id:
-            context["model_id"] = model_id
-        return replace(run, ids=context, url=self._url(run.run_id, model_id or ""))
+            ids["model_id"] = model_id
+        return replace(run, ids=ids, url=self._url(run.run_id, model_id or ""))
 
     def _url(self, run_id: str, model_id: str) -> str:
         """A page for people. A template whose model is not known would lead nowhere: then it is the base URL."""
@@ -1188,12 +1186,12 @@ def _began_together(run: Run, row: Fields) -> bool:
     return began is None or run.started_at is None or abs(began - run.started_at) <= _SAME_START
 
 
-def _is_like(row: Fields, context: Mapping[str, str]) -> bool:
+def _is_like(row: Fields, ids: Mapping[str, str]) -> bool:
     """Whether an item of GET /ai/runs can be the run of a start.
 
-    :param context: of the start: the model's name, and what was run.
+    :param ids: of the start: the model's name, and what was run.
     """
-    model_name, run_type, test_case = (context.get(name, "") for name in ("model_name", "run_type", "test_case_name"))
+    model_name, run_type, test_case = (ids.get(name, "") for name in ("model_name", "run_type", "test_case_name"))
     shown_type = type_of(row)
     if model_name:
         # A word for the type that is not known is compared with nothing.
@@ -1214,9 +1212,9 @@ def _start_did_nothing(response: Response) -> bool:
     return 400 <= response.status < 500 and response.status != 408
 
 
-def _read_run(run_id: str, context: Mapping[str, str], response: Response) -> Run | None:
+def _read_run(run_id: str, ids: Mapping[str, str], response: Response) -> Run | None:
     rows = [row for row in rows_of(response.json(), "the response") if is_run(row, run_id)]
-    return run_of(rows[0], run_id, context) if rows else None
+    return run_of(rows[0], run_id, ids) if rows else None
 
 
 def _model_form(name: str, limit: int | None) -> dict[str, str]:

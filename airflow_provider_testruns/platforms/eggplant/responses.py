@@ -293,12 +293,12 @@ def type_of(fields: Fields) -> str | None:
     return _TYPES.get(folded, folded)
 
 
-def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind = Kind.RUN) -> Run:
+def run_of(fields: Fields, run_id: str, ids: Mapping[str, str], kind: Kind = Kind.RUN) -> Run:
     """A run, from whichever response tells of it.
 
     :param fields: the object that does.
     :param run_id: its id.
-    :param context: what is known of it already.
+    :param ids: what is known of it already.
     :param kind: what was started.
     :raises InvalidReplyError: when a field is missing or of a wrong type.
     """
@@ -308,7 +308,7 @@ def run_of(fields: Fields, run_id: str, context: Mapping[str, str], kind: Kind =
     model_name = fields.unless_unreadable(lambda: fields.verbatim("modelname"))
     model_id = fields.unless_unreadable(lambda: fields.optional_identifier("model_id", "modeluuid"))
     run_type = type_of(fields)
-    known = dict(context)
+    known = dict(ids)
     if model_id:
         known.setdefault("model_id", model_id)
     if model_name and is_clean(model_name):
@@ -374,12 +374,12 @@ def _has(fields: Fields, *names: str) -> bool:
     return any(name in fields.raw for name in names)
 
 
-def aggregate(model_name: str, runs: list[Run], context: Mapping[str, str], url: str) -> Run:
+def aggregate(model_name: str, runs: list[Run], ids: Mapping[str, str], url: str) -> Run:
     """Runs of a model as one: over when each of them is.
 
     :param model_name: the model; stands for the id.
     :param runs: at least one.
-    :param context: what the next look needs.
+    :param ids: of the run, for the next poll.
     :param url: a page for people.
     """
     over = sum(run.final for run in runs)
@@ -397,7 +397,7 @@ def aggregate(model_name: str, runs: list[Run], context: Mapping[str, str], url:
         finished_at=max(ends, default=None) if final else None,
         progress=Progress(over, len(runs)),
         url=url,
-        ids=context,
+        ids=ids,
         known_state=all(run.known_state for run in runs),
         # Before, they are in no one's interest, and the metadata database keeps what is waited for.
         parts=tuple(runs) if final else (),

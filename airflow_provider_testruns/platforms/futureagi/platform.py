@@ -230,7 +230,7 @@ class FutureAGIPlatform(Platform):
             raise ConfigurationError("Of call_execution_ids and select_all=True only one can be given, got both.")
         execution = _uuid(execution_id, "execution_id")
         run_test = _uuid(run_test_id, "run_test_id") if run_test_id else None
-        run = yield from self.get_run(execution, run_test)
+        run = yield from self.get_run(self.run_by_id(execution, run_test_id=run_test))
         if not run.final:
             raise InvalidRequestError(
                 f"Execution {execution} is {run.raw_state}: its calls can be run again when it is final. Wait for it"
@@ -260,7 +260,7 @@ class FutureAGIPlatform(Platform):
         :return: a start, or a sentence that says why there is none. An execution that is going again has one that has
             nothing to do.
         """
-        now = yield from self.get_run(run.run_id, **run.ids)
+        now = yield from self.get_run(run)
         now = replace(now, ids={**run.ids, **now.ids})
         if not now.final:
             return self._nothing_to_rerun(now)
@@ -292,14 +292,12 @@ class FutureAGIPlatform(Platform):
             return Identity({"run_test_id": (yield from self._find_run_test(run_test_name))})
         return Identity({"run_test_id": _uuid(run_test_id, "run_test_id")})
 
-    def get_stored_run(
-        self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
-    ) -> Steps[Run]:
+    def get_stored_run(self, stored: Run, identity: Identity, since: datetime | None) -> Steps[Run]:
         """The execution from its run test's list: no response for one execution says of which run test it is."""
         run_test_id = identity.ids.get("run_test_id")
         if identity.run_id is not None or run_test_id is None:
-            return (yield from self.get_run(run_id, run_test_id))
-        execution = _uuid(run_id, "run_id")
+            return (yield from self.get_run(self.run_by_id(stored.run_id, run_test_id=run_test_id)))
+        execution = _uuid(stored.run_id, "run_id")
         for at in range(timing.UNLISTED_TRIES):
             if at:
                 # It is there, and may have been started just now.
@@ -311,11 +309,11 @@ class FutureAGIPlatform(Platform):
                 latest = yield from self.get_run_test_status(run_test_id)
                 if str(latest.get("execution_id")).lower() != execution:
                     raise
-                return (yield from self.get_run(execution, run_test_id))
+                return (yield from self.get_run(self.run_by_id(execution, run_test_id=run_test_id)))
             if rows:
                 return rows[0]
             if not at:
-                run = yield from self.get_run(execution)
+                run = yield from self.get_run(self.run_by_id(execution))
         return replace(run, ids=NOT_LISTED)
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
@@ -323,17 +321,17 @@ class FutureAGIPlatform(Platform):
         page = yield from ask(self._executions_call(start.ids["run_test_id"], 1, 1))
         return page.rows[0] if page.rows else None
 
-    def get_run(self, run_id: str, run_test_id: str | None = None, **context: str) -> Steps[Run]:
-        """One execution as it stands: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
+    def get_run(self, run: Run) -> Steps[Run]:
+        """One execution in its present state: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
 
-        :param run_id: the execution's id.
-        :param run_test_id: its run test, which that response does not tell: needed for the link to the app, for
-            evaluation figures from their own call, and for polling it together with others.
+        :param run: as it was seen last. That response does not contain its run test: ``run_test_id`` of its ids is
+            needed for the link to the app, for evaluation metrics from their own call, and for polling it together
+            with others.
         """
-        where = yield from ask(self._standing_call(run_id, run_test_id))
-        return where.run
+        status = yield from ask(self._standing_call(run.run_id, run.ids.get("run_test_id")))
+        return status.run
 
-    def find_runs(self, since: datetime | None, run_test_id: str = "", **context: str) -> Steps[list[Run]]:
+    def find_runs(self, since: datetime | None, run_test_id: str = "", **ids: str) -> Steps[list[Run]]:
         """The executions of a run test that began at or after ``since``, newest first."""
         return (yield from self._executions(_uuid(run_test_id, "run_test_id"), _PAGE, since))
 
@@ -375,27 +373,27 @@ class FutureAGIPlatform(Platform):
         """The list says ``completed`` as soon as one call was, however many failed: only the report has a verdict."""
         return None if run.platform_verdict is Verdict.PASSED else run.platform_verdict
 
-    def cancel_run(self, run_id: str, run_test_id: str | None = None, **context: str) -> Steps[None]:
+    def cancel_run(self, run: Run) -> Steps[None]:
         """Stop an execution: ``POST /simulate/test-executions/{id}/cancel/`` with an empty object.
 
         The product cancels without looking, and makes a completed execution a cancelled one. So its status is read
         before each request, also before one that is sent again because the response to the first got lost.
 
-        :param run_id: the execution's id.
+        :param run: as it was seen last.
         :raises InvalidRequestError: when the platform says that it did not do it.
         """
         cancel = self._call(
-            f"cancel execution {run_id}",
+            f"cancel execution {run.run_id}",
             "POST",
-            path("/simulate/test-executions/{id}/cancel/", id=_uuid(run_id, "execution_id")),
+            path("/simulate/test-executions/{id}/cancel/", id=_uuid(run.run_id, "execution_id")),
             lambda response: Fields(response.json(), "the response to the cancel"),
             json={},
             idempotent=False,
         )
         for left in reversed(range(timing.CANCEL_TRIES)):
-            run = yield from self.get_run(run_id)
+            now = yield from self.get_run(run)
             sent_before = left < timing.CANCEL_TRIES - 1
-            if run.final or (sent_before and run.raw_state.casefold() == "cancelling"):
+            if now.final or (sent_before and now.raw_state.casefold() == "cancelling"):
                 return
             try:
                 said = yield from ask(cancel)
@@ -407,7 +405,7 @@ class FutureAGIPlatform(Platform):
                 continue
             if said.get("success") is False:
                 why = said.optional_text("message") or "no reason given"
-                raise InvalidRequestError(f"Future AGI did not cancel execution {run_id}: {why}")
+                raise InvalidRequestError(f"Future AGI did not cancel execution {run.run_id}: {why}")
             return
 
     def get_report(self, run: Run) -> Steps[RunReport]:
@@ -684,7 +682,7 @@ class FutureAGIPlatform(Platform):
             call.with_reader(lambda response: responses.result_rows(response, "the evaluation summary"))
         )
         if not responses.anything_scored(rows):
-            yield from self.get_run(execution_id)
+            yield from self.get_run(self.run_by_id(execution_id))
         return rows
 
     def list_transcripts(self, execution_id: str) -> Steps[list[dict[str, Any]]]:
@@ -700,7 +698,7 @@ class FutureAGIPlatform(Platform):
         call = self._of_execution("get the transcripts of", execution_id, "transcripts/")
         rows: list[dict[str, Any]] = yield from ask(call.with_reader(responses.transcripts))
         if not rows:
-            yield from self.get_run(execution_id)
+            yield from self.get_run(self.run_by_id(execution_id))
         return rows
 
     def export_csv(self, execution_id: str, save_to: Path) -> Steps[None]:

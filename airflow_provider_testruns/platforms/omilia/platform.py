@@ -569,15 +569,26 @@ class OmiliaPlatform(Platform):
         start = yield from self.prepare_start(**arguments)
         return Identity(start.ids, start.started_with)
 
-    def get_stored_run(
-        self, run_id: str, identity: Identity, stored: Mapping[str, str], since: datetime | None
-    ) -> Steps[Run]:
+    def run_by_id(  # type: ignore[override]  # a platform's own ids, in place of any
+        self, run_id: str, project_id: str | None = None, kind: str = Kind.RUN.value
+    ) -> Run:
+        """A run, or a generation, of which only the ids are known.
+
+        :param run_id: its id.
+        :param project_id: its project; a generation can't be polled without it.
+        :param kind: ``run`` or ``generation``.
+        :raises ConfigurationError: for another kind.
+        """
+        ids = {"project_id": project_id, "kind": kind if _kind(kind) is not Kind.RUN else None}
+        return super().run_by_id(run_id, **ids)
+
+    def get_stored_run(self, stored: Run, identity: Identity, since: datetime | None) -> Steps[Run]:
         """The run itself; where it does not say of which project it is, the project's list is asked, too."""
         project_id = identity.ids["project_id"]
-        kind = identity.ids.get("kind", Kind.RUN.value)
-        if _kind(kind) is Kind.GENERATION:
-            return (yield from self.get_run(run_id, project_id=project_id, kind=kind))
-        run: Run = yield from self.get_run(run_id)
+        named = self.run_by_id(stored.run_id, **identity.ids)
+        if named.kind is Kind.GENERATION:
+            return (yield from self.get_run(named))
+        run: Run = yield from self.get_run(self.run_by_id(stored.run_id))
         if run.ids.get("project_id"):
             return run
         listed = yield from self.find_runs(since, project_id=project_id)
@@ -596,21 +607,17 @@ class OmiliaPlatform(Platform):
         runs = yield from self.find_runs(None, **start.ids)
         return runs[0] if runs else None
 
-    def get_run(  # type: ignore[override]  # a platform's own ids, in place of any
-        self, run_id: str, project_id: str | None = None, kind: str = Kind.RUN.value
-    ) -> Steps[Run]:
-        """One run, or one generation, as it stands.
+    def get_run(self, run: Run) -> Steps[Run]:
+        """One run, or one generation, in its present state.
 
-        :param run_id: its id.
-        :param project_id: its project; a generation can't be seen without it.
-        :param kind: ``run`` or ``generation``.
+        :param run: as it was seen last; the ids of a generation must have its project.
         :raises NotFoundError: when there is none.
         """
-        project = project_id or ""
-        if _kind(kind) is Kind.RUN:
-            return (yield from ask(self.get_run_call(run_id, project)))
-        generation: Call[Run] = self.get_generation(run_id, project).with_reader(
-            lambda response: self._run(_generation(response, run_id, project), Kind.GENERATION, project)
+        project = run.ids.get("project_id", "")
+        if run.kind is not Kind.GENERATION:
+            return (yield from ask(self.get_run_call(run.run_id, project)))
+        generation: Call[Run] = self.get_generation(run.run_id, project).with_reader(
+            lambda response: self._run(_generation(response, run.run_id, project), Kind.GENERATION, project)
         )
         return (yield from ask(generation))
 
@@ -626,37 +633,33 @@ class OmiliaPlatform(Platform):
         found = yield from ask(self._list(_kind(kind), project_id, since))
         return sorted(found, key=lambda run: newest_first(run.started_at), reverse=True)
 
-    def cancel_run(  # type: ignore[override]  # a platform's own ids, in place of any
-        self, run_id: str, project_id: str | None = None, kind: str = Kind.RUN.value
-    ) -> Steps[None]:
-        """Revoke a run. One that is final is left as it is: whether it is, is asked before and, if need be, after.
+    def cancel_run(self, run: Run) -> Steps[None]:
+        """Revoke a run. One that is final is left as it is: its state is read before and, if need be, after.
 
-        :param run_id: its id.
-        :param project_id: its project, if known.
-        :param kind: ``run`` or ``generation``.
+        :param run: as it was seen last.
         :raises InvalidRequestError: for a generation that is not final: the API has no call that revokes one.
         """
         try:
-            run = yield from self.get_run(run_id, project_id=project_id, kind=kind)
+            now = yield from self.get_run(run)
         except ApiError as e:
-            # A run that can't be seen just now may well be going: that must not keep it going.
-            if not e.transient or _kind(kind) is not Kind.RUN:
+            # A run that can't be polled just now may well be running: that must not keep it running.
+            if not e.transient or run.kind is Kind.GENERATION:
                 raise
         else:
-            if run.final:
+            if now.final:
                 return
-        if _kind(kind) is Kind.GENERATION:
+        if run.kind is Kind.GENERATION:
             raise InvalidRequestError(
-                f"Omilia Testing Studio has no call that revokes a generation; generation {run_id} runs to its end."
+                f"Omilia Testing Studio has no call that revokes a generation; generation {run.run_id} runs to its end."
             )
         try:
             # Twice the same as once, seen from here: unlike the bare call it may be sent again.
-            yield from ask(replace(self.revoke_run(run_id), idempotent=True))
+            yield from ask(replace(self.revoke_run(run.run_id), idempotent=True))
         except ApiError as refusal:
             if refusal.transient:
                 raise
-            run = yield from self.get_run(run_id, project_id=project_id, kind=kind)
-            if not run.final:
+            now = yield from self.get_run(run)
+            if not now.final:
                 raise
 
     def get_report(self, run: Run) -> Steps[RunReport]:

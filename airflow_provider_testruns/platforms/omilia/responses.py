@@ -147,9 +147,9 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
     # ``createdAt`` in the samples, ``createAt`` in the table. There is no other start time.
     started_at, start_unreadable = row.start("createdAt", "createAt")
     project_id = row.unless_unreadable(lambda: row.optional_identifier("projectId")) or project_id
-    context = {"project_id": project_id} if project_id else {}
+    ids = {"project_id": project_id} if project_id else {}
     if kind is Kind.GENERATION:
-        context["kind"] = kind.value
+        ids["kind"] = kind.value
     return settled(
         Run(
             platform="omilia",
@@ -162,7 +162,7 @@ def run_of(row: Fields, kind: Kind, url: Callable[[str, str], str], project_id: 
             finished_at=row.moment("finishedAt"),
             progress=row.unless_unreadable(lambda: _progress(row)),
             url=url(run_id, project_id),
-            ids=context,
+            ids=ids,
             started_with={ours: _shown(row, theirs) for ours, theirs in SHOWN[kind].items() if has(row, theirs)},
             known_state=state is not None,
             source=row.excerpt(),

@@ -397,7 +397,7 @@ def test_the_same_calls_in_an_event_loop(hook: EggplantHook) -> None:
     async def look() -> Run:
         platform, client = await EggplantHook.open_async("eggplant_default")
         try:
-            return await client.run(platform.get_run(run.run_id, **run.ids))
+            return await client.run(platform.get_run(run))
         finally:
             await client.close()
 

@@ -706,8 +706,8 @@ class _Platform:
     def group_of(self, run: Run) -> None:
         return None
 
-    def get_run(self, run_id: str, **context: str) -> str:
-        return run_id
+    def get_run(self, run: Run) -> str:
+        return run.run_id
 
 
 class _Client:

@@ -97,7 +97,7 @@ def test_what_a_token_endpoint_says(drive: Drive, said: str) -> None:
 def test_numbers_that_json_has_not(drive: Drive, number: str) -> None:
     body = f'{{"data": {{"runId": "r-1", "status": "SUCCESS", "x": {number}}}}}'.encode()
     with RawServer(answering(lambda seen: (200, body))) as server, pytest.raises(InvalidReplyError, match="not JSON"):
-        drive(session(server.url)).run(OmiliaPlatform().get_run("r-1"))
+        drive(session(server.url)).run(OmiliaPlatform().get_run(OmiliaPlatform().run_by_id("r-1")))
 
 
 BAD_IDS = ["../../../etc/x", "..", ".", "a/b", "a b", r"a\u0000", r"\ud800", "{{ var.value.x }}", "x" * 201, r"a\nb"]
@@ -128,4 +128,4 @@ def test_ids_that_are_none(drive: Drive, bad: str) -> None:
                 client.ask(client.run(steps).call)
             assert is_harmless(str(caught.value))
         with pytest.raises(InvalidReplyError, match="should be an id"):
-            client.run(OmiliaPlatform().get_run("r-1"))
+            client.run(OmiliaPlatform().get_run(OmiliaPlatform().run_by_id("r-1")))

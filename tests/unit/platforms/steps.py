@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Call, Response, Sleep, Steps, ask
 from airflow_provider_testruns.transport.auth import FixedHeaders
 from airflow_provider_testruns.transport.effects import NetworkError, Read, Request
@@ -108,3 +110,13 @@ def lost(sent: bool = True) -> NetworkError:
 def form_of(request: Request) -> Mapping[str, str]:
     """The form that a request carried."""
     return dict(parse_qsl((request.body or b"").decode(), keep_blank_values=True))
+
+
+def poll(platform: Platform, run_id: str, **ids: str) -> Steps[Run]:
+    """The steps that poll a run of these ids."""
+    return platform.get_run(platform.run_by_id(run_id, **ids))
+
+
+def cancel(platform: Platform, run_id: str, **ids: str) -> Steps[None]:
+    """The steps that cancel a run of these ids."""
+    return platform.cancel_run(platform.run_by_id(run_id, **ids))

@@ -35,7 +35,7 @@ from airflow_provider_testruns.platforms.eggplant.responses import word_of
 from airflow_provider_testruns.platforms.platform import PollCache, Start
 from airflow_provider_testruns.steps import Call, Response
 from airflow_provider_testruns.transport.effects import Request
-from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, form_of, lost
+from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, cancel, form_of, lost, poll
 from tests.unit.responses import response
 
 pytestmark = pytest.mark.unit
@@ -451,7 +451,7 @@ def test_the_runs_of_a_model_without_a_name_cannot_be_found() -> None:
 
 def test_progress_is_form_encoded_and_may_be_sent_again() -> None:
     wire = Wire({PROGRESS: row()})
-    run = wire.run(platform().get_run(RUN, model_id=MODEL))
+    run = wire.run(poll(platform(), RUN, model_id=MODEL))
     assert form_of(wire.requests[0]) == {"id": RUN}
     assert wire.requests[0].headers["Content-Type"] == "application/x-www-form-urlencoded"
     assert not wire.requests[0].new_connection
@@ -480,14 +480,14 @@ def test_a_progress_response_without_the_run_does_not_show_it(body: Any) -> None
 
 def test_times_with_an_offset_of_two_digits() -> None:
     finished = row(status="Passed", endtime="2018-05-31 17:00:31-0130", starttime="2018-05-31 17:00:01.366412+01")
-    run = Wire({PROGRESS: finished}).run(platform().get_run(RUN))
+    run = Wire({PROGRESS: finished}).run(poll(platform(), RUN))
     assert run.started_at == datetime(2018, 5, 31, 16, 0, 1, 366412, tzinfo=UTC)
     assert run.finished_at == datetime(2018, 5, 31, 18, 30, 31, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("processid", ["5637", 5637, None])
 def test_processid_a_string_in_the_sample_is_left_as_it_is(processid: Any) -> None:
-    assert Wire({PROGRESS: row(processid=processid)}).run(platform().get_run(RUN)).run_id == RUN
+    assert Wire({PROGRESS: row(processid=processid)}).run(poll(platform(), RUN)).run_id == RUN
 
 
 @pytest.mark.parametrize(
@@ -508,13 +508,13 @@ def test_processid_a_string_in_the_sample_is_left_as_it_is(processid: Any) -> No
     ],
 )
 def test_status_words(raw: str, ended: int, state: RunState, ending: Verdict | None) -> None:
-    run = Wire({PROGRESS: row(status=raw, endtime=at(5) if ended else None)}).run(platform().get_run(RUN))
+    run = Wire({PROGRESS: row(status=raw, endtime=at(5) if ended else None)}).run(poll(platform(), RUN))
     assert (run.state, run.platform_verdict, run.known_state, run.raw_state) == (state, ending, True, raw)
 
 
 @pytest.mark.parametrize("raw", ["paused", "?", "Pässed"])
 def test_any_other_word_is_active_and_not_known(raw: str) -> None:
-    run = Wire({PROGRESS: row(status=raw, endtime=None)}).run(platform().get_run(RUN))
+    run = Wire({PROGRESS: row(status=raw, endtime=None)}).run(poll(platform(), RUN))
     assert (run.state, run.platform_verdict, run.known_state) == (RunState.RUNNING, None, False)
 
 
@@ -552,17 +552,17 @@ def test_the_calls_that_poll_are_tried_in_turn_and_what_answered_is_remembered(
     answers: dict[str, Any], asked: list[str]
 ) -> None:
     wire, dai = Wire(answers), platform()
-    assert wire.run(dai.get_run(RUN)).run_id == RUN
+    assert wire.run(poll(dai, RUN)).run_id == RUN
     assert wire.asked == asked
-    wire.run(dai.get_run(RUN))
+    wire.run(poll(dai, RUN))
     assert wire.asked == [*asked, asked[-1]]
     assert wire.run(platform().get_execution(RUN)).run_id == RUN
 
 
 def test_what_answered_once_and_does_not_any_more_is_tried_first_and_then_the_others() -> None:
     wire, dai = Wire({EXECUTION: InTurn(execution, response({}, 404)), PROGRESS: InTurn([], row())}), platform()
-    wire.run(dai.get_run(RUN))
-    wire.run(dai.get_run(RUN))
+    wire.run(poll(dai, RUN))
+    wire.run(poll(dai, RUN))
     assert wire.asked == [PROGRESS, EXECUTION, EXECUTION, PROGRESS]
 
 
@@ -573,7 +573,7 @@ def test_when_none_answers_all_four_are_named() -> None:
         "GET /ai/runs?limit=100&offset=0": {"items": [], "total_count": 0},
     }
     with pytest.raises(NotFoundError) as caught:
-        Wire(answers).run(platform().get_run(RUN))
+        Wire(answers).run(poll(platform(), RUN))
     for part in (
         "POST /api/run/progress: HTTP 200 without the run",
         "GET /execution_service/api/v1/executions/{id}: HTTP 405",
@@ -590,7 +590,7 @@ def test_when_none_answers_all_four_are_named() -> None:
 def test_a_pinned_call_is_the_only_one(name: str) -> None:
     wire = Wire()
     with pytest.raises(NotFoundError, match="poll_endpoint"):
-        wire.run(platform(poll_endpoint=name).get_run(RUN))
+        wire.run(poll(platform(poll_endpoint=name), RUN))
     assert len(wire.requests) == 1
 
 
@@ -615,33 +615,33 @@ def test_only_known_calls_can_be_pinned() -> None:
 def test_any_other_error_of_a_step_is_raised_as_it_is(answer: Any, error: type[Exception], failing: str) -> None:
     wire = Wire({failing: answer})
     with pytest.raises(error):
-        wire.run(platform().get_run(RUN))
+        wire.run(poll(platform(), RUN))
     assert wire.asked[-1] == failing
 
 
 def test_a_response_that_cannot_be_read_is_not_taken_for_a_run_that_is_not_there() -> None:
     wire, dai = Wire({PROGRESS: InTurn(row(), response(b"<html>sign in</html>"))}), platform()
-    wire.run(dai.get_run(RUN))
+    wire.run(poll(dai, RUN))
     with pytest.raises(InvalidReplyError):
-        wire.run(dai.get_run(RUN))
+        wire.run(poll(dai, RUN))
     assert wire.asked == [PROGRESS, PROGRESS]
     # Of a call that has not answered yet it may be the web app's page for unknown addresses: the next may know.
     page = response(b"<html>")
-    assert Wire({PROGRESS: page, EXECUTION: execution}).run(platform().get_run(RUN)).raw_state == "RUNNING"
+    assert Wire({PROGRESS: page, EXECUTION: execution}).run(poll(platform(), RUN)).raw_state == "RUNNING"
     with pytest.raises(InvalidReplyError, match="not JSON"):
-        Wire({PROGRESS: page}).run(platform().get_run(RUN))
+        Wire({PROGRESS: page}).run(poll(platform(), RUN))
 
 
 @pytest.mark.parametrize("fields", [{"status": None}, {"status": ["Passed"]}])
 def test_fields_of_wrong_types_are_named(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidReplyError, match=next(iter(fields))):
-        Wire({PROGRESS: row(**fields)}).run(platform().get_run(RUN))
+        Wire({PROGRESS: row(**fields)}).run(poll(platform(), RUN))
 
 
 @pytest.mark.parametrize("field", ["starttime", "endtime", "modelname", "model_id", "type", "error"])
 def test_what_the_state_does_not_depend_on_fails_no_poll(field: str) -> None:
     for value in ("yesterday", 12, {}, ["x"], True, -1.5, 10**400):
-        run = Wire({PROGRESS: row(status="Running", **{field: value})}).run(platform().get_run(RUN))
+        run = Wire({PROGRESS: row(status="Running", **{field: value})}).run(poll(platform(), RUN))
         assert (run.run_id, run.state, run.raw_state) == (RUN, RunState.RUNNING, "Running")
         assert run.start_unreadable is (field == "starttime")
 
@@ -649,32 +649,32 @@ def test_what_the_state_does_not_depend_on_fails_no_poll(field: str) -> None:
 def test_an_execution_is_searched_in_the_newest_pages_only_and_a_known_length_saves_a_call() -> None:
     rows = [{"id": n, "teststatus": "Passed", "execution_id": f"x-{n}"} for n in range(2000)]
     wire, dai = Paged({"GET /ai/runs": run_list(rows)}), platform(poll_endpoint="runs")
-    assert wire.run(dai.get_run("x-1999")).platform_verdict is Verdict.PASSED
+    assert wire.run(poll(dai, "x-1999")).platform_verdict is Verdict.PASSED
     assert wire.asked == ["GET /ai/runs?limit=100&offset=0", "GET /ai/runs?limit=100&offset=1950"]
     rows.append({"id": 2000, "teststatus": "Running", "execution_id": RUN})
-    assert wire.run(dai.get_run(RUN)).state is RunState.RUNNING
+    assert wire.run(poll(dai, RUN)).state is RunState.RUNNING
     assert len(wire.requests) == 3
     with pytest.raises(NotFoundError):
-        wire.run(dai.get_run("x-0"))
+        wire.run(poll(dai, "x-0"))
     assert len(wire.requests) < 8
     del rows[100:]
-    assert wire.run(dai.get_run("x-99")).run_id == "x-99"
+    assert wire.run(poll(dai, "x-99")).run_id == "x-99"
 
 
 def test_an_item_that_is_a_rerun_of_the_execution_is_not_taken_for_it() -> None:
     rerun = {"id": 8, "execution_id": OTHER, "rerun_of": RUN, "teststatus": "Failed"}
     with pytest.raises(NotFoundError):
-        Wire({"GET /ai/runs?limit=100&offset=0": [rerun]}).run(platform().get_run(RUN))
+        Wire({"GET /ai/runs?limit=100&offset=0": [rerun]}).run(poll(platform(), RUN))
 
 
 def test_a_number_is_an_id_of_the_list_of_runs() -> None:
     wire = Wire({"GET /ai/runs/7": {**item, "endtime": at(3), "starttime": at(1)}})
-    run = wire.run(platform().get_run("7"))
+    run = wire.run(poll(platform(), "7"))
     assert (run.run_id, run.platform_verdict, run.started_at) == ("7", Verdict.PASSED, moment(1))
-    assert Wire({PROGRESS: row("8")}).run(platform().get_run("8")).run_id == "8"
+    assert Wire({PROGRESS: row("8")}).run(poll(platform(), "8")).run_id == "8"
     wire = Wire()
     with pytest.raises(NotFoundError):
-        wire.run(platform().get_run("9"))
+        wire.run(poll(platform(), "9"))
     # The calls for executions take UUIDs only.
     assert wire.asked == ["GET /ai/runs/9", PROGRESS, "GET /ai/runs?limit=100&offset=0"]
 
@@ -683,14 +683,14 @@ def test_a_number_is_an_id_of_the_list_of_runs() -> None:
 def test_an_id_must_be_given(run_id: Any) -> None:
     wire = Wire()
     with pytest.raises(ConfigurationError, match="run_id"):
-        wire.run(platform().get_run(run_id))
+        wire.run(poll(platform(), run_id))
     assert wire.requests == []
 
 
 def test_ids_cannot_change_the_path() -> None:
     wire = Wire()
     with pytest.raises(NotFoundError):
-        wire.run(platform(poll_endpoint="executions").get_run("../x?y"))
+        wire.run(poll(platform(poll_endpoint="executions"), "../x?y"))
     assert wire.asked == ["GET /execution_service/api/v1/executions/..%2Fx%3Fy"]
 
 
@@ -705,13 +705,13 @@ def test_ids_cannot_change_the_path() -> None:
 )
 def test_the_page_of_a_run(template: str, context: dict[str, str], url: str) -> None:
     wire = Wire({PROGRESS: row()})
-    assert wire.run(platform(run_url_template=template).get_run(RUN, **context)).url == url
+    assert wire.run(poll(platform(run_url_template=template), RUN, **context)).url == url
 
 
 def test_a_reason_is_told_of_runs_that_did_not_pass() -> None:
     broken = row(status="Error", error_message="no licence")
-    assert Wire({PROGRESS: broken}).run(platform().get_run(RUN)).message == "no licence"
-    assert Wire({PROGRESS: {**broken, "status": "Passed"}}).run(platform().get_run(RUN)).message == ""
+    assert Wire({PROGRESS: broken}).run(poll(platform(), RUN)).message == "no licence"
+    assert Wire({PROGRESS: {**broken, "status": "Passed"}}).run(poll(platform(), RUN)).message == ""
 
 
 # --- several runs in one call -----------------------------------------------------------------------------------------
@@ -728,7 +728,7 @@ def test_runs_of_a_model_are_a_group_where_progress_answers() -> None:
     assert platform(poll_endpoint="runs").group_of(watched(model_name="BBCSport")) is None
     configured = Run("eggplant", RUN, RunState.RUNNING, "", Kind.TEST_CONFIGURATION, ids={"model_name": "x"})
     assert dai.group_of(configured) is None
-    Wire({EXECUTION: execution}).run(dai.get_run(RUN))
+    Wire({EXECUTION: execution}).run(poll(dai, RUN))
     assert dai.group_of(watched(model_name="BBCSport")) is None
     Wire({PROGRESS: row()}).run(dai.get_run_progress(RUN))
     assert dai.group_of(watched(model_name="BBCSport")) == "BBCSport"
@@ -793,7 +793,7 @@ def test_runs_of_a_model_are_over_when_each_of_them_is() -> None:
         row("r-1", "Passed", endtime=at(5), starttime="2018-05-31"),
     ]
     wire = Wire({PROGRESS: rows})
-    run = wire.run(platform().get_run("BBCSport", **TOGETHER))
+    run = wire.run(poll(platform(), "BBCSport", **TOGETHER))
     assert (run.kind, run.run_id, run.state, run.platform_verdict, run.parts) == (
         Kind.MODEL,
         "BBCSport",
@@ -806,7 +806,7 @@ def test_runs_of_a_model_are_over_when_each_of_them_is() -> None:
     assert run.ids == TOGETHER
     assert run.finished_at is None
     rows[0] = row("r-3", "Incomplete", endtime=at(7))
-    run = wire.run(platform().get_run(run.run_id, **run.ids))
+    run = wire.run(platform().get_run(run))
     assert (run.state, run.platform_verdict, run.started_at, run.finished_at) == (
         RunState.FINISHED,
         None,
@@ -825,14 +825,14 @@ def test_runs_of_a_model_are_over_when_each_of_them_is() -> None:
 
 def test_a_word_that_is_not_known_keeps_the_runs_of_a_model_going() -> None:
     rows = [row("r-2", "Paused"), row("r-1", "Passed", endtime=at(5))]
-    run = Wire({PROGRESS: rows}).run(platform().get_run("BBCSport", **TOGETHER))
+    run = Wire({PROGRESS: rows}).run(poll(platform(), "BBCSport", **TOGETHER))
     assert (run.final, run.known_state) == (False, False)
 
 
 def test_a_cancelled_run_of_a_model_did_not_pass() -> None:
     words = ("Passed", "Failed", "Error", "Cancelled")
     rows = [row(f"r-{n}", word, starttime=at(9 - n), endtime=at(9)) for n, word in enumerate(words)]
-    run = Wire({PROGRESS: rows}).run(platform().get_run("BBCSport", **TOGETHER))
+    run = Wire({PROGRESS: rows}).run(poll(platform(), "BBCSport", **TOGETHER))
     report = Wire().run(platform().get_report(run))
     assert report.counts == Counts(passed=1, failed=1, unavailable=2)
     assert [(case.name, case.message) for case in report.failures] == [
@@ -847,7 +847,7 @@ def test_a_cancelled_run_of_a_model_did_not_pass() -> None:
 @pytest.mark.parametrize("answer", [[], {}, {"items": []}])
 def test_of_a_model_without_runs_nothing_is_said(answer: Any) -> None:
     with pytest.raises(NotFoundError, match="shows no run of model 'BBCSport'") as caught:
-        Wire({PROGRESS: answer}).run(platform().get_run("BBCSport", **TOGETHER))
+        Wire({PROGRESS: answer}).run(poll(platform(), "BBCSport", **TOGETHER))
     assert caught.value.status == 404
 
 
@@ -859,7 +859,7 @@ def test_a_limit_is_about_the_newest_runs_whatever_the_order_of_the_list(limit: 
         wire = Wire({PROGRESS: newest(rows)})
         dai = platform()
         for look in range(3):
-            run = wire.run(dai.get_run("BBCSport", **TOGETHER, limit=str(limit)))
+            run = wire.run(poll(dai, "BBCSport", **TOGETHER, limit=str(limit)))
             assert [part.run_id for part in run.parts] == expected
             # That a server lists the oldest first is found out once.
             assert len(wire.requests) == requests + look
@@ -884,13 +884,13 @@ def test_without_progress_the_runs_of_a_model_are_in_the_list_of_runs(missing: R
     rows[498]["execution_id"] = RUN
     wire = Paged({PROGRESS: missing, "GET /ai/runs": run_list(rows)})
     dai = platform()
-    run = wire.run(dai.get_run("BBCSport", **TOGETHER, limit="40"))
+    run = wire.run(poll(dai, "BBCSport", **TOGETHER, limit="40"))
     assert run.final
     assert [part.run_id for part in run.parts] == [RUN, *(str(number) for number in range(495, 495 - 39 * 3, -3))]
     assert wire.asked.count(PROGRESS) == 1
     assert 1 < len(wire.requests) <= 4
     # What is missing is not asked for again.
-    run = wire.run(dai.get_run("BBCSport", **TOGETHER))
+    run = wire.run(poll(dai, "BBCSport", **TOGETHER))
     assert len(run.parts) == 167
     assert wire.asked.count(PROGRESS) == 1
 
@@ -898,15 +898,15 @@ def test_without_progress_the_runs_of_a_model_are_in_the_list_of_runs(missing: R
 def test_without_both_calls_the_runs_of_a_model_cannot_be_seen_and_progress_is_tried_again() -> None:
     wire, dai = Wire({PROGRESS: InTurn(response({}, 404), [row(status="Passed")])}), platform()
     with pytest.raises(NotFoundError, match=r"POST /api/run/progress: HTTP 404; GET /ai/runs: HTTP 404"):
-        wire.run(dai.get_run("BBCSport", **TOGETHER))
-    assert wire.run(dai.get_run("BBCSport", **TOGETHER)).final
+        wire.run(poll(dai, "BBCSport", **TOGETHER))
+    assert wire.run(poll(dai, "BBCSport", **TOGETHER)).final
 
 
 @pytest.mark.parametrize("context", [{"limit": "0"}, {"limit": "x"}, {"model_name": " "}])
 def test_runs_of_a_model_need_a_name_and_a_limit_that_can_be_right(context: dict[str, str]) -> None:
     wire = Wire()
     with pytest.raises(ConfigurationError):
-        wire.run(platform().get_run("BBCSport", **{**TOGETHER, **context}))
+        wire.run(poll(platform(), "BBCSport", **{**TOGETHER, **context}))
     assert wire.asked == []
 
 
@@ -916,7 +916,7 @@ def test_runs_of_a_model_need_a_name_and_a_limit_that_can_be_right(context: dict
 @pytest.mark.parametrize("answer", [response(None, 204), response({}, 409), response({}, 200)])
 def test_e8_an_abort_is_one_delete(answer: Response) -> None:
     wire = Wire({ABORT: answer})
-    wire.run(platform().cancel_run(RUN, model_name="BBCSport"))
+    wire.run(cancel(platform(), RUN, model_name="BBCSport"))
     assert wire.asked == [ABORT]
 
 
@@ -928,10 +928,10 @@ def test_an_execution_that_is_over_or_gone_is_no_error(progress: Any) -> None:
 def test_execution_id_and_execution_status_id_are_the_same_id_and_on_404_resolved_through_progress() -> None:
     other = f"DELETE /execution_service/api/v1/executions/{OTHER}"
     wire = Wire({ABORT: response({}, 404), PROGRESS: row(OTHER), other: response(None, 204)})
-    wire.run(platform().cancel_run(RUN))
+    wire.run(cancel(platform(), RUN))
     assert wire.asked == [ABORT, PROGRESS, other]
     wire = Wire({ABORT: response({}, 404), PROGRESS: row(execution_status_id=OTHER), other: response(None, 204)})
-    wire.run(platform().cancel_run(RUN))
+    wire.run(cancel(platform(), RUN))
     assert wire.asked == [ABORT, PROGRESS, other]
 
 
@@ -939,20 +939,20 @@ def test_a_number_of_the_list_of_runs_is_not_aborted() -> None:
     number = {"id": 7, "modelname": "BBCSport", "runtype": "model", "teststatus": "Running"}
     wire = Wire({"GET /ai/runs/7": number})
     with pytest.raises(InvalidRequestError, match="by their UUID"):
-        wire.run(platform().cancel_run("7"))
-    Wire({"GET /ai/runs/7": {**number, "teststatus": "Passed"}}).run(platform().cancel_run("7"))
+        wire.run(cancel(platform(), "7"))
+    Wire({"GET /ai/runs/7": {**number, "teststatus": "Passed"}}).run(cancel(platform(), "7"))
     assert wire.asked == ["GET /ai/runs/7"]
 
 
 def test_a_run_that_goes_on_is_not_said_to_be_stopped() -> None:
     with pytest.raises(NotFoundError):
-        Wire({ABORT: response({}, 404), PROGRESS: row()}).run(platform().cancel_run(RUN))
+        Wire({ABORT: response({}, 404), PROGRESS: row()}).run(cancel(platform(), RUN))
 
 
 @pytest.mark.parametrize("status", [500, 403, 401, 422])
 def test_other_errors_of_an_abort_are_raised(status: int) -> None:
     with pytest.raises((ServerError, PermissionDeniedError, AuthenticationError, InvalidRequestError)):
-        Wire({ABORT: response({}, status)}).run(platform().cancel_run(RUN))
+        Wire({ABORT: response({}, status)}).run(cancel(platform(), RUN))
 
 
 # --- test configurations ----------------------------------------------------------------------------------------------
@@ -986,9 +986,9 @@ def test_a_test_configuration_from_start_to_report() -> None:
     assert (run.run_id, run.kind) == ("t-1", Kind.TEST_CONFIGURATION)
     assert CONFIGURATION.items() <= run.ids.items()
     assert dai.group_of(run) is None
-    run = wire.run(dai.get_run(run.run_id, **run.ids))
+    run = wire.run(dai.get_run(run))
     assert run.state is RunState.RUNNING
-    run = wire.run(dai.get_run(run.run_id, **run.ids))
+    run = wire.run(dai.get_run(run))
     assert (run.platform_verdict, run.kind) == (Verdict.FAILED, Kind.TEST_CONFIGURATION)
     report = wire.run(dai.get_report(run))
     assert report.counts == Counts(passed=1, failed=1)
@@ -1002,7 +1002,7 @@ def test_a_test_configuration_from_start_to_report() -> None:
 
 def test_the_result_that_a_task_names_is_taken() -> None:
     wire = Wire({TASK: {"runstatus": "Passed", "test_config_result_id": "cr-9"}})
-    run = wire.run(platform().get_run("t-1", **CONFIGURATION))
+    run = wire.run(poll(platform(), "t-1", **CONFIGURATION))
     assert run.ids["test_config_result_id"] == "cr-9"
     report = wire.run(platform().get_report(run))
     assert any(asked.startswith("GET /api/v2/test_results?test_config_result_id=cr-9") for asked in wire.asked)
@@ -1012,17 +1012,17 @@ def test_the_result_that_a_task_names_is_taken() -> None:
 def test_a_test_configuration_that_goes_on_cannot_be_stopped_and_that_is_said() -> None:
     wire = Wire({TASK: InTurn({"runstatus": "RUNNING"}, {"runstatus": "PASSED"})})
     with pytest.raises(InvalidRequestError, match="no documented call"):
-        wire.run(platform().cancel_run("t-1", **CONFIGURATION))
-    wire.run(platform().cancel_run("t-1", **CONFIGURATION))
+        wire.run(cancel(platform(), "t-1", **CONFIGURATION))
+    wire.run(cancel(platform(), "t-1", **CONFIGURATION))
     with pytest.raises(NotFoundError):
-        Wire().run(platform().get_run("t-1", **CONFIGURATION))
+        Wire().run(poll(platform(), "t-1", **CONFIGURATION))
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
 def final(status: str, **fields: Any) -> Run:
-    return Wire({PROGRESS: row(status=status, endtime=at(9), **fields)}).run(platform().get_run(RUN))
+    return Wire({PROGRESS: row(status=status, endtime=at(9), **fields)}).run(poll(platform(), RUN))
 
 
 def result(status: str = "PASSED", result_id: str = "tr-1", **fields: Any) -> dict[str, Any]:
@@ -1309,18 +1309,18 @@ _BODIES = (
 
 _STEPS: dict[str, Callable[[EggplantPlatform], Any]] = {
     "progress": lambda dai: dai.get_run_progress(RUN),
-    "poll": lambda dai: dai.get_run(RUN),
-    "number": lambda dai: dai.get_run("7"),
-    "configuration": lambda dai: dai.get_run("t-1", **CONFIGURATION),
+    "poll": lambda dai: poll(dai, RUN),
+    "number": lambda dai: poll(dai, "7"),
+    "configuration": lambda dai: poll(dai, "t-1", **CONFIGURATION),
     "model": lambda dai: dai.list_model_progress("m", 3),
-    "together": lambda dai: dai.get_run("m", kind="model", model_name="m", limit="3"),
+    "together": lambda dai: poll(dai, "m", kind="model", model_name="m", limit="3"),
     "kept": lambda dai: dai.list_kept(
         Run("eggplant", RUN, RunState.FINISHED, "Failed", platform_verdict=Verdict.FAILED)
     ),
     "group": lambda dai: dai.list_group("m", {RUN, OTHER}, moment(3)),
     "find": lambda dai: dai.find_runs(moment(3), model_name="m"),
     "find all": lambda dai: dai.find_runs(moment(3)),
-    "abort": lambda dai: dai.cancel_run(RUN),
+    "abort": lambda dai: cancel(dai, RUN),
     "runs": lambda dai: dai.list_runs(5),
     "agents": lambda dai: dai.list_agents(),
     "logs": lambda dai: dai.get_test_result_logs("a"),
@@ -1399,7 +1399,7 @@ def test_results_that_are_too_many_to_be_read_are_no_report(monkeypatch: pytest.
             _results_key(100, 50): _results_page(100, 50, 200),
         }
     )
-    run = wire.run(platform().get_run(RUN))
+    run = wire.run(poll(platform(), RUN))
     with pytest.raises(InvalidReplyError, match="too large to be read: 150 rows were, and it has 200"):
         wire.run(platform().get_report(run))
 
@@ -1412,7 +1412,7 @@ def test_pages_of_one_row_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
             **{_results_key(offset): _results_page(offset, 1, 10**15) for offset in range(5)},
         }
     )
-    run = wire.run(platform().get_run(RUN))
+    run = wire.run(poll(platform(), RUN))
     with pytest.raises(InvalidReplyError, match="too large to be read: 5 rows were, and it has 1,000,000,000,000,000"):
         wire.run(platform().get_report(run))
 
@@ -1431,7 +1431,7 @@ def test_rows_that_are_kept_as_they_come_have_an_end_in_memory(monkeypatch: pyte
             **{_results_key(n * 100): _results_page(n * 100, 100, 1000) for n in range(10)},
         }
     )
-    report = wire.run(platform().get_report(wire.run(platform().get_run(RUN))))
+    report = wire.run(platform().get_report(wire.run(poll(platform(), RUN))))
     assert report.counts == Counts(passed=1000)
 
 
@@ -1448,4 +1448,4 @@ def test_a_model_of_more_runs_than_are_waited_for_together(monkeypatch: pytest.M
     rows = [row(id=f"run-{n}", starttime=at(n)) for n in range(3)]
     context = {"kind": "model", "model_name": "M"}
     with pytest.raises(InvalidReplyError, match=r"shows 3 runs of model 'M', and 2 is the most.*limit"):
-        Wire({"POST /api/run/progress": rows}).run(platform().get_run("M", **context))
+        Wire({"POST /api/run/progress": rows}).run(poll(platform(), "M", **context))

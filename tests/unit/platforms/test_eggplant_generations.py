@@ -25,7 +25,7 @@ from airflow_provider_testruns.platforms.platform import Identity
 from airflow_provider_testruns.platforms.reading import Fields
 from airflow_provider_testruns.steps import Response
 from airflow_provider_testruns.transport.effects import Request
-from tests.unit.platforms.steps import BASE_URL, Wire, response
+from tests.unit.platforms.steps import BASE_URL, Wire, poll, response
 from tests.unit.platforms.test_eggplant import MODEL, PROGRESS, RUN, START, Paged, at, row, run_list
 
 pytestmark = pytest.mark.unit
@@ -68,16 +68,16 @@ def test_e1_the_one_new_run_of_the_model_is_adopted_and_polled_by_its_number(bef
     rows = [numbered(1000 + at, "PASSED") for at in range(before)]
     run, dai, wire = started(rows)
     with pytest.raises(NotFoundError):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
     new = numbered(2000)
     rows += [numbered(1999, modelname="Other"), new]
-    seen = wire.run(dai.get_run(run.run_id, **run.ids))
+    seen = wire.run(dai.get_run(run))
     assert (seen.run_id, seen.state, seen.ids["run_number"]) == (RUN, RunState.RUNNING, "2000")
     # Whatever comes after it is not compared any more.
     rows.append(numbered(2001))
     wire.answers["GET /ai/runs/2000"] = new | {"teststatus": "FAILED", "endtime": at(9)}
     wire.requests.clear()
-    ended = wire.run(dai.get_run(seen.run_id, **seen.ids))
+    ended = wire.run(dai.get_run(seen))
     assert (ended.run_id, ended.platform_verdict, wire.asked) == (RUN, Verdict.FAILED, ["GET /ai/runs/2000"])
 
 
@@ -85,9 +85,9 @@ def test_e1_a_number_that_has_no_call_of_its_own_is_found_in_the_list() -> None:
     rows = [numbered(7)]
     run, dai, wire = started(rows)
     rows.append(numbered(8))
-    seen = wire.run(dai.get_run(run.run_id, **run.ids))
+    seen = wire.run(dai.get_run(run))
     rows[-1] |= {"teststatus": "PASSED", "endtime": at(9)}
-    ended = wire.run(dai.get_run(seen.run_id, **seen.ids))
+    ended = wire.run(dai.get_run(seen))
     assert (ended.run_id, ended.platform_verdict) == (RUN, Verdict.PASSED)
 
 
@@ -96,7 +96,7 @@ def test_e1_of_several_candidates_none_is_taken_and_all_are_named() -> None:
     run, dai, wire = started(rows)
     rows += [numbered(8), numbered(9)]
     with pytest.raises(InvalidReplyError, match=r"2 runs could be it: 8, 9"):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
 
 
 #: What a server says of how many rows there are, by those of the page and all.
@@ -127,9 +127,9 @@ def test_e1_the_new_run_is_found_whatever_the_list_says_of_its_length(before: in
     run = wire.ask(wire.run(dai.prepare_start(model_id=MODEL, model_name="BBCSport")).call)
     for _ in range(2):
         with pytest.raises(NotFoundError):
-            wire.run(dai.get_run(run.run_id, **run.ids))
+            wire.run(dai.get_run(run))
     rows.append(numbered(2000))
-    assert wire.run(dai.get_run(run.run_id, **run.ids)).ids["run_number"] == "2000"
+    assert wire.run(dai.get_run(run)).ids["run_number"] == "2000"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_e1_a_run_that_began_before_the_start_is_not_adopted(start: str | None, 
     run = wire.ask(wire.run(dai.prepare_start(model_id=MODEL, model_name="BBCSport")).call)
     wire.answers[RUNS] = run_list([numbered(8, starttime=start)])
     with nullcontext() if adopted else pytest.raises(NotFoundError):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
 
 
 def test_e1_one_run_is_never_taken_for_two_executions() -> None:
@@ -158,10 +158,10 @@ def test_e1_one_run_is_never_taken_for_two_executions() -> None:
         wire.answers[START] = {"execution_id": execution}
         runs.append(wire.ask(wire.run(dai.prepare_start(model_id=MODEL, model_name="BBCSport")).call))
     wire.answers[RUNS] = run_list([numbered(8)])
-    first = wire.run(dai.get_run("e-1", **runs[0].ids))
+    first = wire.run(poll(dai, "e-1", **runs[0].ids))
     for run in (runs[1], first):
         with pytest.raises(InvalidReplyError, match=r"run 8 of the list could be each of 2 executions.*: e-1, e-2"):
-            wire.run(dai.get_run(run.run_id, **run.ids))
+            wire.run(dai.get_run(run))
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_e1_only_a_run_like_the_start_is_a_candidate(
     run, dai, wire = started(rows, **arguments)
     rows.append(numbered(8, **unlike))
     with pytest.raises(NotFoundError):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
     rows.append(numbered(9, **like))
-    assert wire.run(dai.get_run(run.run_id, **run.ids)).ids["run_number"] == "9"
+    assert wire.run(dai.get_run(run)).ids["run_number"] == "9"
 
 
 def test_e1_a_rerun_of_which_the_model_is_not_known_is_not_guessed() -> None:
@@ -192,7 +192,7 @@ def test_e1_a_rerun_of_which_the_model_is_not_known_is_not_guessed() -> None:
     run, dai, wire = started(rows, model_id=None, model_name=None, rerun_id=4)
     rows.append(numbered(9))
     with pytest.raises(NotFoundError):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
 
 
 def test_e1_the_runs_before_a_start_and_after_a_lost_one_come_from_the_list_where_there_is_no_progress() -> None:
@@ -212,7 +212,7 @@ def test_e1_a_server_without_the_list_starts_as_before() -> None:
     start = wire.run(dai.prepare_start(model_id=MODEL, model_name="BBCSport"))
     run = wire.ask(start.call)
     assert "after_number" not in run.ids
-    assert wire.run(dai.get_run(run.run_id, **run.ids)).state is RunState.RUNNING
+    assert wire.run(dai.get_run(run)).state is RunState.RUNNING
 
 
 # --- E2: words that are not in the table --------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_e1_a_server_without_the_list_starts_as_before() -> None:
 
 def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_the_word() -> None:
     wire = Wire({PROGRESS: row(status="Evaporated", endtime=at(5)), RUNS: response({}, 404)})
-    run = wire.run(platform().get_run(RUN))
+    run = wire.run(poll(platform(), RUN))
     assert (run.state, run.platform_verdict, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
     report = wire.run(platform().get_report(run))
     assert judge(report) is Verdict.ERRORED
@@ -229,7 +229,7 @@ def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_t
 
 @pytest.mark.parametrize("raw", ["PASSED_AFTER_RERUN", "Passed after re-run", "passed after rerun"])
 def test_e2_passed_after_a_rerun_is_passed(raw: str) -> None:
-    run = Wire({PROGRESS: row(status=raw, endtime=at(5))}).run(platform().get_run(RUN))
+    run = Wire({PROGRESS: row(status=raw, endtime=at(5))}).run(poll(platform(), RUN))
     assert (run.state, run.platform_verdict) == (RunState.FINISHED, Verdict.PASSED)
 
 
@@ -242,7 +242,7 @@ def test_e2_a_word_that_says_only_that_the_run_has_ended_is_judged_by_the_result
 ) -> None:
     items = [{"id": f"t-{at}", "name": "x", "status": word, "execution_id": RUN} for at, word in enumerate(results)]
     wire = Paged({PROGRESS: row(status=raw), "GET /api/v2/test_results": {"items": items, "total_count": len(items)}})
-    run = wire.run(platform().get_run(RUN))
+    run = wire.run(poll(platform(), RUN))
     assert (run.state, run.platform_verdict) == (RunState.FINISHED, None)
     assert judge(wire.run(platform().get_report(run))) is verdict
 
@@ -264,7 +264,7 @@ def test_e2_words_of_single_tests(raw: str, outcome: Outcome) -> None:
             "GET /api/v2/test_results": {"items": [item], "total_count": 1},
         }
     )
-    report = wire.run(platform().get_report(wire.run(platform().get_run(RUN))))
+    report = wire.run(platform().get_report(wire.run(poll(platform(), RUN))))
     assert [case.outcome for case in report.cases] == [outcome]
     assert (outcome is Outcome.NOT_RUN) or "'sideways'" in report.cases[0].message
 
@@ -295,7 +295,7 @@ def test_e3_runstatus_says_whether_a_run_continues_and_the_other_words_how_it_en
     fields: dict[str, Any], state: RunState, ending: Verdict | None
 ) -> None:
     item = {"id": RUN, "modelname": "BBCSport", **fields}
-    run = Wire({PROGRESS: item}).run(platform().get_run(RUN))
+    run = Wire({PROGRESS: item}).run(poll(platform(), RUN))
     assert (run.state, run.platform_verdict) == (state, ending)
 
 
@@ -367,15 +367,15 @@ def test_e4_where_no_call_shows_the_task_the_one_new_result_is_the_runs(task: An
     rows = [config_result(f"old-{at}") for at in range(before)]
     run, dai, wire = configuration(rows, **{TASK: task})
     with pytest.raises(NotFoundError, match="no new result"):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
     # The order of the list is not documented.
     rows.insert(0, config_result("new", "RUNNING"))
-    seen = wire.run(dai.get_run(run.run_id, **run.ids))
+    seen = wire.run(dai.get_run(run))
     assert (seen.run_id, seen.state, seen.ids["test_config_result_id"]) == ("t-1", RunState.RUNNING, "new")
     rows[0]["status"] = "FAILED"
     wire.answers[f"{CONFIG_RESULTS}/new"] = rows[0]
     wire.requests.clear()
-    ended = wire.run(dai.get_run(seen.run_id, **seen.ids))
+    ended = wire.run(dai.get_run(seen))
     assert (ended.run_id, ended.platform_verdict) == ("t-1", Verdict.FAILED)
     assert wire.asked == [TASK, f"{CONFIG_RESULTS}/new"]
 
@@ -384,7 +384,7 @@ def test_e4_of_two_new_results_the_one_that_began_with_the_start_is_taken() -> N
     rows = [config_result("old")]
     run, dai, wire = configuration(rows)
     rows += [config_result("late", minute=30), config_result("ours", minute=10)]
-    assert wire.run(dai.get_run(run.run_id, **run.ids)).ids["test_config_result_id"] == "ours"
+    assert wire.run(dai.get_run(run)).ids["test_config_result_id"] == "ours"
 
 
 def test_e4_a_result_that_is_listed_late_and_began_before_the_start_is_not_ours() -> None:
@@ -392,9 +392,9 @@ def test_e4_a_result_that_is_listed_late_and_began_before_the_start_is_not_ours(
     run, dai, wire = configuration(rows)
     rows.append(config_result("theirs", minute=1))
     with pytest.raises(NotFoundError):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
     rows.append(config_result("ours", minute=11))
-    assert wire.run(dai.get_run(run.run_id, **run.ids)).ids["test_config_result_id"] == "ours"
+    assert wire.run(dai.get_run(run)).ids["test_config_result_id"] == "ours"
 
 
 @pytest.mark.parametrize("minute", [None, 10])
@@ -403,7 +403,7 @@ def test_e4_two_new_results_that_could_both_be_it_are_named_and_none_is_taken(mi
     run, dai, wire = configuration(rows)
     rows += [config_result("r-1", minute=minute), config_result("r-2", minute=minute)]
     with pytest.raises(InvalidReplyError, match="r-1, r-2"):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
 
 
 def test_e4_results_of_other_configurations_are_not_ours_where_the_filter_is_ignored() -> None:
@@ -411,7 +411,7 @@ def test_e4_results_of_other_configurations_are_not_ours_where_the_filter_is_ign
     run, dai, wire = configuration(rows)
     rows.append(config_result("other") | {"test_config_id": "c-2"})
     with pytest.raises(NotFoundError):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
 
 
 @pytest.mark.parametrize("count", [count for count in COUNTS if count != "too many"])
@@ -420,9 +420,9 @@ def test_e4_all_pages_are_read_whatever_the_list_says_of_its_length(before: int,
     rows = [config_result(f"old-{at}") for at in range(before)]
     run, dai, wire = configuration(rows, **{CONFIG_RESULTS: oddly_counted(rows, count)})
     with pytest.raises(NotFoundError):
-        wire.run(dai.get_run(run.run_id, **run.ids))
+        wire.run(dai.get_run(run))
     rows.insert(120, config_result("new", "RUNNING"))
-    assert wire.run(dai.get_run(run.run_id, **run.ids)).ids["test_config_result_id"] == "new"
+    assert wire.run(dai.get_run(run)).ids["test_config_result_id"] == "new"
 
 
 def test_e4_thousands_of_results_are_remembered_in_little_room() -> None:
@@ -430,7 +430,7 @@ def test_e4_thousands_of_results_are_remembered_in_little_room() -> None:
     run, dai, wire = configuration(rows)
     assert sum(map(len, run.ids.values())) < 4000
     rows.insert(5, config_result("new", minute=55))
-    assert wire.run(dai.get_run(run.run_id, **run.ids)).ids["test_config_result_id"] == "new"
+    assert wire.run(dai.get_run(run)).ids["test_config_result_id"] == "new"
 
 
 def test_e4_a_lost_start_is_looked_up_among_the_new_results_and_not_sent_again_in_the_same_try() -> None:
@@ -444,7 +444,7 @@ def test_e4_a_lost_start_is_looked_up_among_the_new_results_and_not_sent_again_i
     (found,) = wire.run(dai.find_runs(None, **start.ids))
     assert (found.run_id, found.kind) == ("new", Kind.TEST_CONFIGURATION)
     wire.answers[f"{CONFIG_RESULTS}/new"] = config_result("new", "PASSED")
-    ended = wire.run(dai.get_run(found.run_id, **found.ids))
+    ended = wire.run(dai.get_run(found))
     assert (ended.run_id, ended.platform_verdict) == ("new", Verdict.PASSED)
 
 
@@ -453,16 +453,16 @@ def test_e4_the_next_try_finds_a_run_again_that_was_found_by_its_result(shown: s
     rows: list[dict[str, Any]] = [{"id": 7, "status": "PASSED"}]
     run, dai, wire = configuration(rows)
     rows += [{"id": 8, "status": "RUNNING"}]
-    seen = wire.run(dai.get_run(run.run_id, **run.ids))
+    seen = wire.run(dai.get_run(run))
     rows += [{"id": 9, "status": "FAILED"}]
     rows[1] |= {"status": "PASSED", **({"test_config_id": shown} if shown else {})}
     ours = Identity({"kind": "test_configuration", "test_config_id": "c-1"})
-    again = wire.run(dai.get_stored_run("t-1", ours, seen.ids, None))
+    again = wire.run(dai.get_stored_run(seen, ours, None))
     assert (again.run_id, again.platform_verdict, again.ids["test_config_result_id"]) == ("t-1", Verdict.PASSED, "8")
     # What is stored can be written by people: only a result of this task's test configuration is taken.
     rows[1]["test_config_id"] = "c-2"
     with pytest.raises(NotFoundError):
-        wire.run(dai.get_stored_run("t-1", ours, seen.ids, None))
+        wire.run(dai.get_stored_run(seen, ours, None))
 
 
 @pytest.mark.parametrize(
@@ -476,7 +476,7 @@ def test_e4_a_task_that_only_says_that_it_has_finished_is_judged_by_its_result(
     run, dai, wire = configuration(rows)
     rows += [config_result("new", word)] if word else []
     wire.answers[TASK] = {"runstatus": "FINISHED", **({"test_config_result_id": "new"} if named else {})}
-    seen = wire.run(dai.get_run(run.run_id, **run.ids))
+    seen = wire.run(dai.get_run(run))
     assert (seen.final, seen.platform_verdict) == (word != "RUNNING", ending)
 
 
@@ -488,7 +488,7 @@ def test_e4_a_server_without_results_is_waited_for_by_its_task_and_cannot_be_loo
     start = wire.run(dai.prepare_start(test_config_id="c-1"))
     assert start.cannot_list
     run = wire.ask(start.call)
-    assert wire.run(dai.get_run(run.run_id, **run.ids)).state is RunState.RUNNING
+    assert wire.run(dai.get_run(run)).state is RunState.RUNNING
 
 
 @pytest.mark.parametrize("wanted", ["cr-1", "7"])
@@ -497,7 +497,7 @@ def test_e4_children_carry_the_results_id_as_a_number_too(wanted: str) -> None:
     tested = [{"id": 5, "name": "Pay", "status": "FAILED", "error": "no", "test_config_result_id": shown}]
     dai, wire = platform(), Paged({RESULTS: paged(tested), TASK: {"runstatus": "FAILED"}})
     context = {"kind": "test_configuration", "test_config_id": "c-1", "test_config_result_id": wanted}
-    report = wire.run(dai.get_report(wire.run(dai.get_run("t-1", **context))))
+    report = wire.run(dai.get_report(wire.run(poll(dai, "t-1", **context))))
     assert [(case.name, case.outcome) for case in report.cases] == [("Pay", Outcome.FAILED)]
 
 
@@ -514,7 +514,7 @@ def test_e4_children_of_older_servers_come_from_the_list_of_runs_unless_it_lists
         return response({"items": found[: int(query["limit"])], "total_count": len(found)})
 
     dai, wire = platform(), Paged({RUNS: runs, TASK: {"runstatus": "FAILED"}})
-    run = wire.run(dai.get_run("t-1", kind="test_configuration", test_config_id="c-1"))
+    run = wire.run(poll(dai, "t-1", kind="test_configuration", test_config_id="c-1"))
     report = wire.run(dai.get_report(run))
     assert [case.name for case in report.cases] == (["Return"] if filtered else [])
     assert judge(report) is Verdict.FAILED
@@ -538,7 +538,7 @@ def tried(*tries: tuple[str, str, int | None], status: str = "PASSED") -> RunRep
     ]
     dai, wire = platform(), Paged({RESULTS: paged(tested), TASK: {"runstatus": status}})
     context = {"kind": "test_configuration", "test_config_id": "c-1", "test_config_result_id": "cr-1"}
-    report: RunReport = wire.run(dai.get_report(wire.run(dai.get_run("t-1", **context))))
+    report: RunReport = wire.run(dai.get_report(wire.run(poll(dai, "t-1", **context))))
     return report
 
 
@@ -576,7 +576,7 @@ def test_e9_the_result_of_a_numbered_run_is_asked_for_by_its_number() -> None:
     rows.append(numbered(2000, "FAILED", endtime=at(9)))
     wire.answers[f"{RESULTS}/2000"] = result
     wire.answers[f"{RESULTS}/2000/logs"] = {"items": lines, "total_count": 3}
-    report = wire.run(dai.get_report(wire.run(dai.get_run(run.run_id, **run.ids))))
+    report = wire.run(dai.get_report(wire.run(dai.get_run(run))))
     assert [(case.name, case.message) for case in report.cases] == [("tc", "Image 'cart' not found")]
     assert report.commit == "a1" * 20
     assert not report.run.ids.keys() & {"after_number", "run_type"}
@@ -613,7 +613,7 @@ def test_the_raw_form_of_a_run_has_what_the_document_names_and_is_bounded_clean_
                 many=[0] * 9999,
             )
         }
-    ).run(platform().get_run(RUN))
+    ).run(poll(platform(), RUN))
     assert run.raw["username"] == "tester@example.com"
     assert (run.raw["initiator"], run.raw["processid"], run.raw["agentname"]) == ("api", "5637", None)
     assert len(repr(run.raw)) < 10_000

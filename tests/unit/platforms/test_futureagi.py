@@ -44,7 +44,7 @@ from airflow_provider_testruns.model import (
 from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform, responses
 from airflow_provider_testruns.platforms.platform import PollCache, Start
 from airflow_provider_testruns.steps import Response
-from tests.unit.platforms.steps import InTurn, Wire, lost
+from tests.unit.platforms.steps import InTurn, Wire, cancel, lost, poll
 from tests.unit.responses import response
 
 pytestmark = pytest.mark.unit
@@ -307,14 +307,14 @@ def test_row_no_poll_endpoint():
     """The same paths in both dialects."""
     for platform in (CURRENT, DOCUMENTED):
         wire = Wire({METRICS: metrics_response("running", calls(1, 0, 3))})
-        assert wire.run(platform.get_run(EXECUTION)).state is RunState.RUNNING
+        assert wire.run(poll(platform, EXECUTION)).state is RunState.RUNNING
         assert wire.asked == [METRICS]
 
 
 def test_row_total_calls_may_be_0_at_start():
     wire = Wire({METRICS: InTurn(metrics_response("pending", calls()), metrics_response("running", calls(1, 1, 1, 5)))})
-    assert wire.run(CURRENT.get_run(EXECUTION)).progress is None
-    assert wire.run(CURRENT.get_run(EXECUTION)).progress == Progress(2, 5)
+    assert wire.run(poll(CURRENT, EXECUTION)).progress is None
+    assert wire.run(poll(CURRENT, EXECUTION)).progress == Progress(2, 5)
 
 
 @pytest.mark.parametrize("status", [408, 409, 422, 500, 503])
@@ -506,12 +506,12 @@ STATES = [
 @pytest.mark.parametrize(("raw", "state", "ending"), STATES)
 def test_status_words(raw, state, ending):
     wire = Wire({METRICS: metrics_response(raw), executions_key(): listed([execution_row(status=raw)])})
-    for run in (wire.run(CURRENT.get_run(EXECUTION)), wire.run(CURRENT.find_runs(None, RUN_TEST))[0]):
+    for run in (wire.run(poll(CURRENT, EXECUTION)), wire.run(CURRENT.find_runs(None, RUN_TEST))[0]):
         assert (run.state, run.platform_verdict, run.raw_state, run.known_state) == (state, ending, raw, True)
 
 
 def test_an_unknown_status_word():
-    run = Wire({METRICS: metrics_response("thinking")}).run(CURRENT.get_run(EXECUTION))
+    run = Wire({METRICS: metrics_response("thinking")}).run(poll(CURRENT, EXECUTION))
     assert (run.state, run.platform_verdict, run.raw_state, run.known_state) == (
         RunState.RUNNING,
         None,
@@ -522,7 +522,7 @@ def test_an_unknown_status_word():
 
 def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_the_word():
     metrics = metrics_response("archived", completed_at="2026-11-26T10:00:00Z")
-    run = Wire({METRICS: metrics}).run(CURRENT.get_run(EXECUTION))
+    run = Wire({METRICS: metrics}).run(poll(CURRENT, EXECUTION))
     assert (run.state, run.platform_verdict, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
     assert "'archived'" in run.message
 
@@ -540,7 +540,7 @@ def test_a_run_in_full():
     answer = metrics_response(
         "completed", None, total_calls=2, completed_calls=2, completed_at="2026-11-22T12:01:00.500000+00:00"
     )
-    run = Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION.upper(), RUN_TEST.upper()))
+    run = Wire({METRICS: answer}).run(poll(CURRENT, EXECUTION.upper(), run_test_id=RUN_TEST.upper()))
     assert run == Run(
         "futureagi",
         EXECUTION,
@@ -557,7 +557,7 @@ def test_a_run_in_full():
 
 
 def test_a_run_whose_run_test_is_not_known():
-    run = Wire({METRICS: metrics_response()}).run(CURRENT.get_run(EXECUTION))
+    run = Wire({METRICS: metrics_response()}).run(poll(CURRENT, EXECUTION))
     assert (run.url, run.ids, CURRENT.group_of(run)) == ("", {}, None)
 
 
@@ -565,33 +565,33 @@ def test_calls_that_are_not_counted_yet_are_none():
     answer = metrics_response("running", None, total_calls=5)
     for key in ("completed_calls", "failed_calls"):
         del answer["result"][key]
-    assert Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION)).progress == Progress(0, 5)
+    assert Wire({METRICS: answer}).run(poll(CURRENT, EXECUTION)).progress == Progress(0, 5)
 
 
 def test_chat_runs_are_counted_by_their_calls():
     """The counters beside the status stay 0 for ever, and ``pending`` leaves out calls that are analysed."""
     answer = metrics_response("running", calls(3, 1, 0, 5), total_calls=5)
-    assert Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION)).progress == Progress(4, 5)
+    assert Wire({METRICS: answer}).run(poll(CURRENT, EXECUTION)).progress == Progress(4, 5)
 
 
 def test_the_metrics_of_another_execution_are_refused():
     wire = Wire({METRICS: metrics_response(execution_id=SIMULATOR)})
     with pytest.raises(InvalidReplyError, match="execution_id"):
-        wire.run(CURRENT.get_run(EXECUTION))
+        wire.run(poll(CURRENT, EXECUTION))
 
 
 def test_a_result_that_says_it_is_none():
     wire = Wire({METRICS: {"status": False, "result": "no"}})
     with pytest.raises(InvalidReplyError, match="status"):
-        wire.run(CURRENT.get_run(EXECUTION))
+        wire.run(poll(CURRENT, EXECUTION))
 
 
 @pytest.mark.parametrize("bad", ["", "None", "not-a-uuid", "../x", 4711, None])
 def test_a_malformed_execution_id_is_not_sent(bad):
     wire = Wire()
     for steps in (
-        CURRENT.get_run(bad),
-        CURRENT.cancel_run(bad),
+        poll(CURRENT, bad),
+        cancel(CURRENT, bad),
         CURRENT.get_kpis(bad),
         CURRENT.get_metrics(bad),
         CURRENT.list_call_results(bad),
@@ -771,45 +771,45 @@ def test_list_group_asks_for_pages_that_fit(wanted, limit):
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
 def test_a_final_run_is_left_as_it_is(status):
     wire = Wire({METRICS: metrics_response(status)})
-    wire.run(CURRENT.cancel_run(EXECUTION, run_test_id=RUN_TEST))
+    wire.run(cancel(CURRENT, EXECUTION, run_test_id=RUN_TEST))
     assert wire.asked == [METRICS]
 
 
 def test_cancel():
     wire = Wire({METRICS: metrics_response("running"), CANCEL: {"success": True, "message": "ok"}})
-    wire.run(CURRENT.cancel_run(EXECUTION))
+    wire.run(cancel(CURRENT, EXECUTION))
     assert wire.asked == [METRICS, CANCEL]
     assert wire.body() == {}
 
 
 def test_a_cancel_whose_response_is_lost_looks_before_it_is_sent_again():
     wire = Wire({METRICS: InTurn(metrics_response("running"), metrics_response("completed")), CANCEL: lost()})
-    wire.run(CURRENT.cancel_run(EXECUTION))
+    wire.run(cancel(CURRENT, EXECUTION))
     assert wire.asked == [METRICS, CANCEL, METRICS]
     wire = Wire({METRICS: InTurn(metrics_response("running"), metrics_response("cancelling")), CANCEL: lost()})
-    wire.run(CURRENT.cancel_run(EXECUTION))
+    wire.run(cancel(CURRENT, EXECUTION))
     assert wire.asked == [METRICS, CANCEL, METRICS]
     wire = Wire({METRICS: metrics_response("running"), CANCEL: lost()})
     with pytest.raises(TransportError):
-        wire.run(CURRENT.cancel_run(EXECUTION))
+        wire.run(cancel(CURRENT, EXECUTION))
     assert wire.asked == [METRICS, CANCEL] * 3
 
 
 def test_a_run_that_hangs_in_cancelling_is_asked_again():
     wire = Wire({METRICS: metrics_response("cancelling"), CANCEL: {"success": True}})
-    wire.run(CURRENT.cancel_run(EXECUTION))
+    wire.run(cancel(CURRENT, EXECUTION))
     assert wire.asked == [METRICS, CANCEL]
 
 
 def test_a_cancel_that_was_not_done():
     wire = Wire({METRICS: metrics_response("running"), CANCEL: {"success": False, "message": "no such workflow"}})
     with pytest.raises(InvalidRequestError, match="no such workflow"):
-        wire.run(CURRENT.cancel_run(EXECUTION))
+        wire.run(cancel(CURRENT, EXECUTION))
     wire.answers[CANCEL] = error(429, "rate_limit", "later")
     wire.answers[CANCEL].headers["retry-after"] = "60"
     wire.requests.clear()
     with pytest.raises(RateLimitedError):
-        wire.run(CURRENT.cancel_run(EXECUTION))
+        wire.run(cancel(CURRENT, EXECUTION))
     assert wire.asked == [METRICS, CANCEL], "who cancels can't wait for a minute"
 
 
@@ -827,7 +827,7 @@ def report_of(
     wire.answers[calls_key()] = runs_response(rows or [])
     wire.answers[EVAL_SUMMARY] = {"status": True, "result": summary or []}
     wire.answers.update(more.pop("answers", {}))
-    run = wire.run(CURRENT.get_run(EXECUTION, RUN_TEST))
+    run = wire.run(poll(CURRENT, EXECUTION, run_test_id=RUN_TEST))
     wire.requests.clear()
     return wire, wire.run(CURRENT.get_report(run))
 
@@ -1033,7 +1033,7 @@ def test_figures_of_a_run_whose_run_test_is_not_known_come_with_its_calls():
             calls_key(): runs_response([call_row(1)], eval_results=SUMMARY),
         }
     )
-    report = wire.run(CURRENT.get_report(wire.run(CURRENT.get_run(EXECUTION))))
+    report = wire.run(CURRENT.get_report(wire.run(poll(CURRENT, EXECUTION))))
     assert report.metrics["tone"] == Metric(0.8, 3)
     assert EVAL_SUMMARY not in wire.asked
 
@@ -1280,7 +1280,7 @@ def test_a_rerun_of_unknown_outcome_proves_nothing(answer):
 
 
 def failed_run(wire: Wire) -> Run:
-    return wire.run(CURRENT.get_run(EXECUTION, RUN_TEST))
+    return wire.run(poll(CURRENT, EXECUTION, run_test_id=RUN_TEST))
 
 
 def test_what_follows_on_a_failed_run():
@@ -1554,13 +1554,13 @@ def test_what_is_no_json_is_an_invalid_response_to_each_call():
 def test_what_the_state_does_not_depend_on_fails_no_poll(field):
     for value in ("yesterday", 5.5, ["x"], True, {"calls": {"total": [], "failed": "many"}}, -1, 10**400):
         answer = metrics_response("running", **{field: value})
-        run = Wire({METRICS: answer}).run(CURRENT.get_run(EXECUTION))
+        run = Wire({METRICS: answer}).run(poll(CURRENT, EXECUTION))
         assert (run.run_id, run.state, run.raw_state) == (EXECUTION, RunState.RUNNING, "running")
 
 
 def test_counters_that_cannot_be_read_are_no_report():
     wire = Wire({METRICS: metrics_response("completed", failed_calls="many")})
-    run = wire.run(CURRENT.get_run(EXECUTION))
+    run = wire.run(poll(CURRENT, EXECUTION))
     assert run.final
     with pytest.raises(InvalidReplyError, match="failed_calls"):
         wire.run(CURRENT.get_report(run))

@@ -27,7 +27,7 @@ from airflow_provider_testruns.platforms.futureagi.metrics import Evaluations
 from airflow_provider_testruns.reporting import junit
 from airflow_provider_testruns.reporting.xcom import to_xcom
 from airflow_provider_testruns.steps import Response
-from tests.unit.platforms.steps import Wire, response
+from tests.unit.platforms.steps import Wire, poll, response
 from tests.unit.platforms.test_futureagi import (
     CURRENT,
     EVAL_SUMMARY,
@@ -148,7 +148,7 @@ def test_a_call_that_two_pages_show_is_added_once() -> None:
     wire.answers[calls_key(1)] = runs_response(rows, 1, 2)
     wire.answers[calls_key(2)] = runs_response([rows[1], *outputs("Yes", "No", "Yes")[2:]], 2, 2)
     wire.answers[EVAL_SUMMARY] = {"status": True, "result": []}
-    report = wire.run(CURRENT.get_report(wire.run(CURRENT.get_run(EXECUTION, RUN_TEST))))
+    report = wire.run(CURRENT.get_report(wire.run(poll(CURRENT, EXECUTION, run_test_id=RUN_TEST))))
     assert report.metrics["escalated=Yes"] == Metric(0.6667, 3)
 
 
@@ -395,7 +395,7 @@ def test_001_the_fields_of_a_starts_response_are_in_the_runs_raw_form_and_stay_w
     wait = Wait(run, deadline=2e9, poll_interval=1.0, log=logging.getLogger("test"), clock=lambda: 1e9)
     for status, total in (("running", 5), ("completed", 5)):
         polled = metrics_response(status, calls(5), total_calls=total)
-        wait.observe(Wire({METRICS: polled}).run(CURRENT.get_run(EXECUTION, RUN_TEST)))
+        wait.observe(Wire({METRICS: polled}).run(poll(CURRENT, EXECUTION, run_test_id=RUN_TEST)))
         kept = {name: wait.run.raw[name] for name in ("message", "total_scenarios", "total_calls", "scenario_ids")}
         # What a poll shows, too, is as the poll shows it.
         assert kept == {**{name: shown[name] for name in kept}, "total_calls": total}
@@ -444,7 +444,7 @@ def test_f1_the_workspace_of_a_connection_goes_out_as_a_header_and_into_the_404(
         )
     missing = Wire({METRICS: error(404, "not_found", "No TestExecution matches the given query.")})
     with pytest.raises(NotFoundError, match=r"organization and workspace only; workspace_id"):
-        missing.run(CURRENT.get_run(EXECUTION))
+        missing.run(poll(CURRENT, EXECUTION))
 
 
 def test_l5_a_simulator_that_is_none_is_refused_before_the_start() -> None:
@@ -562,12 +562,12 @@ def test_l7_the_words_of_a_429_are_inside_its_result() -> None:
 
 def test_l8_there_is_no_progress_while_the_calls_are_still_being_made() -> None:
     early = metrics_response("pending", {"total": 69, "completed": 0, "failed": 0, "pending": 69}, total_calls=0)
-    assert Wire({METRICS: early}).run(CURRENT.get_run(EXECUTION)).progress is None
+    assert Wire({METRICS: early}).run(poll(CURRENT, EXECUTION)).progress is None
     rows = [execution_row(status="Pending", calls=69, calls_attempted=0)]
     (row,) = Wire({executions_key(): listed(rows)}).run(CURRENT.find_runs(None, RUN_TEST))
     assert row.progress is None
     later = metrics_response("running", {"total": 130, "completed": 2, "failed": 0, "pending": 128}, total_calls=0)
-    assert Wire({METRICS: later}).run(CURRENT.get_run(EXECUTION)).progress == Progress(2, 130)
+    assert Wire({METRICS: later}).run(poll(CURRENT, EXECUTION)).progress == Progress(2, 130)
 
 
 def test_choices_of_all_evaluations_together_have_a_limit() -> None:

@@ -35,7 +35,7 @@ from airflow_provider_testruns.platforms.omilia.responses import log_of, trouble
 from airflow_provider_testruns.platforms.platform import PollCache
 from airflow_provider_testruns.steps import Response
 from airflow_provider_testruns.transport.auth import FixedHeaders, OAuthToken
-from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, lost
+from tests.unit.platforms.steps import BASE_URL, InTurn, Wire, cancel, lost, poll
 from tests.unit.responses import response
 
 pytestmark = pytest.mark.unit
@@ -157,7 +157,7 @@ def data(value: Any) -> dict[str, Any]:
 
 def run_as(status: str = "SUCCESS", **more: Any) -> Run:
     """A run, as a poll gives it."""
-    return Wire({GET_RUN: data([run_json(status=status, **more)])}).run(platform.get_run(RUN))
+    return Wire({GET_RUN: data([run_json(status=status, **more)])}).run(poll(platform, RUN))
 
 
 def report_of(answers: dict[str, Any], status: str = "SUCCESS") -> RunReport:
@@ -241,12 +241,12 @@ def test_a_run_as_documented():
 
 def test_what_the_api_says_of_a_run_beside_its_state_is_its_raw_form():
     more = {"parallelTestCases": 4, "tasks": [{"name": "clone", "gitToken": GIT_TOKEN}], "isRevocable": True}
-    raw = Wire({GET_RUN: data(run_json(**more))}).run(platform.get_run(RUN)).raw
+    raw = Wire({GET_RUN: data(run_json(**more))}).run(poll(platform, RUN)).raw
     assert (raw["parallelTestCases"], raw["duration"], raw["isRevocable"]) == (4, "0:00:03", True)
     assert raw["tasks"] == [{"name": "clone"}]
     assert raw["artifact"]["ttl"] == 604800
     large = run_json(tasks=[{"log": "x" * 1000}] * 1_000, artifact={"name": "a\u202e"})
-    run = Wire({GET_RUN: data(large)}).run(platform.get_run(RUN))
+    run = Wire({GET_RUN: data(large)}).run(poll(platform, RUN))
     assert "tasks" not in run.raw
     assert run.raw["artifact"] == {"name": "a"}
     assert GIT_TOKEN not in json.dumps(run.to_dict())
@@ -260,15 +260,15 @@ def test_progress():
 
 def test_a_run_without_a_template_links_to_the_address():
     wire = Wire({GET_RUN: data(run_json())})
-    assert wire.run(OmiliaPlatform("https://studio.example.com").get_run(RUN)).url == "https://studio.example.com"
+    assert wire.run(poll(OmiliaPlatform("https://studio.example.com"), RUN)).url == "https://studio.example.com"
 
 
 def test_a_run_that_does_not_name_its_project_keeps_the_one_it_was_asked_with():
     row = run_json()
     del row["projectId"]
-    run = Wire({GET_RUN: data(row)}).run(platform.get_run(RUN, project_id=PROJECT))
+    run = Wire({GET_RUN: data(row)}).run(poll(platform, RUN, project_id=PROJECT))
     assert run.ids == {"project_id": PROJECT}
-    assert Wire({GET_RUN: data(row)}).run(platform.get_run(RUN)).ids == {}
+    assert Wire({GET_RUN: data(row)}).run(poll(platform, RUN)).ids == {}
 
 
 @pytest.mark.parametrize(
@@ -285,21 +285,21 @@ def test_a_run_that_does_not_name_its_project_keeps_the_one_it_was_asked_with():
 def test_a_field_of_a_wrong_type_is_named(field, value):
     row = run_json(**{field: value})
     with pytest.raises(InvalidReplyError, match=f"'?{field}'?"):
-        Wire({GET_RUN: data(row)}).run(platform.get_run(RUN))
+        Wire({GET_RUN: data(row)}).run(poll(platform, RUN))
 
 
 @pytest.mark.parametrize("field", ["projectId", "createdAt", "finishedAt", "executionMeta", "group", "utterance"])
 def test_what_the_state_does_not_depend_on_fails_no_poll(field):
-    expected = Wire({GET_RUN: data(run_json())}).run(platform.get_run(RUN))
+    expected = Wire({GET_RUN: data(run_json())}).run(poll(platform, RUN))
     for value in ("yesterday", 5, {}, ["a"], True, {"current": "x", "total": []}, -1.5, 10**400, "a\nb"):
         row = run_json(**{"createdAt": "2026-01-02T03:04:05Z", field: value})
-        run = Wire({GET_RUN: data(row)}).run(platform.get_run(RUN))
+        run = Wire({GET_RUN: data(row)}).run(poll(platform, RUN))
         assert (run.run_id, run.state, run.raw_state) == (RUN, expected.state, expected.raw_state)
         assert run.start_unreadable is (field == "createdAt")
 
 
 def test_what_a_run_shows_of_its_start_and_is_no_text_is_not_what_it_was_started_with():
-    run = Wire({GET_RUN: data(run_json(group=["smoke"]))}).run(platform.get_run(RUN))
+    run = Wire({GET_RUN: data(run_json(group=["smoke"]))}).run(poll(platform, RUN))
     assert run.started_with["group"] not in (None, "smoke")
 
 
@@ -307,20 +307,20 @@ def test_what_a_run_shows_of_its_start_and_is_no_text_is_not_what_it_was_started
 def test_an_id_that_can_be_none_is_refused_before_any_request(run_id):
     wire = Wire()
     with pytest.raises(ConfigurationError, match="run_id"):
-        wire.run(platform.get_run(run_id))
+        wire.run(poll(platform, run_id))
     assert wire.asked == []
 
 
 def test_an_id_cannot_change_the_path():
     wire = Wire()
     with pytest.raises(NotFoundError):
-        wire.run(platform.get_run("../projects/x?a=b#c"))
+        wire.run(poll(platform, "../projects/x?a=b#c"))
     assert wire.asked == ["GET /api/runs/..%2Fprojects%2Fx%3Fa%3Db%23c"]
 
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ConfigurationError, match="kind"):
-        Wire().run(platform.get_run(RUN, kind="dialog"))
+        Wire().run(poll(platform, RUN, kind="dialog"))
 
 
 # The API page against itself: one test for each row of the table, named after it
@@ -361,7 +361,7 @@ def test_field_names_of_the_tables():
     row["createAt"] = row.pop("createdAt")
     row["run_id"] = row.pop("runId")
     row["PROJECT_ID"] = row.pop("projectId")
-    run = Wire({GET_RUN: data([row])}).run(platform.get_run(RUN))
+    run = Wire({GET_RUN: data([row])}).run(poll(platform, RUN))
     assert run == run_as()
 
 
@@ -379,14 +379,14 @@ def test_git_token_and_git_provider_are_sent_as_in_the_sample():
 
 @pytest.mark.parametrize("wrap", [lambda row: row, lambda row: [row], lambda row: [run_json(OTHER, "FAILURE"), row]])
 def test_data_is_a_list_around_one_run_or_an_object(wrap):
-    run = Wire({GET_RUN: data(wrap(run_json()))}).run(platform.get_run(RUN))
+    run = Wire({GET_RUN: data(wrap(run_json()))}).run(poll(platform, RUN))
     assert (run.run_id, run.raw_state) == (RUN, "SUCCESS")
 
 
 @pytest.mark.parametrize("rows", [[], [run_json(OTHER), run_json(OTHER)]])
 def test_data_without_the_run_that_was_asked_for(rows):
     with pytest.raises(InvalidReplyError, match="data should be one object"):
-        Wire({GET_RUN: data(rows)}).run(platform.get_run(RUN))
+        Wire({GET_RUN: data(rows)}).run(poll(platform, RUN))
 
 
 def test_several_started_runs_cannot_be_told_apart():
@@ -440,16 +440,16 @@ def test_created_runs_sample_is_already_success():
     started = wire.ask(start.call)
     assert started.final
     # Nobody trusts that: the lifecycle polls a run that it has just started, whatever the response says.
-    assert not wire.run(platform.get_run(started.run_id, **started.ids)).final
+    assert not wire.run(platform.get_run(started)).final
 
 
 def test_no_get_for_one_generation():
     wire = Wire({GENERATIONS: data([generation_json("other", "FAILURE"), generation_json(status="STARTED")])})
-    run = wire.run(platform.get_run(GENERATION, project_id=PROJECT, kind="generation"))
+    run = wire.run(poll(platform, GENERATION, project_id=PROJECT, kind="generation"))
     assert (run.run_id, run.raw_state, run.kind) == (GENERATION, "STARTED", Kind.GENERATION)
     assert run.ids == {"project_id": PROJECT, "kind": "generation"}
     assert wire.asked == [GENERATIONS]
-    assert wire.run(platform.get_run(GENERATION, **run.ids)) == run
+    assert wire.run(poll(platform, GENERATION, **run.ids)) == run
 
 
 @pytest.mark.parametrize(
@@ -585,7 +585,7 @@ def test_a_redirect_is_followed_on_get_only():
             "POST /api/runs/": response(status=307, location=f"{BASE_URL}/api/runs"),
         }
     )
-    assert wire.run(platform.get_run(RUN)).run_id == RUN
+    assert wire.run(poll(platform, RUN)).run_id == RUN
     with pytest.raises(InvalidReplyError, match="not followed"):
         wire.ask(platform.create_run(PROJECT))
 
@@ -777,7 +777,7 @@ def test_a_single_case_may_stand_without_a_list():
 @pytest.mark.parametrize(("status", "verdict"), [("SUCCESS", Verdict.PASSED), ("FAILURE", Verdict.ERRORED)])
 def test_a_generation_has_no_results_to_ask_for(status, verdict):
     wire = Wire({GENERATIONS: data([generation_json(status=status)])})
-    run = wire.run(platform.get_run(GENERATION, project_id=PROJECT, kind="generation"))
+    run = wire.run(poll(platform, GENERATION, project_id=PROJECT, kind="generation"))
     report = wire.run(platform.get_report(run))
     assert wire.asked == [GENERATIONS]
     assert (report.counts, judge(report)) == (None, verdict)
@@ -991,7 +991,7 @@ def test_a_row_of_a_list_is_read_again_when_it_has_changed():
 
 def test_generations_are_polled_together_and_apart_from_runs():
     wire = Wire({GENERATIONS: data([generation_json()])})
-    run = wire.run(platform.get_run(GENERATION, project_id=PROJECT, kind="generation"))
+    run = wire.run(poll(platform, GENERATION, project_id=PROJECT, kind="generation"))
     group = platform.group_of(run)
     assert group is not None
     assert group != platform.group_of(run_as())
@@ -1036,14 +1036,14 @@ def test_only_a_plain_no_makes_a_run_not_revocable(given, revocable):
 
 def test_a_run_that_goes_on_is_revoked():
     wire = Wire({GET_RUN: data(run_json(status="STARTED")), REVOKE: response(status=204)})
-    wire.run(platform.cancel_run(RUN, project_id=PROJECT))
+    wire.run(cancel(platform, RUN, project_id=PROJECT))
     assert wire.asked == [GET_RUN, REVOKE]
     assert wire.requests[-1].body is None
 
 
 def test_a_final_run_is_left_as_it_is():
     wire = Wire({GET_RUN: data(run_json())})
-    wire.run(platform.cancel_run(RUN))
+    wire.run(cancel(platform, RUN))
     assert wire.asked == [GET_RUN]
 
 
@@ -1055,30 +1055,30 @@ def test_a_run_that_ends_in_between_is_no_error(status):
             REVOKE: response({"detail": "Run cannot be revoked"}, status),
         }
     )
-    wire.run(platform.cancel_run(RUN))
+    wire.run(cancel(platform, RUN))
     assert wire.asked == [GET_RUN, REVOKE, GET_RUN]
 
 
 def test_a_refusal_is_an_error_while_the_run_goes_on():
     wire = Wire({GET_RUN: data(run_json(status="STARTED")), REVOKE: response({"detail": "not yours"}, 403)})
     with pytest.raises(ApiError, match="not yours"):
-        wire.run(platform.cancel_run(RUN))
+        wire.run(cancel(platform, RUN))
 
 
 def test_a_run_that_cannot_be_seen_just_now_is_revoked_all_the_same():
     wire = Wire({GET_RUN: response(None, 503), REVOKE: response(status=204)})
-    wire.run(platform.cancel_run(RUN))
+    wire.run(cancel(platform, RUN))
     assert wire.asked == [GET_RUN, REVOKE]
 
 
 def test_a_run_that_is_not_there():
     with pytest.raises(NotFoundError):
-        Wire().run(platform.cancel_run(RUN))
+        Wire().run(cancel(platform, RUN))
 
 
 def test_a_revoke_that_failed_in_passing_may_be_sent_again():
     assert not platform.revoke_run(RUN).idempotent
-    steps = platform.cancel_run(RUN)
+    steps = cancel(platform, RUN)
     next(steps)
     assert steps.send(run_as("STARTED")).idempotent  # type: ignore[union-attr]
 
@@ -1086,8 +1086,8 @@ def test_a_revoke_that_failed_in_passing_may_be_sent_again():
 def test_there_is_no_call_that_revokes_a_generation():
     wire = Wire({GENERATIONS: InTurn(data([generation_json(status="STARTED")]), data([generation_json()]))})
     with pytest.raises(InvalidRequestError, match="no call that revokes a generation"):
-        wire.run(platform.cancel_run(GENERATION, project_id=PROJECT, kind="generation"))
-    wire.run(platform.cancel_run(GENERATION, project_id=PROJECT, kind="generation"))
+        wire.run(cancel(platform, GENERATION, project_id=PROJECT, kind="generation"))
+    wire.run(cancel(platform, GENERATION, project_id=PROJECT, kind="generation"))
     assert wire.asked == [GENERATIONS, GENERATIONS]
 
 
@@ -1393,15 +1393,15 @@ def test_any_json_ends_a_step_in_a_value_or_an_invalid_response(body, stats, cas
     start = wire.run(platform.prepare_start(PROJECT))
     generation = wire.run(platform.prepare_start(PROJECT, kind="generation"))
     for steps in (
-        platform.get_run(RUN),
-        platform.get_run(GENERATION, project_id=PROJECT, kind="generation"),
+        poll(platform, RUN),
+        poll(platform, GENERATION, project_id=PROJECT, kind="generation"),
         platform.find_runs(None, project_id=PROJECT),
         platform.find_runs(datetime(2023, 4, 11, tzinfo=UTC), project_id=PROJECT, kind="generation"),
         platform.list_group(f"run:{PROJECT}", {RUN}, None),
         platform.list_group(f"generation:{PROJECT}", {GENERATION}, None),
         platform.newest_run(start),
         platform.newest_run(generation),
-        platform.cancel_run(RUN),
+        cancel(platform, RUN),
     ):
         with contextlib.suppress(InvalidReplyError, NotFoundError):
             wire.run(steps)
@@ -1620,7 +1620,7 @@ def test_the_template():
     made = OmiliaHook.make_platform(
         connection({"run_url_template": "{base_url}/#/p/{project_id}/r/{run_id}"}, host="https://x.example.com/ts/")
     )
-    run = Wire({GET_RUN: data(run_json("a:b"))}).run(made.get_run(RUN))
+    run = Wire({GET_RUN: data(run_json("a:b"))}).run(poll(made, RUN))
     assert run.url == f"https://x.example.com/ts/#/p/{PROJECT}/r/a%3Ab"
 
 

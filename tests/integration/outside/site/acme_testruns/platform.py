@@ -46,20 +46,22 @@ class AcmePlatform(Platform):
         runs = yield from self.find_runs(None, **start.ids)
         return runs[0] if runs else None
 
-    def get_run(self, run_id: str, **context: str) -> Steps[Run]:
+    def get_run(self, run: Run) -> Steps[Run]:
         """``GET /runs/{id}``."""
-        return (yield from ask(Call(f"get run {run_id}", "GET", path("/runs/{run_id}", run_id=run_id), self._run)))
+        where = path("/runs/{run_id}", run_id=run.run_id)
+        return (yield from ask(Call(f"get run {run.run_id}", "GET", where, self._run)))
 
-    def find_runs(self, since: datetime | None, **context: str) -> Steps[list[Run]]:
+    def find_runs(self, since: datetime | None, **ids: str) -> Steps[list[Run]]:
         """``GET /suites/{suite}/runs``, newest first."""
-        suite = context["suite"]
+        suite = ids["suite"]
         call = Call(f"list runs of {suite}", "GET", path("/suites/{suite}/runs", suite=suite), self._runs)
         runs = yield from ask(call)
         return [run for run in runs if since is None or run.started_at is None or run.started_at >= since]
 
-    def cancel_run(self, run_id: str, **context: str) -> Steps[None]:
+    def cancel_run(self, run: Run) -> Steps[None]:
         """``POST /runs/{id}/stop``, which leaves a final run as it is."""
-        yield from ask(Call(f"stop run {run_id}", "POST", path("/runs/{run_id}/stop", run_id=run_id), no_value))
+        where = path("/runs/{run_id}/stop", run_id=run.run_id)
+        yield from ask(Call(f"stop run {run.run_id}", "POST", where, no_value))
 
     def get_report(self, run: Run) -> Steps[RunReport]:
         """``GET /runs/{id}/cases``."""
