@@ -82,9 +82,25 @@ def guarded(log: Any, name: str) -> Any:
     if not type(log).__module__.startswith("structlog."):
         return log
     # Not a wrapper around it: Airflow shows the line of code that a message comes from.
-    return structlog.wrap_logger(
-        None, processors=[_process, *structlog.get_config()["processors"]], logger_factory_args=(name,)
-    )
+    processors = structlog.get_config()["processors"]
+    made = structlog.wrap_logger(None, processors=[_process, *processors], logger_factory_args=(name,))
+    _made[name] = (list(processors), made)
+    return made
+
+
+#: Of structlog's loggers, the one of each name, and the processors that it was made for.
+_made: dict[str, tuple[list[Any], Any]] = {}
+
+
+def _made_before(name: str) -> Any:
+    """The logger of a name, as :func:`guarded` made it; ``None`` where it would make another. A triggerer has thousands
+    of triggers of one class."""
+    found = _made.get(name)
+    if found is None:
+        return None
+    import structlog
+
+    return found[1] if structlog.get_config()["processors"] == found[0] else None
 
 
 class GuardedLog:
@@ -96,7 +112,8 @@ class GuardedLog:
         own = type(self)
         prefix = getattr(self, "_log_config_logger_name", None)
         name = getattr(self, "_logger_name", None) or f"{own.__module__}.{own.__qualname__}"
-        return guarded(super().log, f"{prefix}.{name}" if prefix else name)  # type: ignore[misc]
+        name = f"{prefix}.{name}" if prefix else name
+        return _made_before(name) or guarded(super().log, name)  # type: ignore[misc]
 
 
 def _process(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

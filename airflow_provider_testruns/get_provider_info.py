@@ -263,6 +263,15 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "10",
                         "default": "5",
                     },
+                    "max_connections": {
+                        "description": "How many connections a triggerer opens to a platform at most, for each Airflow"
+                        " connection. It has 8 of them, and more only while requests would have to wait: runs that are"
+                        " polled individually need about (runs / poll interval) * response time. 1 to 1000.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": "200",
+                        "default": "64",
+                    },
                 },
             },
         },

@@ -51,6 +51,22 @@ CONNECTION_BACKOFF: Final = Backoff(1.0, 5.0)
 #: How often, at most, a connection whose credentials are not accepted any more is read again.
 REOPEN_AFTER: Final = 15.0
 
+#: What ``max_requests_per_minute`` of a connection counts in.
+MINUTE: Final = 60.0
+#: How long nothing of a process asks a platform that has answered 429 without saying for how long.
+REFUSED_BACKOFF: Final = Backoff(1.0, 30.0)
+#: Between the first two requests after that. It is multiplied from request to request, until there is hardly any.
+REFUSED_GAP: Final = Backoff(0.1, 5.0)
+FASTER: Final = 0.8
+LAST_GAP: Final = 0.01
+#: How often whoever waits to start a run asks whether it is its turn.
+ASK_FOR_TURN: Final = 0.25
+
+#: How long requests wait for a connection in the triggerer until there is another one, and how long one that is not
+#: needed is kept.
+ROOM_AFTER: Final = 0.25
+ROOM_FOR: Final = 60.0
+
 # A start --------------------------------------------------------------------------------------------------------------
 
 #: How long calls that only read are tried again while a start is prepared or looked up.
@@ -91,6 +107,9 @@ WAKE_WITHIN: Final = 0.5
 LAST_POLL: Final = 1.0
 #: How long runs are polled individually after their list turned out more expensive, or unavailable.
 INDIVIDUALLY_FOR: Final = 300.0
+#: For how long at most the event loop is held up by what a list has shown of many runs. One line in a task's log takes
+#: a tenth of that.
+LOOP_TURN: Final = 0.005
 #: How often a list may fail transiently until it is tried whether a single run can be seen all the same.
 LIST_FAILURES: Final = 3
 #: How often a wait is handed to a new trigger after one that has failed.

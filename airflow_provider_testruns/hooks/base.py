@@ -268,7 +268,19 @@ class StoredConnection(Generic[P]):
             await mask(secret)
         for warning in settings.warnings():
             log.warning(warning)
-        return hook.make_platform(settings), transport.AsyncClient(session, tls=settings.tls)
+        room = _max_connections(transport.MAX_CONNECTIONS)
+        return hook.make_platform(settings), transport.AsyncClient(session, tls=settings.tls, max_connections=room)
+
+
+def _max_connections(default: int) -> int:
+    """The setting ``[testruns] max_connections``; its default where it can't be right."""
+    from airflow.providers.common.compat.sdk import AirflowConfigException, conf
+
+    try:
+        most = conf.getint("testruns", "max_connections", fallback=default)
+    except (AirflowConfigException, ValueError):
+        return default
+    return most if 1 <= most <= 1000 else default
 
 
 def _session(

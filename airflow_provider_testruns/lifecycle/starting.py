@@ -38,7 +38,7 @@ from airflow_provider_testruns.limits import MESSAGE
 from airflow_provider_testruns.model import Kind, Run, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import NOT_LISTED, Identity, Platform, Start
 from airflow_provider_testruns.steps import Steps, ask, pause
-from airflow_provider_testruns.transport.pace import ASK_AGAIN, Pace
+from airflow_provider_testruns.transport.pace import Pace
 from airflow_provider_testruns.transport.policy import back_off, retrying
 
 T = TypeVar("T")
@@ -780,7 +780,7 @@ class Starter:
                     start.what,
                     self._pace.max_starts_at_once or 0,
                 )
-            yield from pause(ASK_AGAIN, new_step=True)
+            yield from pause(timing.ASK_FOR_TURN, new_step=True)
 
     def _send_in_turn(
         self, start: Start, fingerprint: str, before: Record | None, ticket: object

@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_testruns import timing
@@ -96,6 +97,13 @@ class _Member:
         """Whether it is left to the group and has not ended."""
         return self.turn is not None and not self.turn.done()
 
+    def end(self, now: float) -> float:
+        """When the wait is over, in seconds of the loop.
+
+        :param now: the time of the loop.
+        """
+        return now + self.wait.deadline - self.wait.clock()
+
     def settle(self, end: WaitEnd | None) -> None:
         """End the wait, if this is an end."""
         if end is not None and self.turn is not None and not self.turn.done():
@@ -109,10 +117,28 @@ class _Member:
         """A look of the group's ended in an error."""
         self.settle(self.context.run(self.wait.failed, error))
 
+    def time_is_over(self) -> None:
+        """The platform has not answered the group before the wait's deadline. Called in :attr:`context`."""
+        self.settle(self.wait.failed(_TOO_LATE))
+
     def release(self) -> None:
         """Leave the wait to itself."""
         if self.turn is not None and not self.turn.done():
             self.turn.set_result(None)
+
+
+class _Turn:
+    """The time that something long holds up the loop for; everything else waits for its end."""
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._until = self._clock() + timing.LOOP_TURN
+
+    async def end(self) -> None:
+        """Let the others have theirs, if this one has taken long enough."""
+        if self._clock() >= self._until:
+            await asyncio.sleep(0)
+            self._until = self._clock() + timing.LOOP_TURN
 
 
 @dataclass(eq=False, slots=True)
@@ -172,7 +198,9 @@ class _Group:
     singly_until: float = 0.0
     single_cost: float = REQUEST_COST + 1_000
     cache: PollCache = field(default_factory=PollCache)
-
+    #: When the first of its waits ends, in seconds of the loop. Too early from when that one has left to the next look:
+    #: thousands may join and leave at once, and each of them going through all others would hold up the loop.
+    ends: float = math.inf
     #: Of the whole list, where somebody reads it.
     whole: PollCache = field(default_factory=PollCache)
 
@@ -201,8 +229,14 @@ class _Group:
         """Seconds until the first of the waits that are left to the group ends."""
         if not self.readers and not self.members:
             return 0.0
-        waits = [member.wait for member in self.members] if now >= self.singly_until else []
-        return min((wait.deadline - wait.clock() for wait in waits), default=float("inf"))
+        return self.ends - now if now >= self.singly_until else math.inf
+
+    def note_ends(self, now: float) -> None:
+        """Find out again when the first of its waits ends.
+
+        :param now: the time of the loop.
+        """
+        self.ends = min((member.end(now) for member in self.members), default=math.inf)
 
 
 class Watcher:
@@ -241,7 +275,14 @@ class Watcher:
         try:
             while not self.retired:
                 if group is not None and group.polls_waits(self._loop.time()):
-                    end = await self._left_to_the_group(group, member)
+                    # Here, and not in a coroutine of its own: there are thousands of these, and whatever each of them
+                    # has, the garbage collector looks at.
+                    turn, over = self._leave_to(group, member)
+                    try:
+                        end = await turn
+                    finally:
+                        over.cancel()
+                        member.turn = None
                     if end is not None:
                         return end
                 await asyncio.sleep(min(gap, max(0.0, wait.deadline - wait.clock())))
@@ -257,6 +298,20 @@ class Watcher:
         finally:
             if group is not None:
                 self._leave(group, member)
+
+    def _leave_to(self, group: _Group, member: _Member) -> tuple[asyncio.Future[WaitEnd | None], asyncio.TimerHandle]:
+        """Leave a wait to its group.
+
+        :return: its end, or ``None`` when it is to go on by itself; and what ends it at its deadline. The group's looks
+            take as long as the platform does; that must not move the end of any wait.
+        """
+        wait = member.wait
+        if group.readers:
+            # Who reads the list may do so seldom.
+            self._put_forward(group, self._next_look(group, wait.interval))
+        turn = member.turn = self._loop.create_future()
+        left = max(0.0, wait.deadline - wait.clock())
+        return turn, self._loop.call_later(left + timing.LAST_POLL, member.time_is_over, context=member.context)
 
     async def read(self, listing: Listing) -> _Reader:
         """Become one who reads a list. To be left with :meth:`stop_reading`.
@@ -303,26 +358,6 @@ class Watcher:
         group.readers.discard(reader)
         self._close_if_empty(group)
 
-    async def _left_to_the_group(self, group: _Group, member: _Member) -> WaitEnd | None:
-        """The wait's end, or ``None`` when it is to go on by itself."""
-        wait = member.wait
-        if group.readers:
-            # Who reads the list may do so seldom.
-            self._put_forward(group, self._next_look(group, wait.interval))
-        member.turn = self._loop.create_future()
-        # The group's looks take as long as the platform does; that must not move the end of any wait.
-        over = self._loop.call_later(
-            max(0.0, wait.deadline - wait.clock()) + timing.LAST_POLL, self._time_is_over, member
-        )
-        try:
-            return await member.turn
-        finally:
-            over.cancel()
-            member.turn = None
-
-    def _time_is_over(self, member: _Member) -> None:
-        member.failed(_TOO_LATE)
-
     async def close(self) -> None:
         """Stop polling and close the transport."""
         for group in list(self._groups.values()):
@@ -334,6 +369,7 @@ class Watcher:
         if group is None:
             group = self._groups[key] = _Group(key)
         group.members.add(member)
+        group.ends = min(group.ends, member.end(self._loop.time()))
         self._consider(group)
         # What the platform has asked one wait for holds for all that are polled with it.
         group.not_before = max(group.not_before, self._loop.time() + member.wait.not_before - member.wait.clock())
@@ -380,6 +416,7 @@ class Watcher:
             first = random.uniform(0, group.interval(self._loop.time()))
             group.due = min(group.due, self._next_look(group, first))
             while group.worth_it(self._loop.time()) and not self.retired:
+                group.note_ends(self._loop.time())
                 await self._until_due(group)
                 if not await self._look_together(group):
                     group.singly_until = self._loop.time() + timing.INDIVIDUALLY_FOR
@@ -446,7 +483,9 @@ class Watcher:
             reader.give(runs)
         shown = {run.run_id: run for run in runs}
         missing = []
+        turn = _Turn()
         for member in members:
+            await turn.end()
             run = shown.get(member.wait.run.run_id)
             if run is None or (member.waits and member.wait.would_stall(run)):
                 missing.append(member)
@@ -643,13 +682,38 @@ class WatcherHandle:
     """One task's hold on the watcher of a connection: it goes over to another when the settings change. Not to be used
     by two coroutines at the same time.
 
-    :param shared: of the connection.
+    :param key: the platform's name and the Airflow connection.
+    :param read: reads the connection.
     """
 
-    def __init__(self, shared: _Shared) -> None:
-        self._shared = shared
+    __slots__ = ("_key", "_read", "_reader", "_shared", "_watcher")
+
+    _shared: _Shared
+
+    def __init__(self, key: tuple[str, str], read: Read) -> None:
+        self._key = key
+        self._read: Read | None = read
         self._watcher: Watcher | None = None
         self._reader: tuple[Watcher, _Reader] | None = None
+
+    async def __aenter__(self) -> Self:
+        of_loop = _watchers.setdefault(asyncio.get_running_loop(), {})
+        shared = of_loop.get(self._key)
+        read, self._read = self._read, None
+        if shared is None:
+            assert read is not None
+            shared = of_loop[self._key] = _Shared(self._key[1], read)
+        shared.holders += 1
+        self._shared = shared
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        shared = self._shared
+        shared.holders -= 1
+        of_loop = _watchers.get(asyncio.get_running_loop(), {})
+        if shared.holders == 0 and of_loop.get(self._key) is shared:
+            del of_loop[self._key]
+        await self.close()
 
     async def open(self) -> tuple[Platform, Client]:
         """The platform and the transport, good until this is called the next time.
@@ -726,25 +790,12 @@ class WatcherHandle:
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], _Shared]] = WeakKeyDictionary()
 
 
-@asynccontextmanager
-async def shared_watcher(platform: str, conn_id: str, read: Read) -> AsyncIterator[WatcherHandle]:
-    """A hold on the watcher of a connection in the running event loop. The connection is read when it is first used.
+def shared_watcher(platform: str, conn_id: str, read: Read) -> WatcherHandle:
+    """A hold on the watcher of a connection in the running event loop, to be used with ``async with``. The connection
+    is read when it is first used.
 
     :param platform: the platform's name.
     :param conn_id: the Airflow connection.
     :param read: reads the connection.
     """
-    of_loop = _watchers.setdefault(asyncio.get_running_loop(), {})
-    key = (platform, conn_id)
-    shared = of_loop.get(key)
-    if shared is None:
-        shared = of_loop[key] = _Shared(conn_id, read)
-    shared.holders += 1
-    handle = WatcherHandle(shared)
-    try:
-        yield handle
-    finally:
-        shared.holders -= 1
-        if shared.holders == 0 and of_loop.get(key) is shared:
-            del of_loop[key]
-        await handle.close()
+    return WatcherHandle((platform, conn_id), read)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +17,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
-from airflow_provider_testruns import __version__
+from airflow_provider_testruns import __version__, timing
 from airflow_provider_testruns.redaction import ClientSecrets
 from airflow_provider_testruns.steps import Response, Sleep, StepIterator, Steps, clean_headers
 from airflow_provider_testruns.transport import failures
@@ -35,8 +37,10 @@ from airflow_provider_testruns.transport.tls import Tls
 
 T = TypeVar("T")
 
-#: Connections of one client, however many runs are waited for through it.
-MAX_CONNECTIONS = 8
+#: Connections of one client, however many runs are waited for through it, as long as they are enough.
+CONNECTIONS = 8
+#: How many they may become, unless the setting ``[testruns] max_connections`` says otherwise.
+MAX_CONNECTIONS = 64
 
 
 #: How much is read from a connection at once, in bytes.
@@ -58,11 +62,75 @@ class _Exchange:
 _EXCHANGE: ContextVar[_Exchange] = ContextVar("exchange", default=_Exchange())  # noqa: B039  # never read
 
 
+class Room:
+    """How many requests of a client are under way at once, and so how many connections it has: as many as are enough.
+
+    There is more room when requests have to wait for longer than :data:`.timing.ROOM_AFTER` while the platform
+    answers, one for each answer; and again less when it has not been needed for :data:`.timing.ROOM_FOR`. First come,
+    first served.
+
+    :param most: the most that there may be.
+    :param clock: seconds that never go back; for tests.
+    """
+
+    def __init__(self, most: int = MAX_CONNECTIONS, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self.size = self._least = min(CONNECTIONS, most)
+        self._clock = clock
+        self._taken = 0
+        #: The most that were taken at once since the beginning of the period.
+        self._needed = 0
+        self._since = clock()
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+
+    async def __aenter__(self) -> None:
+        if self._taken < self.size and not self._waiting:
+            self._take()
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._clock(), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # It was this one's turn already.
+                self._leave()
+            raise
+
+    async def __aexit__(self, *exc: object) -> None:
+        now = self._clock()
+        if now - self._since >= timing.ROOM_FOR:
+            self.size = max(self._least, min(self.size, self._needed))
+            self._since, self._needed = now, self._taken
+        self._leave()
+
+    def answered(self) -> None:
+        """The platform has answered a request: more may be under way at once, if they wait for it."""
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
+        late = self._waiting and self._clock() - self._waiting[0][0] > timing.ROOM_AFTER
+        if late and self.size < self.most:
+            self.size += 1
+
+    def _take(self) -> None:
+        self._taken += 1
+        self._needed = max(self._needed, self._taken)
+
+    def _leave(self) -> None:
+        self._taken -= 1
+        while self._waiting and self._taken < self.size:
+            _, turn = self._waiting.popleft()
+            if not turn.done():
+                self._take()
+                turn.set_result(None)
+
+
 class AsyncClient:
     """Carries a session's flows with aiohttp, many at a time over a few connections. Belongs to one event loop.
 
     :param session: the connection's way to its platform.
     :param tls: what is trusted and shown over TLS.
+    :param max_connections: how many connections it may have at most.
     """
 
     def __init__(
@@ -70,6 +138,7 @@ class AsyncClient:
         session: Session,
         *,
         tls: Tls | None = None,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self.session = session
         self._tls = tls or Tls()
@@ -77,7 +146,7 @@ class AsyncClient:
         self._context: ssl.SSLContext | None = None
         self._proxies: dict[tuple[str, str], Proxy | None] = {}
         self._proxy_secrets = ClientSecrets(proxy_secrets())
-        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._room = Room(max_connections)
         self._opening = asyncio.Lock()
         self._renewal = asyncio.Lock()
         self._reading = asyncio.Lock()
@@ -139,7 +208,7 @@ class AsyncClient:
         # into the chain of our own error, which Airflow logs as a traceback.
         error: NetworkError
         # Waiting for one of the few connections must not count, so the time is not left to aiohttp.
-        async with self._connections:
+        async with self._room:
             http = self._http or await self._open()
             exchange = _Exchange()
             before = _EXCHANGE.set(exchange)
@@ -148,9 +217,12 @@ class AsyncClient:
                 async with asyncio.timeout(request.timeout):
                     proxy = await self._proxy_for(request.url)
                     if not request.new_connection:
-                        return await self._exchange(http, request, proxy)
-                    async with self._new_http() as own:
-                        return await self._exchange(own, request, proxy)
+                        response = await self._exchange(http, request, proxy)
+                    else:
+                        async with self._new_http() as own:
+                            response = await self._exchange(own, request, proxy)
+                    self._room.answered()
+                    return response
             except (aiohttp.ClientError, OSError, ValueError) as e:
                 tls = request.url.startswith("https:")
                 error = _network_error(e, exchange.connecting, tls=tls, proxy=proxy is not None)
@@ -203,7 +275,7 @@ class AsyncClient:
 
     def _new_http(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=_Connector(limit=MAX_CONNECTIONS, ssl=self._context or True, ttl_dns_cache=60),
+            connector=_Connector(self._room, ssl=self._context or True, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"airflow-provider-testruns/{__version__}", "Accept-Encoding": ACCEPTED},
             auto_decompress=False,
@@ -289,11 +361,18 @@ class _Protocol(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes while a connection is being made; of a proxy's tunnel aiohttp's errors don't tell it."""
+    """Notes while a connection is being made; of a proxy's tunnel aiohttp's errors don't tell it. Keeps no more
+    connections than there is room for."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, room: Room, **options: Any) -> None:
+        super().__init__(limit=room.most, **options)
+        self._room = room
         self._factory = cast("partial[ResponseHandler]", partial(_Protocol, loop=self._loop))
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        # aiohttp takes the one that has been idle for the longest: one too many would never be idle for long enough.
+        kept = sum(map(len, self._conns.values())) + len(self._acquired)
+        super()._release(key, protocol, should_close=should_close or kept > self._room.size)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         exchange = _EXCHANGE.get()

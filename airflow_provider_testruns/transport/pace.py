@@ -16,24 +16,12 @@ from itertools import islice
 from threading import Lock
 from typing import TypeVar
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.steps import Sleep, Steps
 
 T = TypeVar("T")
 _LONG_AGO = float("-inf")
 
-#: What ``max_requests_per_minute`` counts in; seconds.
-MINUTE = 60.0
-#: How long nobody asks after a 429 that does not say for how long; seconds. It doubles with each one that follows.
-HOLD = 1.0
-MAX_HOLD = 30.0
-#: The time between the first two requests after that; seconds. It doubles with each 429 that follows, too.
-FIRST_GAP = 0.1
-MAX_GAP = 5.0
-#: What it is multiplied with from request to request, and from where on there is none any more; seconds.
-FASTER = 0.8
-LAST_GAP = 0.01
-#: How often whoever waits to start a run asks whether it is its turn; seconds.
-ASK_AGAIN = 0.25
 #: How many connections are remembered that nobody uses any more.
 _KEPT = 256
 
@@ -90,13 +78,13 @@ class Pace:
             at = max(now, self._held_until, self._last + self._gap)
             most = self.max_requests_per_minute
             if most is not None:
-                while self._turns and self._turns[0] <= now - MINUTE:
+                while self._turns and self._turns[0] <= now - timing.MINUTE:
                     self._turns.popleft()
                 if len(self._turns) >= most:
-                    at = max(at, self._turns[len(self._turns) - most] + MINUTE)
+                    at = max(at, self._turns[len(self._turns) - most] + timing.MINUTE)
             if at - now > patience:
                 return at - now, None
-            self._gap = self._gap * FASTER if self._gap > LAST_GAP else 0.0
+            self._gap = self._gap * timing.FASTER if self._gap > timing.LAST_GAP else 0.0
             return at - now, self._taken(at)
 
     def take_now(self) -> Turn:
@@ -138,14 +126,14 @@ class Pace:
             now = self.clock()
             news = turn.at >= self._refused_at
             if news:
-                quiet = now - max(self._refused_at, self._held_until) > MINUTE
+                quiet = now - max(self._refused_at, self._held_until) > timing.MINUTE
                 self._refusals = 1 if quiet else self._refusals + 1
-            doubled = 2.0 ** min(self._refusals - 1, 10)
-            pause = min(MAX_HOLD, HOLD * doubled) if retry_after is None else retry_after
+            before = self._refusals - 1
+            pause = timing.REFUSED_BACKOFF.after(before) if retry_after is None else retry_after
             if news or now + pause > self._held_until:
                 self._refused_at = now
                 self._held_until = max(self._held_until, now + pause)
-                self._gap = min(MAX_GAP, FIRST_GAP * doubled)
+                self._gap = timing.REFUSED_GAP.after(before)
                 # Whoever waits takes another turn.
                 self._round += 1
                 self._last = _LONG_AGO
@@ -197,7 +185,7 @@ def in_turn(pace: Pace, steps: Steps[T]) -> Steps[T]:
     ticket = object()
     try:
         while not pace.may_start(ticket):
-            yield Sleep(ASK_AGAIN, new_step=True)
+            yield Sleep(timing.ASK_FOR_TURN, new_step=True)
         return (yield from steps)
     finally:
         pace.end_start(ticket)

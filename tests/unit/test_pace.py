@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import RateLimitedError
 from airflow_provider_testruns.steps import Call, Sleep
 from airflow_provider_testruns.transport import pace as paces
 from airflow_provider_testruns.transport.auth import FixedHeaders
-from airflow_provider_testruns.transport.pace import FIRST_GAP, MAX_GAP, MAX_HOLD, MINUTE, Pace, in_turn, shared_pace
+from airflow_provider_testruns.transport.pace import Pace, in_turn, shared_pace
 from airflow_provider_testruns.transport.policy import Allowance, Session
 from tests.unit.responses import response
 from tests.unit.steps import Clock, Script, drive, flow
@@ -17,6 +18,9 @@ from tests.unit.test_starting import World
 pytestmark = pytest.mark.unit
 
 _SLOW = {"retry_after": "7"}
+MINUTE = timing.MINUTE
+FIRST_GAP, MAX_GAP = timing.REFUSED_GAP.first, timing.REFUSED_GAP.most
+MAX_HOLD = timing.REFUSED_BACKOFF.most
 
 
 def _session(pace: Pace) -> Session:

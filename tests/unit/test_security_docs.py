@@ -11,7 +11,7 @@ from airflow_provider_testruns import get_provider_info, limits
 from airflow_provider_testruns.lifecycle.run_log import MAX_LINES
 from airflow_provider_testruns.reporting import lineage, xcom
 from airflow_provider_testruns.timing import CALL_PATIENCE, GRACE, MAX_RETRY_AFTER
-from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS
+from airflow_provider_testruns.transport.nonblocking import CONNECTIONS, MAX_CONNECTIONS
 
 pytestmark = pytest.mark.unit
 
@@ -49,7 +49,7 @@ def test_the_other_bounds_are_as_documented() -> None:
     text = _DOCS.read_text()
     for said in (
         f"| {MAX_RETRY_AFTER:.0f} s |",
-        f"| {MAX_CONNECTIONS} |",
+        f"| {CONNECTIONS}, and up to {MAX_CONNECTIONS} while requests wait for one |",
         f"| {MAX_LINES:,} |",
         f"| {xcom.MAX_FAILURES}; {xcom.MAX_MESSAGE} |",
         f"| {lineage.MAX_CASES:,} |",

@@ -17,7 +17,7 @@ from blockbuster import BlockingError, blockbuster_ctx
 
 from airflow_provider_testruns.exceptions import ApiError
 from airflow_provider_testruns.steps import Sleep, Upload, ask
-from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS, AsyncClient
+from airflow_provider_testruns.transport.nonblocking import CONNECTIONS, AsyncClient
 from airflow_provider_testruns.transport.tls import Tls
 from tests.harness.waiting import WITHIN
 from tests.integration.transport.wires import (
@@ -162,7 +162,7 @@ def test_what_is_cancelled_leaves_nothing(sandbox, moment):
         with RawServer(talk) as server:
             url = server.url if moment != "connecting" else server.url.replace("http:", "https:")
             async with AsyncClient(session(url, timeout=30), tls=Tls(verify=moment != "connecting")) as client:
-                count = 3 * MAX_CONNECTIONS if moment == "in line" else 1
+                count = 3 * CONNECTIONS if moment == "in line" else 1
                 tasks = [asyncio.create_task(client.run(steps())) for _ in range(count)]
                 await asyncio.sleep(0 if moment == "opening" else 0.2)
                 for task in tasks:
@@ -175,7 +175,7 @@ def test_what_is_cancelled_leaves_nothing(sandbox, moment):
                 # Its connections are free again: many calls get their turn.
                 well.set()
                 with within(1):
-                    await asyncio.gather(*(client.run(ask(get())) for _ in range(3 * MAX_CONNECTIONS)))
+                    await asyncio.gather(*(client.run(ask(get())) for _ in range(3 * CONNECTIONS)))
 
     with _nothing_left():
         _run(main)
