@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos short-runs older lowest dist lint format demo demo-ui bench browser postgresql clean
+.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos events short-runs older lowest dist lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ fuzz: $(STAMP) ## Answer every operation as a hostile server would, in both clie
 
 chaos: $(STAMP) ## Kill workers and triggerers, lose responses, clear tasks: 270 tasks in some six minutes, then audit the result. SEED=2 for others
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(TASKS),--tasks $(TASKS))
+
+events: $(STAMP) ## Watch 250 runs while the triggerer that does so is killed six times, then compare events with the list. DATABASE=postgresql
+	@$(BIN)/python -m tests.events --seed $(or $(SEED),1) --database $(or $(DATABASE),sqlite) $(if $(RUNS),--runs $(RUNS)) $(if $(KILLS),--kills $(KILLS))
 
 short-runs: $(STAMP) ## Count the tasks that Airflow fails as their runs are over too soon: 100 runs of 0 to 5 s, without and with event_delay
 	@$(BIN)/python -m tests.short_runs $(if $(RUNS),--runs $(RUNS)) $(if $(DELAYS),--delays $(DELAYS))

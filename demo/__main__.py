@@ -166,9 +166,17 @@ class Demo:
         began = told = time.monotonic()
         while True:
             airflow.check()
-            found = {run["dag_id"]: run["state"] for run in airflow.api.all_dag_runs()}
+            # A DAG that is scheduled on an asset may have more runs, which nobody waits for.
+            ours = set(runs.items())
+            found = {
+                run["dag_id"]: run["state"]
+                for run in airflow.api.all_dag_runs()
+                if (run["dag_id"], run["dag_run_id"]) in ours
+            }
             lines = []
             for task in airflow.api.all_task_instances():
+                if (task["dag_id"], task["dag_run_id"]) not in ours:
+                    continue
                 key = (task["dag_id"], task["task_id"], task["map_index"])
                 if known.get(key) != task["state"]:
                     known[key] = task["state"]

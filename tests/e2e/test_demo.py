@@ -138,8 +138,10 @@ def test_every_dag_ends_as_its_example_says(start, tmp_path: Path) -> None:
         ("example_eggplant_nightly", "summary"): "success",
         ("example_failing_tests", "release"): "upstream_failed",
         ("example_failing_tests", "tell_the_team"): "success",
+        ("example_finished_runs", "follow_up"): "success",
         ("example_futureagi", "show"): "success",
         ("example_futureagi_gates", "show"): "success",
+        ("example_nightly_collector", "collect"): "success",
         ("example_omilia", "show"): "success",
         ("example_omilia_ci", "check_out"): "success",
         ("example_omilia_ci", "create_project"): "success",
@@ -157,7 +159,7 @@ def test_every_dag_ends_as_its_example_says(start, tmp_path: Path) -> None:
     # The message of the run that fails names what failed, and why.
     assert "2 failed and 1 unavailable of 9 test cases" in demo.text
     assert "failed: balance_joint_account: step 3" in demo.text
-    assert demo.text.count("as its example says") == 9
+    assert demo.text.count("as its example says") == 11
     # Each start made one run (what runs calls again made none), and nothing that was sent is against the documents.
     assert "The sandbox has 15 runs for 16 reports." in demo.text
     assert "UNEXPECTED" not in demo.text

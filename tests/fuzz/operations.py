@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.registry import hook_class
 from airflow_provider_testruns.model import Run
+from airflow_provider_testruns.platforms.platform import PollCache
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.steps import Response
 from airflow_provider_testruns.transport.blocking import BlockingClient
@@ -205,6 +206,12 @@ def _of_runs(
         op("test_connection", lambda hook: hook.test_connection()),
         op("save_artifacts", lambda hook: hook.save_artifacts(failed, hook.fuzz_folder), moves_a_file=True),
     ]
+
+    def recent(api: Any) -> Any:
+        ids = yield from api.listed_by(**where)
+        return (yield from api.list_recent(passed.started_at, PollCache(), **ids))
+
+    ops.append(op("list_recent", steps(recent)))
     group = hook.platform.group_of(passed)
     if group is not None:
         ops.append(op("list_group", steps(lambda api: api.list_group(group, {passed.run_id}, None))))

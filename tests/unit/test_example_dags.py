@@ -54,7 +54,13 @@ NONSENSE = [
     ("example_release_gate", "scenario_selections", [[]]),
     ("example_release_gate", "projects", []),
     ("example_failing_tests", "group", 7),
+    ("example_finished_runs", "alert_on", ["green"]),
+    ("example_finished_runs", "alert_on", "failed"),
+    ("example_nightly_collector", "folder", "reports"),
+    ("example_nightly_collector", "hours", 0),
 ]
+#: They follow runs that others start.
+STARTING_NOTHING = ("example_finished_runs", "example_nightly_collector")
 
 
 @pytest.fixture
@@ -84,8 +90,10 @@ def test_all_examples_are_here() -> None:
         "example_eggplant",
         "example_eggplant_nightly",
         "example_failing_tests",
+        "example_finished_runs",
         "example_futureagi",
         "example_futureagi_gates",
+        "example_nightly_collector",
         "example_omilia",
         "example_omilia_ci",
         "example_release_gate",
@@ -128,7 +136,7 @@ def test_nonsense_is_tried_on_every_param(load) -> None:
     assert tried == {(name, key) for name in NAMES for key in load(name).params}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in STARTING_NOTHING])
 def test_runs_are_started_and_waited_for_without_a_worker(load, name: str) -> None:
     starts = 0
     dag = load(name)
@@ -173,3 +181,15 @@ def test_the_assets_example_is_two_dags_and_an_asset() -> None:
     assert release.dag_id == "example_asset_results_release"
     assert tests.get_task("voice_tests").outlets == [found["voice_tests"]]
     assert release.timetable.asset_condition == AssetAll(found["voice_tests"])
+
+
+def test_each_project_of_the_finished_runs_has_an_asset_and_a_watcher() -> None:
+    path = next(file for file in FILES if file.stem == "example_finished_runs")
+    found = runpy.run_path(str(path))
+    assets = [found["smoke"], found["broken"]]
+    assert {asset.name for asset in assets} == {f"voice-runs-{name}" for name in found["PROJECTS"]}
+    for asset in assets:
+        (watcher,) = asset.watchers
+        assert watcher.trigger.asset_name == asset.name
+    (inlets,) = [task.inlets for task in runpy.run_path(str(path.with_stem("example_nightly_collector")))["dag"].tasks]
+    assert {inlet.name for inlet in inlets} == {asset.name for asset in assets}

@@ -1,95 +1,21 @@
-"""A PostgreSQL of the tests' own: a cluster in a folder under /tmp, which listens on a Unix socket in it."""
+"""A PostgreSQL of the tests' own."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
-
-def _binary(name: str) -> str | None:
-    """A program of PostgreSQL; Debian keeps the server's out of the path."""
-    folders = [os.environ.get("PATH", ""), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
-    return shutil.which(name, path=os.pathsep.join(folders))
-
-
-def _as_user() -> tuple[list[str], str | None]:
-    """How the server is started, which refuses to be root's: the prefix of its command, and whose its folder must be.
-
-    :raises LookupError: when there is no way.
-    """
-    if os.geteuid() != 0:
-        return [], None
-    if shutil.which("setpriv") is None:
-        raise LookupError("setpriv (of util-linux) is not installed")
-    for name in ("postgres", "nobody"):
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"], name
-    raise LookupError("there is neither a user postgres nor nobody")
+from tests.harness.postgresql import cluster
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """The URL of an empty database, for SQLAlchemy."""
-    initdb, server = _binary("initdb"), _binary("postgres")
-    if initdb is None or server is None:
-        pytest.skip("PostgreSQL is not installed (on Debian and Ubuntu: apt-get install postgresql)")
-    try:
-        prefix, owner = _as_user()
-    except LookupError as e:
-        pytest.skip(f"PostgreSQL does not run as root, and can't be started as another user: {e}")
-    # Not in the folder of this run of the tests, which is for its own user only; and a socket's path must be short.
-    folder = Path(tempfile.mkdtemp(prefix="testruns-postgresql-", dir="/tmp"))
-    log = (folder / "server.log").open("wb")
-    process = None
-    try:
-        if owner is not None:
-            shutil.chown(folder, owner)
-        data = str(folder / "data")
-        make = [*prefix, initdb, "-D", data, "-U", "airflow", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(make, check=True, stdout=log, stderr=log, timeout=120, cwd=folder)
-        settings = [
-            "listen_addresses=",
-            "fsync=off",
-            "full_page_writes=off",
-            "shared_buffers=16MB",
-            "max_connections=20",
-        ]
-        options = [part for setting in settings for part in ("-c", setting)]
-        # Started by its own id: what setpriv starts takes its place.
-        process = subprocess.Popen(
-            [*prefix, server, "-D", data, "-k", str(folder), *options], stdout=log, stderr=log, cwd=folder
-        )
-        _wait_for(folder, process)
-        yield f"postgresql+psycopg://airflow@/postgres?host={folder}"
-    finally:
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGINT)  # "fast": does not wait for clients
-            process.wait(60)
-        log.close()
-        shutil.rmtree(folder)
-
-
-def _wait_for(folder: Path, process: subprocess.Popen[bytes]) -> None:
-    import psycopg
-
-    give_up_at = time.monotonic() + 60
-    while True:
+    with ExitStack() as stack:
         try:
-            psycopg.connect(f"host={folder} user=airflow dbname=postgres connect_timeout=5").close()
-            return
-        except psycopg.OperationalError:
-            if process.poll() is not None or time.monotonic() > give_up_at:
-                pytest.fail(f"PostgreSQL did not start: {(folder / 'server.log').read_text()[-2000:]}")
-        time.sleep(0.1)
+            url = stack.enter_context(cluster())
+        except LookupError as e:
+            pytest.skip(str(e))
+        yield url
