@@ -69,7 +69,7 @@ def watch(folder: Path, url: str | None, runs: int, kills: int, every: float, ch
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             # How soon the other triggerer takes over; the default is half a minute.
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
-            **({f"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN{kind}": url for kind in ("", "_ASYNC")} if url else {}),
+            **_database(url),
         }
         airflow = LocalAirflow(
             folder / "airflow", dags=DAGS, connections=sandbox.connections(), options=settings, say=_say
@@ -118,6 +118,14 @@ def watch(folder: Path, url: str | None, runs: int, kills: int, every: float, ch
         flush=True,
     )
     return len(lost) + len(strangers) + len(listed - seen)
+
+
+def _database(url: str | None) -> dict[str, str]:
+    if url is None:
+        return {}
+    # Otherwise Airflow asks for asyncpg.
+    asynchronous = url.replace("+psycopg:", "+psycopg_async:")
+    return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": asynchronous}
 
 
 def _finish(control: Control, run_ids: list[str], every: float, chance: random.Random) -> None:
