@@ -108,27 +108,20 @@ class Judgement:
     allowed: tuple[CaseResult, ...] = ()
 
 
-def judge(report: RunReport, gates: Gates | None = None) -> Verdict:
-    """Say what a finished run means. The one function that does, for operators and sensors alike.
-
-    :param report: the report of a run that is final.
-    :param gates: what the task asks of it; without, the platform's word and "all passed" decide.
-    """
-    return assess(report, gates).verdict
-
-
-def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
-    """As :func:`judge`, with the reasons.
+def judge(report: RunReport, gates: Gates | None = None) -> Judgement:
+    """Say what a finished run means: its verdict, and why. The one function that does, for operators and sensors alike.
 
     The platform's word alone is enough for a pass only where it gives no counts, and a failure needs a test that did
     not pass: where a platform says that a run failed and no case shows it, the run itself broke (``ERRORED``). Where
     the platform's counters and its list contradict each other, the worse of the two counts (:func:`reconcile`).
 
+    :param report: the report of a run that is final.
+    :param gates: what the task asks of it; without, the platform's word and "all passed" decide.
     :raises ValueError: when the run is not final.
     :raises ConfigurationError: when a gate names an evaluation that the report does not know.
     :raises ApiError: when the verdict depends on evaluations that could not be seen.
     """
-    judgement = _assess(report, gates or Gates())
+    judgement = _judge(report, gates or Gates())
     notes = [report.disagreement, *report.remarks] if report.disagreement else list(report.remarks)
     if report.comparison is not None and report.comparison.note:
         notes.append(report.comparison.note)
@@ -141,7 +134,7 @@ def assess(report: RunReport, gates: Gates | None = None) -> Judgement:
     return replace(judgement, notes=(*notes, *judgement.notes)) if notes else judgement
 
 
-def _assess(report: RunReport, gates: Gates) -> Judgement:
+def _judge(report: RunReport, gates: Gates) -> Judgement:
     run, counts = report.run, report.counts
     if not run.final:
         raise ValueError(f"Run {run.run_id} is not final ({run.raw_state}); there is nothing to judge yet.")

@@ -26,7 +26,7 @@ from typing import Any
 
 from airflow_provider_testruns import limits, timing
 from airflow_provider_testruns.exceptions import ApiError
-from airflow_provider_testruns.judging import Gates, Judgement, assess
+from airflow_provider_testruns.judging import Gates, Judgement, judge
 from airflow_provider_testruns.lifecycle.waiting import jittered
 from airflow_provider_testruns.model import Run, RunReport
 from airflow_provider_testruns.platforms.platform import Platform
@@ -334,4 +334,4 @@ def judged(platform: Platform, run: Run, log: Callable[..., None] | None = None)
     :raises ApiError: when there is none to be had.
     """
     report = yield from retrying(platform.get_report(run), timing.REPORT_PATIENCE, grace=timing.REPORT_GRACE, log=log)
-    return report, assess(report, Gates())
+    return report, judge(report, Gates())

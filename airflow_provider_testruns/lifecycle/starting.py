@@ -705,7 +705,7 @@ class Starter:
             report = yield from fetch_report(
                 self.platform, now, self._log, patience=timing.LOOKUP_PATIENCE, clock=self._clock
             )
-            if judge(report) is Verdict.CANCELLED:
+            if judge(report).verdict is Verdict.CANCELLED:
                 self._log.info("Run %s was cancelled, perhaps by a clear of this task: starting a new one.", run.run_id)
                 return None
         self._log.info("Run %s was started by an earlier try: waiting for it, no new start.", run.run_id)

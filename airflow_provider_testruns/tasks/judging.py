@@ -159,9 +159,9 @@ class JudgingTask(_Task):
 
         :param report: the run's, compared with an earlier one where ``compare_with`` asks for it.
         """
-        from airflow_provider_testruns.judging import assess
+        from airflow_provider_testruns.judging import judge
 
-        return assess(report, self.gates())
+        return judge(report, self.gates())
 
     def task_result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         """What the task returns."""

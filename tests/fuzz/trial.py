@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from airflow_provider_testruns import cleaning, exceptions, limits
 from airflow_provider_testruns.emission import outgoing
 from airflow_provider_testruns.hooks import base
-from airflow_provider_testruns.judging import assess
+from airflow_provider_testruns.judging import judge
 from airflow_provider_testruns.lifecycle.waiting import WaitEnd, WaitStatus
 from airflow_provider_testruns.model import Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.platform import Start
@@ -210,7 +210,7 @@ class Laboratory:
             again = WaitEnd.from_event(json.loads(json.dumps(event)))
             assert again.run.to_dict() == run.to_dict(), "an event is read as it was written"
         if isinstance(result, RunReport):
-            judgement = assess(result)
+            judgement = judge(result)
             if judgement.verdict is Verdict.PASSED:
                 counts = result.counts
                 assert counts is None or counts.failed + counts.unavailable == 0, f"passed, with {counts}"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.judging import Gates, assess
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.lifecycle.starting import _same
 from airflow_provider_testruns.model import CaseResult, Kind, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.omilia.responses import run_of
@@ -40,7 +40,7 @@ def test_a_run_with_any_names_is_judged_as_one_with_plain_names(outcomes, data):
     def judged(spelled: dict[str, str]):
         cases = tuple(CaseResult(spelled[name], outcome) for name, outcome in outcomes.items())
         gates = Gates(allowed_failures=tuple(spelled[name] for name in allowed))
-        return cases, assess(RunReport(RUN, None, cases), gates)
+        return cases, judge(RunReport(RUN, None, cases), gates)
 
     cases, judgement = judged({name: name for name in plain})
     _, expected = judged(plain)
@@ -70,7 +70,7 @@ def test_patterns_match_the_names_as_they_came(outcomes, pattern):
     ]
     failed = [name for name, outcome in outcomes.items() if outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)]
 
-    judgement = assess(RunReport(RUN, None, cases), gates)
+    judgement = judge(RunReport(RUN, None, cases), gates)
     assert len(judgement.allowed) == len(matched) or judgement.verdict is Verdict.FAILED
     if any(outcome is not Outcome.NOT_RUN for outcome in outcomes.values()):
         assert (judgement.verdict is Verdict.PASSED) == (len(matched) == len(failed))
@@ -79,11 +79,11 @@ def test_patterns_match_the_names_as_they_came(outcomes, pattern):
 @pytest.mark.parametrize("odd", ["re\x1b[0mfund", "refund\x00", "refund\x01", "re\ud800fund", "refund" + "\u202e"])
 def test_a_name_that_only_looks_like_an_allowed_one_is_not_forgiven(odd):
     cases = (CaseResult("refund", Outcome.PASSED), CaseResult(odd, Outcome.FAILED))
-    assert assess(RunReport(RUN, None, cases), Gates(allowed_failures=("refund",))).verdict is Verdict.FAILED
-    assert assess(RunReport(RUN, None, cases), Gates(allowed_failures=(odd,))).verdict is Verdict.PASSED
+    assert judge(RunReport(RUN, None, cases), Gates(allowed_failures=("refund",))).verdict is Verdict.FAILED
+    assert judge(RunReport(RUN, None, cases), Gates(allowed_failures=(odd,))).verdict is Verdict.PASSED
     # As a report shows it, it can be named, too.
-    shown = to_xcom(RunReport(RUN, None, cases), assess(RunReport(RUN, None, cases)))["failures"][0]["name"]
-    assert assess(RunReport(RUN, None, cases), Gates(allowed_failures=(shown,))).verdict is Verdict.PASSED
+    shown = to_xcom(RunReport(RUN, None, cases), judge(RunReport(RUN, None, cases)))["failures"][0]["name"]
+    assert judge(RunReport(RUN, None, cases), Gates(allowed_failures=(shown,))).verdict is Verdict.PASSED
 
 
 @given(st.dictionaries(_NAMES, st.sampled_from([0.2, 0.8]), min_size=1, max_size=4), st.data())
@@ -94,7 +94,7 @@ def test_gates_on_metrics_with_any_names(values, data):
     )
 
     assert len(report.metrics) == len(values)
-    verdict = assess(report, Gates(eval_thresholds={name: 0.5})).verdict
+    verdict = judge(report, Gates(eval_thresholds={name: 0.5})).verdict
     assert verdict is (Verdict.PASSED if values[name] >= 0.5 else Verdict.FAILED)
 
 
@@ -102,10 +102,10 @@ def test_gates_on_metrics_with_any_names(values, data):
 def test_a_choice_of_an_evaluation_with_any_name(evaluation, choice):
     cases = (CaseResult("a", Outcome.PASSED),)
     report = RunReport(RUN, None, cases, {f"{evaluation}={choice}": Metric(0.9, 10)})
-    assert assess(report, Gates(eval_thresholds={f"{evaluation}={choice}": 0.5})).verdict is Verdict.PASSED
+    assert judge(report, Gates(eval_thresholds={f"{evaluation}={choice}": 0.5})).verdict is Verdict.PASSED
     # A choice that was never made has no share.
     if "=" not in choice:
-        assert assess(report, Gates(eval_thresholds={f"{evaluation}=never{choice}": 0.5})).verdict is Verdict.FAILED
+        assert judge(report, Gates(eval_thresholds={f"{evaluation}=never{choice}": 0.5})).verdict is Verdict.FAILED
 
 
 @given(st.text(_CHARACTERS, max_size=8), st.text(_CHARACTERS, max_size=8))

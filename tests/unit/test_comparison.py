@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_testruns.comparison import History, Tested, compare, from_json, remember, to_json
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
-from airflow_provider_testruns.judging import Gates, Judgement, assess
+from airflow_provider_testruns.judging import Gates, Judgement, judge
 from airflow_provider_testruns.model import (
     CaseResult,
     CompareWith,
@@ -67,7 +67,7 @@ class Task:
         """Judge a run, and remember it."""
         history = None if self.stored is None else from_json(json.loads(json.dumps(self.stored)))
         report = compare(report, self.gates, self.compare_with, history, tested, dag_run=dag_run)
-        judgement = assess(report, self.gates)
+        judgement = judge(report, self.gates)
         history = remember(report, judgement.verdict, self.gates, history, tested, dag_run=dag_run)
         self.stored = to_json(history)
         return report, judgement
@@ -345,7 +345,7 @@ def test_a_run_that_broke_changes_no_outcome() -> None:
 
 def test_a_case_that_passed_at_a_later_try_is_flaky_without_any_baseline() -> None:
     report = replace(ran(0, "a"), cases=(CaseResult("a", Outcome.PASSED, tries=2),))
-    assert to_xcom(report, assess(report))["flaky"] == [{"name": "a", "suite": ""}]
+    assert to_xcom(report, judge(report))["flaky"] == [{"name": "a", "suite": ""}]
 
 
 # What is remembered
@@ -465,7 +465,7 @@ def test_a_hundred_thousand_cases_are_compared_in_little_memory() -> None:
     try:
         known = from_json(stored)
         report = compare(now, gates, CompareWith.PREVIOUS, known, TESTED)
-        to_json(remember(report, assess(report, gates).verdict, gates, known, TESTED))
+        to_json(remember(report, judge(report, gates).verdict, gates, known, TESTED))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

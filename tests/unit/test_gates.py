@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_testruns.arguments import names
 from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.judging import Gates, Judgement, assess
+from airflow_provider_testruns.judging import Gates, Judgement, judge
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.reporting.digest import text
 from airflow_provider_testruns.reporting.text import table
@@ -47,36 +47,36 @@ def report(*cases: CaseResult, counts: Counts | None = None, ending: Verdict | N
 )
 def test_max_failures_replaces_all_passed(most: int, counts: Counts, reasons: tuple[str, ...]) -> None:
     ending = Verdict.FAILED if counts.failed else Verdict.PASSED
-    found = assess(report(counts=counts, ending=ending), Gates(max_failures=most))
+    found = judge(report(counts=counts, ending=ending), Gates(max_failures=most))
     assert (found.verdict, found.reasons) == (Verdict.FAILED if reasons else Verdict.PASSED, reasons)
 
 
 def test_both_gates_must_be_met() -> None:
     counts = Counts(passed=6, failed=4)
-    both = assess(report(counts=counts), Gates(min_pass_rate=0.7, max_failures=3))
+    both = judge(report(counts=counts), Gates(min_pass_rate=0.7, max_failures=3))
     assert both.reasons == (
         "Pass rate 60.0% (6 of 10) is below min_pass_rate 70.0%.",
         "4 failed of 10 test cases: max_failures is 3.",
     )
     for gates in (Gates(min_pass_rate=0.6, max_failures=3), Gates(min_pass_rate=0.7, max_failures=4)):
-        assert assess(report(counts=counts), gates).verdict is Verdict.FAILED
-    assert assess(report(counts=counts), Gates(min_pass_rate=0.6, max_failures=4)).verdict is Verdict.PASSED
+        assert judge(report(counts=counts), gates).verdict is Verdict.FAILED
+    assert judge(report(counts=counts), Gates(min_pass_rate=0.6, max_failures=4)).verdict is Verdict.PASSED
 
 
 def test_counts_that_are_not_there_meet_no_gate() -> None:
     run = RunReport(Run("eggplant", "r", RunState.FINISHED, "Passed", platform_verdict=Verdict.PASSED))
-    assert assess(run, Gates(max_failures=1)).reasons == (
+    assert judge(run, Gates(max_failures=1)).reasons == (
         "The platform gives no counts, so that max_failures can't be checked.",
     )
-    assert assess(run, Gates(max_failures=1, min_pass_rate=0.5)).reasons == (
+    assert judge(run, Gates(max_failures=1, min_pass_rate=0.5)).reasons == (
         "The platform gives no counts, so that min_pass_rate and max_failures can't be checked.",
     )
 
 
 def test_max_failures_does_not_stand_for_tests_that_ran() -> None:
     nothing = report(counts=Counts(not_run=2), ending=Verdict.PASSED)
-    assert assess(nothing, Gates(max_failures=5)).verdict is Verdict.FAILED
-    assert assess(nothing, Gates(max_failures=5, fail_on_no_tests=False)).verdict is Verdict.PASSED
+    assert judge(nothing, Gates(max_failures=5)).verdict is Verdict.FAILED
+    assert judge(nothing, Gates(max_failures=5, fail_on_no_tests=False)).verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_max_failures_does_not_stand_for_tests_that_ran() -> None:
     ],
 )
 def test_allowed_failures_fail_nothing(allowed: tuple[str, ...]) -> None:
-    found = assess(report(*CASES), Gates(allowed_failures=allowed))
+    found = judge(report(*CASES), Gates(allowed_failures=allowed))
     assert (found.verdict, found.reasons) == (Verdict.PASSED, ())
     assert found.allowed == (FAILED, ALSO_FAILED, UNAVAILABLE)
     assert found.notes[0] == "Allowed to fail, and did not pass: smoke/pays, regression/refunds, waits."
@@ -99,7 +99,7 @@ def test_allowed_failures_fail_nothing(allowed: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("allowed", ["Pays", "pay", "smoke", "regression/pays", "smoke/pays ", "omilia/smoke/pays"])
 def test_names_are_whole_and_in_upper_and_lower_case_as_they_are(allowed: str) -> None:
     gates = Gates(allowed_failures=(allowed.rstrip(), "refunds", "waits"))
-    found = assess(report(*CASES), gates)
+    found = judge(report(*CASES), gates)
     if allowed.rstrip() == "smoke/pays":
         assert found.verdict is Verdict.PASSED
         return
@@ -113,48 +113,46 @@ def test_names_are_whole_and_in_upper_and_lower_case_as_they_are(allowed: str) -
 def test_a_name_with_signs_of_a_pattern_in_it_is_still_a_name() -> None:
     case = CaseResult("pays[EUR]", Outcome.FAILED, suite="what?")
     for allowed in ("pays[EUR]", "what?/pays[EUR]"):
-        assert assess(report(case), Gates(allowed_failures=(allowed,))).allowed == (case,)
-    assert assess(report(case), Gates(allowed_failures=("pays[USD]",))).allowed == ()
+        assert judge(report(case), Gates(allowed_failures=(allowed,))).allowed == (case,)
+    assert judge(report(case), Gates(allowed_failures=("pays[USD]",))).allowed == ()
 
 
 def test_allowed_failures_are_neither_passed_nor_failed_to_the_other_gates() -> None:
     cases = (PASSED, PASSED, FAILED, ALSO_FAILED)
     allowed = ("refunds",)
-    assert assess(report(*cases), Gates(min_pass_rate=0.66, allowed_failures=allowed)).verdict is Verdict.PASSED
-    assert assess(report(*cases), Gates(min_pass_rate=0.67, allowed_failures=allowed)).reasons == (
+    assert judge(report(*cases), Gates(min_pass_rate=0.66, allowed_failures=allowed)).verdict is Verdict.PASSED
+    assert judge(report(*cases), Gates(min_pass_rate=0.67, allowed_failures=allowed)).reasons == (
         "Pass rate 66.7% (2 of 3) is below min_pass_rate 67.0%.",
         "1 that did not pass are allowed to and not counted.",
     )
-    assert assess(report(*cases), Gates(max_failures=1, allowed_failures=allowed)).verdict is Verdict.PASSED
-    assert assess(report(*cases), Gates(max_failures=0, allowed_failures=allowed)).reasons == (
+    assert judge(report(*cases), Gates(max_failures=1, allowed_failures=allowed)).verdict is Verdict.PASSED
+    assert judge(report(*cases), Gates(max_failures=0, allowed_failures=allowed)).reasons == (
         "1 failed of 3 test cases: max_failures is 0.",
         "1 that did not pass are allowed to and not counted.",
     )
     # Nothing is left that could miss it.
-    only = assess(report(FAILED), Gates(min_pass_rate=1.0, allowed_failures=("pays",)))
+    only = judge(report(FAILED), Gates(min_pass_rate=1.0, allowed_failures=("pays",)))
     assert only.verdict is Verdict.PASSED
 
 
 def test_what_is_counted_and_not_listed_can_not_be_forgiven() -> None:
-    found = assess(
-        report(PASSED, FAILED, counts=Counts(passed=1, failed=3, unavailable=1)), Gates(allowed_failures="*")
-    )
+    found = judge(report(PASSED, FAILED, counts=Counts(passed=1, failed=3, unavailable=1)), Gates(allowed_failures="*"))
     assert found.reasons == (
         "2 failed and 1 unavailable of 5 test cases.",
         "1 that did not pass are allowed to and not counted.",
         "allowed_failures can't be checked for 3 that the platform counts and does not list.",
     )
     # Nor is it known then which names are of no case.
-    assert assess(report(PASSED, counts=Counts(passed=2)), Gates(allowed_failures=("x",))).notes == ()
+    assert judge(report(PASSED, counts=Counts(passed=2)), Gates(allowed_failures=("x",))).notes == ()
 
 
 def test_a_list_that_is_longer_than_its_count_is_believed() -> None:
-    found = assess(report(FAILED, ALSO_FAILED, counts=Counts(passed=4, failed=1)), Gates(allowed_failures=("pays",)))
+    found = judge(report(FAILED, ALSO_FAILED, counts=Counts(passed=4, failed=1)), Gates(allowed_failures=("pays",)))
     assert found.reasons[0] == "1 failed of 5 test cases."
 
 
 def test_an_allowed_failure_that_passes_is_told() -> None:
-    found = assess(report(PASSED, NOT_RUN, ending=Verdict.PASSED), Gates(allowed_failures=("greets", "later", "gone")))
+    found = judge(report(PASSED, NOT_RUN, ending=Verdict.PASSED), Gates(allowed_failures=("greets", "later", "gone")))
     assert found == Judgement(
         Verdict.PASSED,
         (),
@@ -164,7 +162,7 @@ def test_an_allowed_failure_that_passes_is_told() -> None:
         ),
     )
     many = tuple(CaseResult(f"c{at}", Outcome.PASSED) for at in range(40))
-    notes = assess(report(*many, ending=Verdict.PASSED), Gates(allowed_failures=("c*",))).notes
+    notes = judge(report(*many, ending=Verdict.PASSED), Gates(allowed_failures=("c*",))).notes
     assert notes[0].startswith("Allowed to fail, and passed: c0, c1,")
     assert "c9 and 30 more." in notes[0]
 
@@ -172,13 +170,13 @@ def test_an_allowed_failure_that_passes_is_told() -> None:
 def test_no_gate_makes_a_broken_or_cancelled_run_pass() -> None:
     gates = Gates(min_pass_rate=0.0, max_failures=1000, fail_on_no_tests=False, allowed_failures=("*",))
     for ending in (Verdict.ERRORED, Verdict.CANCELLED):
-        assert assess(report(*CASES, ending=ending), gates).verdict is ending
-    assert assess(report(PASSED, ending=Verdict.FAILED), gates).verdict is Verdict.ERRORED
+        assert judge(report(*CASES, ending=ending), gates).verdict is ending
+    assert judge(report(PASSED, ending=Verdict.FAILED), gates).verdict is Verdict.ERRORED
 
 
 def test_evaluation_gates_stay() -> None:
     gates = Gates(eval_thresholds={"tone": 0.6}, allowed_failures=("*",), max_failures=9)
-    found = assess(report(*CASES), gates)
+    found = judge(report(*CASES), gates)
     assert found.verdict is Verdict.FAILED
     assert found.reasons[-1] == "Evaluation 'tone' is 0.5, below its gate 0.6 by 0.1."
 
@@ -202,7 +200,7 @@ def test_a_pass_is_one_whatever_the_gates(
     ending: Verdict,
 ) -> None:
     judged = report(*cases, counts=counts, ending=ending)
-    found = assess(judged, Gates(least, allowed_failures=tuple(allowed), max_failures=most))
+    found = judge(judged, Gates(least, allowed_failures=tuple(allowed), max_failures=most))
     assert set(found.allowed) <= set(judged.failures)
     if found.verdict is not Verdict.PASSED:
         assert found.reasons
@@ -234,7 +232,7 @@ def test_not_every_name_is_held_against_every_case() -> None:
         before = sys.getprofile()
         sys.setprofile(count)
         try:
-            found = assess(many, gates)
+            found = judge(many, gates)
         finally:
             sys.setprofile(before)
         assert found.verdict is Verdict.PASSED
@@ -294,7 +292,7 @@ def test_what_is_no_list_of_names_is_refused(given: Any, said: str) -> None:
 
 def test_allowed_failures_are_told_apart_everywhere() -> None:
     told = report(*CASES)
-    judgement = assess(told, Gates(allowed_failures=("refunds", "waits")))
+    judgement = judge(told, Gates(allowed_failures=("refunds", "waits")))
     found = to_xcom(told, judgement, "s3://reports/r-1.xml")
     assert (found["failed"], found["unavailable"], found["total"]) == (2, 1, 5)
     assert found["failures"] == [{"name": "pays", "suite": "smoke", "message": "no money", "outcome": "failed"}]
@@ -318,7 +316,7 @@ def test_allowed_failures_are_told_apart_everywhere() -> None:
 def test_many_allowed_failures_stay_few_in_xcom() -> None:
     cases = tuple(CaseResult(f"c{at}", Outcome.FAILED) for at in range(120))
     told = report(*cases, FAILED)
-    found = to_xcom(told, assess(told, Gates(allowed_failures=("c*",))))
+    found = to_xcom(told, judge(told, Gates(allowed_failures=("c*",))))
     assert len(found["allowed_failures"]) == MAX_FAILURES
     assert found["allowed_failures_left_out"] == 70
     assert [case["name"] for case in found["failures"]] == ["pays"]
@@ -326,7 +324,7 @@ def test_many_allowed_failures_stay_few_in_xcom() -> None:
 
 def test_what_an_asset_event_tells() -> None:
     told = report(*CASES, counts=Counts(passed=1, failed=2, unavailable=1, not_run=1))
-    assert to_event(told, assess(told, Gates(max_failures=3))) == {
+    assert to_event(told, judge(told, Gates(max_failures=3))) == {
         "platform": "omilia",
         "run_id": "r-1",
         "url": "https://studio.example.com/r-1",

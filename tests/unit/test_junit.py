@@ -22,7 +22,7 @@ from junit2htmlreport.parser import Junit as HtmlReader
 
 from airflow_provider_testruns.cleaning import distinct
 from airflow_provider_testruns.exceptions import ConfigurationError, TransportError
-from airflow_provider_testruns.judging import Gates, Judgement, assess
+from airflow_provider_testruns.judging import Gates, Judgement, judge
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.reporting.junit import build, check_place, write
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
@@ -76,7 +76,7 @@ def test_the_schema_check_finds_what_is_wrong() -> None:
 
 
 def test_a_report_as_a_file(tmp_path: Path) -> None:
-    judgement = assess(REPORT, Gates(allowed_failures=("smoke/ref*",)))
+    judgement = judge(REPORT, Gates(allowed_failures=("smoke/ref*",)))
     file = written(tmp_path, REPORT, judgement, {"airflow.dag_id": "nightly", "airflow.map_index": 0})
     root = ElementTree.parse(file).getroot()
     assert root.attrib == {"name": "omilia run r-1", "tests": "5", "failures": "1", "errors": "0", "time": "89.822"}
@@ -136,7 +136,7 @@ def test_details_of_cases_are_properties_of_the_suite_and_stand_beside_the_case(
         CaseResult("greets", Outcome.PASSED, suite="smoke", details={"numberOfTries": 1}),
         CaseResult("waits", Outcome.PASSED),
     )
-    file = written(tmp_path, RunReport(RUN, None, cases), assess(RunReport(RUN, None, cases)))
+    file = written(tmp_path, RunReport(RUN, None, cases), judge(RunReport(RUN, None, cases)))
     found = {name: value for name, value in properties(file).items() if name.startswith("case.")}
     assert found == {
         "case.pays.numberOfTries": ["2"],
@@ -153,7 +153,7 @@ def test_details_of_cases_are_properties_of_the_suite_and_stand_beside_the_case(
 
 
 def test_two_readers_find_the_same(tmp_path: Path) -> None:
-    file = written(tmp_path, REPORT, assess(REPORT))
+    file = written(tmp_path, REPORT, judge(REPORT))
     assert outcomes_of_two_readers(file) == {
         "greets": "passed",
         "pays": "failure",
@@ -309,7 +309,7 @@ run = Run("omilia", "r-1", RunState.FINISHED, "FAILURE", platform_verdict=Verdic
 report = RunReport(run, Counts.of(cases), cases)
 write(sys.argv[1], RunReport(report.run), None)
 size, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-write(sys.argv[1], report, assess(report, Gates(allowed_failures=("suite 5/*", "case 99995"))))
+write(sys.argv[1], report, judge(report, Gates(allowed_failures=("suite 5/*", "case 99995"))))
 more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - size) / 1024
 json.dump([more, time.process_time() - began], sys.stdout)
 """
@@ -331,7 +331,7 @@ def test_a_hundred_thousand_cases(tmp_path: Path) -> None:
 
 
 def test_a_folder_takes_it_under_the_runs_name(tmp_path: Path) -> None:
-    judgement = assess(REPORT)
+    judgement = judge(REPORT)
     assert write(str(tmp_path), REPORT, judgement) == str(tmp_path / "omilia-r-1.xml")
     assert write(f"file://{tmp_path}/new/", REPORT, judgement) == str(tmp_path / "new" / "omilia-r-1.xml")
     nobody = RunReport(Run("eggplant", "", RunState.QUEUED, ""))
@@ -359,8 +359,8 @@ def test_an_older_file_stays_whole_until_the_new_one_is(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert target.read_text() == "of the run before"
-    write(str(target), REPORT, assess(REPORT))
-    assert build(REPORT, assess(REPORT)).tostring() in target.read_bytes()
+    write(str(target), REPORT, judge(REPORT))
+    assert build(REPORT, judge(REPORT)).tostring() in target.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["report.xml"]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_testruns import judging, lifecycle, limits, model
 from airflow_provider_testruns.exceptions import ConfigurationError, ServerError
-from airflow_provider_testruns.judging import Gates, Judgement, assess, judge
+from airflow_provider_testruns.judging import Gates, Judgement, judge
 from airflow_provider_testruns.model import (
     CaseResult,
     Counts,
@@ -38,7 +38,7 @@ def _run(ending: Verdict | None = None, **changes) -> Run:
 
 def _judged(ending: Verdict | None, tally: Counts | None, gates: Gates | None = None, **more) -> Judgement:
     metrics = more.pop("metrics", {})
-    return assess(RunReport(_run(ending, **more), tally, metrics=metrics), gates)
+    return judge(RunReport(_run(ending, **more), tally, metrics=metrics), gates)
 
 
 _SMALL = Run("omilia", "r-1", RunState.QUEUED, "PENDING")
@@ -194,7 +194,6 @@ def test_a_run_that_is_not_final_is_not_judged():
 
 def test_operators_and_sensors_judge_with_the_same_function():
     assert lifecycle.judge is judging.judge
-    assert lifecycle.assess is judging.assess
 
 
 @pytest.mark.parametrize("tally", [None, Counts(), Counts(passed=3), Counts(failed=3)])
@@ -385,7 +384,7 @@ def test_evaluations_that_could_not_be_seen_are_an_error_only_where_the_verdict_
     error = ServerError("The summary can't be had.")
 
     def judged(tally, gates):
-        return assess(RunReport(_run(Verdict.PASSED), tally, metrics_error=error), gates)
+        return judge(RunReport(_run(Verdict.PASSED), tally, metrics_error=error), gates)
 
     assert judged(Counts(passed=1), None) == Judgement(Verdict.PASSED)
     gates = Gates(eval_thresholds={"tone": 0.5})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_testruns.exceptions import ConfigurationError
-from airflow_provider_testruns.judging import Gates, assess
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.model import CaseResult, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.quarantine import Quarantined, entries
 
@@ -33,7 +33,7 @@ _SAID = "refund* (until 2026-12-10: the bank's test system is down)"
 )
 def test_it_holds_up_to_its_last_day(days: int, verdict: Verdict, note: str | None) -> None:
     gates = Gates(allowed_failures=(ENTRY, "gone"), today=_UNTIL + timedelta(days))  # type: ignore[arg-type]
-    found = assess(_REPORT, gates)
+    found = judge(_REPORT, gates)
     assert found.verdict is verdict
     assert [each for each in found.notes if "no longer" in each.lower()] == ([note] if note else [])
     assert (found.allowed == _REPORT.cases[:1]) is (verdict is Verdict.PASSED)

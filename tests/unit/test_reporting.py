@@ -16,7 +16,7 @@ from airflow_provider_testruns.exceptions import (
     RunErroredError,
     RunFailedError,
 )
-from airflow_provider_testruns.judging import Gates, Judgement, assess
+from airflow_provider_testruns.judging import Gates, Judgement, judge
 from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.reporting.digest import MAX_NAMED, text
 from airflow_provider_testruns.reporting.text import table, verdict_error
@@ -50,7 +50,7 @@ def _many(failed: int, *, message: str = "m", name: str = "case") -> RunReport:
 
 
 def _xcom(report: RunReport) -> dict:
-    return to_xcom(report, assess(report))
+    return to_xcom(report, judge(report))
 
 
 def digest(report: RunReport, judgement: Judgement, junit_path: str | None = None) -> str:
@@ -166,15 +166,15 @@ def test_any_report_is_plain_json_and_counts_every_failure(cases):
     found = _xcom(report)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert len(found["failures"]) + found["failures_left_out"] == len(report.failures)
-    assert table(report, assess(report))
-    assert digest(report, assess(report))
+    assert table(report, judge(report))
+    assert digest(report, judge(report))
 
 
 # The log
 
 
 def test_the_table():
-    assert table(_REPORT, assess(_REPORT)) == "\n".join(
+    assert table(_REPORT, judge(_REPORT)) == "\n".join(
         [
             "Result of run r-1:",
             "  verdict      failed",
@@ -193,7 +193,7 @@ def test_the_table():
 
 
 def test_failed_cases_are_told_once_in_the_table_or_in_the_message():
-    failing, forgiving = (assess(_REPORT, Gates(min_pass_rate=rate)) for rate in (1.0, 0.1))
+    failing, forgiving = (judge(_REPORT, Gates(min_pass_rate=rate)) for rate in (1.0, 0.1))
     named = "failed: smoke / pays"
     assert (named in table(_REPORT, failing), named in digest(_REPORT, failing)) == (False, True)
     # A pass has no message.
@@ -203,7 +203,7 @@ def test_failed_cases_are_told_once_in_the_table_or_in_the_message():
 def test_the_table_of_a_pass_is_short():
     run = Run("eggplant", "r-2", RunState.FINISHED, "passed", platform_verdict=Verdict.PASSED)
     report = RunReport(run, Counts(passed=3))
-    assert table(report, assess(report)) == "\n".join(
+    assert table(report, judge(report)) == "\n".join(
         [
             "Result of run r-2:",
             "  verdict    passed",
@@ -219,7 +219,7 @@ def test_the_table_of_a_pass_is_short():
 
 
 def test_the_digest_says_what_why_and_where():
-    assert digest(_REPORT, assess(_REPORT)) == "\n".join(
+    assert digest(_REPORT, judge(_REPORT)) == "\n".join(
         [
             "Run r-1 failed. 1 failed and 1 unavailable of 4 test cases.",
             "1 of 4 passed, 1 failed, 1 unavailable, 1 not run; pass rate 33.3%.",
@@ -233,7 +233,7 @@ def test_the_digest_says_what_why_and_where():
 @pytest.mark.parametrize(("failed", "more"), [(10, None), (11, "  … and 1 more"), (5000, "  … and 4990 more")])
 def test_at_most_ten_failures_are_named(failed, more):
     report = _many(failed)
-    lines = digest(report, assess(report)).splitlines()
+    lines = digest(report, judge(report)).splitlines()
     named = [line for line in lines if line.startswith("  failed: ")]
     assert len(named) == 10 == MAX_NAMED
     assert [line for line in lines if "more" in line] == ([more] if more else [])
@@ -241,7 +241,7 @@ def test_at_most_ten_failures_are_named(failed, more):
 
 def test_failures_that_only_the_counts_know_are_counted():
     report = RunReport(_RUN, Counts(failed=7), _many(3).cases)
-    assert "  … and 4 more" in digest(report, assess(report))
+    assert "  … and 4 more" in digest(report, judge(report))
     assert "more" not in digest(RunReport(_RUN, Counts(failed=7)), Judgement(Verdict.FAILED))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_testruns.judging import Gates, assess
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.model import (
     Baseline,
     CaseNames,
@@ -57,7 +57,7 @@ REPORTS = {
 @pytest.mark.parametrize("name", REPORTS)
 def test_the_fields_of_the_report_and_their_types_are_as_documented(name: str) -> None:
     judged, gates = REPORTS[name]
-    found = to_xcom(judged, assess(judged, gates), None if name == "nothing" else "s3://b/k.xml")
+    found = to_xcom(judged, judge(judged, gates), None if name == "nothing" else "s3://b/k.xml")
     assert set(found) == set(FIELDS)
     _of_documented_types(found)
 
@@ -76,7 +76,7 @@ def test_the_fields_of_a_compared_run_are_as_documented(baseline: Baseline | Non
     judged = replace(
         report(*CASES), comparison=comparison, commit="c0ffee", unstable={(CASES[0].suite, CASES[0].name): "PFP"}
     )
-    found = to_xcom(judged, assess(judged))
+    found = to_xcom(judged, judge(judged))
     assert set(found) == set(FIELDS) | set(MORE)
     _of_documented_types(found)
 
@@ -85,7 +85,7 @@ def test_each_type_of_each_field_is_seen() -> None:
     # Otherwise "or null" could stand where nothing is ever null.
     seen: dict[str, list[Any]] = {field: [] for field in FIELDS}
     for name, (judged, gates) in REPORTS.items():
-        for field, value in to_xcom(judged, assess(judged, gates), None if name == "nothing" else "x").items():
+        for field, value in to_xcom(judged, judge(judged, gates), None if name == "nothing" else "x").items():
             seen[field].append(value)
     for field, kinds in FIELDS.items():
         for kind in kinds.split(" or "):
@@ -97,7 +97,7 @@ def test_the_events_of_assets_have_what_is_documented() -> None:
     section = TEXT.partition("## Assets")[2].partition(", with the meaning")[0]
     judged, gates = REPORTS["everything"]
     named = set(re.findall(r"`(\w+)`", section)) - {"extra", "finished"}
-    assert set(to_event(judged, assess(judged, gates))) == named
+    assert set(to_event(judged, judge(judged, gates))) == named
 
 
 def test_every_verdict_is_named() -> None:

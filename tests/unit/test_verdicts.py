@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
-from airflow_provider_testruns.judging import Gates, assess
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.model import (
     CaseResult,
     Counts,
@@ -122,7 +122,7 @@ def test_a_pass_is_one_by_counters_and_by_list(
     run = Run("omilia", "r-1", RunState.FINISHED, "over", platform_verdict=ending, kind=kind)
     report = RunReport(run, counted, tuple(cases), metrics, metrics_error)
     try:
-        judgement = assess(report, gates)
+        judgement = judge(report, gates)
     except (ApiError, ConfigurationError):
         assert gates.eval_thresholds
         return
@@ -181,7 +181,7 @@ def test_the_worse_of_the_two_counts(counted: Counts | None, outcomes: str, wors
     assert report.counts == worse
     assert said in report.disagreement
     assert bool(said) is bool(report.disagreement)
-    judgement = assess(report)
+    judgement = judge(report)
     assert (judgement.verdict is Verdict.PASSED) is (worse.not_passed == 0)
     # Wherever the numbers are, they are those of the verdict, and the note is beside them.
     assert to_xcom(report, judgement)["failed"] == worse.failed
@@ -199,7 +199,7 @@ def judged(wire: Wire, steps: Any, gates: Gates) -> tuple[RunReport, Verdict] | 
     """The report and its verdict; ``None`` where the platform's responses make an error of it."""
     try:
         report = wire.run(steps)
-        return report, assess(report, gates).verdict
+        return report, judge(report, gates).verdict
     except (ApiError, ConfigurationError):
         return None
 
@@ -275,13 +275,13 @@ def test_a_failed_call_that_future_agi_does_not_count_fails_the_run(failed: dict
         FutureAGIPlatform("current").get_report(run)
     )
     assert report.counts == Counts(9, 1)
-    assert assess(report).verdict is Verdict.FAILED
-    assert assess(report, Gates(max_failures=0)).verdict is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
+    assert judge(report, Gates(max_failures=0)).verdict is Verdict.FAILED
     # With nothing but counters, calls that nobody accounts for did not pass.
     report = Wire({of_calls: {"status": True, "result": metrics}}).run(FutureAGIPlatform("current").get_report(run))
     unknown = "failed" not in failed or failed["failed"] is None
     assert report.counts == (Counts(9, unavailable=1) if unknown else Counts(9, not_run=1))
-    assert assess(report).verdict is (Verdict.FAILED if unknown else Verdict.PASSED)
+    assert judge(report).verdict is (Verdict.FAILED if unknown else Verdict.PASSED)
 
 
 @settings(max_examples=250)
@@ -324,12 +324,12 @@ def test_failures_beyond_max_failures_that_omilia_does_not_count_fail_the_run() 
     wire = Wire({"GET /api/runs/r-1/run_stats/": {"data": stats}, "GET /api/runs/r-1/test_cases/": {"data": cases}})
     run = Run("omilia", "r-1", RunState.FINISHED, "FAILURE", platform_verdict=Verdict.FAILED)
     report = wire.run(OmiliaPlatform(BASE_URL).get_report(run))
-    judgement = assess(report, Gates(max_failures=2))
+    judgement = judge(report, Gates(max_failures=2))
     assert judgement.reasons == ("3 failed of 10 test cases: max_failures is 2.",)
     assert judgement.notes == (
         "The platform counts 9 passed and 1 not passed, and lists 7 and 3: the worse of the two counts.",
     )
-    assert assess(report, Gates(max_failures=3)).verdict is Verdict.PASSED
+    assert judge(report, Gates(max_failures=3)).verdict is Verdict.PASSED
 
 
 @settings(max_examples=150)

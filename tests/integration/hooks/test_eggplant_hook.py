@@ -112,7 +112,7 @@ def test_a_run_from_start_to_verdict_on_every_generation_of_servers(
     run = wait(hook, run)
     assert run.platform_verdict is ending
     report = hook.get_report(run)
-    assert judge(report) is ending
+    assert judge(report).verdict is ending
     with_cases = generation in ("full", "executions_get") and ending is not Verdict.ERRORED
     assert len(report.cases) == (1 if with_cases else 0)
     if with_cases and ending is Verdict.FAILED:
@@ -149,7 +149,7 @@ def test_an_abort_is_confirmed_and_idempotent(sandbox: SandboxServer, hook: Eggp
     assert (run.raw_state, run.platform_verdict) == ("Cancelled", Verdict.CANCELLED)
     hook.cancel_run(run.run_id, **run.ids)
     hook.abort_execution(UNKNOWN)
-    assert judge(hook.get_report(run)) is Verdict.CANCELLED
+    assert judge(hook.get_report(run)).verdict is Verdict.CANCELLED
 
 
 def test_a_start_is_sent_once_and_only_a_proof_allows_another(sandbox: SandboxServer, hook: EggplantHook) -> None:
@@ -225,7 +225,7 @@ def test_a_test_configuration(sandbox: SandboxServer, hook: EggplantHook, tmp_pa
     hook.cancel_run(run.run_id, **run.ids)
     report = hook.get_report(run)
     assert report.counts == Counts(passed=3, failed=1)
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
     assert [case.name for case in report.failures] == ["Return without receipt"]
 
     (result,) = hook.list_test_configuration_results(test_config_id=NIGHTLY_RETURNS)
@@ -332,7 +332,7 @@ def test_a_report_of_an_older_server_has_no_cases(sandbox: SandboxServer, hook: 
     run = wait(hook, hook.start_test_configuration(NIGHTLY_RETURNS))
     sandbox.control.configure(eggplant_generation="progress_only")
     report = hook.get_report(run)
-    assert (report.counts, report.cases, judge(report)) == (Counts(failed=1), (), Verdict.FAILED)
+    assert (report.counts, report.cases, judge(report).verdict) == (Counts(failed=1), (), Verdict.FAILED)
 
 
 def test_a_token_that_expired_is_renewed(sandbox: SandboxServer, hook: EggplantHook) -> None:

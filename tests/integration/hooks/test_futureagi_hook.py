@@ -85,8 +85,8 @@ def test_a_run_from_start_to_report(hook, sandbox):
     assert report.counts.passed == report.counts.total == len(report.cases) > 0
     assert report.metrics["task_completion"] == Metric(1.0, report.counts.total)
     assert 0 < (report.metrics["politeness"].value or 0) <= 1
-    assert judge(report, Gates(eval_thresholds={"task_completion": 1.0})) is Verdict.PASSED
-    assert judge(report, Gates(eval_thresholds={"politeness": 1.0})) is Verdict.FAILED
+    assert judge(report, Gates(eval_thresholds={"task_completion": 1.0})).verdict is Verdict.PASSED
+    assert judge(report, Gates(eval_thresholds={"politeness": 1.0})).verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_run_from_start_to_report(hook, sandbox):
 )
 def test_verdicts(hook, run_test, verdict):
     report = hook.get_report(finished(hook, hook.execute_test_run(run_test, select_all=True)))
-    assert judge(report) is verdict
+    assert judge(report).verdict is verdict
     if run_test == DEAD:
         assert report.run.message, "the list's error_reason"
 
@@ -336,8 +336,8 @@ def test_l1_l2_l3_l10_metrics_are_the_platforms_own_figures_whatever_the_form_of
         f"tool:{tool} #{use}": metric for tool in ("lookup", "refund") for use, metric in ((1, first), (2, second))
     }
     gates = {"warmth": 0.6, "mood=Great": 0.4, "topics=Yes": 0.5, "tool:lookup #1": 1.0}
-    assert judge(report, Gates(eval_thresholds=gates)) is Verdict.PASSED
-    assert judge(report, Gates(eval_thresholds={"tool:refund #2": 0.51})) is Verdict.FAILED
+    assert judge(report, Gates(eval_thresholds=gates)).verdict is Verdict.PASSED
+    assert judge(report, Gates(eval_thresholds={"tool:refund #2": 0.51})).verdict is Verdict.FAILED
     # The platform's summary has none of it right.
     summary = {row["name"]: row for row in hook.get_eval_summary(QUALITY, execution_id)}
     assert summary["warmth"]["total_avg"] == 0

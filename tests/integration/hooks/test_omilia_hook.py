@@ -24,7 +24,7 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.hooks.omilia import OmiliaHook
-from airflow_provider_testruns.judging import Gates, assess, judge
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.lifecycle.starting import Epoch, Starter
 from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunState, Verdict
 from airflow_provider_testruns.sandbox import omilia as canaries
@@ -93,7 +93,7 @@ def test_a_run_from_start_to_report(hook, sandbox):
     assert report.counts == Counts(4)
     assert [case.outcome for case in report.cases] == [Outcome.PASSED] * 4
     assert all(case.duration is not None and 0.5 < case.duration < 2 for case in report.cases)
-    assert judge(report) is Verdict.PASSED
+    assert judge(report).verdict is Verdict.PASSED
     assert sandbox.control.count("omilia.create_run") == 1
 
 
@@ -103,15 +103,15 @@ def test_a_run_from_start_to_report(hook, sandbox):
 )
 def test_verdicts(hook, project, verdict):
     report = hook.get_report(finished(hook, hook.create_run(project)))
-    assert judge(report) is verdict
+    assert judge(report).verdict is verdict
     if project == REGRESSION:
         assert report.counts == Counts(6, 2, 1)
         assert "step 3, prompt: expected" in report.failures[0].message
         assert report.failures[-1].message == "Voice application did not answer within 10 seconds"
     elif project == BROKEN:
-        assert "could not read from the remote repository" in assess(report).reasons[0]
+        assert "could not read from the remote repository" in judge(report).reasons[0]
     elif project == EMPTY:
-        assert judge(report, Gates(fail_on_no_tests=False)) is Verdict.PASSED
+        assert judge(report, Gates(fail_on_no_tests=False)).verdict is Verdict.PASSED
 
 
 def test_filters(hook):
@@ -119,7 +119,7 @@ def test_filters(hook):
     assert run.started_with == {"group": "payments", "utterance": None, "description": "lost"}
     assert [case.name for case in hook.get_report(run).cases] == ["block_lost_card"]
     nothing = finished(hook, hook.create_run(SMOKE, utterance="no such words"))
-    assert judge(hook.get_report(nothing)) is Verdict.FAILED
+    assert judge(hook.get_report(nothing)).verdict is Verdict.FAILED
 
 
 def test_every_reader_of_a_run(hook):
@@ -183,7 +183,7 @@ def test_generations(hook, sandbox, tmp_path):
     assert (run.kind, run.ids) == (Kind.GENERATION, {"project_id": SMOKE, "kind": "generation"})
     run = finished(hook, run)
     assert run.started_with == {"group": None, "test_suite": None, "overwrite": True, "simulation_data": None}
-    assert judge(hook.get_report(run)) is Verdict.PASSED
+    assert judge(hook.get_report(run)).verdict is Verdict.PASSED
     assert [row["runId"] for row in hook.list_project_generations(SMOKE)] == [run.run_id, first["runId"]]
     assert hook.get_generation(first["runId"], SMOKE)["simulationData"] == "Ani,Dnis"
     assert [found.run_id for found in hook.find_runs(run.started_at, **run.ids)] == [run.run_id]
@@ -205,7 +205,7 @@ def test_cancelling(hook, sandbox):
     run = hook.create_run(SMOKE)
     hook.revoke_run(run.run_id)
     run = finished(hook, run)
-    assert (run.platform_verdict, judge(hook.get_report(run))) == (Verdict.CANCELLED, Verdict.CANCELLED)
+    assert (run.platform_verdict, judge(hook.get_report(run)).verdict) == (Verdict.CANCELLED, Verdict.CANCELLED)
     hook.cancel_run(run.run_id, **run.ids)
     done = finished(hook, hook.create_run(SMOKE))
     hook.cancel_run(done.run_id)

@@ -24,7 +24,7 @@ from sqlalchemy.pool import StaticPool
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from airflow_provider_testruns.judging import assess
+from airflow_provider_testruns.judging import judge
 from airflow_provider_testruns.links.run import mark_test_run
 from airflow_provider_testruns.model import CaseResult, Counts, Outcome, Run, RunReport, RunState
 from airflow_provider_testruns.plugin.app import _session, build
@@ -40,7 +40,7 @@ def report(number: int = 0, failing: tuple[str, ...] = (), total: int = 4, **cha
     cases = [CaseResult(name, Outcome.FAILED, message="expected 1, found 2", suite="Balance") for name in failing]
     counts = Counts(passed=total - len(failing), failed=len(failing))
     whole = RunReport(run, counts=counts, cases=tuple(cases))
-    return to_xcom(whole, assess(whole)) | changes
+    return to_xcom(whole, judge(whole)) | changes
 
 
 def mark(number: int = 0, **changes: Any) -> dict[str, Any]:

@@ -97,7 +97,7 @@ async def _events(url: str) -> dict[str, Any]:
 def _left_behind() -> tuple[Any, Any]:
     """The XCom and the record of a run whose cases have hostile names."""
     from airflow_provider_testruns.cleaning import outgoing_json
-    from airflow_provider_testruns.judging import Gates, assess
+    from airflow_provider_testruns.judging import Gates, judge
     from airflow_provider_testruns.model import CaseResult, Metric, Outcome, Run, RunReport, RunState
     from airflow_provider_testruns.reporting.xcom import to_xcom
     from airflow_provider_testruns.tasks.record import TaskStateRecordStore
@@ -112,7 +112,7 @@ def _left_behind() -> tuple[Any, Any]:
             kept.append(value)
 
     TaskStateRecordStore(Accessor()).write({"run": run.to_dict(), "cannot_list": HOSTILE})
-    return outgoing_json(to_xcom(report, assess(report, Gates()))), kept[0]
+    return outgoing_json(to_xcom(report, judge(report, Gates()))), kept[0]
 
 
 def main() -> None:

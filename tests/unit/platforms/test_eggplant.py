@@ -841,7 +841,7 @@ def test_a_cancelled_run_of_a_model_did_not_pass() -> None:
         ("r-3", "Cancelled"),
     ]
     assert [case.message for case in report.cases if case.outcome is Outcome.PASSED] == [""]
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize("answer", [[], {}, {"items": []}])
@@ -996,7 +996,7 @@ def test_a_test_configuration_from_start_to_report() -> None:
         ("Pay", Outcome.PASSED, "", "", 1.5),
         ("Return", Outcome.FAILED, "no button", "Shop", None),
     ]
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
     assert report.duration == 180
 
 
@@ -1047,7 +1047,7 @@ def test_without_results_of_single_tests_the_run_counts_as_one_case(
     status: str, counts: Counts | None, verdict: Verdict
 ) -> None:
     report = Wire({RESULTS: results()}).run(platform().get_report(final(status)))
-    assert (report.counts, report.cases, judge(report)) == (counts, (), verdict)
+    assert (report.counts, report.cases, judge(report).verdict) == (counts, (), verdict)
 
 
 @pytest.mark.parametrize(
@@ -1066,7 +1066,7 @@ def test_without_results_of_single_tests_the_run_counts_as_one_case(
 )
 def test_results_of_single_tests_that_are_not_there_are_none(answer: Any) -> None:
     report = Wire({RESULTS: answer}).run(platform().get_report(final("Failed")))
-    assert (report.counts, report.cases, judge(report)) == (Counts(failed=1), (), Verdict.FAILED)
+    assert (report.counts, report.cases, judge(report).verdict) == (Counts(failed=1), (), Verdict.FAILED)
 
 
 def test_results_of_single_tests_are_the_cases() -> None:
@@ -1097,7 +1097,7 @@ def test_results_of_single_tests_are_the_cases() -> None:
         ("tr-4", Outcome.NOT_RUN, None, "", ""),
     ]
     assert report.counts == Counts(passed=1, failed=1, unavailable=1, not_run=1)
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize("answer", [response({}, 404), response({}, 500), response(b"<html>"), lost()])
@@ -1110,7 +1110,7 @@ def test_a_lost_log_changes_nothing_but_the_reason(answer: Any) -> None:
     )
     report = wire.run(platform().get_report(final("Failed")))
     assert report.counts == Counts(failed=2)
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
     assert len([asked for asked in wire.asked if "logs" in asked]) == 1
 
 
@@ -1119,12 +1119,12 @@ def test_cases_of_a_cancelled_run_are_told_and_do_not_change_the_verdict() -> No
         platform().get_report(final("Cancelled"))
     )
     assert report.counts == Counts(passed=1, not_run=1)
-    assert judge(report) is Verdict.CANCELLED
+    assert judge(report).verdict is Verdict.CANCELLED
 
 
 def test_a_run_is_not_passed_when_a_test_failed() -> None:
     report = Wire({RESULTS: results(result("FAILED"))}).run(platform().get_report(final("Passed")))
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
 
 
 def test_pages_are_complete() -> None:

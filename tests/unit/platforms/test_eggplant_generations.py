@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_testruns.exceptions import ConfigurationError, InvalidReplyError, NotFoundError
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.eggplant import EggplantHook
-from airflow_provider_testruns.judging import Gates, assess, judge
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.model import Counts, Kind, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.eggplant import EggplantPlatform
 from airflow_provider_testruns.platforms.eggplant.responses import error_of
@@ -223,7 +223,7 @@ def test_e2_an_unknown_word_with_an_end_time_ends_the_run_as_errored_and_shows_t
     run = wire.run(poll(platform(), RUN))
     assert (run.state, run.platform_verdict, run.known_state) == (RunState.FINISHED, Verdict.ERRORED, False)
     report = wire.run(platform().get_report(run))
-    assert judge(report) is Verdict.ERRORED
+    assert judge(report).verdict is Verdict.ERRORED
     assert "'Evaporated'" in report.run.message
 
 
@@ -244,7 +244,7 @@ def test_e2_a_word_that_says_only_that_the_run_has_ended_is_judged_by_the_result
     wire = Paged({PROGRESS: row(status=raw), "GET /api/v2/test_results": {"items": items, "total_count": len(items)}})
     run = wire.run(poll(platform(), RUN))
     assert (run.state, run.platform_verdict) == (RunState.FINISHED, None)
-    assert judge(wire.run(platform().get_report(run))) is verdict
+    assert judge(wire.run(platform().get_report(run))).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def test_e4_children_of_older_servers_come_from_the_list_of_runs_unless_it_lists
     run = wire.run(poll(dai, "t-1", kind="test_configuration", test_config_id="c-1"))
     report = wire.run(dai.get_report(run))
     assert [case.name for case in report.cases] == (["Return"] if filtered else [])
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
 
 
 # --- E5: passed after a re-run ---------------------------------------------------------------------------------------
@@ -548,12 +548,12 @@ def test_e5_what_passed_after_a_rerun_has_passed_with_a_note(minutes: Any, newes
     tries = [("Pay", "FAILED", minutes[0]), ("Pay", "PASSED", minutes[1])]
     report = tried(*(tries[::-1] if newest_first else tries), ("Return", "PASSED", 3))
     assert report.counts == Counts(passed=2)
-    judgement = assess(report)
+    judgement = judge(report)
     assert judgement.verdict is Verdict.PASSED
     assert judgement.notes == ("Passed after a re-run: Shop/Pay (after 2 tries).",)
-    strict = assess(report, Gates(fail_on_rerun=True))
+    strict = judge(report, Gates(fail_on_rerun=True))
     assert (strict.verdict, "Shop/Pay" in strict.reasons[0]) == (Verdict.FAILED, True)
-    assert judge(report, Gates(fail_on_rerun=True, allowed_failures=("Pay",))) is Verdict.PASSED
+    assert judge(report, Gates(fail_on_rerun=True, allowed_failures=("Pay",))).verdict is Verdict.PASSED
 
 
 def test_e5_the_last_try_counts_and_a_failed_configuration_is_not_helped_by_a_try_that_passed() -> None:

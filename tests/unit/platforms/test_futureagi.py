@@ -29,7 +29,7 @@ from airflow_provider_testruns.exceptions import (
     StartOutcomeUnknownError,
     TransportError,
 )
-from airflow_provider_testruns.judging import Gates, assess, judge
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.model import (
     CaseTexts,
     Counts,
@@ -928,12 +928,12 @@ def test_a_start_of_unknown_time_and_end_is_filled_in():
 )
 def test_verdicts(status, counted, verdict):
     _, report = report_of(status, counted)
-    assert judge(report) is verdict
+    assert judge(report).verdict is verdict
 
 
 def test_completed_without_a_call_is_no_tests():
     _, report = report_of("completed", calls())
-    assert judge(report, Gates(fail_on_no_tests=False)) is Verdict.PASSED
+    assert judge(report, Gates(fail_on_no_tests=False)).verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize(
@@ -947,7 +947,7 @@ def test_completed_without_a_call_is_no_tests():
 )
 def test_evaluation_gates(thresholds, verdict):
     _, report = report_of("completed", calls(4), [], SUMMARY)
-    assert judge(report, Gates(eval_thresholds=thresholds)) is verdict
+    assert judge(report, Gates(eval_thresholds=thresholds)).verdict is verdict
 
 
 @pytest.mark.parametrize("name", ["escalated", "no such evaluation", "tone=Yes"])
@@ -961,7 +961,7 @@ def test_what_scored_nothing_is_not_compared():
     summary = [evaluation("tone", "score", 0, 0), evaluation("escalated", "choices", {}, 0)]
     _, report = report_of("completed", calls(4), [], summary)
     assert report.metrics == {"tone": Metric(None, 0), "escalated": Metric(None, 0)}
-    judged = assess(report, Gates(eval_thresholds={"tone": 0.0}))
+    judged = judge(report, Gates(eval_thresholds={"tone": 0.0}))
     assert judged.verdict is Verdict.FAILED
     assert "scored nothing" in judged.reasons[0]
 
@@ -971,7 +971,7 @@ def test_a_run_that_could_not_be_set_up_says_why():
     answers = {executions_key(): listed(rows)}
     _, report = report_of("failed", calls(0, 0, 2), answers=answers)
     for gates in (None, Gates(eval_thresholds={"tone": 0.5})):
-        judged = assess(report, gates)
+        judged = judge(report, gates)
         assert (judged.verdict, judged.reasons) == (Verdict.ERRORED, ("no agent version",))
 
 
@@ -982,21 +982,21 @@ def test_details_that_are_lost_do_not_change_the_verdict(status):
     _, report = report_of("completed", calls(2, 1), answers={calls_key(): broken, EVAL_SUMMARY: broken})
     assert (report.cases, report.metrics) == ((), {})
     assert report.counts == Counts(passed=2, failed=1)
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
     # A gate on what could not be seen is neither met nor missed.
     wire, report = report_of("completed", calls(2), answers={EVAL_SUMMARY: broken})
     assert wire.asked.count(EVAL_SUMMARY) == (3 if status >= 500 else 1)
-    assert judge(report) is Verdict.PASSED
+    assert judge(report).verdict is Verdict.PASSED
     with pytest.raises(ApiError, match="could not be seen") as raised:
         judge(report, Gates(eval_thresholds={"tone": 0.1}))
     assert raised.value.status == status
     # Calls that failed decide without it.
     _, report = report_of("completed", calls(2, 1), answers={EVAL_SUMMARY: broken})
-    judged = assess(report, Gates(eval_thresholds={"tone": 0.1}))
+    judged = judge(report, Gates(eval_thresholds={"tone": 0.1}))
     assert judged.verdict is Verdict.FAILED
     assert "not checked" in judged.reasons[-1]
     _, report = report_of("failed", calls(), answers={executions_key(): broken})
-    assert judge(report) is Verdict.ERRORED
+    assert judge(report).verdict is Verdict.ERRORED
 
 
 @pytest.mark.parametrize(

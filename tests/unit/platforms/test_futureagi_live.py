@@ -19,7 +19,7 @@ from airflow_provider_testruns.exceptions import ConfigurationError, InvalidRepl
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.futureagi import FutureAGIHook
 from airflow_provider_testruns.hooks.recordings import download, ending_of
-from airflow_provider_testruns.judging import Gates, assess, judge
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.lifecycle.waiting import Wait
 from airflow_provider_testruns.model import Metric, Progress, Verdict
 from airflow_provider_testruns.platforms.futureagi import responses
@@ -94,9 +94,9 @@ def test_l1_scores_that_are_objects_are_averaged_where_the_summary_has_none() ->
     summary = {**evaluation("tone", "score", 0.0, 2), "name": "tone-t"}
     summary["result"][0]["name"] = "tone"
     assert metrics(rows, summary) == {"tone": Metric(0.8, 2), "tone-t": Metric(0.8, 2)}
-    assert judge(report_of("completed", calls(2), rows, [summary])[1], Gates(eval_thresholds={"tone": 0.8})) is (
-        Verdict.PASSED
-    )
+    assert judge(
+        report_of("completed", calls(2), rows, [summary])[1], Gates(eval_thresholds={"tone": 0.8})
+    ).verdict is (Verdict.PASSED)
 
 
 def test_l1_without_the_calls_an_average_of_0_over_nothing_is_unavailable_and_that_of_the_analytics_serves() -> None:
@@ -178,8 +178,8 @@ def test_l1_choices_are_told_apart_as_the_platform_does(values: list[Any], expec
 
 def test_l1_a_gate_on_a_choice_is_about_it_in_upper_and_lower_case() -> None:
     _, report = report_of("completed", calls(2), outputs("no", "no"))
-    assert judge(report, Gates(eval_thresholds={"escalated=No": 1.0})) is Verdict.PASSED
-    assert judge(report, Gates(eval_thresholds={"escalated=Yes": 0.5})) is Verdict.FAILED
+    assert judge(report, Gates(eval_thresholds={"escalated=No": 1.0})).verdict is Verdict.PASSED
+    assert judge(report, Gates(eval_thresholds={"escalated=Yes": 0.5})).verdict is Verdict.FAILED
 
 
 def test_l1_pages_with_nothing_scored_and_pages_with_something_add_up() -> None:
@@ -205,8 +205,8 @@ def test_l1_what_the_calls_show_is_judged_without_the_summary_and_what_they_do_n
     answers = {EVAL_SUMMARY: error(500, "server_error", "Invalid output type: numeric")}
     rows = outputs(0.9, 0.7, kind="score", name="tone")
     _, report = report_of("completed", calls(2), rows, answers=answers)
-    assert judge(report, Gates(eval_thresholds={"tone": 0.8})) is Verdict.PASSED
-    assert judge(report, Gates(eval_thresholds={"tone": 0.81})) is Verdict.FAILED
+    assert judge(report, Gates(eval_thresholds={"tone": 0.8})).verdict is Verdict.PASSED
+    assert judge(report, Gates(eval_thresholds={"tone": 0.81})).verdict is Verdict.FAILED
     with pytest.raises(ServerError, match="could not be seen"):
         judge(report, Gates(eval_thresholds={"tone": 0.8, "other": 0.5}))
 
@@ -226,7 +226,7 @@ def test_l3_evaluations_of_tools_are_metrics_that_can_be_gated() -> None:
     answers = {RUN_TEST_DETAIL: {"id": RUN_TEST, "enable_tool_evaluation": True}, detail_key(): details}
     _, report = report_of("completed", calls(2), [call_row(1), call_row(2)], [], answers=answers)
     assert report.metrics == {"tool:lookup": Metric(0.5, 4)}
-    assert judge(report, Gates(eval_thresholds={"tool:lookup": 0.9})) is Verdict.FAILED
+    assert judge(report, Gates(eval_thresholds={"tool:lookup": 0.9})).verdict is Verdict.FAILED
 
 
 def test_l3_a_gate_on_a_tool_is_accepted_before_the_start_where_tools_are_evaluated() -> None:
@@ -247,7 +247,7 @@ def test_l3_a_tool_whose_uses_could_not_be_evaluated_misses_its_gate() -> None:
     answers = {RUN_TEST_DETAIL: {"id": RUN_TEST, "enable_tool_evaluation": True}, detail_key(): details}
     _, report = report_of("completed", calls(1), [call_row(1)], answers=answers)
     assert report.metrics == {"tool:lookup #1": Metric(None, 0)}
-    assert judge(report, Gates(eval_thresholds={"tool:lookup #1": 0.5})) is Verdict.FAILED
+    assert judge(report, Gates(eval_thresholds={"tool:lookup #1": 0.5})).verdict is Verdict.FAILED
 
 
 # --- L9: the names of cases, and durations ---------------------------------------------------------------------------
@@ -278,11 +278,11 @@ def test_l9_a_case_is_named_by_its_scenario_and_row_with_the_id_of_the_call_besi
     ]
     ids = [call_row(number)["call_execution_id"] for number in (1, 2)]
     assert [case.details for case in report.cases] == [{"call_execution_id": call_id} for call_id in ids]
-    judgement = assess(report, Gates(allowed_failures=("Refund request/*situation=card found",)))
+    judgement = judge(report, Gates(allowed_failures=("Refund request/*situation=card found",)))
     assert judgement.verdict is Verdict.PASSED
-    (failure,) = to_xcom(report, assess(report))["failures"]
+    (failure,) = to_xcom(report, judge(report))["failures"]
     assert failure["details"] == {"call_execution_id": ids[1]}
-    assert f"[[PROPERTY|call_execution_id={ids[1]}]]" in junit.build(report, assess(report)).tostring().decode()
+    assert f"[[PROPERTY|call_execution_id={ids[1]}]]" in junit.build(report, judge(report)).tostring().decode()
 
 
 def test_l9_names_are_the_same_whatever_the_ids_and_the_order_of_the_calls() -> None:
@@ -316,7 +316,7 @@ def test_l9_calls_of_a_scenario_without_columns_are_numbered_in_the_order_of_the
 def test_l9_without_the_details_a_case_is_named_by_its_call_and_a_note_says_so(answer: Any) -> None:
     _, report = report_of("completed", calls(1), [call_row(1)], answers={detail_key(): answer})
     assert [case.name for case in report.cases] == [call_row(1)["call_execution_id"]]
-    judgement = assess(report)
+    judgement = judge(report)
     assert judgement.verdict is Verdict.PASSED
     assert "ids of their calls as names" in judgement.notes[-1]
 
@@ -332,8 +332,8 @@ def test_durations_of_cases_and_of_a_run_whose_end_the_platform_does_not_show() 
     assert [case.duration for case in report.cases] == [41.0, 12.5, None]
     # It began at 12:00:00.5, and its last call ended at 12:00:40.5.
     assert report.duration == 40.0
-    assert to_xcom(report, assess(report))["duration"] == 40.0
-    assert 'time="12.5"' in junit.build(report, assess(report)).tostring().decode()
+    assert to_xcom(report, judge(report))["duration"] == 40.0
+    assert 'time="12.5"' in junit.build(report, judge(report)).tostring().decode()
     _, report = report_of(
         "completed", calls(3), rows, fields={"completed_at": "2026-11-22T12:01:00.5Z"}, answers=answers
     )
@@ -417,7 +417,7 @@ def test_001_the_fields_of_a_starts_response_are_in_the_runs_raw_form_and_stay_w
 def test_f3_a_run_whose_calls_the_account_could_not_pay_for_is_errored(reason: str) -> None:
     rows = [call_row(number, "failed", ended_reason=reason) for number in (1, 2)]
     _, report = report_of("failed", calls(0, 2), rows)
-    judgement = assess(report)
+    judgement = judge(report)
     assert (judgement.verdict, judgement.reasons) == (Verdict.ERRORED, (reason,))
 
 
@@ -426,7 +426,7 @@ def test_f3_a_mix_is_failed_with_a_note() -> None:
         call_row(1, "failed", ended_reason="Insufficient balance to make calls"),
         call_row(2, "failed", ended_reason="wrong answer"),
     ]
-    judgement = assess(report_of("completed", calls(1, 2, total=3), rows)[1])
+    judgement = judge(report_of("completed", calls(1, 2, total=3), rows)[1])
     assert judgement.verdict is Verdict.FAILED
     assert "1 calls failed for the account's balance" in judgement.notes[-1]
 

@@ -28,7 +28,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.get_provider_info import get_provider_info
 from airflow_provider_testruns.hooks.connection import Settings
 from airflow_provider_testruns.hooks.omilia import OmiliaHook
-from airflow_provider_testruns.judging import Gates, assess, judge
+from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.model import Counts, Kind, Outcome, Progress, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.omilia import OmiliaPlatform
 from airflow_provider_testruns.platforms.omilia.responses import log_of, trouble_in, without_git_token
@@ -596,14 +596,14 @@ def test_a_redirect_is_followed_on_get_only():
 def test_success_with_cases_passes():
     report = report_of({STATS: data(stats_json(2)), CASES: data([case_json(), case_json("scenario_2")])})
     assert report.counts == Counts(2)
-    assert (report.pass_rate, judge(report)) == (1.0, Verdict.PASSED)
+    assert (report.pass_rate, judge(report).verdict) == (1.0, Verdict.PASSED)
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 0), (1, 0, 1), (0, 2, 3)])
 def test_failure_with_a_failed_or_unavailable_case_failed(counts):
     report = report_of({STATS: data(stats_json(*counts))}, "FAILURE")
     assert report.counts == Counts(*counts)
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize(
@@ -619,8 +619,8 @@ def test_failure_with_a_failed_or_unavailable_case_failed(counts):
 )
 def test_failure_with_stats_missing_or_all_zero_errored(answers):
     report = report_of(answers, "FAILURE")
-    assert judge(report) is Verdict.ERRORED
-    assert "the run itself broke" in assess(report).reasons[0]
+    assert judge(report).verdict is Verdict.ERRORED
+    assert "the run itself broke" in judge(report).reasons[0]
 
 
 def test_a_broken_run_says_what_its_log_says():
@@ -632,7 +632,7 @@ def test_a_broken_run_says_what_its_log_says():
         {"sectionName": "Clean up", "content": [{"text": "could not delete"}]},
     ]
     report = report_of({STATS: data(stats_json(0)), LOGS: data(log)}, "FAILURE")
-    assert assess(report).reasons == (
+    assert judge(report).reasons == (
         "The run ended as FAILURE without a test that failed: the run itself broke."
         " Its log says: Clone Repository: fatal: no access",
     )
@@ -645,22 +645,22 @@ def test_the_log_of_a_run_with_failed_tests_is_not_asked_for():
 
 
 def test_revoked_is_cancelled():
-    assert judge(report_of({}, "REVOKED")) is Verdict.CANCELLED
-    assert judge(report_of({STATS: data(stats_json(5))}, "REVOKED")) is Verdict.CANCELLED
+    assert judge(report_of({}, "REVOKED")).verdict is Verdict.CANCELLED
+    assert judge(report_of({STATS: data(stats_json(5))}, "REVOKED")).verdict is Verdict.CANCELLED
 
 
 def test_success_without_a_test_case_fails_unless_the_task_allows_it():
     report = report_of({STATS: data(stats_json(0)), CASES: data([])})
     assert report.counts == Counts()
-    assert judge(report) is Verdict.FAILED
-    assert judge(report, Gates(fail_on_no_tests=False)) is Verdict.PASSED
+    assert judge(report).verdict is Verdict.FAILED
+    assert judge(report, Gates(fail_on_no_tests=False)).verdict is Verdict.PASSED
 
 
 def test_counts_come_from_the_cases_when_there_are_no_statistics():
     cases = [case_json(), case_json("b", "fail"), case_json("c", "unavailable"), case_json("d", None)]
     report = report_of({CASES: data(cases)}, "FAILURE")
     assert report.counts == Counts(1, 1, 1, 1)
-    assert judge(report) is Verdict.FAILED
+    assert judge(report).verdict is Verdict.FAILED
 
 
 def test_there_are_no_counts_without_statistics_and_cases():
@@ -671,27 +671,27 @@ def test_there_are_no_counts_without_statistics_and_cases():
 def test_cases_that_did_not_run_are_counted_beside_the_statistics():
     report = report_of({STATS: data(stats_json(1)), CASES: data([case_json(), case_json("b", "None")])})
     assert report.counts == Counts(1, not_run=1)
-    assert judge(report) is Verdict.PASSED
+    assert judge(report).verdict is Verdict.PASSED
 
 
 def test_a_failure_that_the_statistics_deny_is_not_lost():
     for stats in (stats_json(0), stats_json(2)):
         report = report_of({STATS: data(stats), CASES: data([case_json(), case_json("b", "fail")])}, "FAILURE")
         assert report.counts == Counts(1, 1)
-        assert judge(report) is Verdict.FAILED
+        assert judge(report).verdict is Verdict.FAILED
 
 
 def test_a_word_that_is_not_known_does_not_outweigh_the_statistics():
     report = report_of({STATS: data(stats_json(1)), CASES: data([case_json(status="splendid")])})
-    assert judge(report) is Verdict.PASSED
+    assert judge(report).verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
 def test_a_lost_detail_call_does_not_change_the_verdict(status):
     gone = response({"detail": "no"}, status)
-    assert judge(report_of({STATS: data(stats_json(2)), CASES: gone})) is Verdict.PASSED
-    assert judge(report_of({STATS: gone, CASES: data([case_json()])})) is Verdict.PASSED
-    assert judge(report_of({STATS: data(stats_json(1, 1)), CASES: gone}, "FAILURE")) is Verdict.FAILED
+    assert judge(report_of({STATS: data(stats_json(2)), CASES: gone})).verdict is Verdict.PASSED
+    assert judge(report_of({STATS: gone, CASES: data([case_json()])})).verdict is Verdict.PASSED
+    assert judge(report_of({STATS: data(stats_json(1, 1)), CASES: gone}, "FAILURE")).verdict is Verdict.FAILED
 
 
 @pytest.mark.parametrize("answer", [response(b"<html>", 200), response(None, 403), response(None, 500), lost()])
@@ -755,7 +755,7 @@ DIALOGS = {
 def test_tries_delays_and_dialogs_of_a_case(more, details):
     report = report_of({STATS: data(stats_json(1)), CASES: data([case_json(**more)])})
     assert report.cases[0].details == details
-    assert judge(report) is Verdict.PASSED
+    assert judge(report).verdict is Verdict.PASSED
 
 
 def test_cases_that_took_several_tries_or_had_delays_are_noted():
@@ -766,7 +766,7 @@ def test_cases_that_took_several_tries_or_had_delays_are_noted():
         case_json("bad", "fail", numberOfTries=2, hadDelays=True),
     ]
     wire = Wire({STATS: data(stats_json(3, 1)), CASES: data(rows)})
-    judgement = assess(wire.run(platform.get_report(run_as("FAILURE"))), Gates(max_failures=1))
+    judgement = judge(wire.run(platform.get_report(run_as("FAILURE"))), Gates(max_failures=1))
     assert judgement.notes == ("Had delays: slow, bad.", "Passed after a re-run: flaky (after 3 tries).")
 
 
@@ -780,7 +780,7 @@ def test_a_generation_has_no_results_to_ask_for(status, verdict):
     run = wire.run(poll(platform, GENERATION, project_id=PROJECT, kind="generation"))
     report = wire.run(platform.get_report(run))
     assert wire.asked == [GENERATIONS]
-    assert (report.counts, judge(report)) == (None, verdict)
+    assert (report.counts, judge(report).verdict) == (None, verdict)
 
 
 # Starting
@@ -1410,7 +1410,7 @@ def test_any_json_ends_a_step_in_a_value_or_an_invalid_response(body, stats, cas
     except InvalidReplyError:
         pass
     else:
-        assess(report)
+        judge(report)
         json.dumps(report.run.to_dict()).encode()
 
 
