@@ -46,7 +46,7 @@ with DAG(
     def collect(params: dict[str, Any], inlet_events: Any = None) -> list[str]:
         """Write what is missing. After an error a retry goes on with the rest."""
         from airflow_provider_testruns.hooks.registry import hook_class
-        from airflow_provider_testruns.judging import assess
+        from airflow_provider_testruns.judging import judge
         from airflow_provider_testruns.reporting import junit
 
         since = datetime.now(UTC) - timedelta(hours=params["hours"])
@@ -61,7 +61,7 @@ with DAG(
                 continue
             hook = hook_class(run["platform"])(run["conn_id"])
             report = hook.get_report(hook.get_run(run_id, **run["context"]))
-            written.append(junit.write(str(file), report, assess(report)))
+            written.append(junit.write(str(file), report, judge(report)))
         return written
 
     collect()
