@@ -5,7 +5,7 @@ Test teams also start runs from the platform's own pages, from other schedulers 
 an asset whose watcher sends an event for every run that finishes, whoever started it. This DAG is scheduled on the
 assets: it runs soon after a run has finished, and reads from the events which runs those were and how they ended.
 
-Start a run of one of the projects anywhere and wait half a minute. Airflow watches an asset as long as a DAG that is
+Start a run of one of the projects anywhere and wait a moment. Airflow watches an asset as long as a DAG that is
 not paused is scheduled on it. If triggerers are killed an event may come twice, so the task counts each `run_id` once.
 
 The ids are those of the sandbox (`python -m airflow_provider_testruns.sandbox`): put your own in their place.
@@ -35,7 +35,7 @@ def finished_runs(project: str, project_id: str) -> Asset:
         project_id=project_id,
         # The event has the verdict and the counts of the run's report, not only the platform's own word.
         judge=True,
-        poll_interval=30,
+        poll_interval=10,
     )
     return Asset(name, watchers=[AssetWatcher(name=f"omilia-{project}", trigger=trigger)])
 

@@ -7,9 +7,11 @@ import contextlib
 import hashlib
 import json
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 #: Where to look, by platform: the arguments of which exactly one is given.
 _WHERE: Mapping[str, tuple[str, ...]] = {
     "eggplant": ("model_id", "model_name"),
@@ -235,7 +238,7 @@ class FinishedRunsStream:
         # Who asks for other verdicts, or looks elsewhere, has told of other runs.
         of = [trigger.platform, trigger.conn_id, *trigger.where.items(), *trigger.verdicts]
         self.key = "finished_runs_" + hashlib.blake2b(json.dumps(of).encode(), digest_size=8).hexdigest()
-        self._runs = self._new_runs()
+        self._runs: FinishedRuns
         self._cursor_was_bad = False
         self._in_flight = 0
         self._room = asyncio.Event()
@@ -245,11 +248,15 @@ class FinishedRunsStream:
     async def open_stream(self) -> AsyncGenerator[tuple[dict[str, Any], str], None]:
         """Yield the payload of each event with the run's id, for ever: no outage of the platform or of the metadata
         database ends it."""
+        for module in ("lifecycle.watcher", "reporting.xcom"):
+            # That takes some tens of milliseconds: not in the event loop.
+            await asyncio.to_thread(import_module, f"airflow_provider_testruns.{module}")
         from airflow_provider_testruns.lifecycle.finished import Listing
         from airflow_provider_testruns.lifecycle.watcher import shared_watcher
 
         trigger = self._trigger
         try:
+            self._runs = self._new_runs()
             await self._restore()
             listing = Listing(trigger.where, trigger.poll_interval, lambda: self._runs.since, log, self._what)
             async with shared_watcher(trigger.platform, trigger.conn_id, self._read_connection) as watcher:
@@ -505,7 +512,10 @@ def _where(platform: str, given: Mapping[str, Any]) -> dict[str, str]:
         one = names[0] if len(names) == 1 else f"exactly one of {', '.join(names)}"
         raise ConfigurationError(f"{one} must be given for platform {platform!r}; given: {said}.")
     ((name, value),) = found.items()
-    return {name: _text(name, value, limits.NAME if name == "model_name" else limits.ID).strip()}
+    text = _text(name, value, limits.NAME if name == "model_name" else limits.ID).strip()
+    if platform in PLATFORMS and name in ("model_id", "run_test_id") and not _UUID.fullmatch(text):
+        raise ConfigurationError(f"{name} must be a UUID, got {shown(value)}.")
+    return {name: text}
 
 
 def _verdicts(given: Any) -> tuple[str, ...]:

@@ -95,3 +95,25 @@ def test_a_notifier_reads_the_report_of_the_task_that_failed(world: World) -> No
         f"omilia tests failed: 6 of 9 passed, {report['url']}",
         *(f"* {case['name']}: {case['message']}" for case in report["failures"]),
     ]
+
+
+def test_a_run_that_somebody_else_started_has_an_event_and_the_dag_that_follows_reads_it(
+    shared: SharedAirflow, world: World
+) -> None:
+    following, project = "example_finished_runs", "0a000000-0000-4000-8000-000000000005"
+    control, api = shared.examples.control, world.airflow.api
+
+    def polls() -> int:
+        return sum(project in seen.path for seen in control.requests("omilia.list_project_runs"))
+
+    # Whatever has finished at the first poll is noted and has no event.
+    wait_until(lambda: polls() >= 1, "the project is watched", every=0.5)
+    (run_id,) = control.add_runs("omilia", project, ending="failed", duration=1.0)
+
+    def told() -> list[Any]:
+        runs = [run for run in api.all_dag_runs() if (run["dag_id"], run["run_type"]) == (following, "asset_triggered")]
+        found = [api.xcom(following, run["dag_run_id"], "follow_up") or {} for run in runs]
+        return [verdicts[run_id] for verdicts in found if run_id in verdicts]
+
+    wait_until(lambda: told() != [], "the DAG has read the event", every=1.0)
+    assert told() == ["failed"]

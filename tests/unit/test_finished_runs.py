@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_testruns.exceptions import RateLimitedError, ServerError
+from airflow_provider_testruns.exceptions import InvalidReplyError, RateLimitedError, ServerError
 from airflow_provider_testruns.lifecycle import finished
 from airflow_provider_testruns.lifecycle.finished import CursorError, FinishedRuns, Listing
 from airflow_provider_testruns.model import Run, RunState, Verdict
+from airflow_provider_testruns.platforms.platform import PollCache
 from airflow_provider_testruns.timing import FINISHED_OVERLAP as OVERLAP
 from airflow_provider_testruns.timing import LONGEST_WATCHED_RUN as LONGEST_RUN
 
@@ -240,3 +241,23 @@ def test_an_outage_of_a_list_backs_off_as_a_wait_does_and_is_warned_of_once(mock
     listing.observed()
     assert log.info.call_count == 1
     assert listing.pause() < 33.1
+
+
+def test_a_row_that_cannot_be_read_hides_no_other_and_old_ones_are_read_once():
+    cache, read = PollCache(), []
+
+    def row(run_id: str, began: float) -> tuple[str, Any, Any]:
+        def reader() -> Run:
+            read.append(run_id)
+            if run_id == "bad":
+                raise InvalidReplyError("no run")
+            return going(run_id, began)
+
+        return run_id, {"id": run_id}, reader
+
+    rows = [row("old", -100), row("bad", 0), row("new", 0)]
+    for _ in range(3):
+        assert ids(cache.recent(rows, NOON)) == ["new"]
+    assert read == ["old", "bad", "new", "bad", "bad"]
+    # Whoever looks further back sees it again.
+    assert ids(cache.recent(rows, NOON - timedelta(seconds=100))) == ["old", "new"]

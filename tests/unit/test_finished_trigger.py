@@ -40,6 +40,8 @@ def _trigger(**arguments: Any) -> FinishedRunsTrigger:
             {"platform": "eggplant", "project_id": None, "model_id": "m", "model_name": "M"},
             "exactly one of model_id, model_name must be given",
         ),
+        ({"platform": "eggplant", "project_id": None, "model_id": "Checkout"}, "model_id must be a UUID"),
+        ({"platform": "futureagi", "project_id": None, "run_test_id": "nightly"}, "run_test_id must be a UUID"),
         ({"verdicts": "passed"}, "verdicts must be a list"),
         ({"verdicts": []}, "verdicts must be a list"),
         ({"verdicts": ["passed", "green"]}, "verdicts .* 'green' is none"),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -89,8 +90,18 @@ class Triggerer:
         self._streams = SharedStreamManager(ack_timeout=ack_timeout)
         self._sent: list[tuple[dict[str, Any], int | None]] = []
         self.most_in_flight = 0
-        self.tasks = [asyncio.create_task(self._run(at, trigger)) for at, trigger in enumerate(triggers)]
+        #: What ended a trigger; Airflow starts those of assets again.
+        self.ends: list[Exception] = []
+        self.tasks = [asyncio.create_task(self._keep(at, trigger)) for at, trigger in enumerate(triggers)]
         self._storing = asyncio.create_task(self._store())
+
+    async def _keep(self, trigger_id: int, trigger: FinishedRunsTrigger) -> None:
+        while True:
+            try:
+                await self._run(trigger_id, FinishedRunsTrigger(**trigger.serialize()[1]))
+            except Exception as e:
+                self.ends.append(e)
+            await asyncio.sleep(0.02)
 
     async def _run(self, trigger_id: int, trigger: FinishedRunsTrigger) -> None:
         key = trigger.shared_stream_key()
@@ -181,7 +192,7 @@ async def _begun(supervisor: Supervisor, *triggers: FinishedRunsTrigger) -> Asyn
     await _until(lambda: len(supervisor.store) == len(triggers))
     try:
         yield triggerer
-        assert not any(task.done() for task in triggerer.tasks)
+        assert triggerer.ends == []
     finally:
         await triggerer.kill()
 
@@ -266,6 +277,44 @@ def test_outages_of_the_platform_and_of_the_store_end_no_watcher(control, superv
     assert "no run is lost" in caplog.text
 
 
+def test_an_outage_of_the_store_that_outlasts_airflows_patience_loses_nothing(control, supervisor):
+    ends: list[Exception] = []
+
+    async def main() -> None:
+        triggerer = Triggerer(supervisor, _trigger(), ack_timeout=0.5)
+        await _until(lambda: supervisor.store != {})
+        supervisor.available = False
+        run_ids = control.add_runs("omilia", _PROJECT, 300, duration=0.0)
+        await _until(lambda: triggerer.ends != [])
+        assert {type(end).__name__ for end in triggerer.ends} == {"AckTimeout"}
+        supervisor.available = True
+        await _until(lambda: set(supervisor.run_ids) == set(run_ids))
+        await triggerer.kill()
+        ends.extend(triggerer.ends)
+
+    _run(main)
+    # What was on its way comes once more.
+    assert len(supervisor.events) <= 300 + len(ends) * IN_FLIGHT
+
+
+def test_new_credentials_are_taken_and_no_run_is_missed(control, supervisor, mocker, monkeypatch):
+    mocker.patch.object(timing, "REOPEN_AFTER", 0.2)
+
+    async def main() -> None:
+        connection = json.loads(os.environ["AIRFLOW_CONN_OMILIA_DEFAULT"])
+        async with _begun(supervisor, _trigger()):
+            control.reject_tokens(3600.0, "omilia")
+            before = control.count(_LIST)
+            await _until(lambda: control.count(_LIST) > before)
+            control.add_runs("omilia", _PROJECT, duration=0.0)
+            control.reject_tokens(0.0, "omilia")
+            changed = {**connection, "extra": {**connection["extra"], "timeout": 29}}
+            monkeypatch.setenv("AIRFLOW_CONN_OMILIA_DEFAULT", json.dumps(changed))
+            await _until(lambda: len(supervisor.events) == 1)
+
+    _run(main)
+
+
 def test_an_unreadable_cursor_is_one_warning_and_no_flood(control, supervisor, caplog):
     control.add_runs("omilia", _PROJECT, 50, duration=0.0, age=60.0)
     trigger = _trigger(backfill_since="2020-01-01")
@@ -328,6 +377,31 @@ def test_waits_and_watchers_share_list_calls_token_and_connections(control, supe
     assert control.stats()["token_requests"].get("omilia", 0) <= 1
     assert len(supervisor.store) == 2
     assert control.violations() == []
+
+
+def test_one_wait_beside_a_watcher_keeps_its_own_pace_and_price(control, supervisor):
+    control.add_runs("omilia", _PROJECT, 500, duration=0.0, age=600.0)
+    (waited,) = control.add_runs("omilia", _PROJECT)
+    control.hang_run(waited)
+
+    async def main() -> None:
+        async with _begun(supervisor, _trigger(poll_interval=1.0)):
+            run = {"platform": "omilia", "run_id": waited, "state": "running", "raw_state": "STARTED"}
+            run["context"] = {"project_id": _PROJECT}  # type: ignore[assignment]
+            events = RunTrigger("omilia", "omilia_default", run, time.time() + 600, poll_interval=_INTERVAL).run()
+            waiting = asyncio.create_task(anext(events))
+            # Its list is ten times as dear as the run alone, and read for the watcher only.
+            await _until(lambda: control.count(_SINGLE) >= 15)
+            control.reset_traffic()
+            began = time.monotonic()
+            await _until(lambda: control.count(_SINGLE) >= 20)
+            assert control.count(_LIST) <= (time.monotonic() - began) / 0.9 + 2
+            control.finish_run(waited)
+            assert (await waiting).payload["status"] == "finished"
+            await events.aclose()
+            await _until(lambda: supervisor.run_ids == [waited])
+
+    _run(main)
 
 
 _OF = {
