@@ -94,6 +94,8 @@ class LocalAirflow:
         self._pause = pause
         self._children: dict[str, Child] = {}
         port = free_port()
+        #: The interpreter of the components that are started from now on.
+        self.python: str | Path = sys.executable
         #: The address of the UI and the API.
         self.url = f"http://127.0.0.1:{port}"
         self.api = AirflowApi(self.url)
@@ -308,7 +310,7 @@ class LocalAirflow:
     def _child(self, name: str, *arguments: str) -> Child:
         return Child(
             name,
-            [sys.executable, "-m", "airflow", *arguments],
+            [str(self.python), "-m", "airflow", *arguments],
             environment=self.environment,
             log=self.logs / f"{name}.log",
             pids=self._pids,

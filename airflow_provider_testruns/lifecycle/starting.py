@@ -170,7 +170,9 @@ class Record:
             run that is running.
         """
         try:
-            mark = Watermark(**data["mark"])
+            given = dict(data["mark"])
+            # What a later version has added is passed over.
+            mark = Watermark(given.get("run_id"), given.get("at"), given.get("offset"))
             ids, started_with = data.get("context") or {}, data.get("started_with") or {}
             _check(mark.run_id is None or isinstance(mark.run_id, str), "mark")
             _check(isinstance(started_with, dict) and isinstance(data["fingerprint"], str), "started_with")

@@ -92,7 +92,7 @@ class RunExecution:
         with errors_in_junit(self._task, self._context):
             self._task.read_booleans()
             end = WaitEnd.from_event(event)
-            self._run_log = self._new_run_log(str(event.get("log_cursor") or ""))
+            self._run_log = self._new_run_log(str(event.get("log_told") or event.get("log_cursor") or ""))
             if end.status is WaitStatus.ERROR and type(end.error) is ApiError:
                 # Whatever a platform responds, or does not, has a type of its own: the trigger itself has failed.
                 return self._resume_after_failure(str(end.error), ())

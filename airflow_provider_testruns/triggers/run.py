@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from airflow_provider_testruns.lifecycle.watcher import WatcherHandle
     from airflow_provider_testruns.model import Run
 
+#: Where a stored run has what was added to the trigger's arguments since the first version. A triggerer of that version
+#: would refuse arguments that it does not know, and fail the task; what it does not know of a run it passes over.
+_ADDED = "wait"
+#: The stored name of ``log_cursor``, in the trigger's arguments and in its event.
+LOG_CURSOR = "log_told"
 #: Cancels that are being carried out; the event loop keeps no hold on its tasks.
 _at_work: set[asyncio.Task[None]] = set()
 
@@ -32,6 +37,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
     """Waits until a run is final, without a worker.
 
     Its arguments are stored in clear in the metadata database: they are ids and times, and the id of the connection.
+    Triggerers and workers of other versions read and write them, too: see :meth:`serialize`.
 
     :param platform: the platform's name, as :func:`.hook_class` knows it.
     :param conn_id: the Airflow connection.
@@ -49,6 +55,8 @@ class RunTrigger(GuardedLog, BaseTrigger):
         :data:`.timing.EVENT_DELAY`.
     :param deferred_at: when the task was deferred; seconds since 1970.
     :param stalled_after: as of :class:`.Wait`.
+    :param stored: ``log_cursor`` by its stored name, and arguments that a later version has added: those are passed
+        over.
     """
 
     def __init__(
@@ -66,29 +74,34 @@ class RunTrigger(GuardedLog, BaseTrigger):
         event_delay: float = 0.0,
         deferred_at: float | None = None,
         stalled_after: float | None = None,
+        **stored: Any,
     ) -> None:
         super().__init__()
         self.platform = platform
         self.conn_id = conn_id
-        self.test_run = run
+        added = run.get(_ADDED) if isinstance(run, Mapping) else None
+        self.test_run = run if added is None else {name: value for name, value in run.items() if name != _ADDED}
+        added = added if isinstance(added, Mapping) else {}
         self.deadline = deadline
         # What an older version stored must not send thousands of requests either.
         self.poll_interval = max(timing.MIN_INTERVAL, poll_interval)
         self.cancel_on_kill = cancel_on_kill
-        self.log_cursor = log_cursor
-        self.not_before = not_before
-        self.slows_from = slows_from
-        self.max_interval = max_interval
-        self.event_delay = event_delay
-        self.deferred_at = deferred_at
-        self.stalled_after = stalled_after
+        self.log_cursor = stored.get(LOG_CURSOR) if log_cursor is None else log_cursor
+        self.not_before = added.get("not_before") if not_before is None else not_before
+        self.slows_from = added.get("slows_from") if slows_from is None else slows_from
+        self.max_interval = added.get("max_interval") if max_interval is None else max_interval
+        self.event_delay = event_delay or added.get("event_delay") or 0.0
+        self.deferred_at = added.get("deferred_at") if deferred_at is None else deferred_at
+        self.stalled_after = added.get("stalled_after") if stalled_after is None else stalled_after
         self._done = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and the arguments, for the metadata database."""
-        # Only where they are needed: a triggerer of an older version does not know them.
-        further = {
-            "log_cursor": self.log_cursor,
+        """The class and the arguments, for the metadata database.
+
+        While versions are changed, and after a step back, an older version reads them: what was added since the first
+        one stands where that passes over it.
+        """
+        added = {
             "not_before": self.not_before,
             "slows_from": self.slows_from,
             "max_interval": self.max_interval,
@@ -96,16 +109,17 @@ class RunTrigger(GuardedLog, BaseTrigger):
             "deferred_at": self.deferred_at,
             "stalled_after": self.stalled_after,
         }
+        added = {name: value for name, value in added.items() if value is not None}
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
                 "platform": self.platform,
                 "conn_id": self.conn_id,
-                "run": self.test_run,
+                "run": {**self.test_run, _ADDED: added} if added else self.test_run,
                 "deadline": self.deadline,
                 "poll_interval": self.poll_interval,
                 "cancel_on_kill": self.cancel_on_kill,
-                **{name: value for name, value in further.items() if value is not None},
+                **({} if self.log_cursor is None else {LOG_CURSOR: self.log_cursor}),
             },
         )
 
@@ -169,7 +183,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
                     following.cancel()
                     await asyncio.wait([following])
                 # Hashes in Base64: nothing of it is the platform's.
-                cursor["log_cursor"] = run_log.cursor
+                cursor[LOG_CURSOR] = run_log.cursor
         self._done = end.run.final
         if end.run.parts:
             # Masking the texts of thousands of runs takes its time; in a thread the loop continues meanwhile.
@@ -195,7 +209,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
             {"status": "error", "run": dict(run), "error": {"type": kind, "message": message}}
         )
         if self.log_cursor is not None:
-            event["log_cursor"] = self.log_cursor
+            event[LOG_CURSOR] = self.log_cursor
         return event
 
     async def on_kill(self) -> None:

@@ -140,7 +140,7 @@ def test_without_stream_logs_no_log_is_asked_for(control: Control, told: Told, d
     task.run(run_suites(deferrable=deferrable))
     assert control.count("omilia.run_logs") == 0
     assert told.of_the_run == []
-    assert all("log_cursor" not in event for event in task.events)
+    assert all("log_told" not in event for event in task.events)
 
 
 def test_the_event_says_how_far_the_log_was_told(control: Control, hook: OmiliaHook, told: Told) -> None:
@@ -149,13 +149,13 @@ def test_the_event_says_how_far_the_log_was_told(control: Control, hook: OmiliaH
     with getting_on_with_polls(control, "omilia.get_run"):
         report = task.run(run_suites(stream_logs=True, deferrable=True))
     (event,) = task.events
-    assert event["log_cursor"]
-    assert len(event["log_cursor"]) % 8 == 0
-    assert len(event["log_cursor"]) <= 8 * len(whole_log(hook, report["run_id"]))
+    assert event["log_told"]
+    assert len(event["log_told"]) % 8 == 0
+    assert len(event["log_told"]) <= 8 * len(whole_log(hook, report["run_id"]))
     # On a worker that goes on with another event, all is told that is not in it.
     before = len(told.of_the_run)
-    run_suites(stream_logs=True).execute_complete(task.context, {**event, "log_cursor": event["log_cursor"][:-24]})
-    assert len(told.of_the_run) == before + 3 + (len(whole_log(hook, report["run_id"])) - len(event["log_cursor"]) // 8)
+    run_suites(stream_logs=True).execute_complete(task.context, {**event, "log_told": event["log_told"][:-24]})
+    assert len(told.of_the_run) == before + 3 + (len(whole_log(hook, report["run_id"])) - len(event["log_told"]) // 8)
 
 
 @DEFERRABLE
@@ -195,7 +195,7 @@ def test_a_row_of_an_older_version_still_makes_a_trigger(control: Control, hook:
     run = hook.create_run(SMOKE)
     trigger = RunTrigger("omilia", "omilia_default", run.to_dict(), time.time() + 600, 0.1, True)
     _, kwargs = trigger.serialize()
-    assert "log_cursor" not in kwargs
+    assert "log_told" not in kwargs
     assert asyncio.run(first_event(RunTrigger(**kwargs)))["status"] == "finished"
     assert control.count("omilia.run_logs") == 0
 
