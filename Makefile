@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos events short-runs older lowest dist lint format demo demo-ui bench browser postgresql clean
+.PHONY: help venv test test-under-load unit perf mutants e2e fuzz chaos events short-runs older upgrade lowest dist lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ short-runs: $(STAMP) ## Count the tasks that Airflow fails as their runs are ove
 
 older: $(STAMP) ## Run all platforms on the last Airflows before 3.3: 3.0, 3.1 and 3.2, each in an environment of its own. VERSION=3.0 for one
 	@$(BIN)/python -m tests.older $(VERSION)
+
+upgrade: $(STAMP) ## Change versions under running tasks: runs started by the first version and finished by this one, and back. COMMIT=… for another
+	@$(BIN)/python -m tests.upgrades $(if $(COMMIT),--commit $(COMMIT))
 
 lowest: $(STAMP) ## Run the unit and transport tests on the lowest versions that pyproject.toml allows, in an environment of its own
 	@$(BIN)/python -m tests.lowest $(TESTS)

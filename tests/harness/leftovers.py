@@ -27,8 +27,10 @@ TOOLS = frozenset(
         ".import_linter_cache",
         ".mypy_cache",
         ".older",
+        ".production",
         ".pytest_cache",
         ".ruff_cache",
+        ".upgrade",
         ".venv",
         "__pycache__",
     }
