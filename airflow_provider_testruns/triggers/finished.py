@@ -136,11 +136,16 @@ class FinishedRunsTrigger(GuardedLog, BaseEventTrigger):
 
         :param kwargs: as :meth:`serialize` gave them.
         """
+        from airflow.providers.common.compat.sdk import conf
         from airflow.triggers.shared_stream import SharedStreamProducer
 
         # By name: Airflow before 3.3 does not have the class.
         SharedStreamProducer.register(FinishedRunsStream)
-        return cast("SharedStreamProducer", FinishedRunsStream(cls(**kwargs), AssetStore.of(kwargs["asset_name"])))
+        stream = FinishedRunsStream(cls(**kwargs), AssetStore.of(kwargs["asset_name"]))
+        # Whoever has made the queue shorter must not see it overflow.
+        queue = conf.getint("triggerer", "shared_stream_subscriber_queue_size", fallback=IN_FLIGHT)
+        stream.most_in_flight = max(1, min(IN_FLIGHT, queue))
+        return cast("SharedStreamProducer", stream)
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """The events of the stream, one for each run.
@@ -240,6 +245,8 @@ class FinishedRunsStream:
         self.key = "finished_runs_" + hashlib.blake2b(json.dumps(of).encode(), digest_size=8).hexdigest()
         self._runs: FinishedRuns
         self._cursor_was_bad = False
+        #: How many events may be on their way.
+        self.most_in_flight = IN_FLIGHT
         self._in_flight = 0
         self._room = asyncio.Event()
         self._ending = asyncio.Event()
@@ -422,7 +429,7 @@ class FinishedRunsStream:
     # Events
 
     async def _wait_for_room(self) -> None:
-        while self._in_flight >= IN_FLIGHT:
+        while self._in_flight >= self.most_in_flight:
             self._room.clear()
             await self._room.wait()
 
@@ -443,7 +450,8 @@ class FinishedRunsStream:
             found, error = await self._report(watcher, run)
             if found is not None:
                 verdict = found[1].verdict
-        if trigger.verdicts and verdict is not None and verdict.value not in trigger.verdicts:
+        # Where the report is not available, whoever asks for a verdict is told of the run all the same.
+        if trigger.verdicts and not error and verdict is not None and verdict.value not in trigger.verdicts:
             return None
         event = finished_to_event(run, verdict, found, error)
         sent: dict[str, Any] = outgoing_json({**event, "conn_id": trigger.conn_id})

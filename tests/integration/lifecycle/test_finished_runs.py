@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import ErrorType
 from airflow.sdk.execution_time import task_runner
@@ -87,7 +88,8 @@ class Triggerer:
 
     def __init__(self, supervisor: Supervisor, *triggers: FinishedRunsTrigger, ack_timeout: float = 300.0) -> None:
         self._supervisor = supervisor
-        self._streams = SharedStreamManager(ack_timeout=ack_timeout)
+        queue = conf.getint("triggerer", "shared_stream_subscriber_queue_size")
+        self._streams = SharedStreamManager(max_subscriber_queue=queue, ack_timeout=ack_timeout)
         self._sent: list[tuple[dict[str, Any], int | None]] = []
         self.most_in_flight = 0
         #: What ended a trigger; Airflow starts those of assets again.
@@ -275,6 +277,18 @@ def test_outages_of_the_platform_and_of_the_store_end_no_watcher(control, superv
 
     _run(main)
     assert "no run is lost" in caplog.text
+
+
+def test_a_short_queue_of_airflows_does_not_overflow(control, supervisor, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__SHARED_STREAM_SUBSCRIBER_QUEUE_SIZE", "2")
+
+    async def main() -> None:
+        async with _begun(supervisor, _trigger()) as triggerer:
+            control.add_runs("omilia", _PROJECT, 9, duration=0.0)
+            await _until(lambda: len(supervisor.events) == 9)
+            assert triggerer.most_in_flight <= 2
+
+    _run(main)
 
 
 def test_an_outage_of_the_store_that_outlasts_airflows_patience_loses_nothing(control, supervisor):
@@ -467,6 +481,21 @@ def test_a_filter_by_verdict_asks_for_the_report_where_the_list_has_no_verdict(c
     _run(main)
     assert Counter(supervisor.run_ids) == Counter(passed)
     assert {event["judged"] for event in supervisor.events} == {True}
+
+
+def test_without_its_report_a_run_is_told_of_whatever_verdicts_are_asked_for(control, supervisor, mocker):
+    mocker.patch.object(timing, "REPORT_PATIENCE", 0.1)
+
+    async def main() -> None:
+        async with _begun(supervisor, _trigger(verdicts=["failed"], judge=True)):
+            control.fault("status", operation="omilia.run_stats", status=500)
+            control.add_runs("omilia", _PROJECT, duration=0.0)
+            await _until(lambda: len(supervisor.events) == 1)
+
+    _run(main)
+    (event,) = supervisor.events
+    assert (event["verdict"], event["judged"]) == ("passed", False)
+    assert event["error"].startswith("ServerError: ")
 
 
 # Without Airflow's streams, and where the arguments can't be right
