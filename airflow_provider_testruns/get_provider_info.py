@@ -59,8 +59,15 @@ def _text(label: str, description: str, **schema: Any) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
 
 
-def _platform(title: str, url: str) -> dict[str, Any]:
-    return {"integration-name": title, "external-doc-url": url, "tags": ["service"]}
+def _platform(name: str, url: str) -> dict[str, Any]:
+    return {
+        "integration-name": PLATFORMS[name].title,
+        "external-doc-url": url,
+        # In the folder docs of the repository.
+        "how-to-guide": [f"/docs/howto/{name}.md"],
+        "logo": "/integration-logos/testruns.svg",
+        "tags": ["service"],
+    }
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -71,9 +78,9 @@ def get_provider_info() -> dict[str, Any]:
         "name": "Test runs",
         "description": "Start and await test runs on Eggplant DAI, Future AGI and Omilia Testing Studio.",
         "integrations": [
-            _platform(names["eggplant"], "https://docs.eggplantsoftware.com/dai/"),
-            _platform(names["futureagi"], "https://docs.futureagi.com/"),
-            _platform(names["omilia"], "https://learn.ocp.ai/"),
+            _platform("eggplant", "https://docs.eggplantsoftware.com/dai/"),
+            _platform("futureagi", "https://docs.futureagi.com/"),
+            _platform("omilia", "https://learn.ocp.ai/"),
         ],
         "operators": [
             {"integration-name": title, "python-modules": [f"{_PACKAGE}.operators.{key}"]}
@@ -254,6 +261,33 @@ def get_provider_info() -> dict[str, Any]:
             "testruns": {
                 "description": "Settings of the provider for test runs.",
                 "options": {
+                    "poll_interval": {
+                        "description": "How many seconds pass between two polls of a run, where a DAG does not say it:"
+                        " poll_interval of the operators that start one (10 seconds without this setting), and"
+                        " poke_interval of the sensors (Airflow's own default without it). At least 0.1.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": "30",
+                        "default": None,
+                    },
+                    "timeout": {
+                        "description": "How many seconds a run is waited for, where a DAG does not say it: timeout of"
+                        " the operators that start one (24 hours without this setting) and of the sensors (Airflow's"
+                        " own default without it).",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": "7200",
+                        "default": None,
+                    },
+                    "page_size": {
+                        "description": "How many rows of a list Eggplant DAI and Future AGI are asked for at once, from"
+                        " 10 to 1000. Larger pages are fewer requests, each of which takes longer. Omilia's lists have"
+                        " no pages.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": "500",
+                        "default": "100",
+                    },
                     "event_delay": {
                         "description": "How many seconds after its deferral a task is resumed at the earliest. Airflow"
                         " fails a task that is resumed before its scheduler has processed the end of the part before"

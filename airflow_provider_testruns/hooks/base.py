@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
-from airflow_provider_testruns import timing
+from airflow_provider_testruns import deployment, timing
 from airflow_provider_testruns.cleaning import clean_json, outgoing_text
 from airflow_provider_testruns.emission import GuardedLog, get_logger
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
@@ -96,7 +96,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
     def platform(self) -> P:
         """The platform's API, as steps."""
         if self._platform is None:
-            self._platform = self.make_platform(self.settings)
+            self._platform = _platform(self, self.settings)
         return self._platform
 
     @property
@@ -269,7 +269,7 @@ class StoredConnection(Generic[P]):
         for warning in settings.warnings():
             log.warning(warning)
         room = _max_connections(transport.MAX_CONNECTIONS)
-        return hook.make_platform(settings), transport.AsyncClient(session, tls=settings.tls, max_connections=room)
+        return _platform(hook, settings), transport.AsyncClient(session, tls=settings.tls, max_connections=room)
 
 
 def _max_connections(default: int) -> int:
@@ -281,6 +281,12 @@ def _max_connections(default: int) -> int:
     except (AirflowConfigException, ValueError):
         return default
     return most if 1 <= most <= 1000 else default
+
+
+def _platform(hook: PlatformHook[P] | type[PlatformHook[P]], settings: Settings) -> P:
+    platform = hook.make_platform(settings)
+    platform.page_size = deployment.page_size()
+    return platform
 
 
 def _session(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
+from airflow_provider_testruns import deployment
 from airflow_provider_testruns.arguments import interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.links.run import RunLink
@@ -43,9 +44,10 @@ class StartRunOperator(StartingTask, PlatformOperator):
     :param wait_for_completion: wait until the run has finished and judge it. Otherwise the task ends when the run is
         started and returns ``{run_id, run_url, state}``.
     :param deferrable: wait in the triggerer, without a worker. Default: Airflow's ``operators.default_deferrable``.
-    :param poll_interval: polling interval in seconds (or a timedelta), at least 0.1.
+    :param poll_interval: polling interval in seconds (or a timedelta), at least 0.1. Default: the setting ``[testruns]
+        poll_interval``, or 10 seconds.
     :param timeout: seconds (or a timedelta) for the whole wait of a try, deferred or not; ``execution_timeout`` counts
-        too, whichever ends first.
+        too, whichever ends first. Default: the setting ``[testruns] timeout``, or 24 hours.
     :param cancel_on_kill: cancel the run when the task is killed, cleared or marked in the UI. A run that its platform
         cannot stop is logged.
     :param cancel_on_timeout: cancel the run when the task times out.
@@ -91,8 +93,8 @@ class StartRunOperator(StartingTask, PlatformOperator):
         *,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | timedelta = 10.0,
-        timeout: float | timedelta = 24 * 60 * 60.0,
+        poll_interval: float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = True,
         durable: bool = True,
@@ -111,6 +113,10 @@ class StartRunOperator(StartingTask, PlatformOperator):
         super().__init__(**kwargs)
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
+        if poll_interval is None:
+            poll_interval = deployment.poll_interval() or deployment.POLL_INTERVAL
+        if timeout is None:
+            timeout = deployment.timeout() or deployment.TIMEOUT
         self.poll_interval = interval("poll_interval", poll_interval)
         self.timeout = seconds("timeout", timeout)
         self.cancel_on_kill = cancel_on_kill

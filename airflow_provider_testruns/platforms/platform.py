@@ -137,6 +137,8 @@ class Platform(ABC):
     name: ClassVar[str]
     #: For people: "Eggplant DAI".
     title: ClassVar[str]
+    #: How many rows of a list are asked for at once; the setting ``[testruns] page_size`` changes it.
+    page_size: int = 100
 
     @abstractmethod
     def prepare_start(self, **arguments: Any) -> Steps[Start]:

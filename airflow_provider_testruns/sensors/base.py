@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_testruns import deployment
 from airflow_provider_testruns.arguments import boolean, interval, seconds
 from airflow_provider_testruns.emission import tidy_errors
 from airflow_provider_testruns.exceptions import RunEndedError
@@ -51,9 +52,10 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     :param max_new_failures: how many cases may not pass that passed in it.
     :param junit_path: a file for the report as JUnit XML. That it can't be written is an error in any case, too.
 
-    ``timeout`` and ``poke_interval`` are Airflow's own; ``poke_interval`` is at least 0.1 s. Every argument that is
-    true or false is templated; the strings ``true`` and ``false``, in any case, are read as such, and all others are
-    refused.
+    ``timeout`` and ``poke_interval`` are Airflow's own; ``poke_interval`` is at least 0.1 s. Where neither the task nor
+    ``default_args`` has them, the settings ``[testruns] timeout`` and ``poll_interval`` are taken, if there are any.
+    Every argument that is true or false is templated; the strings ``true`` and ``false``, in any case, are read as
+    such, and all others are refused.
     """
 
     operator_extra_links = (RunLink(),)
@@ -86,6 +88,11 @@ class RunSensor(JudgingTask, BaseSensorOperator):
             kwargs["poke_interval"] = interval("poke_interval", kwargs["poke_interval"])
         if "timeout" in kwargs:
             kwargs["timeout"] = seconds("timeout", kwargs["timeout"], least=0.0)
+        # Airflow hands the DAG's default_args on under this name.
+        given = {**(kwargs.get("default_args") or {}), **kwargs}
+        for name, setting in (("poke_interval", deployment.poll_interval), ("timeout", deployment.timeout)):
+            if name not in given and (value := setting()) is not None:
+                kwargs[name] = value
         super().__init__(**kwargs)
         # Those of default_args are known only now.
         for name in _AIRFLOWS_OWN:

@@ -141,6 +141,12 @@ def test_every_integration_is_declared_and_used():
     assert len(set(declared)) == len(declared) == 3
 
 
+def test_integrations_have_a_guide_and_a_logo_that_are_there():
+    for each in get_provider_info()["integrations"]:
+        assert (_ROOT / f"docs{each['logo']}").is_file()
+        assert [path for path in each["how-to-guide"] if not (_ROOT / path.lstrip("/")).is_file()] == []
+
+
 def test_links_are_there():
     (path,) = get_provider_info()["extra-links"]
     module, _, name = path.rpartition(".")

@@ -30,10 +30,11 @@ _MOST_KNOWN = 400
 _NEAR = timedelta(minutes=2)
 
 
-def results_of(test_config_id: str) -> Steps[list[Fields] | None]:
+def results_of(test_config_id: str, size: int) -> Steps[list[Fields] | None]:
     """All results of a test configuration, in no particular order; ``None`` where the server has no such call.
 
     :param test_config_id: the test configuration.
+    :param size: how many rows are asked for at once.
     """
 
     missing = False
@@ -49,7 +50,7 @@ def results_of(test_config_id: str) -> Steps[list[Fields] | None]:
         what = f"list the results of test configuration {test_config_id}"
         return Call(what, "GET", CONFIG_RESULTS, read, query=query, error_text=error_text)
 
-    rows = yield from optional(pages(page, None), statuses=DECLINING)
+    rows = yield from optional(pages(page, None, size), statuses=DECLINING)
     # A server that does not know the filter lists those of all test configurations.
     return None if missing or rows is None else [row for row in rows if _is_of(row, test_config_id)]
 

@@ -37,6 +37,8 @@ class EggplantCalls:
     """Calls that no run's life depends on. It remembers how long the list of runs is, which saves a call, and the
     highest number in it."""
 
+    page_size: int = PAGE
+
     def __init__(self) -> None:
         self._runs_total = 0
         self._runs_page_size = PAGE
@@ -98,7 +100,7 @@ class EggplantCalls:
         :param limit: at most so many.
         :param filters: of the API, such as ``test_config_result_id``; sent as they are.
         """
-        return (yield from _listed("list test results", RESULTS, limit, filters))
+        return (yield from _listed("list test results", RESULTS, limit, filters, self.page_size))
 
     def get_test_result(self, test_result_id: str) -> Steps[dict[str, Any]]:
         """The result of a single test (GET /api/v2/test_results/{id}, "API V2 Endpoints", DAI 7.5 and later).
@@ -127,7 +129,11 @@ class EggplantCalls:
         :param limit: at most so many.
         """
         target = path(RESULTS + "/{test_result_id}/screenshots", test_result_id=test_result_id)
-        return (yield from _listed(f"list the screenshots of test result {test_result_id}", target, limit, {}))
+        return (
+            yield from _listed(
+                f"list the screenshots of test result {test_result_id}", target, limit, {}, self.page_size
+            )
+        )
 
     def screenshot(self, screenshot_id: str, save_to: Path) -> Call[None]:
         """The call that saves a screenshot (GET /api/v2/screenshots/{id}, "API V2 Endpoints", 7.5 and later).
@@ -152,7 +158,7 @@ class EggplantCalls:
         :param limit: at most so many.
         :param filters: of the API, such as ``test_config_id``; sent as they are.
         """
-        return (yield from _listed("list test configuration results", CONFIG_RESULTS, limit, filters))
+        return (yield from _listed("list test configuration results", CONFIG_RESULTS, limit, filters, self.page_size))
 
     def get_test_configuration_result(self, test_config_result_id: str) -> Steps[dict[str, Any]]:
         """The result of a test configuration (GET /api/v2/test_config_results/{id}, "API V2 Endpoints", DAI 7.5 and
@@ -212,7 +218,7 @@ class EggplantCalls:
         # One page that was short for once must not mean short ones, and many requests, for good.
         self._size_known_for -= 1
         if self._size_known_for < 0:
-            self._runs_page_size = PAGE
+            self._runs_page_size = self.page_size
         size = self._runs_page_size
         # Half of the page is left for what is new.
         offset = max(0, self._runs_total - max(1, size // 2))
@@ -319,13 +325,15 @@ def _payload(what: str, target: str) -> Steps[dict[str, Any]]:
     return (yield from ask(Call(what, "GET", target, payload, error_text=error_text)))
 
 
-def _listed(what: str, base: str, limit: int, filters: Mapping[str, str | int]) -> Steps[list[dict[str, Any]]]:
+def _listed(
+    what: str, base: str, limit: int, filters: Mapping[str, str | int], size: int
+) -> Steps[list[dict[str, Any]]]:
     def page(limit: int, offset: int) -> Call[Page]:
         query: dict[str, str | int | None] = {**filters, "limit": limit, "offset": offset}
         read = partial(page_of, where="the response", counted=False)
         return Call(what, "GET", base, read, query=query, error_text=error_text)
 
-    rows = yield from pages(page, checked_limit(limit))
+    rows = yield from pages(page, checked_limit(limit), size)
     return [dict(row.raw) for row in rows]
 
 

@@ -361,7 +361,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         test_config_id, known = identity.ids.get("test_config_id"), stored.get("test_config_result_id", "")
         if not test_config_id or not known:
             return None
-        rows = yield from configurations.results_of(test_config_id)
+        rows = yield from configurations.results_of(test_config_id, self.page_size)
         return next((row for row in rows or [] if row.identifier("id").casefold() == known.casefold()), None)
 
     def _configuration_start(
@@ -373,7 +373,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             raise ConfigurationError("Only one of test_config_id and test_config_name may be given.")
         what = f"test configuration {name or test_config_id}"
         ids = {"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id}
-        results = yield from configurations.results_of(test_config_id)
+        results = yield from configurations.results_of(test_config_id, self.page_size)
         known = {} if results is None else configurations.baseline(results)
         cannot_list = None if known else "the server does not list the results of its test configurations."
         ids |= known
@@ -933,7 +933,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             shown = yield from optional(self.get_test_configuration_result(known))
             row = None if shown is None else Fields(shown, "the result")
         if row is None and test_config_id:
-            rows = yield from configurations.results_of(test_config_id)
+            rows = yield from configurations.results_of(test_config_id, self.page_size)
             row = configurations.result_of(known or run_id, rows or [], ids)
         return None if row is None else self._run_of_result(row, run_id, ids)
 
@@ -944,7 +944,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def _runs_of_configuration(self, test_config_id: str, ids: Mapping[str, str]) -> Steps[list[Run]]:
         """The runs of a test configuration, by their results; only those since a start, where it is known which."""
-        rows = yield from configurations.results_of(test_config_id)
+        rows = yield from configurations.results_of(test_config_id, self.page_size)
         if rows is None:
             raise NotFoundError(
                 f"{self.title} at {self._base_url} does not list the results of test configurations"
@@ -1096,7 +1096,7 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :param run: as :meth:`get_run` gave it.
         """
-        report = yield from report_of((yield from self._located(run)))
+        report = yield from report_of((yield from self._located(run)), self.page_size)
         # What was only needed to find it is of no interest any more.
         ids = {name: value for name, value in report.run.ids.items() if name not in _BASELINE}
         return replace(report, run=replace(report.run, ids=ids))
@@ -1106,13 +1106,13 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :param run: as :meth:`get_run` gave it.
         """
-        return (yield from kept_of((yield from self._located(run))))
+        return (yield from kept_of((yield from self._located(run)), self.page_size))
 
     def _located(self, run: Run) -> Steps[Run]:
         """A run with the id by which its results are kept, where it can be told: that of the test configuration's
         result, or its number in GET /ai/runs."""
         if run.kind is Kind.TEST_CONFIGURATION:
-            result_id = yield from configuration_result_id(run)
+            result_id = yield from configuration_result_id(run, self.page_size)
             if result_id is None:
                 return run
             return replace(run, ids={**run.ids, "test_config_result_id": result_id})

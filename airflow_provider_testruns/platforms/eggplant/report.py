@@ -95,17 +95,18 @@ class Artifacts:
     run_number: str | None = None
 
 
-def report_of(run: Run) -> Steps[RunReport]:
+def report_of(run: Run, size: int = PAGE) -> Steps[RunReport]:
     """The results of a final run.
 
     Servers from 7.5 on have results of single tests ("API V2 Endpoints"): they are the cases. On older ones, and where
     the results can't be determined to be this run's, the run itself counts as one case, and no cases are listed.
 
     :param run: in its last state.
+    :param size: how many rows of a list are asked for at once.
     """
     if run.kind is Kind.MODEL:
         return _report_of_model(run)
-    results = yield from _results_of(run)
+    results = yield from _results_of(run, size)
     if results:
         results, commit = yield from _explained(results)
         cases = tuple(result.case for result in _last_tries(run, results))
@@ -115,10 +116,11 @@ def report_of(run: Run) -> Steps[RunReport]:
     return RunReport(run, Counts(failed=1) if run.platform_verdict is Verdict.FAILED else None)
 
 
-def kept_of(run: Run) -> Steps[Artifacts]:
+def kept_of(run: Run, size: int = PAGE) -> Steps[Artifacts]:
     """What the server keeps of a final run: nothing where it has no such calls, or can't tell what is this run's.
 
     :param run: in its last state.
+    :param size: how many rows of a list are asked for at once.
     """
     config_result_id = run.ids.get("test_config_result_id")
 
@@ -130,7 +132,7 @@ def kept_of(run: Run) -> Steps[Artifacts]:
             case = None
         return row.identifier("id"), case is not None and case.outcome in (Outcome.FAILED, Outcome.UNAVAILABLE)
 
-    results = yield from _result_rows(run, config_result_id, read)
+    results = yield from _result_rows(run, config_result_id, read, size)
     return Artifacts(
         config_result_id,
         tuple(result_id for result_id, _ in results),
@@ -154,11 +156,11 @@ def _report_of_model(run: Run) -> RunReport:
     return RunReport(run, Counts.of(cases), cases)
 
 
-def _results_of(run: Run) -> Steps[_Results]:
+def _results_of(run: Run, size: int) -> Steps[_Results]:
     config_result_id = run.ids.get("test_config_result_id")
     again = timing.UNSETTLED_TRIES
     while True:
-        results = yield from _result_rows(run, config_result_id, partial(_result, texts=CaseTexts()))
+        results = yield from _result_rows(run, config_result_id, partial(_result, texts=CaseTexts()), size)
         settled = [result for result in results if result is not None]
         if len(settled) == len(results):
             return settled
@@ -201,15 +203,15 @@ def _last_try(tries: _Results) -> _Result:
     return replace(last, case=replace(last.case, earlier=tuple(one.case for one in earlier)))
 
 
-def _result_rows(run: Run, config_result_id: str | None, make: Callable[[Fields], T]) -> Steps[list[T]]:
+def _result_rows(run: Run, config_result_id: str | None, make: Callable[[Fields], T], size: int) -> Steps[list[T]]:
     what = f"get the results of run {run.run_id}"
     if config_result_id is not None:
         filters = {"test_config_result_id": config_result_id}
         mine = partial(_carries, "test_config_result_id", config_result_id, True)
-        rows = yield from _optional_rows(what, RESULTS, filters, mine, make)
-        return rows or (yield from _children(run, make))
+        rows = yield from _optional_rows(what, RESULTS, filters, mine, make, size)
+        return rows or (yield from _children(run, make, size))
     if run.kind is Kind.TEST_CONFIGURATION:
-        return (yield from _children(run, make))
+        return (yield from _children(run, make, size))
     number = run_number_of(run)
     if number is not None:
         # Public clients have found that a run's number is the id of its result.
@@ -218,7 +220,7 @@ def _result_rows(run: Run, config_result_id: str | None, make: Callable[[Fields]
     # say whose they are can be taken.
     filters = {"execution_id": run.run_id}
     mine = partial(_carries, "execution_id", run.run_id, False)
-    return (yield from _optional_rows(what, RESULTS, filters, mine, make))
+    return (yield from _optional_rows(what, RESULTS, filters, mine, make, size))
 
 
 def run_number_of(run: Run) -> str | None:
@@ -241,7 +243,7 @@ def _numbered_result(number: str, make: Callable[[Fields], T]) -> Steps[list[T]]
     return (yield from optional(ask(call), statuses=DECLINING)) or []
 
 
-def _children(run: Run, make: Callable[[Fields], T]) -> Steps[list[T]]:
+def _children(run: Run, make: Callable[[Fields], T], size: int) -> Steps[list[T]]:
     """The runs that a test configuration has started, from GET /ai/runs; none where they can't be determined from
     others.
 
@@ -257,7 +259,7 @@ def _children(run: Run, make: Callable[[Fields], T]) -> Steps[list[T]]:
     def named(row: Fields) -> tuple[bool, T]:
         return _carries("task_instance_id", run.run_id, False, row), make(row)
 
-    found = yield from _optional_rows(what, RUNS, filters, mine, named)
+    found = yield from _optional_rows(what, RUNS, filters, mine, named, size)
     rows = [row for _, row in found]
     if all(names_task for names_task, _ in found):
         return rows
@@ -266,7 +268,7 @@ def _children(run: Run, make: Callable[[Fields], T]) -> Steps[list[T]]:
     return rows if whole is not None and len(rows) < whole.total else []
 
 
-def configuration_result_id(run: Run) -> Steps[str | None]:
+def configuration_result_id(run: Run, size: int) -> Steps[str | None]:
     """The id of the result of a test configuration's run, where it can be told.
 
     :param run: in its last state.
@@ -274,7 +276,7 @@ def configuration_result_id(run: Run) -> Steps[str | None]:
     known = run.ids.get("test_config_result_id")
     if known or not run.ids.get("test_config_id"):
         return known or None
-    rows = yield from results_of(run.ids["test_config_id"])
+    rows = yield from results_of(run.ids["test_config_id"], size)
     try:
         row = result_of(run.run_id, rows or [], run.ids)
     except InvalidReplyError:
@@ -338,6 +340,7 @@ def _optional_rows(
     filters: Mapping[str, str],
     mine: Callable[[Fields], bool],
     make: Callable[[Fields], T],
+    size: int,
 ) -> Steps[list[T]]:
     """The rows of a list that not every server has; none where it is missing, or has rows that are not ``mine``.
 
@@ -365,4 +368,4 @@ def _optional_rows(
             raise error
         return []
 
-    return (yield from optional(pages(page, None), none, statuses=DECLINING))
+    return (yield from optional(pages(page, None, size), none, statuses=DECLINING))

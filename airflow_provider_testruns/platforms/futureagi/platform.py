@@ -53,8 +53,7 @@ _APPS = {
     "api-us.futureagi.com": "https://us.futureagi.com",
     "api-eu.futureagi.com": "https://eu.futureagi.com",
 }
-#: Rows of a page. The server's own page is 10; no upper limit of it is known, and what it gives is what is counted.
-_PAGE = 100
+#: Rows of the longest page that is asked for. The server's own is 10; no upper limit is known: what it gives counts.
 _LONGEST_PAGE = 500
 #: The shortest page of a list that is polled for whatever is new.
 _LEAST_PAGE = 20
@@ -303,7 +302,7 @@ class FutureAGIPlatform(Platform):
                 # It is there, and may have been started just now.
                 yield from pause(timing.UNLISTED_PAUSE)
             try:
-                rows = yield from self._executions(run_test_id, _PAGE, since, {execution})
+                rows = yield from self._executions(run_test_id, self.page_size, since, {execution})
             except (PermissionDeniedError, NotFoundError, InvalidRequestError):
                 # Without the list, the run test still tells of its latest execution.
                 latest = yield from self.get_run_test_status(run_test_id)
@@ -333,7 +332,7 @@ class FutureAGIPlatform(Platform):
 
     def find_runs(self, since: datetime | None, run_test_id: str = "", **ids: str) -> Steps[list[Run]]:
         """The executions of a run test that began at or after ``since``, newest first."""
-        return (yield from self._executions(_uuid(run_test_id, "run_test_id"), _PAGE, since))
+        return (yield from self._executions(_uuid(run_test_id, "run_test_id"), self.page_size, since))
 
     def group_of(self, run: Run) -> str | None:
         """The run test: its list of executions polls all of them at once."""
@@ -536,7 +535,7 @@ class FutureAGIPlatform(Platform):
 
     def list_run_tests(self) -> Steps[list[dict[str, Any]]]:
         """All run tests, every page: ``GET /simulate/run-tests/``."""
-        return (yield from _all_pages(lambda number: self._run_tests_call(number, _PAGE), raw=True))
+        return (yield from _all_pages(lambda number: self._run_tests_call(number, self.page_size), raw=True))
 
     def get_run_test(self, run_test_id: str) -> Steps[dict[str, Any]]:
         """One run test: ``GET /simulate/run-tests/{id}/``.
@@ -584,7 +583,7 @@ class FutureAGIPlatform(Platform):
                 at,
                 lambda response: responses.page_of(response.json(), number, "the scenarios", responses.with_id("id")),
                 page=number,
-                limit=_PAGE,
+                limit=self.page_size,
             )
 
         rows: list[dict[str, Any]] = yield from _all_pages(page, raw=True)
@@ -862,7 +861,7 @@ class FutureAGIPlatform(Platform):
             lambda response: read(response, number or 1),
             execution_id=_uuid(execution_id, "execution_id"),
             page=number,
-            limit=None if number is None else _PAGE,
+            limit=None if number is None else self.page_size,
         )
 
     def _run_tests_call(self, number: int, limit: int) -> Call[responses.Page[dict[str, Any]]]:
@@ -951,7 +950,7 @@ class FutureAGIPlatform(Platform):
         """What only the details of an execution tell of its calls, by their ids; or why they are not available."""
 
         def page(number: int) -> Call[responses.Page[tuple[str, responses.CallDetails]]]:
-            call = self._of_execution("get the details of", execution_id, "", page=number, limit=_PAGE)
+            call = self._of_execution("get the details of", execution_id, "", page=number, limit=self.page_size)
             return call.with_reader(lambda response: responses.details_page(response, number, tools))
 
         try:
@@ -1092,7 +1091,7 @@ class FutureAGIPlatform(Platform):
     def _error_reason(self, run: Run, run_test_id: str) -> Steps[str]:
         # Only the rows of the list tell why an execution could not be set up.
         run_test = _uuid(run_test_id, "run_test_id")
-        rows = yield from self._executions(run_test, _PAGE, run.started_at, {run.run_id.lower()})
+        rows = yield from self._executions(run_test, self.page_size, run.started_at, {run.run_id.lower()})
         return next((row.message for row in rows), "")
 
     def _find_run_test(self, name: str) -> Steps[str]:
