@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.arguments import UUID
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, NotFoundError
 from airflow_provider_testruns.hooks.base import PlatformHook
 from airflow_provider_testruns.hooks.connection import Settings
@@ -21,7 +22,7 @@ from airflow_provider_testruns.platforms.futureagi.platform import (
     FutureAGIPlatform,
     RerunType,
 )
-from airflow_provider_testruns.platforms.futureagi.responses import UUID, recordings_of
+from airflow_provider_testruns.platforms.futureagi.responses import recordings_of
 from airflow_provider_testruns.transport.auth import Auth, FixedHeaders
 
 if TYPE_CHECKING:

@@ -164,14 +164,14 @@ class EggplantStartTestConfigurationOperator(StartRunOperator):
 
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of the start call."""
-        from airflow_provider_testruns.platforms.eggplant.arguments import required_id
+        from airflow_provider_testruns.arguments import identifier
 
         arguments: dict[str, Any] = {"task_instance_body": self.task_instance_body}
         if self.test_config_name is not None:
             arguments["test_config_name"] = self.test_config_name
         if self.test_config_name is None or self.test_config_id is not None:
             # Without one, the platform would take this for the start of an execution and name other arguments.
-            arguments["test_config_id"] = required_id("test_config_id", self.test_config_id)
+            arguments["test_config_id"] = identifier("test_config_id", self.test_config_id, number=True)
         return arguments
 
     def gates(self) -> Gates:
@@ -205,10 +205,11 @@ class EggplantAbortExecutionOperator(StopRunOperator):
 
     def requested_run(self) -> Run:
         """The execution of the arguments."""
+        from airflow_provider_testruns.arguments import identifier
         from airflow_provider_testruns.model import Run, RunState
-        from airflow_provider_testruns.platforms.eggplant.arguments import required_id
 
-        return Run(self.platform_name, required_id("execution_id", self.execution_id), RunState.QUEUED, "not seen yet")
+        execution_id = identifier("execution_id", self.execution_id, number=True)
+        return Run(self.platform_name, execution_id, RunState.QUEUED, "not seen yet")
 
     def find_run(self, hook: PlatformHook[Any], run: Run) -> Found:
         """As the platform shows it. One that it does not show may have just been started; the abort needs no list."""

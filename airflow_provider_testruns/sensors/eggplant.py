@@ -35,10 +35,10 @@ class EggplantExecutionSensor(RunSensor):
 
     def watched_run(self) -> Run:
         """The execution of the arguments."""
+        from airflow_provider_testruns.arguments import identifier
         from airflow_provider_testruns.model import Run, RunState
-        from airflow_provider_testruns.platforms.eggplant.arguments import required_id
 
-        return Run("eggplant", required_id("execution_id", self.execution_id), RunState.QUEUED, "")
+        return Run("eggplant", identifier("execution_id", self.execution_id, number=True), RunState.QUEUED, "")
 
 
 class EggplantRunProgressSensor(RunSensor):
@@ -90,23 +90,19 @@ class EggplantRunProgressSensor(RunSensor):
 
         :raises ConfigurationError: for arguments that can't be right.
         """
+        from airflow_provider_testruns.arguments import exactly_one, identifier, optional_integer, positive
         from airflow_provider_testruns.model import Kind, Run, RunState
-        from airflow_provider_testruns.platforms.eggplant.arguments import checked_limit, optional_integer, required_id
 
-        given = [name for name in ("run_id", "model_name") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ConfigurationError(
-                f"Exactly one of run_id and model_name must be given (given: {' and '.join(given) or 'none'})."
-            )
+        exactly_one(run_id=self.run_id, model_name=self.model_name)
         limit = optional_integer("limit", self.limit)
         if self.run_id is not None:
             if limit is not None:
                 raise ConfigurationError("limit goes with model_name: there is only one run of a run_id.")
-            return Run("eggplant", required_id("run_id", self.run_id), RunState.QUEUED, "")
-        name = required_id("model_name", self.model_name)
+            return Run("eggplant", identifier("run_id", self.run_id, number=True), RunState.QUEUED, "")
+        name = identifier("model_name", self.model_name, number=True)
         ids = {"kind": Kind.MODEL.value, "model_name": name}
         if limit is not None:
-            ids["limit"] = str(checked_limit(limit))
+            ids["limit"] = str(positive("limit", limit))
         return Run("eggplant", name, RunState.QUEUED, "", Kind.MODEL, ids=ids)
 
     def task_result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:

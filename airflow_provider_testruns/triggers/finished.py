@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_provider_testruns import limits, timing
-from airflow_provider_testruns.arguments import interval, shown
+from airflow_provider_testruns.arguments import interval, shown, strictly_boolean
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import is_clean, outgoing_json, outgoing_text
 from airflow_provider_testruns.emission import GuardedLog, get_logger
@@ -98,9 +98,7 @@ class FinishedRunsTrigger(GuardedLog, BaseEventTrigger):
         self.where = _where(platform, dict(zip(_ALL_WHERE, given, strict=True)))
         self.verdicts = _verdicts(verdicts)
         self.poll_interval = interval("poll_interval", poll_interval)
-        if not isinstance(judge, bool):
-            raise ConfigurationError(f"judge must be True or False; got {shown(judge)}.")
-        self.judge = judge
+        self.judge = strictly_boolean("judge", judge)
         self.backfill_since = _since(backfill_since)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:

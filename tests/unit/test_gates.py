@@ -273,12 +273,12 @@ def test_allowed_failures_may_be_what_a_template_gives(given: Any, found: tuple[
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (7, "allowed_failures must be a list of names; got 7."),
-        ({"a": True}, "allowed_failures must be a list of names; got "),
-        (["a", 1], "allowed_failures must be a list of names, each a text; 1 is none."),
-        ("['a', 'b']", "allowed_failures is a text that begins like a list and is not JSON: "),
-        ("[a-c]*", "allowed_failures is a text that begins like a list and is not JSON: "),
-        ('[["a"]]', "allowed_failures must be a list of names, each a text; "),
+        (7, "allowed_failures must be a list of strings; got 7."),
+        ({"a": True}, "allowed_failures must be a list of strings; got "),
+        (["a", 1], "allowed_failures must be a list of strings; 1 is not a string."),
+        ("['a', 'b']", "allowed_failures is a string that begins like a list and is not JSON: "),
+        ("[a-c]*", "allowed_failures is a string that begins like a list and is not JSON: "),
+        ('[["a"]]', "allowed_failures must be a list of strings; "),
     ],
 )
 def test_what_is_no_list_of_names_is_refused(given: Any, said: str) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_testruns.arguments import boolean
-from airflow_provider_testruns.cleaning import is_clean
 from airflow_provider_testruns.exceptions import ConfigurationError
 
 #: The fields of the objects of a start, and their types ("Start Model Execution", DAI 7.1).
@@ -15,50 +13,11 @@ AGENT = {"agent_id": str, "is_hosted_agent": bool}
 ASSET = {"asset_version_id": str, "asset_path": str}
 SUT = {"sut_id": str, "criteria": list}
 
-_TYPE_NAMES: dict[type, str] = {str: "a text", list: "a list of texts"}
-
-
-def optional_text(name: str, value: Any) -> str | None:
-    """A text that is not empty, or ``None``.
-
-    :raises ConfigurationError: when it is anything else.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{name} must be a text that is not empty, got {value!r}.")
-    return value
-
-
-def required_id(name: str, value: Any) -> str:
-    """An id, also as a number.
-
-    :raises ConfigurationError: when it is anything else.
-    """
-    text = optional_text(name, str(value) if isinstance(value, int) and not isinstance(value, bool) else value)
-    if text is None:
-        raise ConfigurationError(f"{name} must be given, got None.")
-    if not is_clean(text, None):
-        raise ConfigurationError(f"{name} must be an id without control characters and line breaks, got {text!r}.")
-    return text
-
-
-def optional_integer(name: str, value: Any) -> int | None:
-    """A whole number, also as the text that a template gives, or ``None``.
-
-    :raises ConfigurationError: when it is anything else.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) < 20:
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{name} must be a whole number, got {value!r}.")
-    return value
+_TYPE_NAMES: dict[type, str] = {str: "a string", list: "a list of strings"}
 
 
 def optional_object(name: str, value: Any, known: Mapping[str, type]) -> dict[str, Any] | None:
-    """A dict with some of the ``known`` keys, or ``None``. An id that is a whole number becomes a text.
+    """A dict with some of the ``known`` keys, or ``None``. An id that is a whole number becomes a string.
 
     :param known: the keys and the types of their values, which may be ``None``, too.
     :raises ConfigurationError: when it is anything else, naming the key.
@@ -87,32 +46,6 @@ def optional_object(name: str, value: Any, known: Mapping[str, type]) -> dict[st
         if not right:
             raise ConfigurationError(f"{name}[{key!r}] must be {_TYPE_NAMES[known[key]]}, got {item!r}.")
     return checked
-
-
-def optional_json(name: str, value: Any) -> dict[str, Any] | None:
-    """A dict that can be sent as JSON, or ``None``.
-
-    :raises ConfigurationError: when it is anything else.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ConfigurationError(f"{name} must be a dict, got {value!r}.")
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as e:
-        raise ConfigurationError(f"{name} must be a dict that can be sent as JSON: {e}.") from e
-    return dict(value)
-
-
-def checked_limit(limit: Any) -> int:
-    """A whole number from 1 on.
-
-    :raises ConfigurationError: when it is anything else.
-    """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigurationError(f"limit must be a whole number from 1 on, got {limit!r}.")
-    return limit
 
 
 def check_names(body: Mapping[str, Any], names: Mapping[str, str | None]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.arguments import positive
 from airflow_provider_testruns.exceptions import InvalidReplyError
-from airflow_provider_testruns.platforms.eggplant.arguments import checked_limit
 from airflow_provider_testruns.platforms.eggplant.responses import (
     Page,
     error_text,
@@ -53,7 +53,7 @@ class EggplantCalls:
 
         :param limit: at most so many.
         """
-        limit = checked_limit(limit)
+        limit = positive("limit", limit)
         rows = yield from self._runs_backwards(lambda rows: len(rows) >= limit)
         return [dict(row.raw) for row in rows[:limit]]
 
@@ -117,7 +117,7 @@ class EggplantCalls:
         :param test_result_id: the ``id`` of one of :meth:`list_test_results`.
         :param limit: at most so many lines; ``None`` for all.
         """
-        most = None if limit is None else checked_limit(limit)
+        most = None if limit is None else positive("limit", limit)
         rows = yield from pages(partial(log_call, test_result_id), most, size=_LOG_PAGE)
         return [dict(row.raw) for row in rows]
 
@@ -333,7 +333,7 @@ def _listed(
         read = partial(page_of, where="the response", counted=False)
         return Call(what, "GET", base, read, query=query, error_text=error_text)
 
-    rows = yield from pages(page, checked_limit(limit), size)
+    rows = yield from pages(page, positive("limit", limit), size)
     return [dict(row.raw) for row in rows]
 
 

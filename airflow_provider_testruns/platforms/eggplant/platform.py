@@ -15,7 +15,14 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits
-from airflow_provider_testruns.arguments import boolean
+from airflow_provider_testruns.arguments import (
+    boolean,
+    identifier,
+    optional_integer,
+    optional_json,
+    optional_string,
+    positive,
+)
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import is_clean, is_id
 from airflow_provider_testruns.exceptions import (
@@ -34,12 +41,7 @@ from airflow_provider_testruns.platforms.eggplant.arguments import (
     SUT,
     check_assets,
     check_names,
-    checked_limit,
-    optional_integer,
-    optional_json,
     optional_object,
-    optional_text,
-    required_id,
     untested,
 )
 from airflow_provider_testruns.platforms.eggplant.endpoints import (
@@ -219,22 +221,22 @@ class EggplantPlatform(EggplantCalls, Platform):
             lists none or several.
         """
         given = {
-            "model_id": optional_text("model_id", model_id),
+            "model_id": optional_string("model_id", model_id),
             "test_case_id": optional_integer("test_case_id", test_case_id),
             "rerun_id": optional_integer("rerun_id", rerun_id),
-            "script": optional_text("script", script),
+            "script": optional_string("script", script),
             "agent": optional_object("agent", agent, AGENT),
             "asset": optional_object("asset", asset, ASSET),
             "sut": optional_object("sut", sut, SUT),
         }
         body: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         names = {
-            "model_name": optional_text("model_name", model_name),
-            "test_case_name": optional_text("test_case_name", test_case_name),
-            "agent_name": optional_text("agent_name", agent_name),
+            "model_name": optional_string("model_name", model_name),
+            "test_case_name": optional_string("test_case_name", test_case_name),
+            "agent_name": optional_string("agent_name", agent_name),
         }
-        test_config_id = optional_text("test_config_id", test_config_id)
-        test_config_name = optional_text("test_config_name", test_config_name)
+        test_config_id = optional_string("test_config_id", test_config_id)
+        test_config_name = optional_string("test_config_name", test_config_name)
         if test_config_id is not None or test_config_name is not None:
             others = [*body, *(name for name, value in names.items() if value)]
             if others:
@@ -318,11 +320,11 @@ class EggplantPlatform(EggplantCalls, Platform):
         if test_config_id or test_config_name:
             if not test_config_id:
                 test_config_id = yield from configuration_named(
-                    optional_text("test_config_name", test_config_name) or ""
+                    optional_string("test_config_name", test_config_name) or ""
                 )
-            test_config_id = optional_text("test_config_id", test_config_id) or ""
+            test_config_id = optional_string("test_config_id", test_config_id) or ""
             return Identity({"kind": Kind.TEST_CONFIGURATION.value, "test_config_id": test_config_id})
-        model_id, model_name = optional_text("model_id", model_id), optional_text("model_name", model_name)
+        model_id, model_name = optional_string("model_id", model_id), optional_string("model_name", model_name)
         body = {name: arguments[name] for name in ("script", "rerun_id", "test_case_id") if arguments.get(name)}
         if "test_case_id" not in body and arguments.get("test_case_name"):
             body["test_case_id"] = arguments["test_case_name"]
@@ -512,8 +514,8 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param model_name: the model's name, not its UUID.
         :param limit: at most so many; ``None`` for all.
         """
-        most = None if limit is None else checked_limit(limit)
-        return (yield from self._newest_in_progress(required_id("model_name", model_name), most))
+        most = None if limit is None else positive("limit", limit)
+        return (yield from self._newest_in_progress(identifier("model_name", model_name, number=True), most))
 
     def group_of(self, run: Run) -> str | None:
         """The model's name: one progress call tells of all its runs. ``None`` where there is no such call."""
@@ -701,7 +703,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             together, or the newest ``limit`` of them.
         :raises NotFoundError: when no call shows it, with the answer of each.
         """
-        run_id, ids = required_id("run_id", run.run_id), run.ids
+        run_id, ids = identifier("run_id", run.run_id, number=True), run.ids
         if run.kind is Kind.TEST_CONFIGURATION:
             return (yield from self._configuration_run(run_id, ids))
         if run.kind is Kind.MODEL:
@@ -729,7 +731,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         :raises NotFoundError: when no call shows it, with the answer of each.
         """
         order = ("executions", "ai_executions", "progress", "runs")
-        _, run = yield from self._look(required_id("execution_id", execution_id), order, {})
+        _, run = yield from self._look(identifier("execution_id", execution_id, number=True), order, {})
         return run
 
     def get_run_progress(self, run_id: str) -> Steps[Run]:
@@ -738,7 +740,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param run_id: the execution's id.
         :raises NotFoundError: when the response does not show it.
         """
-        _, run = yield from self._look(required_id("run_id", run_id), ("progress",), {})
+        _, run = yield from self._look(identifier("run_id", run_id, number=True), ("progress",), {})
         return run
 
     def _look(self, run_id: str, order: Iterable[str], ids: Mapping[str, str]) -> Steps[tuple[str, Run]]:
@@ -965,9 +967,9 @@ class EggplantPlatform(EggplantCalls, Platform):
 
         :raises NotFoundError: when there is none: of nothing it can't be said how it ended.
         """
-        name = required_id("model_name", ids.get("model_name"))
+        name = identifier("model_name", ids.get("model_name"), number=True)
         limit = optional_integer("limit", ids.get("limit"))
-        most = None if limit is None else checked_limit(limit)
+        most = None if limit is None else positive("limit", limit)
         runs = yield from self._newest_of(name, most)
         if not runs:
             raise NotFoundError(
@@ -1039,7 +1041,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         return (yield from self._abort(self.run_by_id(execution_id)))
 
     def _abort(self, run: Run) -> Steps[None]:
-        run_id = required_id("execution_id", run.run_id)
+        run_id = identifier("execution_id", run.run_id, number=True)
         if run_id.isascii() and run_id.isdecimal():
             # DELETE takes the ids of executions, and nothing says which of them this number is.
             now = yield from self.get_run(run)

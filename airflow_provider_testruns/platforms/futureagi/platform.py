@@ -16,10 +16,11 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_testruns import limits, timing
+from airflow_provider_testruns.arguments import UUID, exactly_one, one_of, shown, strictly_boolean, uuid
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.exceptions import (
@@ -77,8 +78,7 @@ class FutureAGIPlatform(Platform):
     title: ClassVar[str] = PLATFORMS["futureagi"].title
 
     def __init__(self, dialect: Dialect = "current", base_url: str = DEFAULT_BASE_URL, app_url: str = "") -> None:
-        if dialect not in DIALECTS:
-            raise ConfigurationError(f"dialect must be 'documented' or 'current', got {dialect!r}.")
+        one_of("dialect", dialect, DIALECTS)
         self.dialect = dialect
         self.base_url = base_url.rstrip("/")
         self.app_url = (app_url or _APPS.get(urlsplit(base_url).hostname or "", base_url)).rstrip("/")
@@ -127,8 +127,7 @@ class FutureAGIPlatform(Platform):
             )
         include = _ids(scenario_ids, "scenario_ids")
         exclude = _ids(exclude_scenario_ids, "exclude_scenario_ids")
-        if not isinstance(select_all, bool):
-            raise ConfigurationError(f"select_all must be True or False, got {select_all!r}.")
+        strictly_boolean("select_all", select_all)
         given = [name for name, value in (("scenario_ids", include), ("exclude_scenario_ids", exclude)) if value]
         given += ["select_all"] if select_all else []
         if len(given) != 1:
@@ -137,9 +136,7 @@ class FutureAGIPlatform(Platform):
                 f" {' and '.join(given) or 'none'}. An empty list would run everything, so it has to be said."
             )
         simulator = None if simulator_id is None else _uuid(simulator_id, "simulator_id")
-        if (run_test_id is None) == (run_test_name is None):
-            both = "none" if run_test_id is None else "both"
-            raise ConfigurationError(f"Exactly one of run_test_id and run_test_name must be given, got {both}.")
+        exactly_one(run_test_id=run_test_id, run_test_name=run_test_name)
         if run_test_name is not None:
             run_test = yield from self._find_run_test(run_test_name)
         else:
@@ -221,10 +218,9 @@ class FutureAGIPlatform(Platform):
         :raises ConfigurationError: for arguments that can't be right, naming them.
         :raises InvalidRequestError: when the execution is not final.
         """
-        _check_rerun_type(rerun_type)
+        one_of("rerun_type", rerun_type, get_args(RerunType))
         calls = _ids(call_execution_ids, "call_execution_ids")
-        if not isinstance(select_all, bool):
-            raise ConfigurationError(f"select_all must be True or False, got {select_all!r}.")
+        strictly_boolean("select_all", select_all)
         if calls is not None and select_all:
             raise ConfigurationError("Of call_execution_ids and select_all=True only one can be given, got both.")
         execution = _uuid(execution_id, "execution_id")
@@ -740,7 +736,7 @@ class FutureAGIPlatform(Platform):
         :raises ServerError: when the platform could not dispatch what it had prepared.
         :raises InvalidRequestError: when no call is run again.
         """
-        _check_rerun_type(rerun_type)
+        one_of("rerun_type", rerun_type, get_args(RerunType))
         calls = _ids(call_execution_ids, "call_execution_ids")
         if not isinstance(select_all, bool) or (calls is None) == (not select_all):
             raise ConfigurationError(
@@ -1103,7 +1099,7 @@ class FutureAGIPlatform(Platform):
                 found.append((str(row.get("name") or ""), row["id"]))
         ids = [run_test_id for known, run_test_id in found if known == name]
         if len(ids) == 1:
-            if not responses.UUID.fullmatch(ids[0]):
+            if not UUID.fullmatch(ids[0]):
                 raise InvalidReplyError(f"The id of run test {name!r} should be a UUID, and is {ids[0]!r}.")
             return str(ids[0].lower())
         if ids:
@@ -1256,11 +1252,6 @@ def _not_rerun(said: responses.Rerun, execution_id: str) -> ApiError:
     )
 
 
-def _check_rerun_type(rerun_type: Any) -> None:
-    if rerun_type not in ("eval_only", "call_and_eval"):
-        raise ConfigurationError(f"rerun_type must be 'eval_only' or 'call_and_eval', got {rerun_type!r}.")
-
-
 def _unknown(names: Collection[str], known: Collection[str]) -> list[str]:
     """Those of ``names`` that are no evaluation of ``known``, nor a choice of one (``name=choice``)."""
     return [name for name in names if name not in known and name.rpartition("=")[0] not in known]
@@ -1268,13 +1259,7 @@ def _unknown(names: Collection[str], known: Collection[str]) -> list[str]:
 
 def _uuid(value: Any, name: str) -> str:
     """A UUID in lower case: the product does not find upper case ones."""
-    text = value.strip() if isinstance(value, str) else ""
-    if not responses.UUID.fullmatch(text):
-        raise ConfigurationError(
-            f"{name} must be a UUID such as 985eb69c-2e94-42ab-b0f2-5be252bb14f4, got {value!r}. Copy it from the"
-            " address of its page in Future AGI."
-        )
-    return text.lower()
+    return uuid(name, value, "Copy it from the URL of its page in Future AGI.")
 
 
 def _ids(values: Any, name: str) -> list[str] | None:
@@ -1282,7 +1267,7 @@ def _ids(values: Any, name: str) -> list[str] | None:
     if values is None:
         return None
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
-        raise ConfigurationError(f"{name} must be a list of UUIDs, got {values!r}.")
+        raise ConfigurationError(f"{name} must be a list of UUIDs; got {shown(values)}.")
     if not values:
         raise ConfigurationError(
             f"{name} is an empty list, which Future AGI takes for everything. Give at least one id, or leave it out"

@@ -19,6 +19,7 @@ from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.arguments import UUID
 from airflow_provider_testruns.cleaning import clean, distinct, is_id
 from airflow_provider_testruns.exceptions import InvalidReplyError
 from airflow_provider_testruns.model import (
@@ -41,7 +42,6 @@ from airflow_provider_testruns.steps import Response
 T = TypeVar("T")
 
 PLATFORM = "futureagi"
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 _STATES: Mapping[str, tuple[RunState, Verdict | None]] = {
     "started": (RunState.QUEUED, None),

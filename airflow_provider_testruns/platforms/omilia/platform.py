@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_testruns import limits
+from airflow_provider_testruns.arguments import identifier, one_of, required_string, string_or_none
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import clean, is_id
 from airflow_provider_testruns.emission import get_logger
@@ -64,7 +65,6 @@ T = TypeVar("T")
 log = get_logger(__name__)
 
 _GIT_PROVIDERS = ("gitlab", "github")
-_KINDS = {Kind.RUN.value: Kind.RUN, Kind.GENERATION.value: Kind.GENERATION}
 #: What the body of a project calls the Git arguments, by the sample and by the table of the API page.
 _NAMES_OF_THE_SAMPLE: Mapping[str, str] = MappingProxyType({"git_token": "gitToken", "git_provider": "gitProvider"})
 _NAMES_OF_THE_TABLE: Mapping[str, str] = MappingProxyType({"git_token": "git_token", "git_provider": "git_provider"})
@@ -280,11 +280,11 @@ class OmiliaPlatform(Platform):
         :raises ConfigurationError: naming the argument that can't be right.
         """
         body = {
-            "projectId": _identifier("project_id", project_id),
+            "projectId": identifier("project_id", project_id),
             # The sample sends null for a filter that is not used.
-            "group": _filter("group", group),
-            "utterance": _filter("utterance", utterance),
-            "description": _filter("description", description),
+            "group": string_or_none("group", group),
+            "utterance": string_or_none("utterance", utterance),
+            "description": string_or_none("description", description),
         }
         return _call(
             f"start a run of project {project_id}",
@@ -384,12 +384,12 @@ class OmiliaPlatform(Platform):
                 " of the DAG."
             )
         optional = {
-            "group": _filter("group", group),
-            "testSuite": _filter("test_suite", test_suite),
-            "simulationData": _filter("simulation_data", simulation_data),
+            "group": string_or_none("group", group),
+            "testSuite": string_or_none("test_suite", test_suite),
+            "simulationData": string_or_none("simulation_data", simulation_data),
         }
         # The sample leaves out what is not used, and sends a boolean where the table has a string.
-        body = {"projectId": _identifier("project_id", project_id), "overwrite": overwrite}
+        body = {"projectId": identifier("project_id", project_id), "overwrite": overwrite}
         body.update({name: value for name, value in optional.items() if value is not None})
         return _call(
             f"start a generation for project {project_id}",
@@ -409,7 +409,7 @@ class OmiliaPlatform(Platform):
         :return: with the API's own field names.
         :raises NotFoundError: when the project has no such generation.
         """
-        _identifier("generation_id", generation_id)
+        identifier("generation_id", generation_id)
         return self.list_project_generations(project_id).with_reader(
             lambda response: dict(_generation(response, generation_id, project_id).raw)
         )
@@ -442,7 +442,7 @@ class OmiliaPlatform(Platform):
         :raises NoSuchProjectError: when no project has this name.
         :raises ConfigurationError: when more than one has, or that can't be determined.
         """
-        _required("project_name", name)
+        required_string("project_name", name)
         call: Call[str] = self.list_projects().with_reader(lambda response: _id_of_project(response, name))
         return (yield from ask(call))
 
@@ -454,7 +454,7 @@ class OmiliaPlatform(Platform):
         :raises ConfigurationError: for both, for neither, and where the name is not that of one project.
         """
         if project_name is None:
-            return _identifier("project_id (or project_name)" if project_id is None else "project_id", project_id)
+            return identifier("project_id (or project_name)" if project_id is None else "project_id", project_id)
         if project_id:
             raise ConfigurationError(
                 f"Exactly one of project_id and project_name must be given, got both: {project_id!r} and"
@@ -969,8 +969,8 @@ def _project_body(
     git_provider: str | None,
     names: Mapping[str, str],
 ) -> dict[str, str]:
-    body = {"name": _required("name", name), "group": _required("group", group)}
-    git = {"url": _filter("url", url), "git_token": git_token or None, "git_provider": git_provider or None}
+    body = {"name": required_string("name", name), "group": required_string("group", group)}
+    git = {"url": string_or_none("url", url), "git_token": git_token or None, "git_provider": git_provider or None}
     missing = [argument for argument, value in git.items() if value is None]
     if len(missing) == len(git):
         # S3 storage: "you shall skip all the git-related variables".
@@ -981,10 +981,9 @@ def _project_body(
             " git_provider, and S3 storage with none of them."
         )
     if not isinstance(git_token, str):
-        raise ConfigurationError(f"git_token must be a text, got {type(git_token).__name__}.")
-    if git_provider not in _GIT_PROVIDERS:
-        raise ConfigurationError(f"git_provider must be one of {', '.join(_GIT_PROVIDERS)}, got {git_provider!r}.")
-    return {**body, "url": str(url), names["git_token"]: git_token, names["git_provider"]: git_provider}
+        raise ConfigurationError(f"git_token must be a string; got {type(git_token).__name__}.")
+    provider = one_of("git_provider", git_provider, _GIT_PROVIDERS)
+    return {**body, "url": str(url), names["git_token"]: git_token, names["git_provider"]: provider}
 
 
 def _speaks_of_names(refusal: ApiError) -> bool:
@@ -1010,35 +1009,11 @@ def _secrets_of(git_token: str | None) -> tuple[str, ...]:
 
 
 def _path(template: str, **ids: str) -> str:
-    return path(template, **{name: _identifier(name, value) for name, value in ids.items()})
-
-
-def _identifier(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ConfigurationError(f"{name} must be an id of the platform, got {value!r}.")
-    return value
-
-
-def _required(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{name} must be a text that is not empty, got {value!r}.")
-    return value
-
-
-def _filter(name: str, value: Any) -> str | None:
-    """An optional text. An empty one, which a template easily gives, is none."""
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name} must be a text or None, got {value!r}.")
-    return value
+    return path(template, **{name: identifier(name, value) for name, value in ids.items()})
 
 
 def _kind(kind: str) -> Kind:
-    try:
-        return _KINDS[kind]
-    except (KeyError, TypeError):
-        raise ConfigurationError(f"kind must be 'run' or 'generation', got {kind!r}.") from None
+    return Kind(one_of("kind", kind, (Kind.RUN.value, Kind.GENERATION.value)))
 
 
 def _not_for(kind: str, **arguments: Any) -> None:

@@ -637,10 +637,10 @@ def test_a_model_that_the_user_may_not_see(control: Control) -> None:
         ({}, "Exactly one of run_id and model_name .*given: none"),
         ({"run_id": UNKNOWN, "model_name": "Checkout"}, "Exactly one of run_id and model_name"),
         ({"run_id": UNKNOWN, "limit": 3}, "limit goes with model_name"),
-        ({"model_name": "Checkout", "limit": 0}, "limit must be a whole number from 1 on"),
+        ({"model_name": "Checkout", "limit": 0}, "limit must be a whole number, 1 or more"),
         ({"model_name": "Checkout", "limit": "few"}, "limit must be a whole number"),
-        ({"model_name": " "}, "model_name must be a text that is not empty"),
-        ({"run_id": ""}, "run_id must be a text that is not empty"),
+        ({"model_name": " "}, "model_name must be an id or a name"),
+        ({"run_id": ""}, "run_id must be an id or a name"),
     ],
 )
 def test_arguments_are_checked_before_any_request(control: Control, arguments: dict[str, Any], said: str) -> None:

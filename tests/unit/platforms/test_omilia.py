@@ -1106,8 +1106,11 @@ def test_s3_storage_skips_all_the_git_variables():
         ({"url": "u"}, "git_token, git_provider must be given too"),
         ({"git_token": GIT_TOKEN}, "url, git_provider must be given too"),
         ({"git_token": GIT_TOKEN, "git_provider": "github"}, "url must be given too"),
-        ({"url": "u", "git_token": GIT_TOKEN, "git_provider": "bitbucket"}, "git_provider must be one of gitlab"),
-        ({"url": "u", "git_token": 5, "git_provider": "github"}, "git_token must be a text"),
+        (
+            {"url": "u", "git_token": GIT_TOKEN, "git_provider": "bitbucket"},
+            "git_provider must be one of 'gitlab', 'github'",
+        ),
+        ({"url": "u", "git_token": 5, "git_provider": "github"}, "git_token must be a string"),
     ],
 )
 def test_only_some_git_arguments_are_refused(git, named):
@@ -1255,8 +1258,8 @@ def test_a_project_that_is_listed_twice_is_one_and_a_list_that_is_not_whole_tell
         ({}, "project_id .or project_name."),
         ({"project_id": ""}, "project_id must be an id"),
         ({"project_id": PROJECT, "project_name": "smoke"}, "Exactly one of project_id and project_name"),
-        ({"project_name": ""}, "project_name must be a text"),
-        ({"project_name": 5}, "project_name must be a text"),
+        ({"project_name": ""}, "project_name must be a string"),
+        ({"project_name": 5}, "project_name must be a string"),
         ({"project_name": "smoke", "group": 5}, "group must be"),
         ({"project_name": "smoke", "kind": "generation", "overwrite": "no"}, "overwrite must be"),
     ],
