@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from demo.airflow import LocalAirflow
+from tests.harness.waiting import wait_until
 from tests.older.dags.older import PROJECTS
 
 _PASSED, _FAILED = ("success", "passed"), ("failed", "failed")
@@ -45,7 +46,9 @@ def main(folder: Path) -> int:
         connections["omilia_default"]["extra"]["timeout"] = 5
         dags = Path(__file__).parent / "dags"
         with LocalAirflow(folder, dags=dags, connections=connections, parallelism=4, say=print) as airflow:
-            airflow.wait_for_dags(["older"])
+            airflow.wait_for_dags(["older", "following"])
+            # What has finished before the watcher looks is not told of.
+            wait_until(lambda: control.count("omilia.list_project_runs") > 1, "the project is watched")
             # Which of Omilia's starts it hits is all the same: none may be sent again.
             control.fault("drop", operation="omilia.create_run", when="after", times=1)
             run_id = airflow.api.trigger("older")
@@ -53,10 +56,15 @@ def main(folder: Path) -> int:
             # Fails, if it ended: older triggerers end when their channel is spoken to from the wrong thread.
             airflow.check()
             found = _ends(airflow.home / "airflow.db")
+            finished = {run["run_id"] for run in control.runs("omilia") if run["target_id"] == PROJECTS["passing"]}
+            wait_until(lambda: set(_told(airflow.home / "airflow.db")) >= finished, "an event for each run")
+            told = _told(airflow.home / "airflow.db")
             logs = "\n".join(path.read_text(errors="replace") for path in airflow.logs.rglob("attempt=*.log*"))
         faults = [f"{key} is {found.get(key)}, not {end}" for key, end in EXPECTED.items() if found.get(key) != end]
         if (count := len(control.runs())) != RUNS:
             faults.append(f"{count} runs were started, not {RUNS}")
+        if sorted(told) != sorted(finished):
+            faults.append(f"{len(told)} events came of {len(set(told))} runs; {len(finished)} have finished")
         if "whose start response was lost" not in logs:
             faults.append("no lost start was adopted")
         faults += [f"against the platforms' documents: {violation}" for violation in control.violations()]
@@ -64,6 +72,13 @@ def main(folder: Path) -> int:
         print(f"  FAULT  {fault}")
     print("All as it should be" if not faults else f"{len(faults)} faults; logs are in {folder}")
     return 1 if faults else 0
+
+
+def _told(database: Path) -> list[str]:
+    """The run of each event of the watched project."""
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        events = [json.loads(extra) for (extra,) in connection.execute("SELECT extra FROM asset_event")]
+    return [event["payload"]["run_id"] for event in events if "payload" in event]
 
 
 def _ends(database: Path) -> dict[tuple[str, int], tuple[str, str | None]]:

@@ -1,16 +1,18 @@
-"""What is tried on older Airflows: all platforms, both ways of waiting, a sensor, and a start whose response is
-lost."""
+"""What is tried on older Airflows: all platforms, both ways of waiting, a sensor, a start whose response is lost, and
+an event for each run that finishes."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, AssetWatcher
 
 from airflow_provider_testruns.operators.eggplant import EggplantStartExecutionOperator
 from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
+from airflow_provider_testruns.triggers.finished import FinishedRunsTrigger
 
 MODEL = "e0000000-0000-4000-8000-000000000001"
 PROJECTS = {name: f"0e000000-0000-4000-8000-00000000000{n}" for n, name in enumerate(("passing", "failing", "losing"))}
@@ -41,3 +43,10 @@ with DAG("older", schedule=None, default_args={"poll_interval": 0.5, "retries": 
         deferrable=True,
         poke_interval=0.5,
     )
+
+watched = FinishedRunsTrigger(
+    "omilia", "omilia_default", asset_name="older-runs", project_id=PROJECTS["passing"], poll_interval=0.5
+)
+# Airflow watches an asset as long as a DAG is scheduled on it.
+with DAG("following", schedule=[Asset("older-runs", watchers=[AssetWatcher(name="passing", trigger=watched)])]):
+    EmptyOperator(task_id="nothing")
