@@ -153,7 +153,7 @@ def _newest_triggerer(found: Engine) -> int:
 def _holder(found: Engine, names: dict[int, str]) -> int | None:
     """The job of the living triggerer that has the watcher."""
     living = {name: job for job, name in sorted(names.items())}
-    rows = _rows(found, "SELECT triggerer_id FROM trigger WHERE classpath LIKE '%FinishedRunsTrigger'")
+    rows = _rows(found, "SELECT triggerer_id FROM \"trigger\" WHERE classpath LIKE '%FinishedRunsTrigger'")
     return next((job for job in rows if job in living.values()), None)
 
 
