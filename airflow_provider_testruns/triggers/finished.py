@@ -21,7 +21,7 @@ from airflow_provider_testruns.arguments import interval, shown, strictly_boolea
 from airflow_provider_testruns.builtin import PLATFORMS
 from airflow_provider_testruns.cleaning import is_clean, outgoing_json, outgoing_text
 from airflow_provider_testruns.emission import GuardedLog, get_logger
-from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
+from airflow_provider_testruns.exceptions import ApiError, AuthenticationError, ConfigurationError
 from airflow_provider_testruns.model import Run, Verdict, utc
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_testruns.judging import Judgement
     from airflow_provider_testruns.lifecycle.finished import FinishedRuns
-    from airflow_provider_testruns.lifecycle.watcher import WatcherHandle
+    from airflow_provider_testruns.lifecycle.watcher import Client, WatcherHandle
     from airflow_provider_testruns.model import RunReport
     from airflow_provider_testruns.platforms.platform import Platform
 
@@ -48,6 +48,10 @@ _ALL_WHERE = ("project_id", "model_id", "model_name", "run_test_id")
 IN_FLIGHT = 128
 #: How many reports are fetched at once.
 _REPORTS = 8
+#: How often the report of a run is asked for with credentials that are refused.
+_REFUSALS = 3
+#: Stands for what is sent later.
+_LATER: dict[str, Any] = {}
 #: Before Airflow 3.3 nothing tells when events are stored: there is a pause after so many.
 _BATCH = 50
 
@@ -246,6 +250,7 @@ class FinishedRunsStream:
         #: How many events may be on their way.
         self.most_in_flight = IN_FLIGHT
         self._in_flight = 0
+        self._refused: dict[str, int] = {}
         self._room = asyncio.Event()
         self._ending = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -271,14 +276,13 @@ class FinishedRunsStream:
                     due = self._runs.look(runs)
                     if first and not await self._begin(len(due)):
                         continue
-                    for at in range(0, len(due), _REPORTS):
-                        for run, payload in await self._payloads(watcher, due[at : at + _REPORTS]):
-                            if payload is None:
-                                self._runs.told(run.run_id)
-                                continue
-                            await self._wait_for_room()
-                            self._in_flight += 1
-                            yield payload, run.run_id
+                    async for run, payload in self._payloads(watcher, due):
+                        if payload is None:
+                            self._runs.told(run.run_id)
+                            continue
+                        await self._wait_for_room()
+                        self._in_flight += 1
+                        yield payload, run.run_id
                     await self._save()
         finally:
             self._ending.set()
@@ -331,6 +335,8 @@ class FinishedRunsStream:
         except CursorError as e:
             # Runs of before it are not told of again, also where backfill_since would have that at a first start.
             self._runs = FinishedRuns(None)
+            if self._cursor_was_bad:
+                return
             self._cursor_was_bad = True
             log.warning(
                 "%s: the cursor %s in the state store of asset %r can't be read (%s). Watching begins again: what has"
@@ -431,13 +437,23 @@ class FinishedRunsStream:
             self._room.clear()
             await self._room.wait()
 
-    async def _payloads(self, watcher: WatcherHandle, runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any] | None]]:
-        """What is sent of some runs; ``None`` for those that are not asked for."""
-        platform, _ = await self._opened(watcher)
-        payloads = [self._payload(watcher, platform, run) for run in runs]
-        return list(zip(runs, await asyncio.gather(*payloads), strict=True))
+    async def _payloads(
+        self, watcher: WatcherHandle, runs: Sequence[Run]
+    ) -> AsyncIterator[tuple[Run, dict[str, Any] | None]]:
+        """What is sent of runs; ``None`` for those that are not asked for. Where credentials are refused, that run and
+        the ones after it are due again: the next poll finds out whether the connection has new ones."""
+        for at in range(0, len(runs), _REPORTS):
+            some = runs[at : at + _REPORTS]
+            platform, client = await self._opened(watcher)
+            payloads = await asyncio.gather(*(self._payload(platform, client, run) for run in some))
+            for number, (run, payload) in enumerate(zip(some, payloads, strict=True)):
+                if payload is _LATER:
+                    for left in runs[at + number :]:
+                        self._runs.undelivered(left.run_id)
+                    return
+                yield run, payload
 
-    async def _payload(self, watcher: WatcherHandle, platform: Platform, run: Run) -> dict[str, Any] | None:
+    async def _payload(self, platform: Platform, client: Client, run: Run) -> dict[str, Any] | None:
         from airflow_provider_testruns.reporting.xcom import finished_to_event
 
         trigger = self._trigger
@@ -445,9 +461,17 @@ class FinishedRunsStream:
         found: tuple[RunReport, Judgement] | None = None
         error = ""
         if trigger.judge or (trigger.verdicts and verdict is None):
-            found, error = await self._report(watcher, run)
-            if found is not None:
+            try:
+                found = await self._report(platform, client, run)
                 verdict = found[1].verdict
+            except AuthenticationError as e:
+                self._refused[run.run_id] = self._refused.get(run.run_id, 0) + 1
+                if self._refused[run.run_id] < _REFUSALS:
+                    return _LATER
+                error = self._not_available(run, e)
+            except Exception as e:  # also what no report of an honest platform raises: the next ones must not wait
+                error = self._not_available(run, e)
+            self._refused.pop(run.run_id, None)
         # Where the report is not available, whoever asks for a verdict is told of the run all the same.
         if trigger.verdicts and not error and verdict is not None and verdict.value not in trigger.verdicts:
             return None
@@ -455,18 +479,16 @@ class FinishedRunsStream:
         sent: dict[str, Any] = outgoing_json({**event, "conn_id": trigger.conn_id})
         return sent
 
-    async def _report(self, watcher: WatcherHandle, run: Run) -> tuple[tuple[RunReport, Judgement] | None, str]:
-        """A run's report and what it means, or why there is none."""
+    async def _report(self, platform: Platform, client: Client, run: Run) -> tuple[RunReport, Judgement]:
         from airflow_provider_testruns.lifecycle.finished import judged
 
-        try:
-            platform, client = await self._opened(watcher)
-            return await client.run(judged(platform, run, log.warning)), ""
-        except Exception as e:  # also what no report of an honest platform raises: the next ones must not wait for it
-            log.warning("%s: the report of run %s is not available. %s", self._what, run.run_id, e)
-            return None, outgoing_text(f"{type(e).__name__}: {e}", limits.ANSWER)
+        return await client.run(judged(platform, run, log.warning))
 
-    async def _opened(self, watcher: WatcherHandle) -> tuple[Platform, Any]:
+    def _not_available(self, run: Run, error: Exception) -> str:
+        log.warning("%s: the report of run %s is not available. %s", self._what, run.run_id, error)
+        return _said(error)
+
+    async def _opened(self, watcher: WatcherHandle) -> tuple[Platform, Client]:
         """The platform and its client, after whatever outage of what the connection is read from."""
         while True:
             try:

@@ -483,6 +483,19 @@ def test_a_filter_by_verdict_asks_for_the_report_where_the_list_has_no_verdict(c
     assert {event["judged"] for event in supervisor.events} == {True}
 
 
+def test_a_report_that_is_refused_is_asked_for_again_after_the_list(control, supervisor, mocker):
+    mocker.patch.object(timing, "REPORT_GRACE", 0.0)
+
+    async def main() -> None:
+        async with _begun(supervisor, _trigger(judge=True)):
+            control.fault("status", operation="omilia.run_stats", status=401, times=4)
+            control.add_runs("omilia", _PROJECT, 3, duration=0.0)
+            await _until(lambda: len(supervisor.events) == 3)
+
+    _run(main)
+    assert {(event["verdict"], event["judged"]) for event in supervisor.events} == {("passed", True)}
+
+
 def test_without_its_report_a_run_is_told_of_whatever_verdicts_are_asked_for(control, supervisor, mocker):
     mocker.patch.object(timing, "REPORT_PATIENCE", 0.1)
 
