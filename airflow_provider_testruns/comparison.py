@@ -320,7 +320,8 @@ def remember(
         run.url,
         Counter((case.suite, case.name) for case in counting),
         Counter((case.suite, case.name) for case in allowed),
-        _unlisted(report),
+        # Of a run that was stopped before its end not all that would not have passed is known.
+        max(_unlisted(report), 1 if run.stopped_early else 0),
         metrics,
         metrics_of,
     )

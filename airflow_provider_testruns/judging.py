@@ -136,6 +136,9 @@ def judge(report: RunReport, gates: Gates | None = None) -> Judgement:
 
 def _judge(report: RunReport, gates: Gates) -> Judgement:
     run, counts = report.run, report.counts
+    if run.stopped_early:
+        # What was seen before the stop decides: the platform calls the run cancelled.
+        return Judgement(Verdict.FAILED, (run.stopped_early,))
     if not run.final:
         raise ValueError(f"Run {run.run_id} is not final ({run.raw_state}); there is nothing to judge yet.")
     if run.platform_verdict is Verdict.CANCELLED:

@@ -137,6 +137,8 @@ class Run:
     :param stalled: whether it counts as ended only because all of its work was done and the platform did not close it,
         or because it was adopted after its start and never began.
     :param start_error: what came instead of a good response to its start, of a run that was found and adopted after it.
+    :param stopped_early: why it was stopped before its end, as a gate could not be met any more; a sentence, empty
+        for a run that went to its end.
     :param source: of the object of the response as much as may be kept; see :attr:`raw`. Never stored.
     """
 
@@ -158,6 +160,7 @@ class Run:
     start_unreadable: bool = False
     stalled: bool = False
     start_error: str = ""
+    stopped_early: str = ""
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property

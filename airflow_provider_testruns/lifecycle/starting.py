@@ -691,6 +691,13 @@ class Starter:
             if run.start_error and now.state is RunState.QUEUED and (yield from self._stopped_unbegun(now)):
                 return None
             self.record = record = replace(record, run=replace(run, stalled=False))
+        if record.phase is Phase.JUDGED and run.stopped_early and not now.final:
+            # The verdict is noted before the run is stopped; the try may have ended in between.
+            self.older = now
+            now = yield from stop(
+                self.platform, now, self._log, why="an earlier try has given it up as failed", clock=self._clock
+            )
+            self.older = None
         if record.phase is Phase.JUDGED and now.final:
             if record.verdict is Verdict.PASSED:
                 self._log.info("Run %s has passed in an earlier try: not started again.", run.run_id)

@@ -36,6 +36,8 @@ class WaitStatus(enum.StrEnum):
     FINISHED = "finished"
     TIMEOUT = "timeout"
     ERROR = "error"
+    #: The run is running, and more of its cases have failed than may.
+    FAILING = "failing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Wait:
     :param stalled_after: for how many seconds a run may show that all of its work is done, and nothing else, before it
         counts as ended, as errored; ``None`` for any time. One that was adopted after an error of its start may be
         pending for no longer than that and :data:`.timing.BEGINS_WITHIN`.
+    :param max_failures: the wait ends when more cases of the run have failed for good while it is running; ``None`` to
+        wait for its end whatever fails. Such a run is polled individually, as lists don't show failures.
     """
 
     run: Run
@@ -114,6 +118,7 @@ class Wait:
     slows_from: float | None = None
     max_interval: float | None = None
     stalled_after: float | None = None
+    max_failures: int | None = None
     #: What a run shows that has stalled, if nothing else comes, and since when.
     _stuck: tuple[Any, float] | None = field(default=None, init=False)
     _unseen_since: float | None = field(default=None, init=False)
@@ -126,9 +131,11 @@ class Wait:
         """Keep what the start has shown."""
         self._from_start = self.run.source
 
-    def observe(self, run: Run) -> WaitEnd | None:
+    def observe(self, run: Run, failures: int | None = None) -> WaitEnd | None:
         """The platform has shown the run.
 
+        :param run: as it is shown.
+        :param failures: how many of its cases have failed for good, where that was asked for and is known.
         :return: the end of the wait, or ``None`` when it continues.
         """
         if self._trouble is not None:
@@ -148,6 +155,14 @@ class Wait:
         if self._has_stalled(run):
             self.run = run = self._stalled(run)
             return WaitEnd(WaitStatus.FINISHED, run)
+        if self.max_failures is not None and failures is not None and failures > self.max_failures:
+            self.log.info(
+                "%d test cases of run %s have failed, and max_failures is %d: the run can't pass any more.",
+                failures,
+                run.run_id,
+                self.max_failures,
+            )
+            return WaitEnd(WaitStatus.FAILING, run)
         return self._timeout(None)
 
     def failed(self, error: ApiError) -> WaitEnd | None:
@@ -324,6 +339,8 @@ def wait_for(
 def _until_stopped(platform: Platform, wait: Wait, each_round: Callable[[], None]) -> Steps[WaitEnd]:
     """The rest of a wait whose run was to be cancelled by a signal handler, which has only seconds for it: cancel it
     again, less and less often, until that is confirmed or the process is gone."""
+    # It is being stopped already, and has a reason of its own.
+    wait.max_failures = None
     failures = 0
     cancels = True
     while True:
@@ -353,10 +370,21 @@ def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
     :return: the end of the wait, or ``None`` when it continues.
     """
     try:
-        run = yield from platform.get_run(wait.run)
+        run, failures = yield from poll(platform, wait)
     except ApiError as e:
         return wait.failed(e)
-    return wait.observe(run)
+    return wait.observe(run, failures)
+
+
+def poll(platform: Platform, wait: Wait) -> Steps[tuple[Run, int | None]]:
+    """The run of a wait as it stands, and the failures of its cases where the wait is about them, too.
+
+    :param platform: the run's platform.
+    :param wait: the run and the rules.
+    """
+    if wait.max_failures is not None:
+        return (yield from platform.poll_with_failures(wait.run))
+    return (yield from platform.get_run(wait.run)), None
 
 
 def fetch_report(

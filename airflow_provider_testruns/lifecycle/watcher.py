@@ -35,7 +35,7 @@ from airflow_provider_testruns.exceptions import (
     TransportError,
 )
 from airflow_provider_testruns.lifecycle.finished import Listing
-from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, jittered
+from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, jittered, poll
 from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.platforms.platform import Platform, PollCache
 from airflow_provider_testruns.redaction import redact
@@ -269,7 +269,7 @@ class Watcher:
         :return: its end; ``None`` when the wait is to go on with another watcher, as this one is retired.
         """
         member = _Member(wait)
-        key = self.platform.group_of(wait.run)
+        key = self.platform.group_of(wait.run) if wait.max_failures is None else None
         group = None if key is None else self._join(key, member)
         gap = max(random.uniform(0, wait.interval), wait.not_before - wait.clock())
         try:
@@ -528,7 +528,7 @@ class Watcher:
             return True
         answer = await self._ask(member.wait, group)
         if not isinstance(answer, ApiError):
-            member.observe(answer)
+            member.observe(answer[0])
             return False
         group.not_before = max(group.not_before, self._loop.time() + (answer.retry_after or 0.0))
         if error.transient:
@@ -542,15 +542,14 @@ class Watcher:
     async def _look(self, member: _Member, group: _Group | None) -> WaitEnd | None:
         """One look at one run."""
         answer = await self._ask(member.wait, group)
-        return member.wait.failed(answer) if isinstance(answer, ApiError) else member.wait.observe(answer)
+        return member.wait.failed(answer) if isinstance(answer, ApiError) else member.wait.observe(*answer)
 
-    async def _ask(self, wait: Wait, group: _Group | None) -> Run | ApiError:
-        """Ask for one run."""
+    async def _ask(self, wait: Wait, group: _Group | None) -> tuple[Run, int | None] | ApiError:
+        """Ask for one run; see :func:`.poll`."""
         stats = RequestStats()
         try:
             async with asyncio.timeout(max(timing.LAST_POLL, wait.deadline - wait.clock())):
-                steps = self.platform.get_run(wait.run)
-                run = await self.client.run(steps, None, stats)
+                answer = await self.client.run(poll(self.platform, wait), None, stats)
         except TimeoutError:
             return _TOO_LATE
         except ApiError as e:
@@ -559,7 +558,7 @@ class Watcher:
             return e
         if group is not None:
             group.single_cost = stats.bytes + stats.requests * REQUEST_COST
-        return run
+        return answer
 
     def _trouble(self, members: list[_Member], error: ApiError) -> None:
         for member in members:

@@ -75,6 +75,13 @@ class StartRunOperator(StartingTask, PlatformOperator):
         date, or a string like ``2026-12-31``; UTC), and a week before log and report note it. Failures of these cases
         are ignored; where one passes, log and report note it. What the platform counts and does not list cannot be
         excluded.
+    :param fail_fast: stop the run as soon as more of its cases have failed than ``max_failures`` allows, instead of
+        waiting for its end; the verdict is then ``failed``, and the report says that it was stopped early. For runs of
+        Omilia's test suites and executions of Future AGI: the other platforms show no failures while a run is running.
+        Such a run is polled individually. Not with ``allowed_failures``, nor with ``rerun_failed_only``.
+    :param rerun_failed_only: after a failed verdict, Airflow's retry runs only the cases again that did not pass
+        (Airflow 3.3 and later, with ``durable``). Where that can't be done, the log says why and a whole run is
+        started. An error where the platform can do it for no run.
     :param junit_path: a file for the report as JUnit XML, local or an object storage URL; a folder (one that exists, or
         a path that ends with a slash) takes it as ``<platform>-<run id>.xml``; templated. It is written whole or not
         at all, whatever the verdict, also when the task fails before there is one. A passed run whose file can't be
@@ -106,6 +113,8 @@ class StartRunOperator(StartingTask, PlatformOperator):
         allowed_failures: Sequence[str | Mapping[str, Any]] | str | None = None,
         compare_with: str | None = None,
         max_new_failures: int | None = None,
+        fail_fast: bool = False,
+        rerun_failed_only: bool = False,
         junit_path: str | None = None,
         artifacts_path: str | None = None,
         **kwargs: Any,
@@ -130,9 +139,13 @@ class StartRunOperator(StartingTask, PlatformOperator):
         self.allowed_failures = allowed_failures
         self.compare_with = compare_with
         self.max_new_failures = max_new_failures
+        self.fail_fast = fail_fast
+        self.rerun_failed_only = rerun_failed_only
         self.junit_path = junit_path
         self.artifacts_path = artifacts_path
         self.check_gates()
+        self.check_fail_fast()
+        self.check_rerun()
         self._execution: RunExecution | None = None
 
     @tidy_errors

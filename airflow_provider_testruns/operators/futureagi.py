@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.arguments import seconds
 from airflow_provider_testruns.operators.base import StartRunOperator, StopRunOperator
@@ -12,9 +12,6 @@ from airflow_provider_testruns.tasks.judging import GATES_AS_JSON, EvaluatingTas
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.model import Run
-    from airflow_provider_testruns.platforms.futureagi import FutureAGIPlatform
-    from airflow_provider_testruns.platforms.platform import Platform, Start
-    from airflow_provider_testruns.steps import Steps
 
 
 class FutureAGIExecuteTestRunOperator(StartRunOperator, EvaluatingTask):
@@ -36,20 +33,21 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator, EvaluatingTask):
         anything is started.
     :param max_metric_drop: by how much an evaluation may be below that of the run that ``compare_with`` names, by its
         name, a fraction from 0 to 1 (``{"tone": 0.05}``).
-    :param rerun_failed_only: after a failed verdict, Airflow's retry runs the calls that did not complete again, in the
-        same execution, instead of starting another (Airflow 3.3 and later, with ``durable``). Future AGI does that for
-        voice agents only. Where it can't be done, or no call failed and a gate was missed, the log says so and a new
-        execution is started.
     :param stalled_after: seconds (or a timedelta) after which an execution ends as errored whose calls are all final
         and which the platform does not close; nothing is cancelled, and a retry asks the platform again before it
         starts anything. ``None`` waits until the timeout.
     :param futureagi_conn_id: the Airflow connection.
+
+    With ``rerun_failed_only`` the calls that did not complete run again, in the same execution. Future AGI does that
+    for voice agents only.
 
     The other arguments are those of :class:`.StartRunOperator`.
     """
 
     platform_name = "futureagi"
     conn_id_attr = "futureagi_conn_id"
+    shows_failures = True
+    reruns_failed = True
     tested_by = ("run_test_id", "run_test_name", "scenario_ids", "exclude_scenario_ids", "select_all")
     template_fields: Sequence[str] = (
         "run_test_id",
@@ -75,7 +73,6 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator, EvaluatingTask):
         simulator_id: str | None = None,
         eval_thresholds: dict[str, float] | None = None,
         max_metric_drop: dict[str, float] | None = None,
-        rerun_failed_only: bool = False,
         stalled_after: float | timedelta | None = 1800.0,
         futureagi_conn_id: str = "futureagi_default",
         **kwargs: Any,
@@ -90,7 +87,6 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator, EvaluatingTask):
         self.eval_thresholds = eval_thresholds
         self.max_metric_drop = max_metric_drop
         self.check_evaluations()
-        self.rerun_failed_only = rerun_failed_only
         self.stalled_after = None if stalled_after is None else seconds("stalled_after", stalled_after)
         self.futureagi_conn_id = futureagi_conn_id
 
@@ -105,10 +101,6 @@ class FutureAGIExecuteTestRunOperator(StartRunOperator, EvaluatingTask):
             "simulator_id": self.simulator_id,
             "evaluations": self.evaluations(),
         }
-
-    def after_failed_run(self, platform: Platform) -> Callable[[Run], Steps[Start | str]] | None:
-        """With ``rerun_failed_only``, a rerun of the calls that did not complete."""
-        return cast("FutureAGIPlatform", platform).prepare_rerun_of_failed if self.rerun_failed_only else None
 
 
 class FutureAGIRerunCallsOperator(StartRunOperator, EvaluatingTask):

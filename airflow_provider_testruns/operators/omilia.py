@@ -50,6 +50,7 @@ class OmiliaCreateRunOperator(StartRunOperator):
 
     platform_name = "omilia"
     conn_id_attr = "omilia_conn_id"
+    shows_failures = True
     tested_by = ("project_id", "project_name", "group", "utterance", "description")
     template_fields: Sequence[str] = (
         "project_id",

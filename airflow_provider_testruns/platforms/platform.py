@@ -147,6 +147,17 @@ class Platform(ABC):
         :raises ConfigurationError: for arguments that can't be right, naming them.
         """
 
+    def prepare_rerun_of_failed(self, run: Run, **arguments: Any) -> Steps[Start | str]:
+        """What a new try does after a run was judged as failed, when that is not to be another whole run: the cases
+        again that did not pass, and no other.
+
+        :param run: the run that failed, final.
+        :param arguments: of :meth:`prepare_start`.
+        :return: a start, or a sentence that says why there is none.
+        """
+        yield from ()
+        return f"{self.title} has no call that runs the failed cases of run {run.run_id} again."
+
     def identity(self, **arguments: Any) -> Steps[Identity | None]:
         """What a run of these arguments must show of itself. Asks for no more than it has to.
 
@@ -199,6 +210,15 @@ class Platform(ABC):
 
         :param run: as it was seen last, or :meth:`run_by_id`: its kind and its ids count.
         """
+
+    def poll_with_failures(self, run: Run) -> Steps[tuple[Run, int | None]]:
+        """One run in its present state, and how many of its cases have failed for good: they have ended without
+        passing, and the platform does not try them again.
+
+        :param run: as it was seen last.
+        :return: of a final run, and where it isn't known now, ``None`` in place of the number.
+        """
+        raise NotImplementedError(f"{self.title} shows no failures of a run that is running.")
 
     @abstractmethod
     def find_runs(self, since: datetime | None, **ids: str) -> Steps[list[Run]]:

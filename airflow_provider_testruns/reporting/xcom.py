@@ -28,7 +28,8 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
         those that are allowed; with ``details`` where the platform gives more of a case, under its own names),
         ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
         ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``;
-        ``commit``, where the platform shows which one was tested; ``flaky`` (at most 50 of ``{name, suite}``) and
+        ``commit``, where the platform shows which one was tested; ``stopped_early``, true for a run that was stopped as
+        a gate could not be met any more; ``flaky`` (at most 50 of ``{name, suite}``) and
         ``flaky_left_out``, where there are any; and with ``compare_with``: ``compared_with`` (that), ``baseline``
         (``{run_id, verdict, finished_at, url, complete}``, ``None`` when there is none), ``new_failures``,
         ``still_failing`` and ``fixed`` (at most 50 of ``{name, suite}``), for each of them ``<name>_left_out``, and
@@ -71,6 +72,7 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
         "junit_path": junit_path,
         **_flaky(report),
         **({"commit": report.commit} if report.commit else {}),
+        **({"stopped_early": True} if run.stopped_early else {}),
         **(_comparison(report.comparison) if report.comparison is not None else {}),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from airflow_provider_testruns.lifecycle.starting import Starter
 from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, fetch_report, look_once, wait_for
 from airflow_provider_testruns.links.run import announce, mark_test_run
-from airflow_provider_testruns.model import Run, Verdict
+from airflow_provider_testruns.model import Run, RunReport, Verdict
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.reporting.xcom import run_to_event
 from airflow_provider_testruns.tasks.comparing import Comparing
@@ -71,6 +72,8 @@ class RunExecution:
         self._connected = False
         #: Whether the run is no longer this process's to cancel.
         self._released = False
+        #: Whether the platform's counters of failures have been what they seemed, as far as is known.
+        self._may_stop_early = True
         #: The run, as soon as it is known.
         self.run: Run | None = None
 
@@ -231,8 +234,15 @@ class RunExecution:
         """Wait for a run, here or in the triggerer, and judge it."""
         task = self._task
         assert self.starter.deadline is not None
-        deadline, stalled_after = self.starter.deadline, task.stalled_after
-        wait = Wait(run, deadline, task.poll_interval, self._log, seen=seen, stalled_after=stalled_after)
+        wait = Wait(
+            run,
+            self.starter.deadline,
+            task.poll_interval,
+            self._log,
+            seen=seen,
+            stalled_after=task.stalled_after,
+            max_failures=task.max_failures if task.fail_fast and self._may_stop_early else None,
+        )
         try:
             end = self._wait(wait)
         except AirflowTaskTimeout:
@@ -407,7 +417,53 @@ class RunExecution:
             raise self._never_shown(end.run, end.error) if self._is_unseen(end) else end.error
         if end.status is WaitStatus.TIMEOUT:
             raise self._timed_out(end)
+        if end.status is WaitStatus.FAILING:
+            return self._conclude_failing(end.run)
         return self._judge(end.run)
+
+    def _conclude_failing(self, run: Run) -> Any:
+        """Stop a run that can't meet ``max_failures`` any more, once a second poll has confirmed that.
+
+        :return: what the task returns, should the run turn out otherwise.
+        """
+        most = self._task.max_failures
+        platform, client = self.hook.platform, self.hook.client
+        steps = retrying(platform.poll_with_failures(run), timing.GRACE, grace=timing.GRACE, log=self._log.warning)
+        seen, failures = client.run(steps)
+        run = self.run = replace(seen, ids={**run.ids, **seen.ids})
+        if run.final:
+            return self._judge(run)
+        if most is None or failures is None or failures <= most:
+            self._log.warning(
+                "Another poll shows %s failures of run %s. It is not stopped early, as that number is not final.",
+                "an unknown number of" if failures is None else failures,
+                run.run_id,
+            )
+            self._may_stop_early = False
+            self._restore_deadline()
+            return self._follow(run, seen=True)
+        why = (
+            f"Stopped early (fail_fast=True): {failures} test cases have failed before the end of the run, and"
+            f" max_failures is {most}."
+        )
+        with self._released_if_superseded():
+            # Before the cancel: a try that finds the run cancelled must not take that for somebody else's doing.
+            self.starter.judged(replace(run, stopped_early=why), Verdict.FAILED)
+        run = self._stop(run, "it can't meet max_failures any more (fail_fast=True)")
+        if run.final and run.platform_verdict is not Verdict.CANCELLED:
+            self._log.info("Run %s has ended by itself before it was stopped.", run.run_id)
+            return self._judge(run)
+        if not run.final:
+            why += f" It was asked to stop, and is still {run.raw_state}: check it on the platform."
+        return self._judge(replace(run, stopped_early=why))
+
+    def _restore_deadline(self) -> None:
+        """The deadline of the wait, in a process that did not begin it."""
+        if self.starter.deadline is None:
+            stored = self.starter.stored_wait()[0] if self.starter.has_store else self._kept_wait()[1]
+            # What is stored can be written by people: it can't make a wait longer.
+            latest = self._deadline()
+            self.starter.deadline = latest if stored is None else min(stored, latest)
 
     def _is_unseen(self, end: WaitEnd) -> bool:
         """Whether a wait has ended because the platform never showed the run that it had started."""
@@ -435,7 +491,7 @@ class RunExecution:
 
     def _judge(self, run: Run) -> Any:
         task = self._task
-        report = task.run_report = self.hook.client.run(fetch_report(self.hook.platform, run, self._log))
+        report = task.run_report = self._fetch_report(run)
         self.run = report.run
         comparing = Comparing(task, self._context)
         report, judgement = comparing.judge(report)
@@ -453,6 +509,18 @@ class RunExecution:
         if judgement.verdict is Verdict.FAILED and not task.retry_failed_runs:
             raise AirflowFailException(str(error)) from error
         raise error
+
+    def _fetch_report(self, run: Run) -> RunReport:
+        steps = fetch_report(self.hook.platform, run, self._log)
+        if not run.stopped_early:
+            return self.hook.client.run(steps)
+        try:
+            report = self.hook.client.run(steps)
+        except ApiError as e:
+            # What it means has been decided already.
+            self._log.warning("The results of run %s, which was stopped early, are unavailable: %s", run.run_id, e)
+            report = RunReport(run)
+        return replace(report, run=replace(report.run, stopped_early=run.stopped_early))
 
     def _save_artifacts(self, run: Run) -> None:
         folder = self._task.artifacts_path

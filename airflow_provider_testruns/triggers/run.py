@@ -55,6 +55,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         :data:`.timing.EVENT_DELAY`.
     :param deferred_at: when the task was deferred; seconds since 1970.
     :param stalled_after: as of :class:`.Wait`.
+    :param max_failures: as of :class:`.Wait`.
     :param stored: ``log_cursor`` by its stored name, and arguments that a later version has added: those are passed
         over.
     """
@@ -74,6 +75,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         event_delay: float = 0.0,
         deferred_at: float | None = None,
         stalled_after: float | None = None,
+        max_failures: int | None = None,
         **stored: Any,
     ) -> None:
         super().__init__()
@@ -93,6 +95,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         self.event_delay = event_delay or added.get("event_delay") or 0.0
         self.deferred_at = added.get("deferred_at") if deferred_at is None else deferred_at
         self.stalled_after = added.get("stalled_after") if stalled_after is None else stalled_after
+        self.max_failures = added.get("max_failures") if max_failures is None else max_failures
         self._done = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -108,6 +111,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
             "event_delay": self.event_delay or None,
             "deferred_at": self.deferred_at,
             "stalled_after": self.stalled_after,
+            "max_failures": self.max_failures,
         }
         added = {name: value for name, value in added.items() if value is not None}
         return (
@@ -169,6 +173,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
             slows_from=self.slows_from,
             max_interval=self.max_interval,
             stalled_after=self.stalled_after,
+            max_failures=self.max_failures,
         )
         cursor: dict[str, Any] = {}
         async with self._watcher() as watcher:
@@ -361,6 +366,7 @@ def defer_until_final(
         event_delay=_event_delay(),
         deferred_at=now,
         stalled_after=wait.stalled_after,
+        max_failures=wait.max_failures,
     )
     # The deadline is the trigger's own: Airflow's timeout of a trigger never comes back to execute_complete, and the
     # run would keep running.

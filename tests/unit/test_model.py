@@ -61,6 +61,7 @@ _WHOLE = Run(
     start_unreadable=True,
     stalled=True,
     start_error="e",
+    stopped_early="f",
 )
 
 

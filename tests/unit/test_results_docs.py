@@ -37,6 +37,7 @@ TYPES = {
     "text": lambda value: isinstance(value, str),
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "true": lambda value: value is True,
     "null": lambda value: value is None,
     "list": lambda value: isinstance(value, list),
     "list of texts": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
@@ -76,6 +77,7 @@ def test_the_fields_of_a_compared_run_are_as_documented(baseline: Baseline | Non
     judged = replace(
         report(*CASES), comparison=comparison, commit="c0ffee", unstable={(CASES[0].suite, CASES[0].name): "PFP"}
     )
+    judged = replace(judged, run=replace(judged.run, stopped_early="Stopped early."))
     found = to_xcom(judged, judge(judged))
     assert set(found) == set(FIELDS) | set(MORE)
     _of_documented_types(found)

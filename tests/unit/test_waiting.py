@@ -77,6 +77,18 @@ class World:
 # The ends of a wait
 
 
+@pytest.mark.parametrize(("most", "failures", "status"), [(1, 2, WaitStatus.FAILING), (2, 2, None), (None, 9, None)])
+def test_a_wait_ends_when_more_cases_have_failed_than_may(most, failures, status):
+    world = World()
+    world.wait.max_failures = most
+    end = world.wait.observe(_RUNNING, failures)
+    assert (end.status if end else None) is status
+    # A run that is over is judged, whatever it was like before.
+    assert world.wait.observe(_DONE, failures).status is WaitStatus.FINISHED
+    if end is not None:
+        assert WaitEnd.from_event(json.loads(json.dumps(end.to_event()))) == end
+
+
 def test_a_run_that_is_over_at_the_first_look():
     world = World(_DONE)
     assert world.end() == WaitEnd(WaitStatus.FINISHED, _DONE)

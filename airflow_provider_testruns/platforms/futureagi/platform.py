@@ -248,7 +248,7 @@ class FutureAGIPlatform(Platform):
                     return self._nothing_to_rerun(run)
         return self._rerun_start(run, rerun_type, calls)
 
-    def prepare_rerun_of_failed(self, run: Run) -> Steps[Start | str]:
+    def prepare_rerun_of_failed(self, run: Run, **arguments: Any) -> Steps[Start | str]:
         """What a new try does after ``run`` was judged as failed, when that is not to be another execution: its calls
         that did not complete, again.
 
@@ -325,6 +325,17 @@ class FutureAGIPlatform(Platform):
         """
         status = yield from ask(self._standing_call(run.run_id, run.ids.get("run_test_id")))
         return status.run
+
+    def poll_with_failures(self, run: Run) -> Steps[tuple[Run, int | None]]:
+        """One execution as it stands, and how many of its calls have failed, from the same response.
+
+        A failed call is only made again when somebody asks for it (``rerun-calls``).
+
+        :param run: the execution as it was seen last.
+        """
+        where = yield from ask(self._standing_call(run.run_id, run.ids.get("run_test_id")))
+        known = where.failures_counted and where.uncounted is None and not where.run.final
+        return where.run, where.counts.failed if known else None
 
     def find_runs(self, since: datetime | None, run_test_id: str = "", **ids: str) -> Steps[list[Run]]:
         """The executions of a run test that began at or after ``since``, newest first."""

@@ -621,6 +621,21 @@ class OmiliaPlatform(Platform):
         )
         return (yield from ask(generation))
 
+    def poll_with_failures(self, run: Run) -> Steps[tuple[Run, int | None]]:
+        """One run as it stands, and what its statistics count as failed and unavailable (*Get Run Stats*).
+
+        While its status is ``RETRY`` the platform runs something again: then nothing is final.
+
+        :param run: the run as it was seen last.
+        """
+        now = yield from self.get_run(run)
+        if now.final or now.raw_state.strip().casefold() == "retry":
+            return now, None
+        stats = yield from optional(
+            ask(self.get_run_stats(now.run_id).with_reader(lambda response: counts_of(response, now.run_id)))
+        )
+        return now, None if stats is None else stats.not_passed
+
     def find_runs(  # type: ignore[override]  # a platform's own ids, in place of any
         self, since: datetime | None, project_id: str, kind: str = Kind.RUN.value
     ) -> Steps[list[Run]]:

@@ -782,6 +782,22 @@ def test_cancel():
     assert wire.body() == {}
 
 
+@pytest.mark.parametrize(
+    ("status", "counts", "failures"),
+    [
+        ("running", calls(completed=1, failed=2, pending=3), 2),
+        ("evaluating", calls(completed=1), 0),
+        ("running", {"completed": 1, "total": 3}, None),
+        ("completed", calls(completed=1, failed=2), None),
+    ],
+)
+def test_how_many_calls_have_failed_of_an_execution_that_is_running(status, counts, failures):
+    more = {"failed_calls": None} if "failed" not in counts else {}
+    wire = Wire({METRICS: metrics_response(status, counts, **more)})
+    run, found = wire.run(CURRENT.poll_with_failures(failed_run(wire)))
+    assert (run.raw_state, found) == (status, failures)
+
+
 def test_a_cancel_whose_response_is_lost_looks_before_it_is_sent_again():
     wire = Wire({METRICS: InTurn(metrics_response("running"), metrics_response("completed")), CANCEL: lost()})
     wire.run(cancel(CURRENT, EXECUTION))

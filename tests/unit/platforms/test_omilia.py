@@ -514,6 +514,22 @@ def test_get_run_test_suites_returns_names_only_so_failures_come_from_the_test_c
     assert not any("suites" in asked for asked in wire.asked)
 
 
+@pytest.mark.parametrize(
+    ("status", "stats", "failures"),
+    [
+        ("STARTED", stats_json(3, 1, 2), 3),
+        ("STARTED", stats_json(3, run_id=OTHER), None),
+        # It tries something again: what has failed may pass.
+        ("RETRY", stats_json(3, 1, 2), None),
+        ("FAILURE", stats_json(3, 1, 2), None),
+    ],
+)
+def test_how_many_have_failed_of_a_run_that_is_running(status, stats, failures):
+    wire = Wire({GET_RUN: data(run_json(status=status, finishedAt=None)), STATS: data(stats)})
+    run, found = wire.run(platform.poll_with_failures(run_as("STARTED")))
+    assert (run.raw_state, found) == (status, failures)
+
+
 def test_one_stats_id_stands_for_two_runs():
     # Both rows have the statsId 9fc2cc39…: the run's own is the one with its runId.
     rows = [stats_json(7, run_id=OTHER), stats_json(2, 1)]
