@@ -11,18 +11,20 @@ import select
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
+from tests.harness.waiting import wait_until
 
 _REPOSITORY = Path(__file__).parents[3]
 #: How long Airflow may take to start, and for a DAG; seconds. For hanging only.
@@ -163,6 +165,10 @@ class AirflowProcess:
         return self.home / "logs" / "dag-test.log"
 
     @property
+    def _clock(self) -> Path:
+        return self.home / "clock"
+
+    @property
     def database(self) -> Path:
         """Its metadata."""
         return self.home / "airflow.db"
@@ -203,6 +209,7 @@ class AirflowProcess:
             older.unlink()
         file = self.dags / f"{dag_id}.py"
         file.write_text(source)
+        self.pass_time(0.0)
         begin = self.log_file.stat().st_size
         self._send({"file": str(file), "dag_id": dag_id})
         response = self._response(within)
@@ -243,6 +250,18 @@ class AirflowProcess:
         self.platforms.configure(run_seconds=0.3, cancel_seconds=0.1, begin_when_seen=True)
         return self.platforms
 
+    def pass_time(self, seconds: float) -> None:
+        """Put the clock of the process forward, to the end of the DAG that it runs: no test waits for time to pass.
+
+        :param seconds: in all.
+        """
+        with self._clock.open("r+b") as file:
+            file.write(struct.pack("d", seconds))
+
+    def alarm(self) -> None:
+        """Let Airflow's own alarm for ``execution_timeout`` go off, for the task that is being executed."""
+        os.kill(self.pid, signal.SIGALRM)
+
     def tables(self) -> dict[str, str]:
         """Every table of the metadata database as text."""
         with closing(sqlite3.connect(self.database)) as connection:
@@ -275,6 +294,7 @@ class AirflowProcess:
         for folder in (self.home, self.dags, self.log_file.parent, self.home / "tmp"):
             folder.mkdir()
         shutil.copy(self._migrated, self.database)
+        self._clock.write_bytes(struct.pack("d", 0.0))
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.integration.dag_test.runner", str(os.getpid())],
@@ -372,6 +392,21 @@ def when_looked_at(control: Control, runs: Mapping[str, Callable[[str], None]], 
 
     threading.Thread(target=watch, daemon=True).start()
     return over
+
+
+@contextmanager
+def in_step(*steps: tuple[Callable[[], object], Callable[[], object]]) -> Iterator[None]:
+    """While a DAG runs: wait for a state, do something, wait for the next."""
+
+    def go() -> None:
+        for reached, then in steps:
+            wait_until(reached)
+            then()
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    yield
+    thread.join()
 
 
 def _name(task_id: str, map_index: int) -> str:

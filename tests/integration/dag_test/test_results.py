@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 from tests.harness.database import migrated_database
-from tests.integration.dag_test.running import AirflowProcess, TaskRun
+from tests.integration.dag_test.running import AirflowProcess, TaskRun, in_step
 from tests.unit.junit_files import outcomes_of_two_readers, properties, sums, violations
 
 pytestmark = pytest.mark.integration
@@ -295,7 +295,7 @@ def without_a_verdict(deferrable: bool, folder: str) -> None:
         "junit_path": folder + "/{{ ti.task_id }}.xml",
     }
     OmiliaCreateRunOperator(task_id="not_let_in", omilia_conn_id="wrong_password", **shared)
-    OmiliaCreateRunOperator(task_id="too_slow", timeout=4, **shared)
+    OmiliaCreateRunOperator(task_id="too_slow", timeout=600, **shared)
     OmiliaRunSensor(
         task_id="gone",
         run_id="{{ 'c0000000-0000-4000-8000-00000000000c' }}",
@@ -307,7 +307,8 @@ def without_a_verdict(deferrable: bool, folder: str) -> None:
     )
     if not deferrable:
         # Airflow's own alarm, in the middle of anything.
-        OmiliaCreateRunOperator(task_id="cut_off", execution_timeout=timedelta(seconds=6), **shared)
+        elsewhere = {**shared, "project_id": "0a000000-0000-4000-8000-000000000002"}
+        OmiliaCreateRunOperator(task_id="cut_off", execution_timeout=timedelta(seconds=600), **elsewhere)
     OmiliaCreateRunOperator(task_id="bad_argument", allowed_failures="['a']", **shared)
     OmiliaCreateRunOperator(task_id="bad_place", **{**shared, "junit_path": "nowhere://reports/{{ ti.task_id }}.xml"})
 
@@ -316,10 +317,19 @@ def without_a_verdict(deferrable: bool, folder: str) -> None:
 def test_a_task_without_a_verdict_leaves_no_older_file_in_place(
     airflow: AirflowWithLineage, platforms: Control, deferrable: bool, tmp_path: Path
 ) -> None:
-    platforms.configure(run_seconds=1000.0)
+    platforms.configure(run_seconds=float("inf"))
     for name in ("not_let_in", "too_slow", "gone", "bad_argument"):
         (tmp_path / f"{name}.xml").write_text("of the run before")
-    tasks = airflow.run(without_a_verdict, deferrable=deferrable, folder=str(tmp_path))
+
+    def polled(number: int) -> bool:
+        project = f"0a000000-0000-4000-8000-00000000000{number}"
+        runs = [run["run_id"] for run in platforms.runs("omilia") if run["target_id"] == project]
+        return bool(runs) and sum(runs[0] in asked.path for asked in platforms.requests("omilia.get_run")) > 2
+
+    with in_step((lambda: polled(1), lambda: airflow.pass_time(600))), ExitStack() as stack:
+        if not deferrable:
+            stack.enter_context(in_step((lambda: polled(2), airflow.alarm)))
+        tasks = airflow.run(without_a_verdict, deferrable=deferrable, folder=str(tmp_path))
     expected = {
         "not_let_in": "AuthenticationError",
         "too_slow": "RunTimeoutError",

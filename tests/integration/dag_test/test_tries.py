@@ -14,11 +14,13 @@ from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRu
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox.control import Control
 from tests.harness.waiting import wait_until
-from tests.integration.dag_test.running import AirflowProcess, TaskRun
+from tests.integration.dag_test.running import AirflowProcess, TaskRun, in_step
 
 pytestmark = pytest.mark.integration
 
 MODES = pytest.mark.parametrize("deferrable", [True, False], ids=["deferrable", "in place"])
+#: Far longer than any machine takes to get there: the clock is put forward.
+TIMEOUT = 600.0
 START = {"eggplant": "eggplant.start_execution", "futureagi": "futureagi.execute", "omilia": "omilia.create_run"}
 
 
@@ -38,6 +40,33 @@ def one(**shared: Any) -> None:
 
 def starts(platforms: Control) -> dict[str, int]:
     return {name: platforms.count(operation) for name, operation in START.items()}
+
+
+def is_waited_for(airflow: AirflowProcess, platform: str, deferrable: bool) -> bool:
+    """Whether the newest run of a platform is waited for: in the triggerer, or by a worker that polls it."""
+    runs = airflow.platforms.runs(platform)
+    if not runs:
+        return False
+    if deferrable:
+        return f"Waiting for run {runs[-1]['run_id']} in the triggerer" in airflow.log_file.read_text()
+    polls = {
+        "eggplant": ("eggplant.run_progress",),
+        "futureagi": ("futureagi.metrics", "futureagi.list_executions"),
+        "omilia": ("omilia.get_run",),
+    }
+    # Before a start the newest run is asked for, and after it the run is polled once.
+    return sum(airflow.platforms.count(operation) for operation in polls[platform]) > 3
+
+
+def finish(platforms: Control) -> None:
+    """End the run of Omilia."""
+    platforms.finish_run(platforms.runs("omilia")[-1]["run_id"])
+
+
+def is_resumed(airflow: AirflowProcess) -> bool:
+    """Whether a second try waits for the run of the first."""
+    (run,) = airflow.platforms.runs("omilia")
+    return f"Run {run['run_id']} was started by an earlier try: waiting for it" in airflow.log_file.read_text()
 
 
 # A lost response
@@ -236,15 +265,25 @@ def test_a_run_that_is_gone_is_followed_by_a_new_one(
 def test_a_run_is_cancelled_when_its_time_is_over(
     airflow: AirflowProcess, platforms: Control, deferrable: bool
 ) -> None:
-    platforms.configure(run_seconds=1000.0)
-    # Time enough, on a busy machine too, to get as far as the triggerer, or to start the run.
-    timeout = 10.0 if deferrable else 4.0
-    tasks = airflow.run(one_of_each, deferrable=deferrable, timeout=timeout)
+    platforms.configure(run_seconds=float("inf"))
     cancels = {
         "eggplant": "eggplant.abort_execution",
         "futureagi": "futureagi.cancel_execution",
         "omilia": "omilia.revoke_run",
     }
+    left, passed = list(cancels), 0.0
+
+    def waited_for() -> list[str]:
+        return [platform for platform in left if is_waited_for(airflow, platform, deferrable)]
+
+    def time_is_over() -> None:
+        nonlocal passed
+        left.remove(waited_for()[0])
+        passed += TIMEOUT
+        airflow.pass_time(passed)
+
+    with in_step(*[(waited_for, time_is_over)] * len(left)):
+        tasks = airflow.run(one_of_each, deferrable=deferrable, timeout=TIMEOUT)
     for platform, done in tasks.items():
         (run,) = platforms.runs(platform)
         assert done.state == "failed"
@@ -252,7 +291,7 @@ def test_a_run_is_cancelled_when_its_time_is_over(
         assert run["cancelled_by"] == cancels[platform]
         assert run["phase"] == "cancelled"
         assert done.error.kind == "RunTimeoutError"
-        assert f"Run {run['run_id']} did not finish within the timeout ({timeout:g} s)" in done.error.message
+        assert f"Run {run['run_id']} did not finish within the timeout ({TIMEOUT:g} s)" in done.error.message
         assert "It has ended as" in done.error.message
         assert done.xcoms["run_url"] in done.error.message
         assert "return_value" not in done.xcoms
@@ -262,8 +301,9 @@ def test_a_run_is_cancelled_when_its_time_is_over(
 
 @MODES
 def test_after_a_cancel_the_next_try_starts_anew(airflow: AirflowProcess, platforms: Control, deferrable: bool) -> None:
-    platforms.plan_next("omilia", duration=1000.0)
-    done = airflow.run(one, deferrable=deferrable, timeout=timedelta(seconds=8), retries=1)["omilia"]
+    platforms.plan_next("omilia", duration=float("inf"))
+    with in_step((lambda: is_waited_for(airflow, "omilia", deferrable), lambda: airflow.pass_time(TIMEOUT))):
+        done = airflow.run(one, deferrable=deferrable, timeout=timedelta(seconds=TIMEOUT), retries=1)["omilia"]
     first, second = platforms.runs()
     assert (done.state, done.tries) == ("success", 2)
     assert done.error.kind == "RunTimeoutError"
@@ -275,9 +315,12 @@ def test_after_a_cancel_the_next_try_starts_anew(airflow: AirflowProcess, platfo
 def test_a_run_that_is_left_alone_is_waited_for_again(
     airflow: AirflowProcess, platforms: Control, deferrable: bool
 ) -> None:
-    # Longer than the first try waits, whenever that one sees it first; the second has the rest of its time for it.
-    platforms.plan_next("omilia", duration=8.5)
-    done = airflow.run(one, deferrable=deferrable, timeout=8.0, retries=1, cancel_on_timeout=False)["omilia"]
+    platforms.plan_next("omilia", duration=float("inf"))
+    with in_step(
+        (lambda: is_waited_for(airflow, "omilia", deferrable), lambda: airflow.pass_time(TIMEOUT)),
+        (lambda: is_resumed(airflow), lambda: finish(platforms)),
+    ):
+        done = airflow.run(one, deferrable=deferrable, timeout=TIMEOUT, retries=1, cancel_on_timeout=False)["omilia"]
     (run,) = platforms.runs()
     assert (done.state, done.tries) == ("success", 2)
     assert run["cancelled_by"] is None
@@ -287,17 +330,19 @@ def test_a_run_that_is_left_alone_is_waited_for_again(
 
 
 def test_execution_timeout_counts_while_deferred(airflow: AirflowProcess, platforms: Control) -> None:
-    platforms.configure(run_seconds=1000.0)
-    # Enough to get as far as the deferral on a busy machine: until then Airflow itself ends the task.
-    done = airflow.run(one, deferrable=True, execution_timeout=timedelta(seconds=10))["omilia"]
+    platforms.configure(run_seconds=float("inf"))
+    limit = timedelta(seconds=TIMEOUT)
+    with in_step((lambda: is_waited_for(airflow, "omilia", True), lambda: airflow.pass_time(TIMEOUT))):
+        done = airflow.run(one, deferrable=True, execution_timeout=limit)["omilia"]
     (run,) = platforms.runs()
     assert (done.state, done.error.kind) == ("failed", "RunTimeoutError")
     assert run["phase"] == "cancelled"
 
 
 def test_execution_timeout_in_place_cancels_the_run(airflow: AirflowProcess, platforms: Control) -> None:
-    platforms.configure(run_seconds=1000.0)
-    done = airflow.run(one, execution_timeout=timedelta(seconds=5))["omilia"]
+    platforms.configure(run_seconds=float("inf"))
+    with in_step((lambda: is_waited_for(airflow, "omilia", False), airflow.alarm)):
+        done = airflow.run(one, execution_timeout=timedelta(seconds=TIMEOUT))["omilia"]
     (run,) = platforms.runs()
     # Airflow itself ends the task.
     assert (done.state, done.error.kind) == ("failed", "AirflowTaskTimeout")
@@ -308,9 +353,10 @@ def test_execution_timeout_in_place_cancels_the_run(airflow: AirflowProcess, pla
 def test_after_an_execution_timeout_in_place_the_next_try_starts_anew(
     airflow: AirflowProcess, platforms: Control
 ) -> None:
-    platforms.plan_next("omilia", duration=1000.0)
-    platforms.plan_next("omilia", duration=0.2)
-    done = airflow.run(one, execution_timeout=timedelta(seconds=8), retries=1, cancel_on_kill=False)["omilia"]
+    platforms.plan_next("omilia", duration=float("inf"))
+    limit = timedelta(seconds=TIMEOUT)
+    with in_step((lambda: is_waited_for(airflow, "omilia", False), airflow.alarm)):
+        done = airflow.run(one, execution_timeout=limit, retries=1, cancel_on_kill=False)["omilia"]
     first, second = platforms.runs()
     assert (done.state, done.tries, done.error.kind) == ("success", 2, "AirflowTaskTimeout")
     assert (first["phase"], second["phase"]) == ("cancelled", "finished")
@@ -320,8 +366,13 @@ def test_after_an_execution_timeout_in_place_the_next_try_starts_anew(
 def test_after_an_execution_timeout_in_place_a_run_that_is_left_alone_is_waited_for_again(
     airflow: AirflowProcess, platforms: Control
 ) -> None:
-    platforms.plan_next("omilia", duration=8.5)
-    done = airflow.run(one, execution_timeout=timedelta(seconds=8), retries=1, cancel_on_timeout=False)["omilia"]
+    platforms.plan_next("omilia", duration=float("inf"))
+    limit = timedelta(seconds=TIMEOUT)
+    with in_step(
+        (lambda: is_waited_for(airflow, "omilia", False), airflow.alarm),
+        (lambda: is_resumed(airflow), lambda: finish(platforms)),
+    ):
+        done = airflow.run(one, execution_timeout=limit, retries=1, cancel_on_timeout=False)["omilia"]
     (run,) = platforms.runs()
     assert (done.state, done.tries, done.error.kind) == ("success", 2, "AirflowTaskTimeout")
     assert run["cancelled_by"] is None
