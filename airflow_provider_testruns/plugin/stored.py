@@ -4,6 +4,11 @@ Every task that starts or watches a run pushes the XCom ``test_run``, which mark
 writes once more when the try has ended; and it returns its report under ``return_value`` of the same task instance. So
 runs are found by an index over the keys of XComs, and the reports, which are what is large, are read for the page
 alone. Airflow removes a task instance's XComs when its next try begins: what is here is the last try.
+
+The newest runs are looked for in batches. The index leads to all runs, and only a batch of them is joined to task
+instances and marks: few XComs of that name are of other tasks, so the first batch is nearly always enough.
+
+Where Airflow stores XComs by task instance, every try is a run of its own, with its own report.
 """
 
 from __future__ import annotations
@@ -14,9 +19,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow.configuration import conf
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import Text, and_, case, cast, desc, func, or_, select, tuple_
+from sqlalchemy import Text, and_, case, cast, desc, func, or_, select, tuple_, union
 from sqlalchemy.orm import aliased
 
 from airflow_provider_testruns.links.run import TEST_RUN_KEY, URL_KEY
@@ -49,8 +55,47 @@ _BEFORE_MARKS = frozenset(
 #: within. Anything can be in an XCom, and nothing that is longer leaves the database.
 _LONGEST = 1_000_000
 
-_started = aliased(XComModel, name="started")
-_mark = aliased(XComModel, name="mark")
+#: From how many DAGs on it is not the database that picks their runs: longer statements take it longer than more runs.
+_MANY_DAGS = 500
+#: How many times as many runs each batch has as the one before.
+_GROWTH = 4
+#: The columns that an XCom and a task instance share, and those by which XComs of one task instance are found.
+_PLACE = ("dag_id", "task_id", "run_id", "map_index")
+_SAME = ("dag_run_id", "task_id", "map_index")
+
+
+class Tables:
+    """Airflow's tables, and how they hang together in the version that is installed.
+
+    :param xcom: the model of an XCom.
+    :param task_instance: the model of a task instance.
+    """
+
+    def __init__(self, xcom: Any = XComModel, task_instance: Any = TaskInstance) -> None:
+        self.xcom = xcom
+        self.task_instance = task_instance
+        #: Whether XComs name their task instance, of which there may then be several of the same place: one a try.
+        self.by_instance = hasattr(xcom, "task_instance_id")
+        self.started = aliased(xcom, name="started")
+        self.mark = aliased(xcom, name="mark")
+
+    def same(self, one: Any, other: Any) -> Any:
+        """The condition that two XComs are of the same task instance."""
+        names = ("task_instance_id",) if self.by_instance else _SAME
+        return and_(*(getattr(one, name) == getattr(other, name) for name in names))
+
+    def of_task(self, xcom: Any) -> Any:
+        """The condition that an XCom is of a task instance."""
+        if self.by_instance:
+            return self.task_instance.id == xcom.task_instance_id
+        return and_(*(getattr(self.task_instance, name) == getattr(xcom, name) for name in _PLACE))
+
+    def key(self, xcom: Any) -> tuple[Any, ...]:
+        """The columns that tell the XComs of one task instance from those of others."""
+        return (xcom.task_instance_id,) if self.by_instance else tuple(getattr(xcom, name) for name in _SAME)
+
+
+_tables = Tables()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +113,9 @@ class StoredRun:
     :param mark: what the task said of its run when it had started or found it: ``platform``, ``conn_id``, ``run_id``
         and ``kind``; empty of a task from before there was that. Anybody who writes XComs can have written it.
     :param report: the task's report; ``None`` while there is none.
+    :param instance: the id of the task instance.
+    :param elsewhere: whether there may be a report that a custom XCom backend keeps: what the database has of it is for
+        that backend alone. Its ``url`` and ``mark`` are then likely to be empty, too.
     """
 
     dag_id: str
@@ -80,6 +128,8 @@ class StoredRun:
     url: str = ""
     mark: Mapping[str, Any] = field(default_factory=dict)
     report: dict[str, Any] | None = None
+    instance: str = ""
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +154,8 @@ def dag_ids_with_runs(session: Session, allowed: Collection[str]) -> list[str]:
     :param session: a session of Airflow's database.
     :param allowed: the DAGs that the user may read.
     """
-    found = session.scalars(select(XComModel.dag_id).where(XComModel.key == URL_KEY).distinct())
+    xcom = _tables.xcom
+    found = session.scalars(select(xcom.dag_id).where(xcom.key == URL_KEY).distinct())
     return sorted(set(found) & set(allowed))
 
 
@@ -116,7 +167,7 @@ def recent_runs(
     task_id: str | None = None,
     before: tuple[datetime, int, str, int] | None = None,
 ) -> list[StoredRun]:
-    """Runs, newest first, with their reports. Two queries.
+    """Runs, newest first, with their reports. Two queries, and one more for each batch that was not enough.
 
     :param session: a session of Airflow's database.
     :param dag_ids: the DAGs to look at.
@@ -124,12 +175,29 @@ def recent_runs(
     :param task_id: only this task's.
     :param before: the place after which to go on, as :func:`place_of` gives it.
     """
-    if not dag_ids:
-        return []
-    order = (_started.timestamp, _started.dag_run_id, _started.task_id, _started.map_index)
-    query = _runs(select(*_columns()), dag_ids)
+    chosen = set(dag_ids)
+    rows: list[Any] = []
+    size = limit
+    while chosen:
+        batch = session.execute(_batch(chosen, task_id, before, size)).all()
+        rows += [row for row in batch if row.dag_id in chosen and _is_run(row)]
+        if len(rows) >= limit or len(batch) < size:
+            break
+        last = batch[-1]
+        before = (last.timestamp, last.dag_run_id, last.task_id, last.map_index)
+        size *= _GROWTH
+    return _with_reports(session, rows[:limit])
+
+
+def _batch(
+    dag_ids: Collection[str], task_id: str | None, before: tuple[datetime, int, str, int] | None, size: int
+) -> Select[Any]:
+    """The newest XComs that a run may be known by, with their task instances and marks."""
+    started = _tables.started
+    order = (started.timestamp, started.dag_run_id, started.task_id, started.map_index)
+    query = _of_dags(select(started).where(started.key == URL_KEY), started, dag_ids)
     if task_id is not None:
-        query = query.where(_started.task_id == task_id)
+        query = query.where(started.task_id == task_id)
     if before is not None:
         # Not a comparison of tuples: that uses no index on some databases, and is not known to others.
         query = query.where(
@@ -140,39 +208,101 @@ def recent_runs(
                 )
             )
         )
-    rows = session.execute(query.order_by(*(desc(each) for each in order)).limit(limit)).all()
-    return _with_reports(session, rows)
+    query = query.with_only_columns(*(getattr(started, name) for name in _columns_of_xcom()))
+    newest = query.order_by(*(desc(each) for each in order)).limit(size).subquery("newest")
+    found = _with_task(select(*_columns(newest.c)), newest.c)
+    return found.order_by(*(desc(newest.c[each.key]) for each in order))
+
+
+def _columns_of_xcom() -> list[str]:
+    names = ["dag_id", "run_id", "task_id", "map_index", "dag_run_id", "timestamp"]
+    return [*names, "task_instance_id"] if _tables.by_instance else names
+
+
+def _columns(started: Any) -> list[Any]:
+    names = [getattr(started, name) for name in ("dag_id", "run_id", "task_id", "map_index", "dag_run_id", "timestamp")]
+    task = _tables.task_instance
+    return [*names, task.id.label("instance"), task.state, task.operator, _tables.mark.key.label("marked")]
+
+
+def _with_task(query: Select[Any], started: Any) -> Select[Any]:
+    mark = _tables.mark
+    return query.join(_tables.task_instance, _tables.of_task(started)).outerjoin(
+        mark, and_(_tables.same(mark, started), mark.key == TEST_RUN_KEY)
+    )
+
+
+def _of_dags(query: Select[Any], xcom: Any, dag_ids: Collection[str]) -> Select[Any]:
+    """The same of some DAGs; of all of them where there are many, for whoever asks to pick."""
+    return query if len(dag_ids) > _MANY_DAGS else query.where(xcom.dag_id.in_(sorted(dag_ids)))
+
+
+def _is_run(row: Any) -> bool:
+    """Whether what has the name of a run's XCom is one."""
+    return row.marked is not None or row.operator in _BEFORE_MARKS
 
 
 def recent_tasks(
     session: Session, dag_ids: Collection[str], *, limit: int, before: tuple[datetime, str, str] | None = None
 ) -> list[StoredTask]:
-    """Tasks that have runs, the one with the newest run first. One query.
+    """Tasks that have runs, the one with the newest run first. Two queries for each batch, nearly always one.
 
+    :param session: a session of Airflow's database.
+    :param dag_ids: the DAGs to look at.
+    :param limit: how many at most.
     :param before: the last one of the page before: its newest run, its DAG and its id.
     """
-    if not dag_ids:
-        return []
-    newest = func.max(_started.timestamp)
-    columns: tuple[Any, ...] = (_started.dag_id, _started.task_id, newest, func.count())
-    query = _runs(select(*columns), dag_ids)
-    query = query.group_by(_started.dag_id, _started.task_id)
+    chosen = set(dag_ids)
+    found: list[StoredTask] = []
+    size = limit
+    while chosen:
+        batch = [StoredTask(*row) for row in session.execute(_batch_of_tasks(chosen, before, size)).all()]
+        tests = _test_tasks(session, [(task.dag_id, task.task_id) for task in batch if task.dag_id in chosen])
+        found += [task for task in batch if (task.dag_id, task.task_id) in tests]
+        if len(found) >= limit or len(batch) < size:
+            break
+        before = (batch[-1].newest, batch[-1].dag_id, batch[-1].task_id)
+        size *= _GROWTH
+    return found[:limit]
+
+
+def _batch_of_tasks(dag_ids: Collection[str], before: tuple[datetime, str, str] | None, size: int) -> Select[Any]:
+    """The tasks with the newest XComs that a run may be known by."""
+    started = _tables.started
+    newest = func.max(started.timestamp)
+    columns: tuple[Any, ...] = (started.dag_id, started.task_id, newest, func.count())
+    query = _of_dags(select(*columns).where(started.key == URL_KEY), started, dag_ids)
+    query = query.group_by(started.dag_id, started.task_id)
     if before is not None:
         when, dag_id, task_id = before
         query = query.having(
             or_(
                 newest < when,
-                and_(newest == when, _started.dag_id < dag_id),
-                and_(newest == when, _started.dag_id == dag_id, _started.task_id < task_id),
+                and_(newest == when, started.dag_id < dag_id),
+                and_(newest == when, started.dag_id == dag_id, started.task_id < task_id),
             )
         )
-    query = query.order_by(desc(newest), desc(_started.dag_id), desc(_started.task_id)).limit(limit)
-    return [StoredTask(*row) for row in session.execute(query).all()]
+    return query.order_by(desc(newest), desc(started.dag_id), desc(started.task_id)).limit(size)
+
+
+def _test_tasks(session: Session, tasks: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of some tasks, which all have XComs of that name, have runs."""
+    if not tasks:
+        return set()
+    mark, task = _tables.mark, _tables.task_instance
+    marked = select(mark.dag_id, mark.task_id).where(
+        tuple_(mark.dag_id, mark.task_id).in_(tasks), mark.key == TEST_RUN_KEY
+    )
+    older = select(task.dag_id, task.task_id).where(
+        tuple_(task.dag_id, task.task_id).in_(tasks), task.operator.in_(sorted(_BEFORE_MARKS))
+    )
+    return {(row.dag_id, row.task_id) for row in session.execute(union(marked, older))}
 
 
 def newest_runs(session: Session, tasks: Sequence[StoredTask], *, each: int) -> dict[tuple[str, str], list[StoredRun]]:
     """The newest runs of some tasks, newest first, with their reports. Two queries for all of them.
 
+    :param session: a session of Airflow's database.
     :param tasks: as :func:`recent_tasks` gives them.
     :param each: how many of each task at most.
     :return: by DAG and task.
@@ -180,10 +310,15 @@ def newest_runs(session: Session, tasks: Sequence[StoredTask], *, each: int) -> 
     found: dict[tuple[str, str], list[StoredRun]] = {(task.dag_id, task.task_id): [] for task in tasks}
     if not found:
         return found
-    newest: tuple[Any, ...] = (desc(_started.timestamp), desc(_started.dag_run_id), desc(_started.map_index))
-    place = func.row_number().over(partition_by=(_started.dag_id, _started.task_id), order_by=newest)
-    query = _runs(select(*_columns(), place.label("place")), {task.dag_id for task in tasks})
-    inner = query.where(tuple_(_started.dag_id, _started.task_id).in_(list(found))).subquery()
+    started = _tables.started
+    newest: tuple[Any, ...] = (desc(started.timestamp), desc(started.dag_run_id), desc(started.map_index))
+    place = func.row_number().over(partition_by=(started.dag_id, started.task_id), order_by=newest)
+    query = _with_task(select(*_columns(started), place.label("place")).select_from(started), started)
+    inner = query.where(
+        started.key == URL_KEY,
+        tuple_(started.dag_id, started.task_id).in_(list(found)),
+        or_(_tables.mark.key.is_not(None), _tables.task_instance.operator.in_(sorted(_BEFORE_MARKS))),
+    ).subquery()
     rows = session.execute(select(*list(inner.c)[:-1]).where(inner.c.place <= each).order_by(inner.c.place)).all()
     for run in _with_reports(session, rows):
         found[run.dag_id, run.task_id].append(run)
@@ -195,54 +330,26 @@ def place_of(run: StoredRun) -> tuple[datetime, int, str, int]:
     return run.seen_at, run.dag_run_id, run.task_id, run.map_index
 
 
-def _columns() -> list[Any]:
-    return [
-        _started.dag_id,
-        _started.run_id,
-        _started.task_id,
-        _started.map_index,
-        _started.dag_run_id,
-        TaskInstance.state,
-        _started.timestamp,
-    ]
-
-
-def _runs(query: Select[Any], dag_ids: Collection[str]) -> Select[Any]:
-    same = ("dag_run_id", "task_id", "map_index")
-    is_task = and_(
-        TaskInstance.dag_id == _started.dag_id,
-        TaskInstance.task_id == _started.task_id,
-        TaskInstance.run_id == _started.run_id,
-        TaskInstance.map_index == _started.map_index,
-    )
-    is_mark = and_(*(getattr(_mark, name) == getattr(_started, name) for name in same), _mark.key == TEST_RUN_KEY)
-    return (
-        query.select_from(_started)
-        .join(TaskInstance, is_task)
-        .outerjoin(_mark, is_mark)
-        .where(
-            _started.key == URL_KEY,
-            _started.dag_id.in_(sorted(dag_ids)),
-            or_(_mark.key.is_not(None), TaskInstance.operator.in_(sorted(_BEFORE_MARKS))),
-        )
-    )
-
-
 def _with_reports(session: Session, rows: Sequence[Any]) -> list[StoredRun]:
     if not rows:
         return []
-    table, keys = XComModel, (URL_KEY, TEST_RUN_KEY, _RETURN_KEY)
-    wanted = [(row.dag_run_id, row.task_id, row.map_index) for row in rows]
-    value = _bounded(table.value).label("value")
-    query = select(table.dag_run_id, table.task_id, table.map_index, table.key, value).where(
-        tuple_(table.dag_run_id, table.task_id, table.map_index).in_(wanted), table.key.in_(keys)
-    )
-    values = {tuple(row[:4]): row.value for row in session.execute(query)}
+    table, keys = _tables.xcom, (URL_KEY, TEST_RUN_KEY, _RETURN_KEY)
+    columns = _tables.key(table)
+    wanted: list[Any] = [
+        row.instance if _tables.by_instance else (row.dag_run_id, row.task_id, row.map_index) for row in rows
+    ]
+    # One list for each column, and not one of tuples: for hundreds of those PostgreSQL takes half a second to think.
+    # The few others that fit are passed over.
+    values_of = [wanted] if _tables.by_instance else [sorted(set(each)) for each in zip(*wanted, strict=True)]
+    these = and_(*(column.in_(each) for column, each in zip(columns, values_of, strict=True)))
+    query = select(*columns, table.key, _bounded(table.value).label("value")).where(these, table.key.in_(keys))
+    values = {(row[0] if _tables.by_instance else tuple(row[:3]), row.key): row.value for row in session.execute(query)}
+    elsewhere = _custom_backend()
     runs = []
     for row, place in zip(rows, wanted, strict=True):
-        url = _plain(values.get((*place, URL_KEY)))
-        mark = _plain(values.get((*place, TEST_RUN_KEY)))
-        report = _plain(values.get((*place, _RETURN_KEY)))
+        url = _plain(values.get((place, URL_KEY)))
+        mark = _plain(values.get((place, TEST_RUN_KEY)))
+        report = _plain(values.get((place, _RETURN_KEY)))
         known = isinstance(report, dict) and _RATE in report and isinstance(report.get("verdict"), str)
         runs.append(
             StoredRun(
@@ -256,9 +363,17 @@ def _with_reports(session: Session, rows: Sequence[Any]) -> list[StoredRun]:
                 url=url if isinstance(url, str) else "",
                 mark=mark if isinstance(mark, dict) else {},
                 report=report if known else None,
+                instance=str(row.instance),
+                elsewhere=elsewhere and not known and (place, _RETURN_KEY) in values,
             )
         )
     return runs
+
+
+def _custom_backend() -> bool:
+    """Whether XComs are kept by something else than Airflow itself."""
+    backend = conf.get("core", "xcom_backend", fallback="BaseXCom")
+    return str(backend).rpartition(".")[2] != "BaseXCom"
 
 
 def _bounded(value: Any) -> Any:

@@ -438,8 +438,8 @@ def test_without_runs_it_says_what_will_be_here(page):
         ("", {}, 3),
         ("", {"dag_id": "dag_3"}, 3),
         ("", {"dag_id": "dag_3", "task_id": "task_1"}, 3),
-        ("tasks", {}, 4),
-        ("tasks", {"dag_id": "dag_3"}, 4),
+        ("tasks", {}, 5),
+        ("tasks", {"dag_id": "dag_3"}, 5),
     ],
 )
 def test_queries_are_few_whatever_is_stored(full: Callable[[], Page], path, params, most):
