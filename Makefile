@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test compiled test-under-load unit perf mutants e2e fuzz chaos events short-runs older upgrade lowest dist lint format demo demo-ui bench browser postgresql clean
+.PHONY: help venv test compiled test-under-load unit perf mutants e2e fuzz chaos events short-runs older upgrade production lowest dist lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,21 @@ older: $(STAMP) ## Run all platforms on the last Airflows before 3.3: 3.0, 3.1 a
 
 upgrade: $(STAMP) ## Change versions under running tasks: runs started by the first version and finished by this one, and back. COMMIT=… for another
 	@$(BIN)/python -m tests.upgrades $(if $(COMMIT),--commit $(COMMIT))
+
+# Celery and its drivers stay out of .venv.
+PRODUCTION       := .production
+PRODUCTION_STAMP := $(PRODUCTION)/.stamp
+
+production: $(PRODUCTION_STAMP) ## Two of each part of Airflow on PostgreSQL, PgBouncer, Redis and Celery, under faults of several machines. SEED=2, TASKS=20
+	@PYTHONPYCACHEPREFIX=$(CURDIR)/$(PRODUCTION)/pycache $(PRODUCTION)/venv/bin/python -m tests.production \
+	    --seed $(or $(SEED),1) $(if $(TASKS),--tasks $(TASKS))
+
+$(PRODUCTION_STAMP): tests/production/requirements.txt constraints.txt pyproject.toml | $(STAMP)
+	@echo "Making $(PRODUCTION)/venv: this package, Celery and drivers"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PRODUCTION)/venv
+	@$(BIN)/uv pip install --quiet --python $(PRODUCTION)/venv/bin/python --constraint constraints.txt \
+	    --build-constraint constraints.txt --editable '.[sandbox]' --requirement tests/production/requirements.txt
+	@touch $(PRODUCTION_STAMP)
 
 lowest: $(STAMP) ## Run the unit and transport tests on the lowest versions that pyproject.toml allows, in an environment of its own
 	@$(BIN)/python -m tests.lowest $(TESTS)

@@ -88,7 +88,7 @@ def chaos(
             time.sleep(3.0)
             books = balance(storm, ledger, airflow.logs / "tasks")
             books.counts["seconds"] = round(time.monotonic() - began)
-        secrets = set(sandbox.control.issued_tokens()) | set(_passwords(connections))
+        secrets = set(sandbox.control.issued_tokens()) | set(passwords(connections))
         books.counts["secrets searched for"] = len(secrets)
         books.faults += search(secrets, ledger.dump(), airflow.logs)
     return books
@@ -118,7 +118,7 @@ def server_for_users(airflow: LocalAirflow, say: Callable[[str], None]) -> Airfl
             return api
 
 
-def _passwords(connections: dict[str, dict]) -> list[str]:
+def passwords(connections: dict[str, dict]) -> list[str]:
     return [connection["password"] for connection in connections.values()] + [
         connection["extra"]["secret_key"] for connection in connections.values() if "secret_key" in connection["extra"]
     ]
