@@ -93,6 +93,7 @@ class NextOrder(_Order):
     platform: PlatformName
     ending: Ending | None = None
     duration: float | None = None
+    failing: list[str] | None = None
 
 
 def create_app(state: SandboxState, control: Control) -> FastAPI:
@@ -197,7 +198,7 @@ def _add_control(app: FastAPI, control: Control) -> None:
 
     @app.post("/_sandbox/next")
     async def plan_next(order: NextOrder) -> dict[str, bool]:
-        control.plan_next(order.platform, ending=order.ending, duration=order.duration)
+        control.plan_next(order.platform, ending=order.ending, duration=order.duration, failing=order.failing)
         return {"done": True}
 
     @app.post("/_sandbox/runs", status_code=201)

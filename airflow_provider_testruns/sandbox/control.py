@@ -7,7 +7,7 @@ under ``/_sandbox``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -329,20 +329,36 @@ class Control:
         *,
         ending: Ending | str | None = None,
         duration: float | None = None,
+        failing: Iterable[str] | None = None,
     ) -> None:
-        """Decide how the later runs of an object end and how long they take. What is None stays as it is."""
+        """Decide how the later runs of an object end and how long they take. What is None stays as it is.
+
+        :param failing: as of :meth:`plan_next`, until an ending is chosen again.
+        """
+        chosen, names = _planned(ending, failing)
         with self._state.lock:
             target = self._state.platform(platform).target(id_or_name)
-            chosen = _ending(ending)
             if chosen is not None:
-                target.ending = chosen
+                target.ending, target.failing = chosen, names
             if duration is not None:
                 target.duration = duration
 
-    def plan_next(self, platform: str, *, ending: Ending | str | None = None, duration: float | None = None) -> None:
-        """Decide about the next run that a client starts; orders queue up."""
+    def plan_next(
+        self,
+        platform: str,
+        *,
+        ending: Ending | str | None = None,
+        duration: float | None = None,
+        failing: Iterable[str] | None = None,
+    ) -> None:
+        """Decide about the next run that a client starts; orders queue up.
+
+        :param failing: the cases that fail, by their names, while all others pass; the ending follows from that. Cases
+            of Future AGI are named by scenario and row (``Refund #1``).
+        """
+        chosen, names = _planned(ending, failing)
         with self._state.lock:
-            self._state.platform(platform).plans.append(Plan(_ending(ending), duration))
+            self._state.platform(platform).plans.append(Plan(chosen, duration, names))
 
     # Runs
 
@@ -477,6 +493,16 @@ class Control:
             if run is not None:
                 return run
         raise UnknownRun(f"no run {run_id}")
+
+
+def _planned(ending: Ending | str | None, failing: Iterable[str] | None) -> tuple[Ending | None, frozenset[str] | None]:
+    """An ending, which may follow from the cases that fail; and these."""
+    if failing is None:
+        return _ending(ending), None
+    if ending is not None:
+        raise Mistake("of ending and failing only one can be given")
+    names = frozenset(failing)
+    return Ending.FAILED if names else Ending.PASSED, names
 
 
 def _ending(ending: Ending | str | None) -> Ending | None:

@@ -457,6 +457,7 @@ class EggplantAPI(PlatformAPI):
             created=created,
             duration=duration_of(plan),
             ending=ending_of(plan),
+            failing=plan.failing,
             arguments=arguments,
             case_name=case[1] if case else None,
             run_type="script" if is_script else "testcase" if case else "model",
@@ -477,7 +478,9 @@ class EggplantAPI(PlatformAPI):
         if run.kind == "run":
             return [CaseVerdict(run.number, run.case_name or f"{model.name} exploration", failed)]
         tried = [(name, failed and flawed) for _, name, flawed in model.cases]
-        if model.name == "Flaky nightly":
+        if run.failing is not None:
+            tried = [(name, name in run.failing) for name, _ in tried]
+        elif model.name == "Flaky nightly":
             tried.insert(1, (tried[0][0], True))
             tried[:2] = tried[1::-1]
         count = len(tried)

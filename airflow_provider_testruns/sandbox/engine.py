@@ -83,6 +83,8 @@ class Target:
     name: str
     ending: Ending
     duration: float | None = None
+    #: The cases that fail, by their names, while all others pass; None when that follows from the ending.
+    failing: frozenset[str] | None = field(default=None, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +130,8 @@ class SimulatedRun:
     hidden: bool = False
     #: Gone: 404 everywhere.
     vanished: bool = False
+    #: The cases that fail, by their names; None when that follows from the ending.
+    failing: frozenset[str] | None = None
     #: Said instead of the real status word.
     raw_status: str | None = None
     #: Changes with every intervention, so that cached rows are made again.

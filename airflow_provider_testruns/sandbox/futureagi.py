@@ -550,6 +550,7 @@ class FutureAgiAPI(PlatformAPI):
             created=created,
             duration=duration_of(plan),
             ending=ending_of(plan),
+            failing=plan.failing,
             arguments=arguments,
             evaluates=True,
             scenario_ids=scenario_ids,

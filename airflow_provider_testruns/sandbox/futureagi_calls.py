@@ -205,6 +205,8 @@ class AgentExecution(SimulatedRun):
             for row in range(scenario.rows):
                 # The first call of a run test without flaws that was told to fail.
                 chosen = row in scenario.flawed_rows or not (flawed or self.calls)
+                if self.failing is not None:
+                    chosen = f"{scenario.name} #{row + 1}" in self.failing
                 self.calls.append(Call(new_id(), scenario, row, fails and chosen))
         if fails and self.run_test.recovers:
             good = [call for call in self.calls if not call.fails]

@@ -71,6 +71,8 @@ class Plan:
 
     ending: Ending | None
     duration: float | None
+    #: The cases that fail, by their names, while all others pass; None when that follows from the ending.
+    failing: frozenset[str] | None = None
 
 
 class PlatformAPI:
@@ -167,7 +169,9 @@ class PlatformAPI:
         duration = plan.duration
         if duration is None:
             duration = self.settings.run_seconds if target.duration is None else target.duration
-        return Plan(target.ending if plan.ending is None else plan.ending, duration)
+        if plan.ending is None:
+            return Plan(target.ending, duration, target.failing)
+        return Plan(plan.ending, duration, plan.failing)
 
     def next_number(self) -> int:
         """Return the next run's number."""

@@ -85,18 +85,26 @@ class Comparing:
         """Keep what the next run is compared with. That it can't be kept is logged: it changes no verdict."""
         if self._next is None:
             return
-        place, dated = self._dag_run, self._dated
-        if self._place is not None and self._place[1] is not self._dated:
-            place, dated = self._place
-        data = {**to_json(self._next), "place": {"dag_run": place, "dated": dated}}
+        data = to_json(self._next)
         try:
-            self._write(place, data)
+            if self._place is not None and self._place[1] is not self._dated and self._write_there(data, *self._place):
+                return
+            self._write(data, self._dag_run, self._dated)
         except Exception as e:  # whatever Airflow's channel raises
             self._task.log.warning("What the next run is compared with could not be kept: %s: %s", type(e).__name__, e)
 
-    def _write(self, place: str, data: Mapping[str, Any]) -> None:
+    def _write_there(self, data: Mapping[str, Any], place: str, dated: bool) -> bool:
+        """Write into the row of another DAG run; whether that was possible."""
+        try:
+            self._write(data, place, dated)
+        except Exception as e:  # whatever Airflow's channel raises: that DAG run may have been removed meanwhile
+            self._task.log.info("Not written into the XCom of DAG run %s: %s: %s", place, type(e).__name__, e)
+            return False
+        return True
+
+    def _write(self, data: Mapping[str, Any], place: str, dated: bool) -> None:
         ti = self._ti
-        value = outgoing_json(data, exact=_EXACT)
+        value = outgoing_json({**data, "place": {"dag_run": place, "dated": dated}}, exact=_EXACT)
         if place == self._dag_run:
             ti.xcom_push(key=KEY, value=value)
             return

@@ -9,6 +9,8 @@ import pytest
 import requests
 
 from airflow_provider_testruns.sandbox.control import Control
+from airflow_provider_testruns.sandbox.futureagi_calls import AgentExecution
+from airflow_provider_testruns.sandbox.mistakes import Mistake
 from airflow_provider_testruns.sandbox.omilia import named_id
 from airflow_provider_testruns.sandbox.server import SandboxServer
 
@@ -176,3 +178,32 @@ def test_deciding_over_http(omilia: Any, control: Control, sandbox: SandboxServe
 def test_time_only_moves_forward(control: Control) -> None:
     with pytest.raises(ValueError, match="forward"):
         control.advance(-1)
+
+
+def test_runs_in_a_row_with_known_changes(omilia: Any, control: Control) -> None:
+    for failing in (["balance_savings"], [], ["balance_savings", "block_lost_card"]):
+        control.plan_next("omilia", failing=failing, duration=1)
+        run_id = start(omilia)
+        control.advance(1)
+        assert omilia_status(omilia, run_id) == ("FAILURE" if failing else "SUCCESS")
+        cases = omilia.json(f"/api/runs/{run_id}/test_cases/")["data"]
+        assert sorted(case["testCaseName"] for case in cases if case["status"] == "fail") == failing
+    control.set_target("omilia", "smoke", failing=["balance_savings"], duration=1)
+    run_id = start(omilia)
+    control.advance(1)
+    assert omilia.json(f"/api/runs/{run_id}/run_stats/")["data"]["fail"] == 1
+    with pytest.raises(Mistake, match="only one can be given"):
+        control.plan_next("omilia", ending="failed", failing=["a"])
+
+
+def test_known_failures_of_the_other_platforms(control: Control) -> None:
+    tests = next(each for each in control.targets() if each["kind"] == "test configuration")
+    control.set_target("eggplant", tests["id"], failing=["Search for a product"])
+    run_test = control.create_run_test("Refunds", scenarios={"Refund": 3})
+    control.set_target("futureagi", run_test, failing=["Refund #1", "Refund #3"])
+    for platform, target in (("eggplant", tests["id"]), ("futureagi", run_test)):
+        (run_id,) = control.add_runs(platform, target, age=1_000_000)
+        assert control.run(run_id)["ending"] == "failed"
+    run = control._find(run_id)
+    assert isinstance(run, AgentExecution)
+    assert [call.fails for call in run.calls] == [True, False, True]

@@ -14,6 +14,11 @@ from junit2htmlreport.parser import Junit as HtmlReader
 # attributes, and those of them that it must have.
 _TIME = re.compile(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?")
 _RESULT: tuple[set[str], set[str], set[str]] = (set(), {"type", "message"}, set())
+_RERUN: tuple[set[str], set[str], set[str]] = (
+    {"stackTrace", "system-out", "system-err"},
+    {"type", "message"},
+    {"type"},
+)
 SCHEMA: dict[str, tuple[set[str], set[str], set[str]]] = {
     "testsuites": ({"testsuite"}, {"name", "time", "tests", "failures", "errors"}, set()),
     "testsuite": (
@@ -25,16 +30,19 @@ SCHEMA: dict[str, tuple[set[str], set[str], set[str]]] = {
     "properties": ({"property"}, set(), set()),
     "property": (set(), {"name", "value"}, {"name", "value"}),
     "testcase": (
-        {"skipped", "error", "failure", "system-out", "system-err"},
+        {"skipped", "error", "failure", "flakyFailure", "flakyError", "rerunFailure", "rerunError"}
+        | {"system-out", "system-err"},
         {"name", "time", "classname", "group"},
         {"name"},
     ),
     "failure": _RESULT,
     "error": _RESULT,
     "skipped": _RESULT,
+    **dict.fromkeys(("flakyFailure", "flakyError", "rerunFailure", "rerunError"), _RERUN),
     "system-out": (set(), set(), set()),
 }
 _MIXED = {"failure", "error", "skipped", "system-out", "system-err"}
+_MIXED |= {"flakyFailure", "flakyError", "rerunFailure", "rerunError"}
 
 
 def violations(element: ElementTree.Element) -> list[str]:

@@ -8,9 +8,11 @@ import tracemalloc
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from airflow_provider_testruns.comparison import History, Tested, compare, from_json, remember, to_json
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
@@ -26,8 +28,13 @@ from airflow_provider_testruns.model import (
     RunState,
     Verdict,
 )
+from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator
+from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.reporting.text import table
 from airflow_provider_testruns.reporting.xcom import to_event, to_xcom
+from airflow_provider_testruns.sensors.eggplant import EggplantRunProgressSensor
+from airflow_provider_testruns.sensors.futureagi import FutureAGITestExecutionSensor
+from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 
 pytestmark = pytest.mark.unit
 
@@ -472,3 +479,58 @@ def test_a_hundred_thousand_cases_are_compared_in_little_memory() -> None:
     assert report.comparison is not None
     assert report.comparison.new_failures.total + report.comparison.still_failing.total == 33_334
     assert peak < 50_000_000
+
+
+# The arguments
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (partial(OmiliaCreateRunOperator, project_id="p", compare_with="last"), r"^compare_with must be 'previous' or"),
+        (
+            partial(OmiliaRunSensor, run_id="r", max_new_failures=0),
+            r"^max_new_failures needs an earlier run",
+        ),
+        (
+            partial(OmiliaRunSensor, run_id="r", compare_with="previous", max_new_failures=-1),
+            r"^max_new_failures must be a whole number",
+        ),
+        (
+            partial(FutureAGITestExecutionSensor, execution_id="e", max_metric_drop={"tone": 0.1}),
+            r"^max_metric_drop needs an earlier run",
+        ),
+        (
+            partial(EggplantRunProgressSensor, model_name="Checkout", compare_with="previous"),
+            r"^compare_with goes with run_id",
+        ),
+    ],
+)
+def test_arguments_that_cannot_be_right_are_refused_where_the_dag_is_written(make: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        make(task_id="t")
+
+
+@pytest.mark.parametrize("version", ["3.0.6", "3.1.0rc1", "3.1.8"])
+def test_it_needs_an_airflow_whose_tasks_can_read_earlier_xcoms(version: str, mocker: MockerFixture) -> None:
+    mocker.patch("airflow.__version__", version)
+    make = partial(OmiliaCreateRunOperator, task_id="t", project_id="p")
+    make()
+    if version.startswith("3.0"):
+        with pytest.raises(ConfigurationError, match=r"^compare_with needs Airflow 3\.1 or later, .*this is 3\.0\.6"):
+            make(compare_with="previous")
+    else:
+        make(compare_with="previous")
+
+
+def test_the_evaluations_of_both_gates_are_asked_for_before_a_start() -> None:
+    task = FutureAGIExecuteTestRunOperator(
+        task_id="t",
+        run_test_id="fa000000-0000-4000-8000-000000000001",
+        select_all=True,
+        eval_thresholds={"tone": "0.8"},  # type: ignore[dict-item]
+        compare_with="previous",
+        max_metric_drop={"depth": 0.05},
+    )
+    assert task.start_arguments()["evaluations"] == ["depth", "tone"]
+    assert (task.gates().eval_thresholds, task.gates().max_metric_drop) == ({"tone": 0.8}, {"depth": 0.05})

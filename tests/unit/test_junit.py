@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,20 @@ from junit2htmlreport.parser import Junit as HtmlReader
 from airflow_provider_testruns.cleaning import distinct
 from airflow_provider_testruns.exceptions import ConfigurationError, TransportError
 from airflow_provider_testruns.judging import Gates, Judgement, judge
-from airflow_provider_testruns.model import CaseResult, Counts, Metric, Outcome, Run, RunReport, RunState, Verdict
+from airflow_provider_testruns.model import (
+    Baseline,
+    CaseNames,
+    CaseResult,
+    CompareWith,
+    Comparison,
+    Counts,
+    Metric,
+    Outcome,
+    Run,
+    RunReport,
+    RunState,
+    Verdict,
+)
 from airflow_provider_testruns.reporting.junit import build, check_place, write
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 from airflow_provider_testruns.tasks.delivery import errors_in_junit
@@ -150,6 +164,44 @@ def test_details_of_cases_are_properties_of_the_suite_and_stand_beside_the_case(
     said = {case.get("name"): case.findtext("system-out") for case in root.iter("testcase")}
     lines = "[[PROPERTY|numberOfTries=2]]\n[[PROPERTY|hadDelays=true]]\n[[PROPERTY|dialogId=a. <b>]]"
     assert said == {"pays": lines, "greets": "[[PROPERTY|numberOfTries=1]]", "waits": None}
+
+
+def test_flaky_cases_and_what_has_changed(tmp_path: Path) -> None:
+    cases = (*CASES, CaseResult("again", Outcome.PASSED, tries=2))
+    baseline = Baseline("r-0", Verdict.PASSED, datetime(2026, 1, 1, tzinfo=UTC), "https://studio.example.com/r-0")
+    comparison = Comparison(
+        CompareWith.PREVIOUS,
+        baseline,
+        CaseNames((("smoke", "pays"), ("", "waits")), 3),
+        fixed=CaseNames((("smoke", "greets"),), 1),
+        metrics={"tone": -0.05},
+    )
+    unstable = {("smoke", "greets"): "PFP", ("smoke", "pays"): "FPF"}
+    report = replace(REPORT, cases=cases, counts=None, comparison=comparison, unstable=unstable)
+    file = written(tmp_path, report, judge(report))
+    flaky = {
+        case.get("name"): each.get("message")
+        for case in ElementTree.parse(file).iter("testcase")
+        for each in case.findall("flakyFailure")
+    }
+    assert flaky == {
+        "greets": "Its last 3 runs: passed, failed, passed.",
+        "pays": "Its last 3 runs: failed, passed, failed.",
+        "again": "Passed at try 2.",
+    }
+    # They are as they ended, to any reader.
+    assert outcomes_of_two_readers(file)["greets"] == "passed"
+    assert outcomes_of_two_readers(file)["pays"] == "failure"
+    found = properties(file)
+    assert found["flaky"] == ["3"]
+    assert (found["compared_with"], found["baseline.run_id"]) == (["previous"], ["r-0"])
+    assert (found["new_failures"], found["new_failures.1"], found["new_failures.2"]) == (
+        ["3"],
+        ["smoke/pays"],
+        ["waits"],
+    )
+    assert (found["still_failing"], found["fixed.1"]) == (["0"], ["smoke/greets"])
+    assert found["metric_change.tone"] == ["-0.05"]
 
 
 def test_two_readers_find_the_same(tmp_path: Path) -> None:

@@ -7,11 +7,16 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.judging import Gates, judge
 from airflow_provider_testruns.model import CaseResult, Outcome, Run, RunReport, RunState, Verdict
+from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.quarantine import Quarantined, entries
+from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 
 pytestmark = pytest.mark.unit
 
@@ -94,3 +99,38 @@ def test_what_is_no_such_entry_is_refused(changes: dict[str, Any], said: str) ->
     entry = {key: value for key, value in {**ENTRY, **changes}.items() if value is not ...}
     with pytest.raises(ConfigurationError, match=said):
         entries("allowed_failures", ["greets", entry])
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_entries_may_be_templates(native: bool) -> None:
+    with DAG("d", render_template_as_native_obj=native):
+        entry = {"name": "{{ params.name }}", "until": "{{ params.until }}", "why": "see {{ params.why }}"}
+        task = OmiliaCreateRunOperator(task_id="t", project_id="p", allowed_failures=["{{ params.name }}s", entry])
+    task.render_template_fields({"params": {"name": "refund", "until": "2026-12-10", "why": 7}})  # type: ignore[typeddict-unknown-key]
+    assert task.gates().allowed_failures == ("refunds", Quarantined("refund", _UNTIL, "see 7"))
+
+
+def test_a_bad_entry_fails_before_anything_is_started() -> None:
+    task = OmiliaCreateRunOperator(task_id="t", project_id="p", allowed_failures=[{"name": "a", "until": "soon"}])
+    with pytest.raises(ConfigurationError, match=r"^allowed_failures\[0\] must have exactly the keys"):
+        task.check_results()
+
+
+def test_entries_are_serialized_with_the_dag_which_keeps_its_hash() -> None:
+    def dag() -> dict[str, Any]:
+        entry = {**ENTRY, "until": _UNTIL}
+        with DAG("d", schedule=None) as dag:
+            OmiliaCreateRunOperator(task_id="plain", project_id="p", allowed_failures=["greets", entry])
+            OmiliaCreateRunOperator.partial(task_id="mapped", project_id="p").expand(
+                allowed_failures=[["greets", entry], [ENTRY]]
+            )
+            OmiliaRunSensor.partial(task_id="sensor", allowed_failures=[entry]).expand(run_id=["r-1"])
+        return DagSerialization.to_dict(dag)
+
+    serialized = dag()
+    assert SerializedDagModel.hash(serialized) == SerializedDagModel.hash(dag())
+    assert set(DagSerialization.from_dict(json.loads(json.dumps(serialized))).task_dict) == {
+        "plain",
+        "mapped",
+        "sensor",
+    }

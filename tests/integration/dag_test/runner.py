@@ -1,8 +1,9 @@
 """Runs DAGs with ``dag.test()``, one after the other, in one process: Airflow takes seconds to start.
 
-Reads a JSON line from stdin for each DAG (``file``, ``dag_id``) and answers with one on the original stdout
-(``state``, ``run_id``, or ``error`` when the file can't be read). All that Airflow says goes to the log, which is
-stderr. It ends with the process that has started it, in whatever way that one ends and whatever is being run.
+Reads a JSON line from stdin for each DAG (``file``, ``dag_id``, ``arguments`` of ``dag.test()``) and answers with one
+on the original stdout (``state``, ``run_id``, or ``error`` when the file can't be read). All that Airflow says goes to
+the log, which is stderr. It ends with the process that has started it, in whatever way that one ends and whatever is
+being run.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main(parent: int) -> None:
         except Exception as e:  # as Airflow does: a DAG file that can't be read is an import error
             _answer(responses, {"error": f"{type(e).__name__}: {e}"})
             continue
-        run = dag.test()
+        run = dag.test(**command["arguments"])
         _answer(responses, {"state": str(run.state), "run_id": run.run_id})
     # Threads of Airflow's in-process API would keep the process for seconds.
     os._exit(0)

@@ -179,17 +179,20 @@ class AirflowProcess:
         assert self._process is not None
         return self._process.pid
 
-    def run_file(self, source: str, dag_id: str, within: float = _RUN_WITHIN) -> dict[str, TaskRun]:
+    def run_file(
+        self, source: str, dag_id: str, within: float = _RUN_WITHIN, arguments: Mapping[str, Any] | None = None
+    ) -> dict[str, TaskRun]:
         """Take a DAG through ``dag.test()``.
 
         :param source: the DAG file; it has the DAG under the name ``dag``.
         :param within: seconds; it hangs if it takes longer.
+        :param arguments: of ``dag.test()``, plain data.
         :return: its task instances by ``task_id``, mapped ones as ``task_id[0]``.
         :raises DagFileError: when the file can't be read.
         :raises AirflowLostError: when the process ends or hangs.
         """
         try:
-            return self._run_file(source, dag_id, within)
+            return self._run_file(source, dag_id, within, arguments or {})
         except DagFileError:
             raise
         except BaseException:
@@ -198,7 +201,7 @@ class AirflowProcess:
             self.close()
             raise
 
-    def _run_file(self, source: str, dag_id: str, within: float) -> dict[str, TaskRun]:
+    def _run_file(self, source: str, dag_id: str, within: float, arguments: Mapping[str, Any]) -> dict[str, TaskRun]:
         if self._process is None:
             self._begin()
         if not self._ready:
@@ -211,7 +214,7 @@ class AirflowProcess:
         file.write_text(source)
         self.pass_time(0.0)
         begin = self.log_file.stat().st_size
-        self._send({"file": str(file), "dag_id": dag_id})
+        self._send({"file": str(file), "dag_id": dag_id, "arguments": dict(arguments)})
         response = self._response(within)
         if "error" in response:
             raise DagFileError(response["error"])
