@@ -1480,7 +1480,7 @@ _GOOD = Record(EPOCH, Phase.INTENT, BEGIN, WINDOW, Watermark(), "f").to_json()
         {**_GOOD, "intent_at": "noon"},
         {**_GOOD, "window": None},
         {**_GOOD, "mark": None},
-        {**_GOOD, "mark": {"colour": "red"}},
+        {**_GOOD, "mark": {"run_id": 5}},
         {**_GOOD, "run": {"run_id": "r"}},
         {**_GOOD, "run": {"platform": "p", "run_id": "r", "state": "asleep", "raw_state": ""}},
         {**_GOOD, "verdict": "splendid"},
