@@ -146,8 +146,8 @@ def _local_target(place: Path, name: str, argument: str, *, into: bool) -> Path:
         found = _kind_of(place, argument)
     if found is not None and not stat.S_ISREG(found):
         raise ConfigurationError(
-            f"{argument}: {shown(str(place))} is {_named(found)}, which a file would replace. Give a file or a folder,"
-            " or nothing where nothing is wanted."
+            f"{argument}: {shown(str(place))} is {_named(found)}, which a file would replace. Give a file or a"
+            " folder, or leave the argument out."
         )
     return Path(os.path.realpath(place)) if place.is_symlink() else place
 
@@ -191,7 +191,7 @@ def _try_remote(target: ObjectStoragePath) -> None:
     try:
         fs.rm_file(part)
     except Exception as e:  # credentials may write and not delete
-        log.warning("The empty file %s, by which it was tried whether %s can be written, is left: %s", part, target, e)
+        log.warning("Could not remove the empty file %s, which tested whether %s can be written: %s", part, target, e)
 
 
 def _save_remote(
@@ -230,8 +230,8 @@ def require_zip(what: str) -> Callable[[Path], None]:
         with file.open("rb") as opened:
             start = opened.read(60)
         raise InvalidReplyError(
-            f"{what} is not a ZIP file, or not a whole one: {file.stat().st_size} bytes that begin with {start!r}."
-            " Nothing was kept. Check that the connection's host is the API's own address."
+            f"{what} is not a complete ZIP file: {file.stat().st_size} bytes that begin with {start!r}."
+            " Nothing was saved. Check that the connection's host is the API's own URL."
         )
 
     return check
@@ -353,10 +353,10 @@ def _local_files(root: Path) -> Iterator[_Entry]:
         except (OSError, RuntimeError):  # the second for a link to itself, before Python 3.13
             if not path.is_symlink():
                 raise ConfigurationError(f"path: {str(path)!r} is gone, or can't be read.") from None
-            log.warning("%s is a link that leads nowhere: left out of the upload.", path)
+            log.warning("%s is a broken link: left out of the upload.", path)
             continue
         if not file.is_relative_to(root):
-            log.warning("%s is a link that leads out of %s: left out of the upload.", path, root)
+            log.warning("%s is a link to a place outside %s: left out of the upload.", path, root)
         elif any(_is_version_control(part) for part in file.relative_to(root).parts):
             log.warning("%s is a link into a folder of version control: left out of the upload.", path)
         elif not stat.S_ISREG(mode):
@@ -372,7 +372,7 @@ def _opened(file: Path) -> IO[bytes]:
     opened = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
-        raise ConfigurationError(f"path: {str(file)!r} is no file any more.")
+        raise ConfigurationError(f"path: {str(file)!r} is no longer a file.")
     return os.fdopen(opened, "rb")
 
 
@@ -415,7 +415,7 @@ def _place(given: Any, argument: str) -> Path | ObjectStoragePath:
         path = os.fspath(given)
         if isinstance(path, str):
             return _local_path(path, argument)
-    hint = "" if given is not None else " Where nothing is to be written, leave the argument out."
+    hint = "" if given is not None else " To write nothing, leave the argument out."
     raise ConfigurationError(f"{argument} must be a path or an object storage URL, got {shown(given)}.{hint}")
 
 
@@ -465,14 +465,14 @@ def _path_of_url(rest: str, text: str, argument: str) -> Path:
         host = ""
     if host or not slash or not path:
         raise ConfigurationError(
-            f"{argument}: {shown(text)} is no file of this machine. Give a path, or file:/// and the path."
+            f"{argument}: {shown(text)} is not on this machine. Give a path, or file:/// and the path."
         )
     return _local_path(f"/{path}", argument)
 
 
 def _local_path(text: str, argument: str) -> Path:
     if "\0" in text:
-        raise ConfigurationError(f"{argument}: {shown(text)} has a NUL in it, which no path can have.")
+        raise ConfigurationError(f"{argument}: {shown(text)} contains a NUL character, which no path can contain.")
     try:
         text.encode()
         return Path(text).expanduser()

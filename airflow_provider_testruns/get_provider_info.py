@@ -47,10 +47,10 @@ _MAX_STARTS = {
 }
 #: Addresses have their ports in them. The field is there since the button "Test" of Airflow 3.3 fails without a port
 #: (apache/airflow#73298); 0 serves, and is left out when the connection is read.
-_PORT = "0, or the port if the address has none"
+_PORT = "0, or the port if the URL has none"
 _AUTH_URL = {
     "label": "Token URL",
-    "description": "The whole address of the token endpoint, where it is not the usual one below the host.",
+    "description": "The full URL of the token endpoint, if it is not the usual one below the host.",
     "schema": {"type": ["string", "null"], "format": "url"},
 }
 
@@ -127,8 +127,8 @@ def get_provider_info() -> dict[str, Any]:
                     ),
                     "auth_url": {
                         **_AUTH_URL,
-                        "description": "The token_url of the API client's file, whole. Only needed when it is not"
-                        " below the DAI address.",
+                        "description": "The complete token_url from the API client's file. Only needed when it is not"
+                        " below the DAI URL.",
                     },
                     "auth": _text(
                         "Token endpoint",
@@ -146,15 +146,14 @@ def get_provider_info() -> dict[str, Any]:
                     "max_starts_at_once": _MAX_STARTS,
                     "poll_endpoint": _text(
                         "Poll endpoint",
-                        "Pins the call that runs are polled with. Automatic: each is tried, and what answers is"
-                        " remembered.",
+                        "The call that polls runs. Automatic: each is tried, and the one that answers is remembered.",
                         enum=[None, "progress", "executions", "ai_executions", "runs"],
                         values_display={"null": "automatic"},
                     ),
                     "run_url_template": _text(
                         "Link to a run",
-                        "An address with {base_url}, {run_id} and {model_id}, for the link from Airflow. Default: the"
-                        " DAI address.",
+                        "A URL with {base_url}, {run_id} and {model_id}, for the link from Airflow. Default: the DAI"
+                        " URL.",
                     ),
                 },
             },
@@ -180,19 +179,20 @@ def get_provider_info() -> dict[str, Any]:
                     ),
                     "dialect": _text(
                         "Form of the API",
-                        "current: what Future AGI takes today, with both keys. documented: the older form (Bearer), for"
+                        "current: what Future AGI accepts today, with both keys. documented: the older form (Bearer),"
+                        " for"
                         " old installations only. Automatic: current with a secret key.",
                         enum=[None, "current", "documented"],
                         values_display={"null": "automatic"},
                     ),
                     "workspace_id": _text(
                         "Workspace",
-                        "The id of the workspace whose run tests are meant, for keys that are not bound to one: without"
-                        " it the platform goes by the workspace that the key's user opened last.",
+                        "The id of the workspace that has the run tests, for keys that are not bound to one. Without"
+                        " it the platform uses the workspace that the key's user opened last.",
                     ),
                     "app_url": _text(
                         "App address",
-                        "Where the web app is, for the link from Airflow; only needed when self-hosted.",
+                        "The URL of the web app, for the link from Airflow. Only needed for self-hosted installations.",
                         format="url",
                     ),
                     "verify": _VERIFY,
@@ -225,9 +225,9 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "personal_access_token": _text(
                         "Personal access token",
-                        "Sent as X-OCP-PERSONAL-ACCESS-TOKEN; the way for unattended jobs, as user name and password"
-                        " need a one-time password besides. User name and password stay empty with it. Somebody must"
-                        " log in as its account every 90 days, or it dies.",
+                        "Sent as X-OCP-PERSONAL-ACCESS-TOKEN; recommended for unattended jobs, as user name and"
+                        " password also need a one-time password. Leave user name and password empty. Somebody must"
+                        " log in with its account every 90 days, or it becomes invalid.",
                         format="password",
                     ),
                     "grant_type": _text(
@@ -251,8 +251,8 @@ def get_provider_info() -> dict[str, Any]:
                     "max_starts_at_once": _MAX_STARTS,
                     "run_url_template": _text(
                         "Link to a run",
-                        "An address with {base_url}, {run_id} and {project_id}, for the link from Airflow. Default: the"
-                        " Testing Studio address.",
+                        "A URL with {base_url}, {run_id} and {project_id}, for the link from Airflow. Default: the"
+                        " Testing Studio URL.",
                     ),
                 },
             },

@@ -160,11 +160,13 @@ def _judge(report: RunReport, gates: Gates) -> Judgement:
         listed = Counts.of(report.cases)
         if report.cases and len(report.cases) >= counts.total and listed.executed == 0:
             # Whatever is counted: by the list, which is whole, nothing was tested.
-            said = "By the platform's list, none of the test cases ran."
-            return Judgement(Verdict.FAILED, (f"{said} Set fail_on_no_tests=False if that may be.",))
+            said = "According to the platform's list, none of the test cases ran."
+            return Judgement(Verdict.FAILED, (f"{said} Set fail_on_no_tests=False to allow that.",))
 
     if counts is None and run.platform_verdict is None:
-        why = f"The run is over ({run.raw_state}), and the platform says neither how it ended nor what was tested."
+        why = (
+            f"The run has finished ({run.raw_state}), and the platform reports neither its outcome nor what was tested."
+        )
         return Judgement(Verdict.ERRORED, (why,))
 
     left, forgiven, notes = _forgive(report, gates)
@@ -178,7 +180,7 @@ def _judge(report: RunReport, gates: Gates) -> Judgement:
     elif left.failed or left.unavailable:
         reasons.append(f"{_not_passed(left)} of {counts.total if counts else left.total} test cases.")
     if reasons and forgiven:
-        reasons.append(f"{len(forgiven)} that did not pass are allowed to and not counted.")
+        reasons.append(f"{len(forgiven)} that did not pass are ignored (allowed_failures).")
     if reasons and gates.may_fail and (unlisted := _unlisted(report)):
         reasons.append(f"allowed_failures can't be checked for {unlisted} that the platform counts and does not list.")
     if gates.fail_on_rerun and (again := _passed_after_rerun(report, gates)):
@@ -340,7 +342,7 @@ def _missed_thresholds(report: RunReport, gates: Gates, *, failed: bool) -> tupl
     for name, metric in figures.items():
         threshold = gates.eval_thresholds[name]
         if metric.value is None or (metric.scored is not None and metric.scored <= 0):
-            reasons.append(f"Evaluation {name!r} scored nothing; its gate is {threshold:g}.")
+            reasons.append(f"Evaluation {name!r} has no score; its gate is {threshold:g}.")
         elif not metric.value >= threshold:  # a value that is not a number meets no gate
             missed_by = threshold - metric.value
             reasons.append(
@@ -356,7 +358,7 @@ def _missed_drops(report: RunReport, gates: Gates, *, failed: bool) -> tuple[str
         if before is None:
             continue
         if metric.value is None or (metric.scored is not None and metric.scored <= 0):
-            reasons.append(f"Evaluation {name!r} scored nothing; it was {before:.3g} in the baseline.")
+            reasons.append(f"Evaluation {name!r} has no score; it was {before:.3g} in the baseline.")
             continue
         most = gates.max_metric_drop[name]
         # 0.9 - 0.85 is a little more than 0.05.
@@ -372,7 +374,7 @@ def _missed_drops(report: RunReport, gates: Gates, *, failed: bool) -> tuple[str
 def _unchecked_drops(report: RunReport, gates: Gates) -> list[str]:
     """What is said of gates on a drop that the baseline has no figure for."""
     missing = [repr(name) for name in gates.max_metric_drop if _figure_before(report, name) is None]
-    return [f"max_metric_drop is not checked for {_some(missing)}: the baseline has no figure."] if missing else []
+    return [f"max_metric_drop is not checked for {_some(missing)}: the baseline has no such metric."] if missing else []
 
 
 def _figure_before(report: RunReport, name: str) -> float | None:

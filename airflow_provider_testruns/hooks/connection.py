@@ -106,8 +106,9 @@ class Settings:
         """What is allowed and should be known."""
         if self.verify is False:
             yield (
-                f"Connection {self.conn_id!r}: verify is false, so the server's certificate is not checked: whoever is"
-                " in between can read and change everything, credentials included. Name a CA bundle instead."
+                f"Connection {self.conn_id!r}: verify is false, so the server's certificate is not verified: anyone"
+                " on the network path can read and change everything, including the credentials. Use a CA bundle"
+                " instead."
             )
         for name, url in (("host", self.base_url), ("auth_url", self.text("auth_url"))):
             parts = urlsplit(url)
@@ -160,13 +161,13 @@ class Settings:
                     raise KeyError(found)
         except (KeyError, ValueError) as e:
             names = ", ".join(f"{{{item}}}" for item in known)
-            raise self.problem(name, f"may hold {names} and nothing else in braces, got {value!r}.") from e
+            raise self.problem(name, f"may hold {names} and nothing else in braces; got {value!r}.") from e
         if value and not _leads_to_a_fixed_host(value):
             base = "{base_url}, or " if "base_url" in known else ""
             raise self.problem(
                 name,
-                f"must begin with {base}http:// or https:// and a host that is written out, without a user, a blank or"
-                f" a backslash; then a slash and the rest. Got {_without_secrets(value)!r}.",
+                f"must begin with {base}http:// or https:// and a literal host name, without a user, a space or a"
+                f" backslash; then a slash and the rest. Got {_without_secrets(value)!r}.",
             )
         return value
 
@@ -263,7 +264,7 @@ def _checked_url(conn_id: str, name: str, value: str) -> str:
         raise _no_url(conn_id, name, value)
     if "@" in parts.netloc:
         raise ConfigurationError(
-            f"Connection {conn_id!r}: {name} must not hold a user or password; the fields login and password do."
+            f"Connection {conn_id!r}: {name} must not contain a user or password; use the fields login and password."
         )
     if parts.query or parts.fragment:
         raise ConfigurationError(
@@ -275,7 +276,7 @@ def _checked_url(conn_id: str, name: str, value: str) -> str:
 
 def _no_url(conn_id: str, name: str, value: str) -> ConfigurationError:
     return ConfigurationError(
-        f"Connection {conn_id!r}: {name} must be an http or https address such as https://dai.example.com:8000,"
+        f"Connection {conn_id!r}: {name} must be an http or https URL such as https://dai.example.com:8000,"
         f" got {_without_secrets(value)!r}."
     )
 
@@ -338,8 +339,8 @@ def _clean(conn_id: str, name: str, value: Any) -> str:
     text = "" if value is None else str(value).strip()
     if not text.isprintable():
         raise ConfigurationError(
-            f"Connection {conn_id!r}: {name} holds a line break or another character that can't be printed, likely"
-            " from copying; enter it again."
+            f"Connection {conn_id!r}: {name} contains a line break or another unprintable character, probably from"
+            " copying. Enter it again."
         )
     return text
 
@@ -350,7 +351,7 @@ def _text(conn_id: str, name: str, value: Any) -> str:
     elif isinstance(value, int | float):
         value = str(value)
     elif value is not None and not isinstance(value, str):
-        raise ConfigurationError(f"Connection {conn_id!r}: {name} must be a text, got {type(value).__name__}.")
+        raise ConfigurationError(f"Connection {conn_id!r}: {name} must be a string, got {type(value).__name__}.")
     return _clean(conn_id, name, value)
 
 

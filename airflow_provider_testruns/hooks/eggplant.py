@@ -80,7 +80,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
 
         :raises ConfigurationError: naming the field that can't be right.
         """
-        hint = "The file of the API client (System > API Access > Add New) has it."
+        hint = "It is in the file of the API client (System > API Access > Add New)."
         grant = {
             "grant_type": "client_credentials",
             "client_id": settings.required(settings.login, "login", f"Fill in the client_id. {hint}"),
@@ -243,7 +243,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
         """
         saved = list(islice(self._saved_artifacts(run, folder), limits.FILES))
         if len(saved) == limits.FILES:
-            self.log.warning("Run %s has %d files or more: those beyond are left out.", run.run_id, limits.FILES)
+            self.log.warning("Run %s has %d files or more; the others are not saved.", run.run_id, limits.FILES)
         return saved
 
     def _saved_artifacts(self, run: Run, folder: Place) -> Iterator[str]:
@@ -255,9 +255,9 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
             room -= file.stat().st_size
             if room < 0:
                 raise InvalidReplyError(
-                    f"Connection {self.conn_id!r}: the screenshots of run {run.run_id} are larger together than"
-                    f" {self.settings.max_file_size:,} bytes. The extra 'max_file_size' of the connection sets how"
-                    " large they may be."
+                    f"Connection {self.conn_id!r}: the screenshots of run {run.run_id} are together larger than"
+                    f" {self.settings.max_file_size:,} bytes. The extra 'max_file_size' of the connection sets the"
+                    " limit."
                 )
 
         def write(name: str, lines: Iterable[str]) -> str:
@@ -306,7 +306,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
     ) -> str | None:
         shown = picture.get("id")
         if isinstance(shown, bool) or not isinstance(shown, str | int):
-            raise InvalidReplyError(f"Connection {self.conn_id!r}: a screenshot without an id: {picture!r:.200}")
+            raise InvalidReplyError(f"Connection {self.conn_id!r}: a screenshot has no id: {picture!r:.200}")
         ending = PurePosixPath(str(picture.get("name") or "")).suffix.lower()
         try:
             name += ending if ending in _IMAGES else ".png"
@@ -348,6 +348,6 @@ def _require_image(what: str, file: Path) -> None:
     if not start or start[:1] in (b"<", b"{"):
         raise InvalidReplyError(
             f"{what} is not an image: {file.stat().st_size} bytes that begin with"
-            f" {clean(start.decode(errors='replace'), 60)!r}. Nothing was kept. Check that the"
-            " connection's host is the API's own address."
+            f" {clean(start.decode(errors='replace'), 60)!r}. Nothing was saved. Check that the"
+            " connection's host is the API's own URL."
         )

@@ -71,7 +71,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         secret_key = settings.text("secret_key")
         for name, value in (("password", api_key), ("secret_key", secret_key)):
             if not value.isascii() or any(character.isspace() for character in value):
-                raise settings.problem(name, "can't be a key: it holds a space or a character that is not ASCII.")
+                raise settings.problem(name, "is not a valid key: it contains a space or a non-ASCII character.")
         workspace = settings.text("workspace_id").strip()
         if workspace and not UUID.fullmatch(workspace):
             raise settings.problem("workspace_id", f"must be the workspace's id (a UUID), got {workspace!r}.")
@@ -79,9 +79,9 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         if _dialect(settings) == "current":
             headers = {"X-Api-Key": api_key, "X-Secret-Key": secret_key, **further}
             return FixedHeaders(headers, (api_key, secret_key)), "password (the API key) and secret_key"
-        fields = "password (the API key), and secret_key (the Future AGI of today needs both keys)"
+        fields = "password (the API key), and secret_key (Future AGI now needs both keys)"
         if secret_key:
-            fields = "password (the API key), and dialect (the Future AGI of today needs both keys: dialect=current)"
+            fields = "password (the API key), and dialect (Future AGI now needs both keys: dialect=current)"
         return FixedHeaders({"Authorization": f"Bearer {api_key}", **further}, (api_key, secret_key)), fields
 
     # Executions
@@ -233,7 +233,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         room = limits.FILES - len(saved)
         saved += islice(self._saved_recordings(run, folder), room)
         if len(saved) == limits.FILES:
-            self.log.warning("Run %s has %d files or more: those beyond are left out.", run.run_id, limits.FILES)
+            self.log.warning("Run %s has %d files or more; the others are not saved.", run.run_id, limits.FILES)
         return saved
 
     def _saved_recordings(self, run: Run, folder: Place) -> Iterator[str]:

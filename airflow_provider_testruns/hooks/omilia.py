@@ -39,23 +39,24 @@ _PERSONAL_ACCESS_TOKEN = "X-OCP-PERSONAL-ACCESS-TOKEN"
 _FOR_UNATTENDED = "Use a personal access token (extra personal_access_token) for unattended tasks."
 #: From the page API Authentication, as are the hosts and realms below.
 _WHY_A_TOKEN_DIES = (
-    "A personal access token dies in three ways: it has expired ('Expires at') or was revoked, and is listed as"
-    " Revoked; its account's password is older than 90 days (the password policy holds for it, too); or nobody has"
+    "A personal access token becomes invalid in three ways: it has expired ('Expires at') or was revoked, and is"
+    " listed as"
+    " Revoked; its account's password is older than 90 days (the password policy applies to it, too); or nobody has"
     " logged in to its account for 90 days, which deactivates the account even while the token is used. Log in to the"
-    " console as that account, or have it re-activated, change its password if asked to, and make a new token: after a"
-    " re-activation the old one stays dead."
+    " console with that account, or have it reactivated, change its password if asked to, and create a new token:"
+    " after a reactivation the old one stays invalid."
 )
 _NEEDS_OTP = (
-    "With user name and password the platform asks for a one-time password (otp) besides, on all environments, which no"
-    f" connection can hold. {_FOR_UNATTENDED}"
+    "With user name and password the platform also asks for a one-time password (OTP), on all environments, which a"
+    f" connection cannot store. {_FOR_UNATTENDED}"
 )
 _REALMS = (
     "The realm is master on EU1, US1 and US2 (where tokens come from https://auth.us2-m.ocp.ai), ocp on CA1 and"
     " Frankfurt."
 )
 _SERVICE_PATH = (
-    "Open Testing Studio in the console and read the request URLs in the browser's network tab: what stands there"
-    " between the host's name and /api/ belongs into the connection's host."
+    "Open Testing Studio in the console and read the request URLs in the browser's network tab: what is there between"
+    " the host name and /api/ belongs in the connection's host."
 )
 #: The platform's own domain, and the regions whose realm is not master.
 _DOMAIN = ".ocp.ai"
@@ -131,7 +132,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
             if others:
                 raise settings.problem(
                     "personal_access_token",
-                    f"is filled in, and so is {others}: only one way to authenticate can be meant. Empty one of them.",
+                    f"is filled in, and so is {others}: ambiguous credentials. Clear one of them.",
                 )
             token = _header_value(settings, "personal_access_token", personal)
             return FixedHeaders({_PERSONAL_ACCESS_TOKEN: token}, (token,)), "personal_access_token"
@@ -146,7 +147,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
             if grant_type:
                 raise settings.problem(
                     "login",
-                    f"is empty, and grant_type {grant_type} needs it. Fill it in, or empty grant_type if the password"
+                    f"is empty, and grant_type {grant_type} needs it. Fill it in, or clear grant_type if the password"
                     " is a bearer token.",
                 )
             scheme, _, rest = settings.password.partition(" ")
@@ -193,7 +194,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
             unauthorized = _WHY_A_TOKEN_DIES
             forbidden = f"If the account could do this before: {_WHY_A_TOKEN_DIES}"
         elif not settings.login:
-            unauthorized = f"A bearer token lasts minutes. {_FOR_UNATTENDED}"
+            unauthorized = f"A bearer token expires within minutes. {_FOR_UNATTENDED}"
         elif settings.text("grant_type") != "client_credentials":
             unauthorized = _NEEDS_OTP
         token = f"{_NEEDS_OTP} {_REALMS}" if settings.text("grant_type") != "client_credentials" else _REALMS
@@ -450,7 +451,9 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         if artifact is None:
             if run.final:
                 return f"is not there: the platform made none, or keeps none, of it ({run.raw_state})."
-            return f"is not there yet: it is made when the {kind.value} is over, which is {run.raw_state} now."
+            return (
+                f"does not exist yet: it is created when the {kind.value} has finished, which is {run.raw_state} now."
+            )
         now = datetime.fromtimestamp(time.time() + (self.client.session.clock_offset or 0.0), UTC)
         gone = artifact.why_gone(now)
         return f"{gone}. A new {kind.value} makes a new one." if gone else ""
@@ -487,13 +490,13 @@ def _realm_of(host: str) -> str:
 def _about_the_path(base_url: str) -> str:
     path = urlsplit(base_url).path.rstrip("/")
     if f"{path}/".casefold().endswith("/api/"):
-        return "The connection's host ends with /api, which every call adds itself: leave it out."
+        return "The connection's host ends with /api, which every call adds: remove it."
     if not path:
         return f"Is the service path before /api/ missing? The connection's host has none. {_SERVICE_PATH}"
-    return f"Is the service path before /api/ missing or another one than {path}? {_SERVICE_PATH}"
+    return f"Is the service path before /api/ missing, or different from {path}? {_SERVICE_PATH}"
 
 
 def _header_value(settings: Settings, name: str, value: str) -> str:
     if not value or not value.isascii() or " " in value:
-        raise settings.problem(name, "must be a token of ASCII characters without blanks. Enter it again.")
+        raise settings.problem(name, "must be a token of ASCII characters without spaces. Enter it again.")
     return value

@@ -78,7 +78,7 @@ def _read(response: Response) -> None:
     kind = response.headers.get("content-type", "")
     # A sign-in page or a gateway's answer comes as a 200 too.
     if re.match(r"\s*(text/|application/(json|xml)\b)", kind, re.IGNORECASE):
-        raise InvalidReplyError(f"the recording should be sound, and is {clean(kind, 60)}")
+        raise InvalidReplyError(f"the recording should be audio, and is {clean(kind, 60)}")
 
 
 def _checked(url: str, own: str) -> SplitResult:
@@ -90,7 +90,7 @@ def _checked(url: str, own: str) -> SplitResult:
         place = urlsplit(url)
         host, port = place.hostname, place.port
     except ValueError:
-        raise InvalidReplyError("the address of a recording can't be read") from None
+        raise InvalidReplyError("the URL of a recording is invalid") from None
     if (
         place.scheme not in ("http", "https")
         or not host
@@ -99,16 +99,16 @@ def _checked(url: str, own: str) -> SplitResult:
         or not url.isprintable()
         or " " in url
     ):
-        raise InvalidReplyError("the address of a recording is none of HTTP or HTTPS, or has credentials in it")
+        raise InvalidReplyError("the URL of a recording is not HTTP or HTTPS, or contains credentials")
     if host == own:
         return place
     if place.scheme != "https":
-        raise InvalidReplyError(f"a recording is at {clean(host, 100)}, and not behind HTTPS: it is not fetched")
+        raise InvalidReplyError(f"a recording is at {clean(host, 100)}, without HTTPS: it is not downloaded")
     for address in _addresses(host, port or 443):
         if not ip_address(address.partition("%")[0]).is_global:
             raise InvalidReplyError(
-                f"a recording is at {clean(host, 100)} ({address}), which is no public host and not that of the"
-                " connection: it is not fetched"
+                f"a recording is at {clean(host, 100)} ({address}), which is neither a public host nor that of the"
+                " connection: it is not downloaded"
             )
     return place
 

@@ -49,8 +49,9 @@ def hook_class(platform: str) -> type[PlatformHook[Any]]:
         given = clean(platform, limits.ID) if isinstance(platform, str) else type(platform).__name__
         names = ", ".join([*PLATFORMS, *sorted(_registered())])
         raise ConfigurationError(
-            f"There is no platform {given!r}. Known here: {names}. If it comes with a package of its own, install that"
-            f" on all workers, triggerers and API servers, and restart them; it must declare the entry point group"
+            f"There is no platform {given!r}. Known here: {names}. If another package provides it, install that"
+            " package on all workers, triggerers and API servers, and restart them; it must declare the entry point"
+            " group"
             f" {GROUP}."
         )
     if len(entries) > 1:
@@ -104,7 +105,7 @@ def _load(platform: str, entry: EntryPoint) -> type[PlatformHook[Any]]:
         hook = entry.load()
     except Exception as e:  # whatever the module raises when it is imported
         said = outgoing_text(f"{type(e).__name__}: {e}", limits.ANSWER)
-        raise ConfigurationError(f"{where} can't be loaded: {said}. Repair or update that package.") from e
+        raise ConfigurationError(f"{where} can't be loaded: {said}. Fix or update that package.") from e
     if not (isinstance(hook, type) and issubclass(hook, PlatformHook)):
         raise ConfigurationError(f"{where} is not a subclass of airflow_provider_testruns.hooks.base.PlatformHook.")
     kind = getattr(hook, "conn_type", None)

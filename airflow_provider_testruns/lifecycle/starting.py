@@ -171,8 +171,8 @@ class Record:
         """
         try:
             given = dict(data["mark"])
-            # What a later version has added is passed over.
-            mark = Watermark(given.get("run_id"), given.get("at"), given.get("offset"))
+            # What a later version has added is ignored.
+            mark = Watermark(given["run_id"], given["at"], given["offset"])
             ids, started_with = data.get("context") or {}, data.get("started_with") or {}
             _check(mark.run_id is None or isinstance(mark.run_id, str), "mark")
             _check(isinstance(started_with, dict) and isinstance(data["fingerprint"], str), "started_with")
@@ -208,7 +208,7 @@ class Record:
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as e:
             raise StartOutcomeUnknownError(
                 f"The record of this task's start can't be read ({type(e).__name__}: {clean(str(e), 200)}), and may"
-                f" stand for a run that is running. Nothing is started. {_REMOVE}"
+                f" refer to a run that is still running. Nothing is started. {_REMOVE}"
             ) from e
 
 
@@ -363,8 +363,8 @@ class Starter:
             yield from self._identify(arguments, record)
             if record.fingerprint != fingerprint:
                 self._log.warning(
-                    "The arguments of this task differ from those its run was started with. Its run is used as long as"
-                    " the platform shows none of them as different."
+                    "The arguments of this task differ from those its run was started with. The run is kept unless"
+                    " the platform shows a different value for one of them."
                 )
             obtained = yield from self._resume(record, fingerprint)
             if obtained is not None:
@@ -603,7 +603,7 @@ class Starter:
             return
         except ApiError as e:
             self._log.warning(
-                "The run from before this task was cleared could not be looked at; it may still be going. %s", e
+                "Could not poll the run from before this task was cleared; it may still be running. %s", e
             )
             return
         if run is None or run.final:
@@ -618,8 +618,8 @@ class Starter:
         none, or it is not sure which."""
         if record.cannot_list is not None:
             self._log.warning(
-                "This task was cleared while it started a run, and that can't be looked up: %s The platform may have a"
-                " run that nobody waits for.",
+                "This task was cleared while it started a run, and that run can't be looked up: %s The platform may"
+                " have an orphaned run.",
                 record.cannot_list,
             )
             return None
@@ -641,7 +641,7 @@ class Starter:
             if left <= 0:
                 return None
             if not polls:
-                self._log.info("This task was cleared while it started a run: looking for that, to cancel it.")
+                self._log.info("This task was cleared while it started a run: looking for that run, to cancel it.")
             yield from pause(min(timing.LOOKUP_BACKOFF.after(polls), left), new_step=True)
             polls += 1
 
@@ -669,11 +669,11 @@ class Starter:
             except NotFoundError as e:
                 if record.verdict is Verdict.PASSED:
                     raise StartOutcomeUnknownError(
-                        f"Run {run.run_id} is said to have passed in an earlier try, and the platform does not show it"
-                        f" any more. Nothing is started. {_REMOVE}"
+                        f"Run {run.run_id} is recorded as passed in an earlier try, and the platform no longer shows"
+                        f" it. Nothing is started. {_REMOVE}"
                     ) from e
                 if record.seen:
-                    self._log.warning("Run %s is gone from the platform: starting a new one. %s", run.run_id, e)
+                    self._log.warning("Run %s no longer exists on the platform; starting a new one. %s", run.run_id, e)
                     return None
                 left = until - self._clock()
                 if left > 0:
@@ -700,7 +700,7 @@ class Starter:
             self.older = None
         if record.phase is Phase.JUDGED and now.final:
             if record.verdict is Verdict.PASSED:
-                self._log.info("Run %s has passed in an earlier try: not started again.", run.run_id)
+                self._log.info("Run %s passed in an earlier try; not starting it again.", run.run_id)
                 return StartResult(now, "judged", seen=True)
             if record.verdict is Verdict.FAILED and self.after_failed_run is not None:
                 return (yield from self._start_instead(self.after_failed_run, record, now, fingerprint))
@@ -733,7 +733,7 @@ class Starter:
             run.start_error,
         )
         if not self._cancel_older:
-            self._log.warning("It is waited for, and nothing is started (cancel_on_kill=False).")
+            self._log.warning("Waiting for it instead of starting a new run (cancel_on_kill=False).")
             return False
         self.older = run
         run = yield from stop(
@@ -853,7 +853,7 @@ class Starter:
                         continue
                     self._forget(before)
                     raise
-                self._log.warning("%s It is not known whether a run was started: looking for it.", e)
+                self._log.warning("%s A run may have been started; checking.", e)
                 obtained = yield from self._look_up(record, e, start.not_compared)
                 if obtained is not None:
                     return obtained
@@ -881,7 +881,9 @@ class Starter:
         known = "No start was sent."
         if unknown:
             sent = (
-                "A start was sent and got no answer" if unknown == 1 else f"{unknown} starts were sent without answer"
+                "A start was sent and got no response"
+                if unknown == 1
+                else f"{unknown} starts were sent and got no response"
             )
             known = f"{sent}, and the platform's list shows no run of it: nothing was started."
             self._forget(before)
@@ -896,7 +898,7 @@ class Starter:
 
     def _use_existing(self, start: Start, run: Run, fingerprint: str) -> StartResult:
         """Take a run that is there already."""
-        self._log.info("Not started, %s: taking run %s as it is (%s).", start.what, run.run_id, run.raw_state)
+        self._log.info("Nothing to start (%s): using existing run %s (%s).", start.what, run.run_id, run.raw_state)
         self.record = Record(
             self._epoch,
             Phase.STARTED,
@@ -938,7 +940,10 @@ class Starter:
             if began <= _latest_mark(self._clock(), offset):
                 return Watermark(newest.run_id, began, offset), cannot_list
             # A record with such a mark is one that no process would believe, this one's next part included.
-            cannot_list = f"by the platform's times run {newest.run_id} began days from now, so they say nothing."
+            cannot_list = (
+                f"according to the platform's times, run {newest.run_id} began days in the future, so they can't be"
+                " used."
+            )
         if known and newest is None:
             return Watermark(None, None, offset), cannot_list
         guess = self._clock() - timing.CLOCK_ALLOWANCE if offset is None else self._clock() + offset - 2.0
@@ -976,7 +981,7 @@ class Starter:
             except ApiError as e:
                 raise StartOutcomeUnknownError(
                     f"A start was sent and its outcome is not known, and the runs could not be listed. {e} Nothing"
-                    " is started again; the next try of the task looks again."
+                    " is started again; the next try of the task checks again."
                 ) from e
             if len(found) > 1:
                 ids = ", ".join(run.run_id for run in found[:5])
@@ -999,7 +1004,7 @@ class Starter:
     def _adopt(self, run: Run, cause: ApiError | None, not_compared: tuple[str, ...]) -> StartResult:
         if not self._may_adopt:
             raise StartOutcomeUnknownError(
-                f"A start was sent and its response never came; run {run.run_id} is most likely it, and"
+                f"A start was sent and got no response; run {run.run_id} is most likely it, and"
                 " adopt_lost_start=False prevents adopting it. Nothing is started again. Check the run on the"
                 " platform; clear the task to start a new one." + (f" ({cause})" if cause else "")
             ) from cause

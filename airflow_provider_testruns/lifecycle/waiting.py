@@ -269,7 +269,7 @@ class Wait:
             )
         else:
             why = (
-                f"All {run.progress} pieces of work are done, and the platform has not closed the run for"
+                f"All {run.progress} items are done, and the platform has not closed the run for"
                 f" {since / 60:.0f} minutes: it is still {run.raw_state}."
             )
         why += " Nothing was cancelled; a retry asks the platform again before it starts anything."

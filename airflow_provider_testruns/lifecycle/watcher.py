@@ -427,7 +427,7 @@ class Watcher:
             # A fault of the list's own must not touch the waits: each goes on by itself.
             if group.failures == 0 or not group.readers:
                 # Whoever reads the list goes on, and warns of it now and then.
-                log.exception("Polling the group %s together has failed.", group.key)
+                log.exception("Polling the group %s failed.", group.key)
             group.failures += 1
             group.singly_until = self._loop.time() + timing.INDIVIDUALLY_FOR
             for reader in group.readers:

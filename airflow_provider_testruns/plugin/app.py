@@ -119,7 +119,7 @@ def _dag_ids(user: Any, manager: Any, session: Session) -> list[str]:
     with_runs = stored.dag_ids_with_runs(session, allowed)
     readable = [dag_id for dag_id in with_runs if may_read_xcoms(details=DagDetails(id=dag_id))]
     if not readable and not may_read_xcoms():
-        raise HTTPException(403, "You may not read XComs, which is where the results of test runs are.")
+        raise HTTPException(403, "You don't have access to XComs, where the results of test runs are stored.")
     return readable
 
 
@@ -144,7 +144,7 @@ def _task_place(text: str | None) -> tuple[datetime, str, str] | None:
     return _time(when), dag_id, task_id
 
 
-_NO_PLACE = "before: not a place in the list."
+_NO_PLACE = "before: not a position in the list."
 
 
 def _place(text: str, kinds: tuple[type, ...]) -> list[Any]:
@@ -210,5 +210,5 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _not_understood(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     names = sorted({str(each["loc"][-1]) for each in error.errors()})
-    what = f"{', '.join(names)}: too long, or of another kind than asked for."
+    what = f"{', '.join(names)}: too long, or of the wrong type."
     return _html(lambda nonce: page.error_page(what, nonce=nonce), 422)

@@ -289,6 +289,6 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     def _skip_or(self, error: Exception) -> Exception:
         if not self.soft_fail and not self.never_fail:
             return error
-        skip = AirflowSkipException(f"Skipping, as soft_fail or never_fail asks for: {error}")
+        skip = AirflowSkipException(f"Skipping (soft_fail or never_fail): {error}")
         skip.__cause__ = error
         return skip

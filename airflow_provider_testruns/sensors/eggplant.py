@@ -82,7 +82,7 @@ class EggplantRunProgressSensor(RunSensor):
         self.eggplant_conn_id = eggplant_conn_id
         if model_name is not None and self.compare_with is not None:
             raise ConfigurationError(
-                "compare_with goes with run_id: of the runs of a model, each is a case of its own, whose name is new."
+                "compare_with is only for run_id: with model_name, each run is a case, whose name is always new."
             )
 
     def watched_run(self) -> Run:
@@ -97,7 +97,7 @@ class EggplantRunProgressSensor(RunSensor):
         limit = optional_integer("limit", self.limit)
         if self.run_id is not None:
             if limit is not None:
-                raise ConfigurationError("limit goes with model_name: there is only one run of a run_id.")
+                raise ConfigurationError("limit is only for model_name: a run_id names a single run.")
             return Run("eggplant", identifier("run_id", self.run_id, number=True), RunState.QUEUED, "")
         name = identifier("model_name", self.model_name, number=True)
         ids = {"kind": Kind.MODEL.value, "model_name": name}

@@ -30,8 +30,8 @@ class Decoder:
         names = [name for name in parts if name not in ("", "identity")]
         if len(names) > 1 or not set(names) <= {"gzip", "x-gzip", "deflate"}:
             raise EncodingError(
-                f"it is compressed as {clean(', '.join(names), 60)!r}, which was not asked for"
-                f" (Accept-Encoding: {ACCEPTED})"
+                f"it is compressed as {clean(', '.join(names), 60)!r}, which was not requested (Accept-Encoding:"
+                f" {ACCEPTED})"
             )
         self._name = names[0] if names else ""
         self._stream = None if not names else self._new_stream()

@@ -53,7 +53,7 @@ def response_timeout() -> NetworkError:
 
 def unusable_url() -> NetworkError:
     """A URL that no request can be made for."""
-    return NetworkError("the address is not usable", sent=False)
+    return NetworkError("the URL is not usable", sent=False)
 
 
 def no_connection(error: BaseException, *, tls: bool, proxy: bool = False) -> NetworkError:
@@ -75,7 +75,7 @@ def no_connection(error: BaseException, *, tls: bool, proxy: bool = False) -> Ne
     about = "proxy" if proxy else ""
     for found in beneath:
         if isinstance(found, socket.gaierror):
-            return NetworkError(f"{where} ({found.strerror or 'the name is not known'})", sent=False, about=about)
+            return NetworkError(f"{where} ({found.strerror or 'unknown host name'})", sent=False, about=about)
         if isinstance(found, OSError) and found.errno is not None and found.errno > 0:
             return NetworkError(f"{where} ({os.strerror(found.errno)})", sent=False, about=about)
     return NetworkError(where, sent=False, about=about)
@@ -90,14 +90,14 @@ def proxy_refused(status: int | None) -> NetworkError:
 def lost(error: BaseException) -> NetworkError:
     """A connection that broke after something may have been sent."""
     return tls_failure(error, sent=True) or NetworkError(
-        "the connection was lost before a whole response came", sent=True
+        "the connection was lost before the response was complete", sent=True
     )
 
 
 def not_http() -> NetworkError:
     """What came is no HTTP response."""
     return NetworkError(
-        f"what came is not a valid HTTP response (or has a header of more than {MAX_LINE} bytes, or more than"
+        f"the response is not valid HTTP (or has a header of more than {MAX_LINE} bytes, or more than"
         f" {MAX_HEADERS} of them)",
         sent=True,
     )
@@ -161,7 +161,7 @@ def check_head(lines: list[bytes]) -> None:
     for line in lines[:-1]:
         text = line.rstrip(b"\r\n")
         if b"\0" in text or b"\r" in text:
-            raise http.client.HTTPException("a header with a character that none may hold")
+            raise http.client.HTTPException("a header with an invalid character")
         if line[:1] in (b" ", b"\t"):
             # The value of the line before goes on.
             if headers:

@@ -63,9 +63,9 @@ _TAGS = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE
 _NEXT_STEP: dict[type[ApiError], str] = {
     AuthenticationError: "Check {fields} of the connection.",
     PermissionDeniedError: "Check what this user is allowed to do, and the licence or quota, on the platform.",
-    NotFoundError: "Check the id, and that the connection's host is the right address with the right path.",
+    NotFoundError: "Check the id, and that the connection's host is the right URL, with the right path.",
     InvalidRequestError: "Check the arguments of the task against what the platform says.",
-    RateLimitedError: "Ask less often (a longer poll_interval), or raise the platform's limit.",
+    RateLimitedError: "Poll less often (a longer poll_interval), or raise the platform's limit.",
     ServerError: "The platform or a gateway before it has a problem; see its own logs or status page.",
 }
 
@@ -253,13 +253,13 @@ class Session:
         error: ApiError
         if spent.bytes >= allowance.bytes:
             error = InvalidReplyError(
-                f"{head} had responses of {spent.bytes / limits.MB:.0f} MB, and {allowance.bytes / limits.MB:.0f} MB is"
-                " the most that is read. What the platform sends is larger than can be meant."
+                f"{head} had responses of {spent.bytes / limits.MB:.0f} MB, and {allowance.bytes / limits.MB:.0f} MB"
+                " is the limit. The platform sends more than is plausible."
             )
         elif spent.seconds >= allowance.seconds:
             error = TransportError(
-                f"{head} took {spent.seconds:.0f} s, and {allowance.seconds:.0f} s is the longest that is waited for."
-                " Check the network and the platform.",
+                f"{head} took {spent.seconds:.0f} s, and {allowance.seconds:.0f} s is the limit. Check the network"
+                " and the platform.",
                 sent=False,
             )
         else:
@@ -415,7 +415,7 @@ class Session:
         left = until - self.clock()
         if left <= 0 or (call.send_before is not None and call.send_before <= self.clock()):
             raise self._network_error(
-                NetworkError("not sent, as its deadline had passed before it could be", sent=False),
+                NetworkError("its deadline passed before it was sent", sent=False),
                 call.what,
                 request,
             )
@@ -517,7 +517,7 @@ class Session:
         elif _origin(target) != _origin(request.url):
             why = f"it redirects to {self._shown_origin(target)}, where the credentials must not go"
         elif redirects > 3:
-            why = "it redirects in circles"
+            why = "it redirects in a loop"
         else:
             return replace(request, url=target)
         error = InvalidReplyError(
@@ -608,18 +608,17 @@ class Session:
         if call.save_to is not None:
             return InvalidReplyError(
                 f"{self._head(call.what, request)}: the file is larger than {request.most_file:,} bytes. The extra"
-                " 'max_file_size' of the connection sets how large a file may be."
+                " 'max_file_size' of the connection sets the limit."
             )
         return InvalidReplyError(
-            f"{self._head(call.what, request)}: the response is larger than {request.most:,} bytes, which is the most"
-            " that is read of one."
+            f"{self._head(call.what, request)}: the response is larger than {request.most:,} bytes, which is the limit."
         )
 
     def _unreadable(self, call: Call[Any], request: Request, why: str, status: int | None = None) -> ApiError:
         return InvalidReplyError(
-            f"{self._head(call.what, request)}: the response is not what the API's documents say:"
+            f"{self._head(call.what, request)}: the response is not as documented:"
             f" {self.mask(why, call.secrets)}."
-            " Check that the connection's host is the API's own address."
+            " Check that the connection's host is the API's own URL."
             # A field that is missing is no question of the address.
             + (self.advice.of(InvalidReplyError) if why.startswith("the response is not JSON") else ""),
             status=status,
@@ -736,7 +735,7 @@ def _origin(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return "an address that can't be read"
+        return "an invalid URL"
     port = port or {"https": 443, "http": 80}.get(parts.scheme)
     # An address with credentials in it is not ours, and the drivers would send them in the place of our own.
     user = "***@" if parts.username is not None else ""

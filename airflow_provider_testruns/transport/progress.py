@@ -69,8 +69,8 @@ class Pace:
             return
         if self._bytes < limits.RATE_BYTES:
             raise NetworkError(
-                f"the file moves too slowly: {self._bytes:,} bytes in {now - self._since:.0f} s, and"
-                f" {limits.RATE_BYTES:,} in {limits.RATE_WINDOW:.0f} s is the least",
+                f"the transfer is too slow: {self._bytes:,} bytes in {now - self._since:.0f} s, and"
+                f" {limits.RATE_BYTES:,} in {limits.RATE_WINDOW:.0f} s is the minimum",
                 sent=True,
             )
         self._bytes, self._since = 0, now

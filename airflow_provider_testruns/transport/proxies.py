@@ -87,8 +87,8 @@ def _read(value: str, variable: str) -> Proxy:
         parts, host, port = urlsplit(""), None, None
     if parts.scheme.startswith("socks"):
         raise NetworkError(
-            f"the proxy in the environment variable {variable} is a SOCKS proxy, which is not supported: name an http"
-            " or https one, or the platform's host in no_proxy",
+            f"the proxy in the environment variable {variable} is a SOCKS proxy, which is not supported: use an http"
+            " or https proxy, or list the platform's host in no_proxy",
             sent=False,
             about="proxy",
         )

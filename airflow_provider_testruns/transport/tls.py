@@ -120,7 +120,8 @@ class Tls:
         except _EncryptedKeyError as e:
             raise TlsFileError(
                 "key" if self.key else "cert",
-                f"({(self.key or self.cert)!r}) holds an encrypted private key, which nobody could unlock. Decrypt"
+                f"({(self.key or self.cert)!r}) holds an encrypted private key, which can't be used without its"
+                " passphrase. Decrypt"
                 " it with 'openssl pkey -in key.pem -out plain.pem', and let only Airflow's user read it.",
             ) from e
         except (ssl.SSLError, ValueError) as e:

@@ -339,8 +339,8 @@ class FinishedRunsStream:
                 return
             self._cursor_was_bad = True
             log.warning(
-                "%s: the cursor %s in the state store of asset %r can't be read (%s). Watching begins again: what has"
-                " finished already is not told of.",
+                "%s: the cursor %s in the state store of asset %r can't be read (%s). Watching starts again; runs"
+                " that have already finished are not reported.",
                 self._what,
                 self.key,
                 self._trigger.asset_name,
@@ -363,13 +363,13 @@ class FinishedRunsStream:
                 await self._restore()
                 return False
         if self._store is None:
-            kept = "only in memory; a restart begins again"
+            kept = "in memory only; a restart starts again"
         else:
             kept = f"as {self.key} in the state store of asset {self._trigger.asset_name!r}"
         if not self._cursor_was_bad:
             log.warning(
-                "%s: there is no cursor, and watching begins now. What has finished already is noted and not told of"
-                " (%d runs; %d since backfill_since are). The cursor is kept %s.",
+                "%s: there is no cursor; watching starts now. Runs that have already finished are not reported (%d"
+                " runs; %d since backfill_since are). The cursor is kept %s.",
                 self._what,
                 self._runs.noted,
                 due,

@@ -272,7 +272,7 @@ def _check_logs(plan: Plan, logs: Path, books: Balance) -> None:
 _SAID = (
     "whose start response was lost",
     "was started by an earlier try: waiting for it, no new start",
-    "It is not known whether a run was started: looking for it",
+    "A run may have been started; checking",
     "An earlier try may have started a run; checking",
     "The platform shows no run of that start: nothing was started",
 )

@@ -105,7 +105,7 @@ def test_a_file_moves_fast_enough_or_not():
         pace.add(1)
     clock.now = 60.0
     with pytest.raises(
-        NetworkError, match="moves too slowly: 60 bytes in 60 s, and 65,536 in 60 s is the least"
+        NetworkError, match="transfer is too slow: 60 bytes in 60 s, and 65,536 in 60 s is the minimum"
     ) as caught:
         pace.add(1)
     assert caught.value.sent

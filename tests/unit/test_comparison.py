@@ -288,7 +288,7 @@ def test_without_counts_the_gate_is_not_met() -> None:
 def test_max_metric_drop(before: float, now: float, reason: str | None) -> None:
     task = Task(Gates(max_metric_drop={"tone": 0.05}))
     _, judgement = task.run(ran(0, "a", metrics={"tone": before}))
-    assert judgement.notes[-1] == "max_metric_drop is not checked for 'tone': the baseline has no figure."
+    assert judgement.notes[-1] == "max_metric_drop is not checked for 'tone': the baseline has no such metric."
     report, judgement = task.run(ran(1, "a", metrics={"tone": now}))
     assert judgement.reasons == ((reason,) if reason else ())
     assert to_xcom(report, judgement)["metrics_change"] == {"tone": round(now - before, 6)}

@@ -226,7 +226,7 @@ def test_an_address_must_be_there():
 )
 def test_what_is_no_address(host):
     assert _problem(host=host).startswith(
-        "host must be an http or https address such as https://dai.example.com:8000, got "
+        "host must be an http or https URL such as https://dai.example.com:8000, got "
     )
 
 
@@ -240,7 +240,7 @@ def test_what_is_an_ipv4_address_to_one_client_only(host):
     "host", ["https://id:canary-pass@h", "https://canary-key@h", "id:canary-pass@h", "https://@h", "https://:@h"]
 )
 def test_credentials_do_not_belong_into_the_address(host):
-    assert _problem(host=host) == ("host must not hold a user or password; the fields login and password do.")
+    assert _problem(host=host) == ("host must not contain a user or password; use the fields login and password.")
 
 
 @pytest.mark.parametrize("host", ["https://h/a?key=canary-key", "https://h/a#canary", "h/a?x=canary"])
@@ -268,7 +268,7 @@ def test_ports_that_do_not_exist(port):
 )
 def test_what_copying_brings_along_is_named_and_not_shown(field, value):
     assert _problem(**{field: value}) == (
-        f"{field} holds a line break or another character that can't be printed, likely from copying; enter it again."
+        f"{field} contains a line break or another unprintable character, probably from copying. Enter it again."
     )
 
 
@@ -375,13 +375,13 @@ def test_numbers_are_the_texts_that_they_were_in_a_uri(value, found):
 def test_what_is_no_text(value):
     with pytest.raises(ConfigurationError) as caught:
         _with(secret_key=value).text("secret_key")
-    assert str(caught.value) == f"Connection 'con': secret_key must be a text, got {type(value).__name__}."
+    assert str(caught.value) == f"Connection 'con': secret_key must be a string, got {type(value).__name__}."
 
 
 def test_a_secret_with_a_line_break_is_not_shown():
     with pytest.raises(ConfigurationError) as caught:
         _with(secret_key="canary\nkey").text("secret_key")
-    assert str(caught.value).startswith("Connection 'con': secret_key holds a line break")
+    assert str(caught.value).startswith("Connection 'con': secret_key contains a line break")
     assert "canary" not in str(caught.value)
 
 
@@ -490,7 +490,7 @@ def test_what_a_template_cannot_hold(template):
     with pytest.raises(ConfigurationError) as caught:
         _with(run_url_template=template).template("run_url_template", ("base_url", "run_id"))
     assert str(caught.value) == (
-        "Connection 'con': run_url_template may hold {base_url}, {run_id} and nothing else in braces, got"
+        "Connection 'con': run_url_template may hold {base_url}, {run_id} and nothing else in braces; got"
         f" {template!r}."
     )
 

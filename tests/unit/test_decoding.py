@@ -42,7 +42,7 @@ def test_however_it_is_cut(data, step):
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "gzip,br", "x" * 1000])
 def test_what_was_not_asked_for(encoding):
-    with pytest.raises(EncodingError, match="which was not asked for") as caught:
+    with pytest.raises(EncodingError, match="which was not requested") as caught:
         Decoder(encoding)
     assert len(str(caught.value)) < 200
 

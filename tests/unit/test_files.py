@@ -96,7 +96,7 @@ def test_a_download_that_breaks_off_leaves_the_older_file(tmp_path):
 
 def test_a_file_that_is_no_zip_is_not_kept(tmp_path):
     target = tmp_path / "artifact.zip"
-    with pytest.raises(InvalidReplyError, match=r"artifact of run r-1 is not a ZIP file.*log in"):
+    with pytest.raises(InvalidReplyError, match=r"artifact of run r-1 is not a complete ZIP file.*log in"):
         save(target, _writes(b"<html>log in</html>"), name="x", check=require_zip("the artifact of run r-1"))
     assert list(tmp_path.iterdir()) == []
 
@@ -166,7 +166,7 @@ _CHECKS = pytest.mark.parametrize(
     [
         (2026, "must be a path or an object storage URL, got 2026"),
         (True, "got True"),
-        (None, "got None. Where nothing is to be written, leave the argument out."),
+        (None, "got None. To write nothing, leave the argument out."),
         (["a"], "got ['a']"),
         (1.5, "got 1.5"),
         (b"/tmp/x", "got b'/tmp/x'"),
@@ -181,12 +181,12 @@ _CHECKS = pytest.mark.parametrize(
         ("GS:/bucket/x", "Did you mean GS://bucket/x?"),
         ("anything:/bucket/x", "Did you mean anything://bucket/x?"),
         ("file:x", "Did you mean file://x?"),
-        ("file://elsewhere/x", "is no file of this machine"),
-        ("file://", "is no file of this machine"),
-        ("file:///", "is no file of this machine"),
+        ("file://elsewhere/x", "is not on this machine"),
+        ("file://", "is not on this machine"),
+        ("file:///", "is not on this machine"),
         ("nowhere://bucket/x", "nowhere"),
         ("memory://", "names no bucket or folder"),
-        ("/tmp/a\0b", "has a NUL in it"),
+        ("/tmp/a\0b", "contains a NUL character"),
         ("/tmp/\ud800", "is not Unicode"),
         ("~nobody-of-that-name/x", "no home folder"),
         ("/tmp/" + "x" * 300, "longer than 255 bytes"),
@@ -320,7 +320,7 @@ def test_an_object_storage_that_refuses_is_found_out(storage, monkeypatch, caplo
     # Credentials that may only write leave what they tried with, and say so.
     monkeypatch.setattr(storage, "rm_file", refuses)
     check_target(f"{_REMOTE}/report.xml", "junit_path")
-    assert "by which it was tried whether" in caplog.text
+    assert "which tested whether" in caplog.text
 
 
 @pytest.mark.parametrize("target", ["", "  "])

@@ -105,7 +105,7 @@ def test_names_are_whole_and_in_upper_and_lower_case_as_they_are(allowed: str) -
         return
     assert found.reasons == (
         "1 failed of 5 test cases.",
-        "2 that did not pass are allowed to and not counted.",
+        "2 that did not pass are ignored (allowed_failures).",
     )
     assert found.notes[-1] == f"allowed_failures has entries that match no case: {allowed!r}."
 
@@ -123,12 +123,12 @@ def test_allowed_failures_are_neither_passed_nor_failed_to_the_other_gates() -> 
     assert judge(report(*cases), Gates(min_pass_rate=0.66, allowed_failures=allowed)).verdict is Verdict.PASSED
     assert judge(report(*cases), Gates(min_pass_rate=0.67, allowed_failures=allowed)).reasons == (
         "Pass rate 66.7% (2 of 3) is below min_pass_rate 67.0%.",
-        "1 that did not pass are allowed to and not counted.",
+        "1 that did not pass are ignored (allowed_failures).",
     )
     assert judge(report(*cases), Gates(max_failures=1, allowed_failures=allowed)).verdict is Verdict.PASSED
     assert judge(report(*cases), Gates(max_failures=0, allowed_failures=allowed)).reasons == (
         "1 failed of 3 test cases: max_failures is 0.",
-        "1 that did not pass are allowed to and not counted.",
+        "1 that did not pass are ignored (allowed_failures).",
     )
     # Nothing is left that could miss it.
     only = judge(report(FAILED), Gates(min_pass_rate=1.0, allowed_failures=("pays",)))
@@ -139,7 +139,7 @@ def test_what_is_counted_and_not_listed_can_not_be_forgiven() -> None:
     found = judge(report(PASSED, FAILED, counts=Counts(passed=1, failed=3, unavailable=1)), Gates(allowed_failures="*"))
     assert found.reasons == (
         "2 failed and 1 unavailable of 5 test cases.",
-        "1 that did not pass are allowed to and not counted.",
+        "1 that did not pass are ignored (allowed_failures).",
         "allowed_failures can't be checked for 3 that the platform counts and does not list.",
     )
     # Nor is it known then which names are of no case.
@@ -305,7 +305,7 @@ def test_allowed_failures_are_told_apart_everywhere() -> None:
         "  note: Allowed to fail, and did not pass: regression/refunds, waits." in table(told, judgement).splitlines()
     )
     assert text(found).splitlines() == [
-        "Run r-1 failed. 1 failed of 5 test cases. 2 that did not pass are allowed to and not counted.",
+        "Run r-1 failed. 1 failed of 5 test cases. 2 that did not pass are ignored (allowed_failures).",
         "1 of 5 passed, 2 failed, 1 unavailable, 1 not run; pass rate 25.0%.",
         "  failed: smoke / pays: no money",
         "The full report: s3://reports/r-1.xml",

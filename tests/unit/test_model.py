@@ -251,7 +251,9 @@ def test_without_counts_the_platforms_word_decides():
 def test_without_counts_and_without_a_word_nothing_has_passed():
     found = _judged(None, None, raw_state="over")
     assert found.verdict is Verdict.ERRORED
-    assert found.reasons == ("The run is over (over), and the platform says neither how it ended nor what was tested.",)
+    assert found.reasons == (
+        "The run has finished (over), and the platform reports neither its outcome nor what was tested.",
+    )
 
 
 @pytest.mark.parametrize("ending", [Verdict.PASSED, None])
@@ -269,7 +271,7 @@ def test_a_run_in_which_nothing_was_tested_fails_unless_that_is_wanted(ending, t
 def test_no_tests_allowed_is_not_no_evaluations_allowed():
     gates = Gates(fail_on_no_tests=False, eval_thresholds={"tone": 0.5})
     found = _judged(Verdict.PASSED, Counts(), gates, metrics={"tone": Metric(None, 0)})
-    assert found == Judgement(Verdict.FAILED, ("Evaluation 'tone' scored nothing; its gate is 0.5.",))
+    assert found == Judgement(Verdict.FAILED, ("Evaluation 'tone' has no score; its gate is 0.5.",))
 
 
 def test_a_generation_has_no_tests_and_passes():
@@ -331,9 +333,9 @@ def test_min_pass_rate_says_nothing_of_a_run_without_tests(least):
         (Metric(0.85, 4), None),
         (Metric(0.851), None),
         (Metric(0.8, 4), "Evaluation 'tone' is 0.8, below its gate 0.85 by 0.05."),
-        (Metric(None, 4), "Evaluation 'tone' scored nothing; its gate is 0.85."),
-        (Metric(0.0, 0), "Evaluation 'tone' scored nothing; its gate is 0.85."),
-        (Metric(0.99, 0), "Evaluation 'tone' scored nothing; its gate is 0.85."),
+        (Metric(None, 4), "Evaluation 'tone' has no score; its gate is 0.85."),
+        (Metric(0.0, 0), "Evaluation 'tone' has no score; its gate is 0.85."),
+        (Metric(0.99, 0), "Evaluation 'tone' has no score; its gate is 0.85."),
     ],
 )
 def test_evaluation_gates(metric, reason):
@@ -378,7 +380,7 @@ def test_each_choice_of_an_evaluation_has_a_gate_of_its_own():
         judged(pace_fast=0.1)
     nothing = {"tone": Metric(None, 0)}
     found = _judged(Verdict.PASSED, Counts(passed=8), Gates(eval_thresholds={"tone=calm": 0.0}), metrics=nothing)
-    assert found.reasons == ("Evaluation 'tone=calm' scored nothing; its gate is 0.",)
+    assert found.reasons == ("Evaluation 'tone=calm' has no score; its gate is 0.",)
 
 
 def test_evaluations_that_could_not_be_seen_are_an_error_only_where_the_verdict_depends_on_them():

@@ -176,9 +176,9 @@ def test_every_status_has_its_type(status, kind):
     [
         (401, "Check login and password of the connection."),
         (403, "Check what this user is allowed to do, and the licence or quota, on the platform."),
-        (404, "Check the id, and that the connection's host is the right address with the right path."),
+        (404, "Check the id, and that the connection's host is the right URL, with the right path."),
         (422, "Check the arguments of the task against what the platform says."),
-        (429, "Ask less often (a longer poll_interval), or raise the platform's limit."),
+        (429, "Poll less often (a longer poll_interval), or raise the platform's limit."),
         (502, "The platform or a gateway before it has a problem; see its own logs or status page."),
     ],
 )
@@ -276,9 +276,8 @@ def test_an_unreadable_response_names_what_is_wrong():
     assert type(error) is InvalidReplyError
     assert error.status == 200
     assert str(error) == (
-        f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): the response is not what the API's documents"
-        " say: data: field 'runId' is missing, and there is ***. Check that the connection's host is the API's own"
-        " address."
+        f"Connection 'con' could not get run 4711 (GET {_HOST}/runs/4711): the response is not as documented: data:"
+        " field 'runId' is missing, and there is ***. Check that the connection's host is the API's own URL."
     )
     assert "is not JSON (text/html, 6 bytes)" in str(
         _failure(_get(), response(status=200, body=b"<html>", content_type="text/html"))
@@ -541,7 +540,7 @@ def test_only_a_get_follows_a_redirect(method, status):
 @pytest.mark.parametrize("headers", [{"location": "/base/runs/4711"}, {}])
 def test_redirects_in_circles_end(headers):
     wire = Script([response(status=302, **headers)] * 4)
-    assert "it redirects in circles" in str(_failure(_get(), wire=wire))
+    assert "it redirects in a loop" in str(_failure(_get(), wire=wire))
 
 
 # What is learnt on the way

@@ -339,7 +339,7 @@ def test_a_run_that_was_seen_and_is_gone_is_started_anew():
     world.starter.mark_seen(run)
     world.platform.lose(run.run_id)
     assert world.obtain().how == "started"
-    assert f"Run {run.run_id} is gone" in world.warnings
+    assert f"Run {run.run_id} no longer exists" in world.warnings
 
 
 def test_a_run_that_was_never_seen_is_an_error_after_it_had_time_to_appear():
@@ -493,7 +493,7 @@ def test_a_run_that_may_have_been_started_before_a_clear_is_looked_for_less_and_
     world.obtain(epoch=CLEARED)
     assert world.platform.sleeps[:5] == [1.0, 1.5, 2.25, 3.375, 5.0]
     assert set(world.platform.sleeps[5:-1]) == {5.0}
-    told = [line for line in world.lines.of("info") if "looking for that, to cancel it" in line]
+    told = [line for line in world.lines.of("info") if "looking for that run, to cancel it" in line]
     assert len(told) == 1
 
 
@@ -532,7 +532,7 @@ def test_an_older_run_that_cannot_be_looked_at_is_said():
     world.obtain()
     world.platform.faults["get"] = [Fault(PermissionDeniedError("Not for you."))]
     assert world.obtain(epoch=CLEARED).how == "started"
-    assert "it may still be going. Not for you." in world.warnings
+    assert "it may still be running. Not for you." in world.warnings
 
 
 def test_an_older_intent_is_looked_for_and_its_run_cancelled():
@@ -775,7 +775,7 @@ def test_a_newest_run_from_the_future_is_no_line_to_go_by():
     lossy.platform.add("odd")
     lossy.platform.faults["start"] = [lost(done=True, takes=1.0)]
     for _ in range(2):
-        with pytest.raises(StartOutcomeUnknownError, match="run odd began days from now"):
+        with pytest.raises(StartOutcomeUnknownError, match="run odd began days in the future"):
             lossy.obtain()
     assert lossy.platform.count("start") == 1
 
@@ -822,7 +822,7 @@ def test_a_start_is_not_sent_again_after_the_end_of_the_tasks_time():
     world = World()
     world.platform.faults["start"] = [lost(done=False, takes=WINDOW)]
     deadline = world.clock() + WINDOW + LISTING_LAG - 10
-    with pytest.raises(RunTimeoutError, match="sent and got no answer, and the platform's list shows no run of it"):
+    with pytest.raises(RunTimeoutError, match="sent and got no response, and the platform's list shows no run of it"):
         world.obtain(deadline=deadline)
     assert world.platform.count("start") == 1
     assert world.ids == []
@@ -1091,7 +1091,7 @@ def test_a_look_up_outlasts_what_a_wait_outlasts(error):
     world = World()
     world.intent()
     world.platform.faults["list"] = [Fault(error)] * 100
-    with pytest.raises(StartOutcomeUnknownError, match="the next try of the task looks again"):
+    with pytest.raises(StartOutcomeUnknownError, match="the next try of the task checks again"):
         world.obtain()
     assert world.platform.count("start") == 0
 

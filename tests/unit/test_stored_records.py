@@ -189,7 +189,7 @@ def test_a_verdict_is_believed_only_after_the_platform_was_asked() -> None:
     # What it amounts to is the platform's word, and judged again by the caller.
     assert (obtained.how, obtained.run.platform_verdict, obtained.run.url) == ("judged", Verdict.FAILED, "")
     world.platform.lose(world.ours)
-    assert "is said to have passed in an earlier try, and the platform does not show it" in world.refused()
+    assert "is recorded as passed in an earlier try, and the platform no longer shows it" in world.refused()
 
 
 def test_links_are_the_platforms() -> None:

@@ -56,7 +56,7 @@ def check_names(body: Mapping[str, Any], names: Mapping[str, str | None]) -> Non
     model = "model_id" in body or names["model_name"]
     if not body.keys() & {"model_id", "rerun_id", "script"} and not model:
         raise ConfigurationError(
-            "At least one of model_id, rerun_id and script must be given; model_name serves instead of model_id"
+            "At least one of model_id, rerun_id and script must be given; model_name can replace model_id"
             f" (given: {', '.join([*body, *(name for name, value in names.items() if value)]) or 'none'})."
         )
     if names["test_case_name"] and not (model and not body.keys() & {"rerun_id", "script"}):

@@ -357,13 +357,13 @@ def _runs_call(limit: int, offset: int) -> Call[Page]:
 def _read_xml(response: Response) -> str:
     if len(response.body) > limits.TEXT_BODY:
         raise InvalidReplyError(
-            f"the file is larger than {limits.TEXT_BODY:,} bytes, which is the most that is read of one",
+            f"the file is larger than {limits.TEXT_BODY:,} bytes, which is the limit",
             status=response.status,
         )
     try:
         text = response.body.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise InvalidReplyError("the response is not a UTF-8 text", status=response.status) from e
+        raise InvalidReplyError("the response is not UTF-8", status=response.status) from e
     start = text[:1000].lstrip()[:9].casefold()
     if not start.startswith("<") or start.startswith(("<html", "<!doctype")):
         raise InvalidReplyError("the response is not XML", status=response.status)

@@ -93,4 +93,4 @@ def _one(
     known = [str(row.get(*names)) for row in rows if row.get(*names) is not None]
     listed = ", ".join(repr(clean(each, NAME)) for each in known[:_MOST_NAMED]) or "none"
     more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
-    raise ConfigurationError(f"{argument} {name!r} is not there. The server lists: {listed}{more}.")
+    raise ConfigurationError(f"{argument} {name!r} does not exist. The server lists: {listed}{more}.")

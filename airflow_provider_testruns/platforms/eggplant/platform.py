@@ -242,7 +242,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             if others:
                 raise ConfigurationError(
                     f"{'test_config_name' if test_config_id is None else 'test_config_id'} goes alone, and"
-                    f" {', '.join(others)} was given too: a test configuration says itself what it runs."
+                    f" {', '.join(others)} was given too: a test configuration defines what it runs."
                 )
             return (
                 yield from self._configuration_start(
@@ -250,7 +250,7 @@ class EggplantPlatform(EggplantCalls, Platform):
                 )
             )
         if task_instance_body is not None:
-            raise ConfigurationError("task_instance_body goes with test_config_id or test_config_name only.")
+            raise ConfigurationError("task_instance_body is only for test_config_id or test_config_name.")
         check_names(body, names)
         check_assets(body, names["agent_name"], boolean("require_assets", require_assets))
         if "model_id" not in body and names["model_name"] and not body.keys() & {"rerun_id", "script"}:
@@ -275,7 +275,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         elif model_name is None and "model_id" in body:
             model_name, cannot_list = yield from self._name_of_model(body["model_id"])
         elif model_name is None:
-            cannot_list = "a rerun does not say its model, and DAI lists runs by model. Give model_name to make it so."
+            cannot_list = "a rerun does not name its model, and DAI lists runs by model. Give model_name."
         if model_name is not None:
             ids["model_name"] = model_name
         if test_case_name is not None:
@@ -424,7 +424,7 @@ class EggplantPlatform(EggplantCalls, Platform):
     def _name_of_model(self, model_id: str) -> Steps[tuple[str | None, str | None]]:
         """The name of a model, or why it is unavailable."""
         wanted = model_id.casefold()
-        give = "Give model_name to make it so."
+        give = "Give model_name."
         if wanted not in self._model_names:
             try:
                 models = yield from self.models()
@@ -832,8 +832,8 @@ class EggplantPlatform(EggplantCalls, Platform):
         if len(by) > 1:
             raise InvalidReplyError(
                 f"run {number} of the list could be each of {len(by)} executions that were started at the same time,"
-                f" and the list does not show which: {', '.join(sorted(by)[:10])}. An Airflow pool with one slot keeps"
-                " starts of one model apart"
+                f" and the list does not show which: {', '.join(sorted(by)[:10])}. An Airflow pool with one slot"
+                " serialises starts of one model"
             )
 
     @staticmethod
@@ -979,8 +979,8 @@ class EggplantPlatform(EggplantCalls, Platform):
             )
         if len(runs) > limits.PARTS:
             raise InvalidReplyError(
-                f"{self.title} at {self._base_url} shows {len(runs):,} runs of model {name!r}, and {limits.PARTS:,} is"
-                " the most that is waited for together. Give the sensor's limit: so many of the newest."
+                f"{self.title} at {self._base_url} shows {len(runs):,} runs of model {name!r}, and {limits.PARTS:,}"
+                " is the most that can be watched together. Set the sensor's limit, to watch only the newest."
             )
         return aggregate(name, runs, ids, self._base_url)
 

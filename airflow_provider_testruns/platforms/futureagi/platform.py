@@ -133,7 +133,7 @@ class FutureAGIPlatform(Platform):
         if len(given) != 1:
             raise ConfigurationError(
                 "Exactly one of scenario_ids, exclude_scenario_ids and select_all=True says what is run, got"
-                f" {' and '.join(given) or 'none'}. An empty list would run everything, so it has to be said."
+                f" {' and '.join(given) or 'none'}. An empty list would run everything, so that must be explicit."
             )
         simulator = None if simulator_id is None else _uuid(simulator_id, "simulator_id")
         exactly_one(run_test_id=run_test_id, run_test_name=run_test_name)
@@ -155,8 +155,8 @@ class FutureAGIPlatform(Platform):
             warnings += yield from self._check_simulator(simulator)
         if isinstance(detail, ApiError) and detail.transient:
             warnings += (
-                f"Whether run test {run_test} is a prompt simulation, which is started in another way, could not be"
-                f" seen: it is started as one of an agent. {detail}",
+                f"Whether run test {run_test} is a prompt simulation, which is started differently, is not known; it"
+                f" is started as one of an agent. {detail}",
             )
         at = path("/simulate/run-tests/{run_test_id}/execute/", run_test_id=run_test)
         if is_prompt:
@@ -222,7 +222,7 @@ class FutureAGIPlatform(Platform):
         calls = _ids(call_execution_ids, "call_execution_ids")
         strictly_boolean("select_all", select_all)
         if calls is not None and select_all:
-            raise ConfigurationError("Of call_execution_ids and select_all=True only one can be given, got both.")
+            raise ConfigurationError("Only one of call_execution_ids and select_all=True can be given; got both.")
         execution = _uuid(execution_id, "execution_id")
         run_test = _uuid(run_test_id, "run_test_id") if run_test_id else None
         run = yield from self.get_run(self.run_by_id(execution, run_test_id=run_test))
@@ -472,7 +472,7 @@ class FutureAGIPlatform(Platform):
             if not isinstance(shown, ApiError):
                 details = shown
             else:
-                remarks += [f"The cases have the ids of their calls as names: {shown}"] if cases else []
+                remarks += [f"Cases are named by the ids of their calls: {shown}"] if cases else []
                 if tools is not None:
                     metrics_error = metrics_error or shown
         if tools is not None:
@@ -503,7 +503,7 @@ class FutureAGIPlatform(Platform):
         )
         if metrics_error is not None:
             metrics_error = type(metrics_error)(
-                f"The evaluations of execution {run.run_id} could not be seen. {metrics_error}",
+                f"The evaluations of execution {run.run_id} are not available. {metrics_error}",
                 status=metrics_error.status,
             )
         return replace(
@@ -519,7 +519,7 @@ class FutureAGIPlatform(Platform):
         seen = "run tests can be listed" if page.rows else "there are no run tests yet"
         said = f"Connected to Future AGI at {self.base_url}{release}, in the {self.dialect} dialect; {seen}."
         if self.dialect == "documented":
-            said += f" Reading does not show whether a run can be started: {responses.NEEDS_BOTH_KEYS}"
+            said += f" This does not prove that runs can be started: {responses.NEEDS_BOTH_KEYS}"
         return said
 
     def run_url(self, run_test_id: str | None, execution_id: str) -> str:
@@ -762,7 +762,8 @@ class FutureAGIPlatform(Platform):
                 raise
             raise StartOutcomeUnknownError(
                 f"{e} It is not known whether the calls of execution {execution_id} are run again. Nothing is sent"
-                " again: it would be paid for twice. Look at the execution on the platform; when it is running or"
+                " again, as the calls would be charged twice. Check the execution on the platform; when it is running"
+                " or"
                 " evaluating, wait for it with FutureAGITestExecutionSensor."
             ) from e
         if said.dispatch_error or not said.succeeded:
@@ -793,14 +794,14 @@ class FutureAGIPlatform(Platform):
             call=self._rerun_call(run.run_id, rerun_type, calls, read),
             ids=run.ids,
             cannot_list=(
-                f"a rerun continues under the id of its execution, {run.run_id}, so that no list tells whether it was"
-                " started. Look at the execution: while it is running or evaluating, wait for it with"
+                f"a rerun continues under the id of its execution, {run.run_id}, so no list shows whether it was"
+                " started. Check the execution: while it is running or evaluating, wait for it with"
                 " FutureAGITestExecutionSensor."
             ),
         )
 
     def _nothing_to_rerun(self, run: Run) -> Start:
-        why = "no call of it is left to run again" if run.final else "the execution is going again already"
+        why = "no call of it is left to run again" if run.final else "the execution is already running again"
         call = self._standing_call(run.run_id, run.ids.get("run_test_id"))
         return Start(
             what=why,
@@ -1026,8 +1027,8 @@ class FutureAGIPlatform(Platform):
             )
         if simulator_id is not None:
             raise ConfigurationError(
-                f"simulator_id {simulator_id!r} was given, and run test {run_test_id} is a prompt simulation, whose"
-                " start takes none: leave it out."
+                f"simulator_id {simulator_id!r} was given, and run test {run_test_id} is a prompt simulation, which"
+                " takes none. Leave it out."
             )
 
     def _check_evaluations(
@@ -1091,7 +1092,7 @@ class FutureAGIPlatform(Platform):
                 " shows another one for it. Future AGI would use the run test's own instead."
             )
         return (
-            f"Whether simulator {simulator_id} exists could not be seen; where it does not, Future AGI uses the run"
+            f"Whether simulator {simulator_id} exists is not known; if it does not, Future AGI uses the run"
             f" test's own without saying so. {metrics_error}",
         )
 
@@ -1211,10 +1212,9 @@ def _all_pages(
         kept += cost if raw else 0
         if kept > limits.RAW_ROWS or len(rows) > (most or limits.ROWS):
             raise InvalidReplyError(
-                f"Future AGI's list is too large to be read: {len(rows):,} rows after {number} pages, and it promises"
-                " more."
+                f"Future AGI's list is too large: {len(rows):,} rows after {number} pages, and there are more."
             )
-    raise InvalidReplyError(f"Future AGI's list has no end: {limits.PAGES} pages were read, and it promises more.")
+    raise InvalidReplyError(f"Future AGI's list exceeds the limit of {limits.PAGES} pages.")
 
 
 def _with_cost(read: Callable[[Response], T], response: Response) -> tuple[T, int]:
@@ -1281,8 +1281,8 @@ def _ids(values: Any, name: str) -> list[str] | None:
         raise ConfigurationError(f"{name} must be a list of UUIDs; got {shown(values)}.")
     if not values:
         raise ConfigurationError(
-            f"{name} is an empty list, which Future AGI takes for everything. Give at least one id, or leave it out"
-            " and say select_all=True."
+            f"{name} is an empty list, which Future AGI takes as everything. Give at least one id, or leave it out"
+            " and set select_all=True."
         )
     return list(dict.fromkeys(_uuid(value, f"{name}[{index}]") for index, value in enumerate(values)))
 
@@ -1305,5 +1305,5 @@ def _near(name: str, found: Sequence[tuple[str, str]]) -> str:
     by_folded = {known.strip().casefold(): known for known, _ in found}
     near = [by_folded[match] for match in get_close_matches(name.strip().casefold(), by_folded, 5, 0.5)]
     if near:
-        return f"Near ones: {_named(near)}. Upper and lower case and spaces count."
-    return f"There are {len(found)} run tests, none of them with a name like it."
+        return f"Similar names: {_named(near)}. Case and spaces matter."
+    return f"There are {len(found)} run tests, none with a similar name."

@@ -66,7 +66,7 @@ WORKSPACE = (
 )
 #: For whoever uses the documented dialect with a server of today.
 NEEDS_BOTH_KEYS = (
-    "the Future AGI of today takes starts in the current dialect only, which needs both keys: the API key as password"
+    "Future AGI now accepts starts in the current dialect only, which needs both keys: the API key as password"
     " and secret_key of the connection. The extra dialect=documented is for older installations."
 )
 #: What a call that the account can't pay for ends with, in lower case; what was said, or how long, has limits, too.

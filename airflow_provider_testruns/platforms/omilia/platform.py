@@ -190,7 +190,7 @@ class OmiliaPlatform(Platform):
         if with_git and Fields(saved, "data").get("gitStorage") is False:
             log.warning(
                 "Project %s was saved, and the platform shows it without Git storage: it has ignored the Git arguments."
-                " Nothing is sent again, as that could make a second project. Change this one on the platform.",
+                " Nothing is sent again, as that could create a second project. Change this one on the platform.",
                 saved.get("id"),
             )
         return saved
@@ -714,7 +714,7 @@ class OmiliaPlatform(Platform):
         health = yield from ask(self.healthcheck())
         status = health.get("status")
         if str(status).casefold() != "up":
-            raise ServerError(f"Omilia Testing Studio answers, and says that its status is {status!r}.")
+            raise ServerError(f"Omilia Testing Studio responds, but reports the status {status!r}.")
         projects = yield from ask(self.list_projects())
         return f"Omilia Testing Studio is up; the credentials are good for {len(projects)} projects."
 
@@ -830,7 +830,7 @@ def _platforms_words(body: Any) -> str:
     try:
         shown = without_git_token(body)
     except InvalidReplyError:
-        return "an answer that is nested too deeply"
+        return "a response that is nested too deeply"
     wrong = [f"{'.'.join(where)}: {said}" for where, said in _wrong_fields(shown)]
     return "; ".join(wrong) or _find_words(shown) or str(shown)
 
@@ -842,7 +842,7 @@ def _words_on_an_upload(body: Any) -> str:
     if len(names) != 1:
         return words
     (name,) = names
-    return f"{words}. The platform wants the file in the form field {name!r}: give field={name!r}"
+    return f"{words}. The platform expects the file in the form field {name!r}: give field={name!r}"
 
 
 def _is_wanted(said: str) -> bool:
@@ -963,7 +963,7 @@ def _id_of_project(response: Response, name: str) -> str:
     listed = ", ".join(map(repr, known[:_MOST_NAMED])) or "none"
     more = " and others" if len(known) > _MOST_NAMED else ""
     raise NoSuchProjectError(
-        f"project_name {name!r} is the name of no project that this user has access to. There are: {listed}{more}."
+        f"project_name {name!r} is not the name of a project that this user can access. There are: {listed}{more}."
     )
 
 

@@ -329,7 +329,7 @@ def _why(row: Fields, unknown: str | None) -> str:
     if not reasons:
         reasons = joined(f"warning: {_text(warning.get('text'))}" for warning in row.walk("warnings"))
     if unknown is not None:
-        reasons = joined((reasons, f"status {clean(unknown, 60)!r} is not one that the provider knows"))
+        reasons = joined((reasons, f"status {clean(unknown, 60)!r} is not known to the provider"))
     return reasons
 
 

@@ -254,7 +254,9 @@ def test_a_run_that_is_gone_is_followed_by_a_new_one(
     done = airflow.run(one, deferrable=deferrable, retries=1)["omilia"]
     first, second = platforms.runs()
     assert (done.state, done.tries) == ("success", 2)
-    assert any(line.startswith(f"Run {first['run_id']} is gone from the platform: starting") for line in done.lines)
+    assert any(
+        line.startswith(f"Run {first['run_id']} no longer exists on the platform; starting") for line in done.lines
+    )
     assert done.result["run_id"] == second["run_id"]
 
 

@@ -135,7 +135,7 @@ def test_the_message_names_missed_gates_and_failed_calls(control, deferrable):
 
 def test_what_scored_nothing_misses_its_gate(control):
     said = Task().fail(execute(BROKEN, eval_thresholds={"politeness": 0.0}), RunFailedError)
-    assert "Evaluation 'politeness' scored nothing; its gate is 0." in said
+    assert "Evaluation 'politeness' has no score; its gate is 0." in said
 
 
 def test_min_pass_rate_replaces_all_passed(control):
@@ -172,7 +172,7 @@ def test_evaluations_that_could_not_be_seen_are_no_failed_verdict(control, defer
     task = Task()
     operator = {"eval_thresholds": {"task_completion": 0.5}, "deferrable": deferrable}
     said = task.fail(execute(**operator), ServerError)
-    assert "could not be seen" in said
+    assert "are not available" in said
     assert task.record["phase"] == "started"
     control.clear_faults()
     assert task.run(execute(**operator))["verdict"] == "passed"
@@ -605,5 +605,5 @@ def test_what_the_sensor_could_not_see_is_neither_failed_nor_skipped(control, mo
     control.fault("status", status=500, operation="futureagi.eval_summary")
     control.fault("status", status=404, operation="futureagi.runs")
     metrics_error = watch(execution_id, mode, eval_thresholds={"politeness": 0.5}, **arguments)
-    with pytest.raises(ApiError, match="could not be seen"):
+    with pytest.raises(ApiError, match="are not available"):
         Task().run(metrics_error)

@@ -177,7 +177,7 @@ def test_f4_an_execution_that_is_never_closed_ends_as_errored_and_is_asked_for_a
     task = Task()
     arguments: dict[str, Any] = {"stalled_after": 0.3, "deferrable": deferrable}
     said = task.fail(execute(run_test, **arguments), RunErroredError)
-    assert "All 4/4 pieces of work are done, and the platform has not closed the run" in said
+    assert "All 4/4 items are done, and the platform has not closed the run" in said
     assert control.count("futureagi.cancel_execution") == 0
     (run,) = control.runs("futureagi")
     control.set_run(run["run_id"], stuck=False)

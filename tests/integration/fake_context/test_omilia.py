@@ -525,7 +525,7 @@ def _no_artifact_after_its_time(control: Control, tmp_path: Path, kind: str, mor
 def test_other_reasons_for_no_artifact(control: Control, hook: OmiliaHook, tmp_path: Path) -> None:
     control.plan_next("omilia", duration=60.0)
     going = hook.create_run(SMOKE).run_id
-    with pytest.raises(NotFoundError, match=rf"{going} is not there yet: it is made when the run is over"):
+    with pytest.raises(NotFoundError, match=rf"{going} does not exist yet: it is created when the run is over"):
         Task().run(artifact_of("run", going, tmp_path / "a.zip"))
     Task().run(revoke(going))
     with pytest.raises(NotFoundError, match=rf"{going} is not there: the platform made none"):

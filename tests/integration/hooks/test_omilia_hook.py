@@ -309,7 +309,7 @@ def test_artifacts_are_complete_or_absent(hook, sandbox, tmp_path):
     assert target.read_bytes() == whole, "a download that broke off is done again"
 
     sandbox.control.fault("wrong_json", operation="omilia.run_artifacts", times=1, body={"not": "a ZIP"})
-    with pytest.raises(InvalidReplyError, match=r"artifact of run .* is not a ZIP file"):
+    with pytest.raises(InvalidReplyError, match=r"artifact of run .* is not a complete ZIP file"):
         hook.download_run_artifact(run.run_id, folder / "other.zip")
     sandbox.control.set_run(run.run_id, artifact_expired=True)
     with pytest.raises(NotFoundError, match="Artifact has expired"):
@@ -421,7 +421,7 @@ def test_o2_the_one_time_password_is_named_where_a_password_is_refused(sandbox, 
     hook = connected(sandbox, monkeypatch)
     works, said = hook.test_connection()
     assert not works
-    for part in ("Invalid user credentials", "one-time password (otp)", "personal access token", "ocp on CA1"):
+    for part in ("Invalid user credentials", "one-time password (OTP)", "personal access token", "ocp on CA1"):
         assert part in said
     hook.close()
     client = connected(
@@ -456,7 +456,7 @@ def test_o3_the_calls_stand_below_a_path_of_the_host(sandbox, monkeypatch):
     ("path", "said"),
     [
         ("/omilia", "missing or another one than /omilia?"),
-        ("/omilia/testing-studio/api", "host ends with /api, which every call adds itself"),
+        ("/omilia/testing-studio/api", "host ends with /api, which every call adds"),
         ("", "The connection's host has none."),
     ],
 )

@@ -140,8 +140,8 @@ def test_both_read(data):
 
 # What neither reads, in the same words
 
-LOST = r"the connection was lost before a whole response came\. Check the network"
-NO_HTTP = "what came is not a valid HTTP response"
+LOST = r"the connection was lost before the response was complete\. Check the network"
+NO_HTTP = "the response is not valid HTTP"
 BAD: dict[str, tuple[Callable[[Line], None], type[ApiError], str]] = {
     "closed at once": (lambda line: None, TransportError, LOST),
     "closed after the request": (lambda line: sending()(line), TransportError, LOST),
@@ -208,9 +208,9 @@ BAD: dict[str, tuple[Callable[[Line], None], type[ApiError], str]] = {
     "a header without a name": (sending(response(b"nothing")), TransportError, NO_HTTP),
     "a blank in a name": (sending(response(b"X : y")), TransportError, NO_HTTP),
     "a NUL": (sending(response(b"X: y\0z")), TransportError, NO_HTTP),
-    "br": (sending(packed(b"br", BODY)), InvalidReplyError, "compressed as 'br', which was not asked for"),
-    "zstd": (sending(packed(b"zstd", BODY)), InvalidReplyError, "compressed as 'zstd', which was not asked for"),
-    "gzip twice": (sending(packed(b"gzip, gzip", BODY)), InvalidReplyError, "which was not asked for"),
+    "br": (sending(packed(b"br", BODY)), InvalidReplyError, "compressed as 'br', which was not requested"),
+    "zstd": (sending(packed(b"zstd", BODY)), InvalidReplyError, "compressed as 'zstd', which was not requested"),
+    "gzip twice": (sending(packed(b"gzip, gzip", BODY)), InvalidReplyError, "which was not requested"),
     "gzip that is none": (sending(packed(b"gzip", BODY)), InvalidReplyError, r"its compression \(gzip\) is damaged"),
     "half of gzip": (sending(packed(b"gzip", gzip.compress(BODY)[:-9])), InvalidReplyError, "breaks off"),
     "101": (sending(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), ApiError, "HTTP 101"),
@@ -267,8 +267,8 @@ def _free_port() -> int:
     [
         ("127.0.0.1", r"no connection \(Connection refused\)"),
         ("nowhere.invalid", r"no connection \(.*[Nn]ame .*\)"),
-        ("a" * 70 + ".invalid", "the address is not usable"),
-        ("a..b", "the address is not usable"),
+        ("a" * 70 + ".invalid", "the URL is not usable"),
+        ("a..b", "the URL is not usable"),
     ],
 )
 def test_no_connection(scheme, host, words):

@@ -675,14 +675,14 @@ def test_e10_a_configuration_by_name_with_a_body_that_is_passed_through() -> Non
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"model_name": "Shop"}, "'Shop' is not there. The server lists: 'BBCSport', 'Twice', 'Twice'"),
+        ({"model_name": "Shop"}, "'Shop' does not exist. The server lists: 'BBCSport', 'Twice', 'Twice'"),
         ({"model_name": "Twice"}, "names 2 of them .uuid-5, uuid-6.. Give model_id"),
-        ({"model_name": "BBCSport", "test_case_name": "Return"}, "test_case_name 'Return' is not there"),
+        ({"model_name": "BBCSport", "test_case_name": "Return"}, "test_case_name 'Return' does not exist"),
         ({"model_name": "BBCSport", "test_case_name": "Both"}, "names 2 of them .13, 14."),
         ({"model_id": MODEL, "agent_name": "Agent B"}, "agent_name 'Agent B' names 2 of them .10, 11."),
-        ({"model_id": MODEL, "agent_name": "?"}, "agent_name '.' is not there"),
+        ({"model_id": MODEL, "agent_name": "?"}, "agent_name '.' does not exist"),
         ({"test_config_name": "Other"}, "test_config_name 'Other' names 2 of them .c-2, c-3."),
-        ({"test_config_name": "Weekly"}, "test_config_name 'Weekly' is not there"),
+        ({"test_config_name": "Weekly"}, "test_config_name 'Weekly' does not exist"),
     ],
 )
 def test_e10_a_name_of_none_or_of_several_is_an_error_that_lists_them(arguments: dict[str, Any], said: str) -> None:
@@ -701,7 +701,7 @@ def test_e10_a_name_of_none_or_of_several_is_an_error_that_lists_them(arguments:
         ({"model_id": MODEL, "agent": {"agent_id": "1"}, "agent_name": "A"}, "Only one of agent_name"),
         ({"test_config_id": "c-1", "agent_name": "A"}, "goes alone"),
         ({"test_config_id": "c-1", "test_config_name": "A"}, "Only one of test_config_id"),
-        ({"model_id": MODEL, "task_instance_body": {}}, "task_instance_body goes with"),
+        ({"model_id": MODEL, "task_instance_body": {}}, "task_instance_body is only for"),
         ({"test_config_id": "c-1", "task_instance_body": {"a": float("nan")}}, "sent as JSON"),
         ({"test_config_id": "c-1", "task_instance_body": "a"}, "must be a dict"),
         ({"model_name": ""}, "model_name must be"),

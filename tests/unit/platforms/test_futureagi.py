@@ -436,7 +436,7 @@ def test_a_name_is_looked_up_on_all_pages():
 
 def test_an_unknown_name_lists_near_ones():
     wire = Wire({page_key("/simulate/run-tests/"): listed(run_tests("nightly-support-sim", "filler"))})
-    with pytest.raises(ConfigurationError, match="Near ones: 'nightly-support-sim'"):
+    with pytest.raises(ConfigurationError, match="Similar names: 'nightly-support-sim'"):
         prepare(wire, run_test_name="Nightly-Support-Sim", select_all=True)
     with pytest.raises(ConfigurationError, match="There are 2 run tests"):
         prepare(wire, run_test_name="zzzz", select_all=True)
@@ -689,7 +689,7 @@ def test_a_list_without_an_end(monkeypatch):
     monkeypatch.setattr(limits, "PAGES", 20)
     wire = Wire()
     wire.answers = {scenarios_key(n): listed(named(ONE), n, 10**9) for n in range(1, 21)}
-    with pytest.raises(InvalidReplyError, match="no end: 20 pages were read"):
+    with pytest.raises(InvalidReplyError, match="exceeds the limit of 20 pages"):
         wire.run(CURRENT.list_scenarios(RUN_TEST))
 
 
@@ -697,7 +697,7 @@ def test_a_list_of_more_rows_than_can_be_meant(monkeypatch):
     monkeypatch.setattr(limits, "ROWS", 3)
     pages = [named(*(str(UUID(int=10 * n + k)) for k in range(2))) for n in range(2)]
     wire = Wire({scenarios_key(n): listed(rows, n, 10**9) for n, rows in enumerate(pages, 1)})
-    with pytest.raises(InvalidReplyError, match="too large to be read: 4 rows after 2 pages"):
+    with pytest.raises(InvalidReplyError, match="too large: 4 rows after 2 pages"):
         wire.run(CURRENT.list_scenarios(RUN_TEST))
 
 
@@ -705,7 +705,7 @@ def test_rows_that_are_kept_as_they_come_have_an_end_in_memory(monkeypatch):
     monkeypatch.setattr(limits, "RAW_ROWS", 100_000)
     large = [{**row, "text": "x" * 60_000} for row in named(ONE)]
     wire = Wire({scenarios_key(n): listed(large, n, 10**9) for n in (1, 2)})
-    with pytest.raises(InvalidReplyError, match="too large to be read: 1 rows after 2 pages"):
+    with pytest.raises(InvalidReplyError, match="too large: 1 rows after 2 pages"):
         wire.run(CURRENT.list_scenarios(RUN_TEST))
 
 
@@ -979,7 +979,7 @@ def test_what_scored_nothing_is_not_compared():
     assert report.metrics == {"tone": Metric(None, 0), "escalated": Metric(None, 0)}
     judged = judge(report, Gates(eval_thresholds={"tone": 0.0}))
     assert judged.verdict is Verdict.FAILED
-    assert "scored nothing" in judged.reasons[0]
+    assert "has no score" in judged.reasons[0]
 
 
 def test_a_run_that_could_not_be_set_up_says_why():
@@ -1003,7 +1003,7 @@ def test_details_that_are_lost_do_not_change_the_verdict(status):
     wire, report = report_of("completed", calls(2), answers={EVAL_SUMMARY: broken})
     assert wire.asked.count(EVAL_SUMMARY) == (3 if status >= 500 else 1)
     assert judge(report).verdict is Verdict.PASSED
-    with pytest.raises(ApiError, match="could not be seen") as raised:
+    with pytest.raises(ApiError, match="are not available") as raised:
         judge(report, Gates(eval_thresholds={"tone": 0.1}))
     assert raised.value.status == status
     # Calls that failed decide without it.
@@ -1240,7 +1240,7 @@ def test_a_rerun_of_chosen_calls_and_of_all():
     [
         ({"rerun_type": "all"}, "rerun_type"),
         ({"select_all": "yes"}, "select_all"),
-        ({"select_all": True, "call_execution_ids": [ONE]}, "only one"),
+        ({"select_all": True, "call_execution_ids": [ONE]}, "^Only one"),
         ({"call_execution_ids": []}, "call_execution_ids"),
         ({"run_test_id": "nightly"}, "run_test_id"),
     ],

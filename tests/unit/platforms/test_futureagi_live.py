@@ -207,7 +207,7 @@ def test_l1_what_the_calls_show_is_judged_without_the_summary_and_what_they_do_n
     _, report = report_of("completed", calls(2), rows, answers=answers)
     assert judge(report, Gates(eval_thresholds={"tone": 0.8})).verdict is Verdict.PASSED
     assert judge(report, Gates(eval_thresholds={"tone": 0.81})).verdict is Verdict.FAILED
-    with pytest.raises(ServerError, match="could not be seen"):
+    with pytest.raises(ServerError, match="are not available"):
         judge(report, Gates(eval_thresholds={"tone": 0.8, "other": 0.5}))
 
 
@@ -318,7 +318,7 @@ def test_l9_without_the_details_a_case_is_named_by_its_call_and_a_note_says_so(a
     assert [case.name for case in report.cases] == [call_row(1)["call_execution_id"]]
     judgement = judge(report)
     assert judgement.verdict is Verdict.PASSED
-    assert "ids of their calls as names" in judgement.notes[-1]
+    assert "named by the ids of their calls" in judgement.notes[-1]
 
 
 def test_durations_of_cases_and_of_a_run_whose_end_the_platform_does_not_show() -> None:
@@ -461,7 +461,7 @@ def test_l5_a_simulator_that_is_none_is_refused_before_the_start() -> None:
     for answer in (response({}, 404), error(403, "permission_error", "no")):
         start = prepare(Wire({at: answer}), run_test_id=RUN_TEST, select_all=True, simulator_id=ONE)
         assert start.call.json["simulator_id"] == ONE
-        assert "could not be seen" in start.warnings[0]
+        assert "is not known" in start.warnings[0]
 
 
 PROMPT = {"id": RUN_TEST, "source_type": "prompt", "prompt_template": TWO, "prompt_version": THREE}

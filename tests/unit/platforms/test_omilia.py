@@ -344,7 +344,7 @@ def test_any_other_test_case_status_is_unavailable_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         report = report_of({CASES: data([case_json(status="skipped"), case_json()])})
     assert [case.outcome for case in report.cases] == [Outcome.UNAVAILABLE, Outcome.PASSED]
-    assert "'skipped' is not one that the provider knows" in report.cases[0].message
+    assert "'skipped' is not known to the provider" in report.cases[0].message
     assert "1 of 2 test cases is not a word" in caplog.text
 
 
@@ -1234,7 +1234,7 @@ def test_a_project_is_found_by_its_name_with_one_call_before_the_start():
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([], "project_name 'smoke' is the name of no project that this user has access to. There are: none"),
+        ([], "project_name 'smoke' is not the name of a project that this user can access. There are: none"),
         # To the letter: another case, or a blank, is another name.
         ([project_json(name="Smoke"), project_json(name="smoke ")], "There are: 'Smoke', 'smoke '"),
         ([project_json(name=f"p{n}") for n in range(40)], "'p9' and others"),
@@ -1600,8 +1600,8 @@ def test_o2_realm_and_token_host_follow_from_the_host(host, realm, url):
     ("host", "said"),
     [
         ("https://us1-m.ocp.ai", "Is the service path before /api/ missing? The connection's host has none."),
-        ("https://us1-m.ocp.ai/ts", "Is the service path before /api/ missing or another one than /ts?"),
-        ("https://us1-m.ocp.ai/ts/api/", "host ends with /api, which every call adds itself"),
+        ("https://us1-m.ocp.ai/ts", "Is the service path before /api/ missing, or different from /ts?"),
+        ("https://us1-m.ocp.ai/ts/api/", "host ends with /api, which every call adds"),
     ],
 )
 def test_o3_the_advice_on_the_service_path_goes_by_the_host(host, said):
