@@ -97,9 +97,13 @@ class Airflow:
         map_index: int = -1,
         project: str = "p-1",
         run: str = "",
+        named: str | None = None,
         **arguments: Any,
     ) -> dict[str, Any]:
-        """Judge a task's run in a DAG run."""
+        """Judge a task's run in a DAG run.
+
+        :param named: how its map_index_template names the mapped task.
+        """
         given = {"compare_with": "previous", "project_id": project, **arguments}
         task = OmiliaCreateRunOperator(task_id="task", **given)
         ti = RuntimeTaskInstance.model_construct(
@@ -115,7 +119,9 @@ class Airflow:
             finished_at=ended,
             ids={"project_id": project},
         )
-        comparing = Comparing(task, {"ti": ti, "dag_run": dag_run})  # type: ignore[typeddict-item, arg-type]
+        context: Any = {"ti": ti, "dag_run": dag_run, "named": named}
+        context["map_index_template"] = None if named is None else "suite {{ named }}"
+        comparing = Comparing(task, context)
         report, judgement = comparing.judge(RunReport(found, None, tuple(cases)))
         comparing.remember()
         comparison = report.comparison
@@ -199,6 +205,13 @@ def test_each_mapped_task_has_its_own(airflow: Airflow) -> None:
     assert airflow.run("manual", "a", map_index=0)["baseline"] == "of scheduled__1"
     assert airflow.run("scheduled", "b", map_index=1)["baseline"] == "of manual__2"
     assert airflow.run("scheduled", "ac", map_index=0)["baseline"] == "of manual__3"
+
+
+def test_a_mapped_task_of_another_name_is_no_baseline(airflow: Airflow) -> None:
+    airflow.run("scheduled", "a", map_index=0, named="EU")
+    assert airflow.run("manual", "a", map_index=0, named="EU")["baseline"] == "of scheduled__1"
+    found = airflow.run("scheduled", "a", map_index=0, named="US")
+    assert found["note"].endswith("tested something else (map_index_template differs).")
 
 
 def test_a_retry_is_not_compared_with_its_first_try(airflow: Airflow) -> None:
