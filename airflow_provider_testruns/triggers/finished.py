@@ -43,9 +43,10 @@ _WHERE: Mapping[str, tuple[str, ...]] = {
     "omilia": ("project_id",),
 }
 _ALL_WHERE = ("project_id", "model_id", "model_name", "run_test_id")
-#: How many events may be on their way to the metadata database. Airflow stores some tens a second and sends no
-#: heartbeat meanwhile; its queue for a trigger holds 1,024, and each must be stored within 300 s.
-IN_FLIGHT = 128
+#: How many events may be on their way to the metadata database: at most so many come twice when a triggerer is killed.
+#: Airflow stores some tens a second and sends no heartbeat meanwhile; its queue for a trigger holds 1,024, and each
+#: must be stored within 300 s.
+IN_FLIGHT = 64
 #: How many reports are fetched at once.
 _REPORTS = 8
 #: How often the report of a run is asked for with credentials that are refused.
@@ -64,8 +65,8 @@ class FinishedRunsTrigger(GuardedLog, BaseEventTrigger):
 
     :param platform: ``eggplant``, ``futureagi``, ``omilia``, or that of another package.
     :param conn_id: the Airflow connection.
-    :param asset_name: the name of the asset whose watcher this is: what was told of is remembered in its state store
-        (Airflow 3.3 and later).
+    :param asset_name: the name of the asset whose watcher this is. In its state store is noted which runs have had
+        their event (Airflow 3.3 and later).
     :param project_id: of Omilia: the project.
     :param model_id: of Eggplant: the model's UUID.
     :param model_name: of Eggplant, instead of ``model_id``: the model's name.
@@ -74,8 +75,8 @@ class FinishedRunsTrigger(GuardedLog, BaseEventTrigger):
     :param poll_interval: seconds between two polls; at least 0.1.
     :param judge: whether the report of each run is fetched and judged: the event then has its verdict and counts.
         Without, the verdict is the platform's own word.
-    :param backfill_since: with the first start, runs that ended since then are told of, too; a datetime or its ISO 8601
-        form, without a zone in UTC.
+    :param backfill_since: with the first start, runs that ended since then get an event, too; a datetime or its ISO
+        8601 form, without a zone in UTC.
     :raises ConfigurationError: naming the argument that can't be right.
     """
 
