@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-install", action="store_true", help="don't install Debian's packages, also as root")
     parser.add_argument("--no-examples", action="store_true", help="only the chaos plan")
     options = parser.parse_args(arguments)
+    # What is asked to end leaves no process behind either.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return _run(options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(options: argparse.Namespace) -> int:
     began = time.monotonic()
 
     def say(line: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,8 @@ def main() -> int:
     parser.add_argument("--write", metavar="NAME", help="only write down what a version stores, as a fixture's name")
     parser.add_argument("--folder", type=Path, help="keep everything here (default: a temporary folder)")
     arguments = parser.parse_args()
+    # What is asked to end leaves no process behind either.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
 
     def say(line: str) -> None:
