@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_testruns import timing
-from airflow_provider_testruns.cleaning import clean, distinct
+from airflow_provider_testruns.cleaning import clean, distinct, is_id
 from airflow_provider_testruns.exceptions import (
     ApiError,
     AuthenticationError,
@@ -123,6 +123,7 @@ class Record:
     :param verdict: of a judged run.
     :param deadline: when the wait of the try that wrote this is over; seconds since 1970, ``None`` when not known.
     :param trigger_failures: how often the trigger of that wait has failed.
+    :param rerun_of: the run whose failed cases are tested again, as of :class:`.Start`.
     """
 
     epoch: Epoch
@@ -139,6 +140,7 @@ class Record:
     verdict: Verdict | None = None
     deadline: float | None = None
     trigger_failures: int = 0
+    rerun_of: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; :meth:`from_json` reads it back."""
@@ -158,6 +160,7 @@ class Record:
             "verdict": self.verdict.value if self.verdict else None,
             **({} if self.deadline is None else {"deadline": self.deadline}),
             **({} if self.trigger_failures == 0 else {"trigger_failures": self.trigger_failures}),
+            **({} if not self.rerun_of else {"rerun_of": self.rerun_of}),
         }
 
     @classmethod
@@ -204,6 +207,7 @@ class Record:
                 if data.get("deadline") is None
                 else _seconds(data["deadline"], "deadline", _EARLIEST, _LATEST),
                 trigger_failures=int(_seconds(data.get("trigger_failures") or 0, "trigger_failures", 0, 1e6)),
+                rerun_of=data["rerun_of"] if is_id(data.get("rerun_of")) else "",
             )
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as e:
             raise StartOutcomeUnknownError(
@@ -366,6 +370,7 @@ class Starter:
                     "The arguments of this task differ from those its run was started with. The run is kept unless"
                     " the platform shows a different value for one of them."
                 )
+            yield from self._identify_rerun(record)
             obtained = yield from self._resume(record, fingerprint)
             if obtained is not None:
                 return obtained
@@ -375,6 +380,29 @@ class Starter:
         """Find out what a run of this task must show, from the task itself."""
         identity = yield from self._retried(self.platform.identity(**arguments))
         self._identity = identity if identity is not None else Identity(record.ids, record.started_with)
+
+    def _identify_rerun(self, record: Record) -> Steps[None]:
+        """What a run of this task must show that tests the failed cases of another one again: not the task's own
+        filters, but those that follow from the other run, which must be one of this task's. So no record makes this
+        task judge a run with filters of somebody's choice.
+
+        :raises StartOutcomeUnknownError: when the other run is not this task's.
+        """
+        if not record.rerun_of or self.after_failed_run is None or self._identity is None:
+            return
+        named = replace(self.platform.run_by_id(record.rerun_of), ids=self._identity.ids)
+        try:
+            origin = self._ours((yield from self._poll(named, log=self._log.warning)), record)
+            start = yield from self._retried(self.after_failed_run(origin))
+        except (InvalidRequestError, NotFoundError) as e:
+            self._log.warning("Run %s, whose failed cases are tested again, can't be read. %s", record.rerun_of, e)
+            return
+        if isinstance(start, Start):
+            self._expect_rerun(start)
+
+    def _expect_rerun(self, start: Start) -> None:
+        if start.rerun_of and self._identity is not None:
+            self._identity = replace(self._identity, started_with=start.started_with)
 
     def confirm(self, run: Run, arguments: Mapping[str, Any]) -> Steps[tuple[Run, bool]]:
         """A run that something other than the record names, which people can write, too.
@@ -754,6 +782,7 @@ class Starter:
         try:
             start = yield from self._retried(after_failed_run(run))
             if isinstance(start, Start):
+                self._expect_rerun(start)
                 return (yield from self._send(start, fingerprint, before=record))
             why = start
         except (InvalidRequestError, NotFoundError) as e:
@@ -818,6 +847,7 @@ class Starter:
                 cannot_list,
                 deadline=self.deadline,
                 trigger_failures=self.trigger_failures,
+                rerun_of=(before.rerun_of if before is not None else "") or start.rerun_of,
             )
             self._check_stopped(start)
             self._check_time(start, unknown, before)

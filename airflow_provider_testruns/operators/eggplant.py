@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_testruns.arguments import boolean
-from airflow_provider_testruns.exceptions import NotFoundError
+from airflow_provider_testruns.exceptions import ConfigurationError, NotFoundError
 from airflow_provider_testruns.operators.base import StartRunOperator, StopRunOperator
 
 if TYPE_CHECKING:
     from airflow_provider_testruns.hooks.base import PlatformHook
     from airflow_provider_testruns.judging import Gates
     from airflow_provider_testruns.model import Run
+    from airflow_provider_testruns.platforms.platform import Platform
     from airflow_provider_testruns.tasks.stopping import Found
 
 
@@ -40,11 +41,15 @@ class EggplantStartExecutionOperator(StartRunOperator):
         is a warning.
     :param eggplant_conn_id: the Airflow connection.
 
+    An execution is one test case, so that with ``rerun_failed_only`` a retry starts the same one again; an exploratory
+    run can't have it.
+
     The other arguments are those of :class:`.StartRunOperator`.
     """
 
     platform_name = "eggplant"
     conn_id_attr = "eggplant_conn_id"
+    reruns_failed = True
     tested_by = ("model_id", "model_name", "test_case_id", "test_case_name", "script")
     template_fields: Sequence[str] = (
         "model_id",
@@ -93,6 +98,27 @@ class EggplantStartExecutionOperator(StartRunOperator):
         self.agent_name = agent_name
         self.require_assets = require_assets
         self.eggplant_conn_id = eggplant_conn_id
+        self._check_rerun_of_case()
+
+    def check_results(self, *, try_writing: bool = False) -> None:
+        """Check the rendered arguments, before a run is paid for.
+
+        :param try_writing: whether it is also tried that files can be written.
+        """
+        super().check_results(try_writing=try_writing)
+        self._check_rerun_of_case()
+
+    def _check_rerun_of_case(self) -> None:
+        of_one = (self.test_case_id, self.test_case_name, self.rerun_id, self.script)
+        if self.rerun_failed_only is True and all(argument is None for argument in of_one):
+            raise ConfigurationError(
+                "rerun_failed_only=True needs one of test_case_id, test_case_name, rerun_id and script: DAI does not"
+                " show which test case an exploratory run has made, so that none can be run again."
+            )
+
+    def after_failed_run(self, platform: Platform) -> None:
+        """An execution is one test case: a new start of the same arguments is that case again, and no other."""
+        return
 
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of the start call."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_provider_testruns.arguments import check_project
 from airflow_provider_testruns.cleaning import is_id, outgoing_json
 from airflow_provider_testruns.emission import tidy_errors
-from airflow_provider_testruns.exceptions import ApiError, InvalidReplyError, NotFoundError
+from airflow_provider_testruns.exceptions import ApiError, ConfigurationError, InvalidReplyError, NotFoundError
 from airflow_provider_testruns.operators.base import PlatformOperator, StartRunOperator, StopRunOperator
 
 if TYPE_CHECKING:
@@ -45,12 +45,17 @@ class OmiliaCreateRunOperator(StartRunOperator):
         name, or more than one, is an error.
     :param omilia_conn_id: the Airflow connection.
 
+    With ``rerun_failed_only`` the cases that did not pass run again, in a run of their own, if a filter selects exactly
+    those: if all failed, or the failed ones share a description that no other case has. The report is that of the new
+    run, and a note says so. Not with ``min_pass_rate``.
+
     The other arguments are those of :class:`.StartRunOperator`.
     """
 
     platform_name = "omilia"
     conn_id_attr = "omilia_conn_id"
     shows_failures = True
+    reruns_failed = True
     tested_by = ("project_id", "project_name", "group", "utterance", "description")
     template_fields: Sequence[str] = (
         "project_id",
@@ -83,6 +88,18 @@ class OmiliaCreateRunOperator(StartRunOperator):
         self.description = description
         self.stream_logs = stream_logs
         self.omilia_conn_id = omilia_conn_id
+
+    def check_rerun(self) -> None:
+        """As of :class:`.StartingTask`; and the gates must mean the same for some of the cases.
+
+        :raises ConfigurationError: where only a whole run can be started, or judged.
+        """
+        super().check_rerun()
+        if self.rerun_failed_only is True and self.min_pass_rate is not None:
+            raise ConfigurationError(
+                "Of rerun_failed_only=True and min_pass_rate only one can be given: Omilia runs the failed test cases"
+                " again in a run of their own, whose pass rate is not that of all. Use max_failures."
+            )
 
     def start_arguments(self) -> dict[str, Any]:
         """The arguments of ``POST /api/runs/``."""

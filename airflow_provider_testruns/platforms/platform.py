@@ -32,6 +32,8 @@ class Start:
     :param warnings: what the user should know before it is sent.
     :param start_after_lookup: whether the start may be sent again in the same try when a look-up shows no run of it.
     :param existing_run: the run that is there already, when nothing has to be started; ``call`` then only reads it.
+    :param rerun_of: the run whose failed cases a new run tests again, with other filters than the task's; empty for any
+        other start.
     """
 
     what: str
@@ -43,6 +45,7 @@ class Start:
     warnings: tuple[str, ...] = ()
     start_after_lookup: bool = True
     existing_run: Run | None = None
+    rerun_of: str = ""
 
 
 #: The ids of a run that is there and that the list of where it should be does not show.

@@ -491,8 +491,12 @@ class RunExecution:
 
     def _judge(self, run: Run) -> Any:
         task = self._task
-        report = task.run_report = self._fetch_report(run)
-        self.run = report.run
+        report = self._fetch_report(run)
+        if self.starter.record is not None and self.starter.record.rerun_of:
+            origin = self.starter.record.rerun_of
+            said = f"Only the test cases were run again that had not passed in run {origin}; the others passed there."
+            report = replace(report, remarks=(*report.remarks, said))
+        task.run_report, self.run = report, report.run
         comparing = Comparing(task, self._context)
         report, judgement = comparing.judge(report)
         with self._released_if_superseded():

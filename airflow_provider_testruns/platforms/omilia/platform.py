@@ -21,7 +21,7 @@ from urllib.parse import quote
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.arguments import identifier, one_of, required_string, string_or_none
 from airflow_provider_testruns.builtin import PLATFORMS
-from airflow_provider_testruns.cleaning import clean, is_id
+from airflow_provider_testruns.cleaning import clean, is_clean, is_id
 from airflow_provider_testruns.emission import get_logger
 from airflow_provider_testruns.exceptions import (
     ApiError,
@@ -34,6 +34,7 @@ from airflow_provider_testruns.exceptions import (
 from airflow_provider_testruns.model import CaseResult, CaseTexts, Counts, Kind, Outcome, Run, RunReport, Verdict
 from airflow_provider_testruns.platforms.omilia.responses import (
     DELAYS,
+    SHOWN,
     Artifact,
     artifact_of,
     bare_rows,
@@ -621,6 +622,41 @@ class OmiliaPlatform(Platform):
         )
         return (yield from ask(generation))
 
+    def prepare_rerun_of_failed(self, run: Run, **arguments: Any) -> Steps[Start | str]:
+        """A run with filters that select the cases that did not pass, and no other.
+
+        The API page has filters for group, utterance and description, and of a case shows only the description. It does
+        not say whether a filter is compared as a whole or as a part. So there is one only for cases that share a
+        description which is in no other case's; or for all cases, with the filters of the run.
+
+        :param run: the run that failed.
+        :param arguments: of :meth:`prepare_start`.
+        """
+        cases = yield from optional(ask(self.list_run_test_cases(run.run_id).with_reader(_described)))
+        stats = yield from optional(
+            ask(self.get_run_stats(run.run_id).with_reader(lambda response: counts_of(response, run.run_id)))
+        )
+        whole = f"The failed test cases of run {run.run_id} can't be run again by themselves: "
+        if not cases or stats is None or len(cases) != stats.total:
+            return f"{whole}the platform does not list all of its cases."
+        if any(outcome is Outcome.NOT_RUN for outcome, _ in cases):
+            return f"{whole}not all of its cases ran."
+        failed = [described for outcome, described in cases if outcome is not Outcome.PASSED]
+        passed = [described for outcome, described in cases if outcome is Outcome.PASSED]
+        if not failed:
+            return f"No test case of run {run.run_id} failed: there is none to run again."
+        filters = {name: run.started_with.get(name, arguments.get(name)) for name in SHOWN[Kind.RUN]}
+        if passed:
+            described = failed[0]
+            same = all(other == described for other in failed)
+            if not same or not described or not is_clean(described) or described != described.strip():
+                return f"{whole}they have no description in common, by which they could be selected."
+            if any(described.casefold() in other.casefold() for other in passed):
+                return f"{whole}the description {described!r} is in those of cases that passed, too."
+            filters["description"] = described
+        start = yield from self.prepare_start(**{**arguments, **filters})
+        return replace(start, what=f"{start.what} for {len(failed)} failed test cases", rerun_of=run.run_id)
+
     def poll_with_failures(self, run: Run) -> Steps[tuple[Run, int | None]]:
         """One run as it stands, and what its statistics count as failed and unavailable (*Get Run Stats*).
 
@@ -888,6 +924,11 @@ def _generation(response: Response, generation_id: str, project_id: str) -> Fiel
         f"Generation {generation_id} is not among the {len(rows)} generations of project {project_id}. Check both ids.",
         status=404,
     )
+
+
+def _described(response: Response) -> list[tuple[Outcome, str]]:
+    """How each case ended, and its description."""
+    return [(case_of(row)[0].outcome, row.verbatim("testCaseDescription") or "") for row in many(response)]
 
 
 def _listed_cases(response: Response) -> tuple[list[CaseResult], set[int]]:
