@@ -521,7 +521,7 @@ def test_before_airflow_3_3_what_was_told_of_is_remembered_in_memory(control, ca
     async def main() -> None:
         events = _trigger().run()
         following = asyncio.create_task(anext(events))
-        await _until(lambda: "only in memory" in caplog.text)
+        await _until(lambda: "in memory only" in caplog.text)
         fresh = control.add_runs("omilia", _PROJECT, 3, duration=0.0)
         told.append((await following).payload["run_id"])
         told.extend([(await anext(events)).payload["run_id"] for _ in fresh[1:]])
