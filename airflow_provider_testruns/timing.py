@@ -124,6 +124,11 @@ SURELY_DEFERRED: Final = 60.0
 #: How much later than Airflow's alarm the provider's own check of ``execution_timeout`` comes.
 OVERTIME: Final = 5.0
 
+#: How often metrics are sent at most.
+METRICS_EVERY: Final = 10.0
+#: How long OpenTelemetry may take to send the last of them.
+METRICS_LAST: Final = 5.0
+
 # A report -------------------------------------------------------------------------------------------------------------
 
 #: How long the calls that fetch the report of a finished run are tried again when they fail transiently.

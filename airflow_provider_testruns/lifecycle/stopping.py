@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import ApiError, NotFoundError
+from airflow_provider_testruns.metrics import metrics
 from airflow_provider_testruns.model import Run
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Steps, pause
@@ -40,6 +41,7 @@ def stop(
     except ApiError as e:
         log.error("Could not cancel run %s (%s); it may still be running. %s", run.run_id, why, e)
         return run
+    metrics.count("cancelled", platform=run.platform)
     log.info("Asked the platform to cancel run %s: %s.", run.run_id, why)
     polls = 0
     failure: ApiError | None = None

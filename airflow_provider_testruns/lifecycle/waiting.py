@@ -22,6 +22,7 @@ from airflow_provider_testruns.exceptions import (
     InvalidReplyError,
     NotFoundError,
 )
+from airflow_provider_testruns.metrics import metrics
 from airflow_provider_testruns.model import Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.platforms.platform import Platform
 from airflow_provider_testruns.steps import Steps, pause
@@ -369,9 +370,11 @@ def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
 
     :return: the end of the wait, or ``None`` when it continues.
     """
+    metrics.count("polls", platform=platform.name)
     try:
         run, failures = yield from poll(platform, wait)
     except ApiError as e:
+        metrics.count("poll_errors", platform=platform.name, error=type(e).__name__)
         return wait.failed(e)
     return wait.observe(run, failures)
 

@@ -36,6 +36,7 @@ from airflow_provider_testruns.exceptions import (
 )
 from airflow_provider_testruns.lifecycle.finished import Listing
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, jittered, poll
+from airflow_provider_testruns.metrics import metrics
 from airflow_provider_testruns.model import Run, RunState
 from airflow_provider_testruns.platforms.platform import Platform, PollCache
 from airflow_provider_testruns.redaction import redact
@@ -268,6 +269,7 @@ class Watcher:
         :param wait: the run and the rules.
         :return: its end; ``None`` when the wait is to go on with another watcher, as this one is retired.
         """
+        metrics.level("watched", 1, platform=self.platform.name)
         member = _Member(wait)
         key = self.platform.group_of(wait.run) if wait.max_failures is None else None
         group = None if key is None else self._join(key, member)
@@ -296,6 +298,7 @@ class Watcher:
                     self._consider(group)
             return None
         finally:
+            metrics.level("watched", -1, platform=self.platform.name)
             if group is not None:
                 self._leave(group, member)
 
@@ -362,6 +365,8 @@ class Watcher:
         """Stop polling and close the transport."""
         for group in list(self._groups.values()):
             self._dissolve(group)
+        # Nobody may count anything any more.
+        self._loop.call_later(timing.METRICS_EVERY, metrics.flush_if_due)
         await self.client.close()
 
     def _join(self, key: str, member: _Member) -> _Group:
@@ -473,8 +478,10 @@ class Watcher:
                 steps = self.platform.list_recent(since, group.whole, **group.ids)
             else:
                 steps = self.platform.list_group(group.key, wanted, oldest, group.cache)
+            metrics.count("polls", platform=self.platform.name)
             runs = await self.client.run(steps, None, stats)
         except ApiError as e:
+            metrics.count("poll_errors", platform=self.platform.name, error=type(e).__name__)
             for reader in readers:
                 reader.give(e)
             return await self._list_failed(group, members, e)
@@ -546,13 +553,16 @@ class Watcher:
 
     async def _ask(self, wait: Wait, group: _Group | None) -> tuple[Run, int | None] | ApiError:
         """Ask for one run; see :func:`.poll`."""
+        metrics.count("polls", platform=self.platform.name)
         stats = RequestStats()
         try:
             async with asyncio.timeout(max(timing.LAST_POLL, wait.deadline - wait.clock())):
                 answer = await self.client.run(poll(self.platform, wait), None, stats)
         except TimeoutError:
+            metrics.count("poll_errors", platform=self.platform.name, error=type(_TOO_LATE).__name__)
             return _TOO_LATE
         except ApiError as e:
+            metrics.count("poll_errors", platform=self.platform.name, error=type(e).__name__)
             if isinstance(e, AuthenticationError):
                 await self._retire_if_superseded()
             return e

@@ -258,6 +258,7 @@ class RunSensor(JudgingTask, BaseSensorOperator):
     def _conclude(self, context: Context, end: WaitEnd) -> Any:
         """What the end of the wait means for the task: the one place for all modes."""
         from airflow_provider_testruns.lifecycle.waiting import WaitStatus, fetch_report
+        from airflow_provider_testruns.metrics import span
         from airflow_provider_testruns.tasks.comparing import Comparing
         from airflow_provider_testruns.tasks.delivery import deliver
 
@@ -270,14 +271,15 @@ class RunSensor(JudgingTask, BaseSensorOperator):
             if end.error is not None:
                 message += f" The last poll failed: {end.error}"
             raise self._skip_or(AirflowSensorTimeout(message))
-        steps = fetch_report(self._hook.platform, end.run, self.log)
-        report = self.run_report = self._hook.client.run(steps)
-        self._announce(context, report.run)
-        comparing = Comparing(self, context)
-        report, judgement = comparing.judge(report)
-        self.run_report = report
-        comparing.remember()
-        result, error = deliver(self, context, report, judgement)
+        with span("judge", platform=self._hook.platform.name):
+            steps = fetch_report(self._hook.platform, end.run, self.log)
+            report = self.run_report = self._hook.client.run(steps)
+            self._announce(context, report.run)
+            comparing = Comparing(self, context)
+            report, judgement = comparing.judge(report)
+            self.run_report = report
+            comparing.remember()
+            result, error = deliver(self, context, report, judgement)
         if error is None:
             return result
         # That a file could not be written is no verdict, and skips nothing.

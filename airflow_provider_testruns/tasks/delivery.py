@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_testruns.judging import Judgement
-    from airflow_provider_testruns.model import RunReport
+    from airflow_provider_testruns.model import Run, RunReport
     from airflow_provider_testruns.tasks.judging import JudgingTask
+
+
+def _count(run: Run, verdict: str) -> None:
+    from airflow_provider_testruns.metrics import metrics
+
+    metrics.count("finished", platform=run.platform, verdict=verdict)
+    if run.started_at is not None and run.finished_at is not None:
+        seconds = max(0.0, (run.finished_at - run.started_at).total_seconds())
+        metrics.duration("duration", seconds, platform=run.platform, verdict=verdict)
 
 
 def deliver(
@@ -37,6 +46,7 @@ def deliver(
     from airflow_provider_testruns.reporting.xcom import to_event
 
     task.run_report, task.run_judgement = report, judgement
+    _count(report.run, judgement.verdict.value)
     task.log.info("%s", table(report, judgement))
     junit_path, problem = _write_junit(task, context, report, judgement)
     task.report_delivered = True

@@ -28,6 +28,7 @@ from airflow_provider_testruns.lifecycle.starting import Starter
 from airflow_provider_testruns.lifecycle.stopping import stop
 from airflow_provider_testruns.lifecycle.waiting import Wait, WaitEnd, WaitStatus, fetch_report, look_once, wait_for
 from airflow_provider_testruns.links.run import announce, mark_test_run
+from airflow_provider_testruns.metrics import metrics, span
 from airflow_provider_testruns.model import Run, RunReport, Verdict
 from airflow_provider_testruns.redaction import redact
 from airflow_provider_testruns.reporting.xcom import run_to_event
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
 WAIT_KEY = "test_run_wait"
 #: What a task is set to when a user ends it. A task that was cleared has a new try, which takes care of its run.
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+#: How runs come to a task, as far as it is counted.
+_COUNTED = frozenset({"started", "reattached", "adopted"})
 
 
 class RunExecution:
@@ -207,8 +212,10 @@ class RunExecution:
         return deadline
 
     def _obtain(self) -> Any:
-        with self._released_if_superseded():
+        with self._released_if_superseded(), span("start", platform=self.hook.platform.name):
             obtained = self.hook.client.run(self.starter.obtain(self._task.start_arguments()))
+        if obtained.how in _COUNTED:
+            metrics.count(obtained.how, platform=self.hook.platform.name)
         run = self.run = obtained.run
         announce(self._context, run, self._log)
         mark_test_run(self._context, run, self._task.conn_id)
@@ -267,7 +274,8 @@ class RunExecution:
                 # starts a new one instead of judging it.
                 stopped=lambda: starter.stopped,
             )
-            return client.run(steps, wait.deadline)
+            with span("wait", platform=self.hook.platform.name):
+                return client.run(steps, wait.deadline)
         end = client.run(look_once(self.hook.platform, wait), wait.deadline)
         self._note(wait)
         if end is not None:
@@ -490,6 +498,10 @@ class RunExecution:
         return NotFoundError(f"{error} {outcome}", status=404)
 
     def _judge(self, run: Run) -> Any:
+        with span("judge", platform=self.hook.platform.name):
+            return self._judge_run(run)
+
+    def _judge_run(self, run: Run) -> Any:
         task = self._task
         report = self._fetch_report(run)
         if self.starter.record is not None and self.starter.record.rerun_of:

@@ -158,6 +158,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
         from airflow_provider_testruns.hooks.registry import hook_class
         from airflow_provider_testruns.lifecycle.run_log import RunLog
         from airflow_provider_testruns.lifecycle.waiting import Wait
+        from airflow_provider_testruns.metrics import span
         from airflow_provider_testruns.model import Run
 
         if self.platform not in PLATFORMS:
@@ -178,12 +179,14 @@ class RunTrigger(GuardedLog, BaseTrigger):
         cursor: dict[str, Any] = {}
         async with self._watcher() as watcher:
             if self.log_cursor is None:
-                end = await watcher.wait(wait)
+                with span("wait", platform=self.platform):
+                    end = await watcher.wait(wait)
             else:
                 run_log = RunLog(self.log, self.log_cursor)
                 following = asyncio.create_task(self._follow(wait.run, run_log))
                 try:
-                    end = await watcher.wait(wait)
+                    with span("wait", platform=self.platform):
+                        end = await watcher.wait(wait)
                 finally:
                     following.cancel()
                     await asyncio.wait([following])
