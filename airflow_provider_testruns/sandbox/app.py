@@ -165,6 +165,11 @@ def _add_control(app: FastAPI, control: Control) -> None:
         control.advance(seconds)
         return {"now": control.now()}
 
+    @app.post("/_sandbox/stop_clock")
+    async def stop_clock() -> dict[str, float]:
+        control.stop_clock()
+        return {"now": control.now()}
+
     @app.post("/_sandbox/expire_tokens")
     async def expire_tokens(order: TokenOrder | None = None) -> dict[str, int]:
         return {"expired": control.expire_tokens(order.platform if order else None)}

@@ -9,14 +9,16 @@ from .mistakes import Mistake
 
 
 class Clock:
-    """Wall-clock time that can be moved forward, so that a test need not wait for an hour to pass."""
+    """Wall-clock time that can be moved forward, so that a test need not wait for an hour to pass, and stopped, so that
+    nothing changes between two requests."""
 
     def __init__(self) -> None:
         self._offset = 0.0
+        self._stopped_at: float | None = None
 
     def now(self) -> float:
         """Return the seconds since the epoch."""
-        return time.time() + self._offset
+        return (time.time() if self._stopped_at is None else self._stopped_at) + self._offset
 
     def advance(self, seconds: float) -> None:
         """Move the time forward.
@@ -27,9 +29,15 @@ class Clock:
             raise Mistake("time only moves forward")
         self._offset += seconds
 
+    def stop(self) -> None:
+        """From now on the time changes by :meth:`advance` only."""
+        if self._stopped_at is None:
+            self._stopped_at = time.time()
+
     def reset(self) -> None:
         """Go back to the time of this machine: only for when nothing is left that has grown older."""
         self._offset = 0.0
+        self._stopped_at = None
 
 
 def zulu(moment: float) -> str:

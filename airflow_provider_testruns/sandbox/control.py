@@ -191,6 +191,11 @@ class Control:
         with self._state.lock:
             self._state.clock.advance(seconds)
 
+    def stop_clock(self) -> None:
+        """Stop the server's time until :meth:`reset`: from now on it changes by :meth:`advance` only."""
+        with self._state.lock:
+            self._state.clock.stop()
+
     # Tokens
 
     def issued_tokens(self, platform: str | None = None) -> list[str]:

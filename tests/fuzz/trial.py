@@ -25,8 +25,9 @@ from airflow_provider_testruns.reporting.text import table
 from airflow_provider_testruns.reporting.xcom import run_to_xcom, to_event, to_xcom
 from airflow_provider_testruns.steps import Response, Sleep, Steps
 from airflow_provider_testruns.transport.blocking import BlockingClient
-from airflow_provider_testruns.transport.effects import Request
+from airflow_provider_testruns.transport.effects import Effect, Request
 from airflow_provider_testruns.transport.nonblocking import AsyncClient
+from airflow_provider_testruns.transport.pace import Pace
 from tests.fuzz.operations import Hook, Operation, World
 
 #: NUL as JSON spells it, and not a backslash before what looks like it.
@@ -90,6 +91,9 @@ class _Script:
 class _Blocking(BlockingClient):
     script: _Script
 
+    def _perform(self, effect: Effect) -> Any:
+        return None if isinstance(effect, Sleep) else super()._perform(effect)
+
     def _send(self, request: Request) -> Response:
         return self.script.answer(request)
 
@@ -97,28 +101,11 @@ class _Blocking(BlockingClient):
 class _Async(AsyncClient):
     script: _Script
 
+    async def _perform(self, effect: Effect) -> Any:
+        return None if isinstance(effect, Sleep) else await super()._perform(effect)
+
     async def _send(self, request: Request) -> Response:
         return self.script.answer(request)
-
-
-def _without_pauses(steps: Steps[Any]) -> Steps[Any]:
-    value: Any = None
-    error: BaseException | None = None
-    try:
-        while True:
-            try:
-                step = steps.throw(error) if error is not None else steps.send(value)
-            except StopIteration as stop:
-                return stop.value
-            value, error = None, None
-            if isinstance(step, Sleep):
-                continue
-            try:
-                value = yield step
-            except Exception as e:
-                error = e
-    finally:
-        steps.close()
 
 
 class _Client:
@@ -130,8 +117,8 @@ class _Client:
 
     def run(self, steps: Steps[Any], until: float | None = None) -> Any:
         if self._asynchronous:
-            return self._lab.runner.run(self._lab.nonblocking.run(_without_pauses(steps)))
-        return self._lab.blocking.run(_without_pauses(steps))
+            return self._lab.runner.run(self._lab.nonblocking.run(steps))
+        return self._lab.blocking.run(steps)
 
     @property
     def session(self) -> Any:
@@ -192,6 +179,8 @@ class Laboratory:
             self._clients[platform] = _Blocking(session), self.runner.run(make())
         self.blocking, self.nonblocking = self._clients[platform]
         session = base._session(hook, hook.settings)
+        # A 429 of another trial is none of this one's.
+        session.pace = Pace()
         self.blocking.session.auth.known.release()
         self.blocking.session = self.nonblocking.session = session
         script = _Script(operation, self._world.answers[platform], change)

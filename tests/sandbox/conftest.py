@@ -51,8 +51,9 @@ def server() -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def sandbox(server: SandboxServer) -> SandboxServer:
-    """The server as it was when it started; runs take 10 s, which tests skip with ``control.advance``."""
+    """The server as it was when it started, its clock stopped: a run takes 10 s of ``control.advance``."""
     server.control.reset()
+    server.control.stop_clock()
     return server
 
 

@@ -13,6 +13,7 @@ from airflow_provider_testruns.sandbox.futureagi_calls import AgentExecution
 from airflow_provider_testruns.sandbox.mistakes import Mistake
 from airflow_provider_testruns.sandbox.omilia import named_id
 from airflow_provider_testruns.sandbox.server import SandboxServer
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -207,3 +208,12 @@ def test_known_failures_of_the_other_platforms(control: Control) -> None:
     run = control._find(run_id)
     assert isinstance(run, AgentExecution)
     assert [call.fails for call in run.calls] == [True, False, True]
+
+
+def test_time_stands_still_between_requests_until_a_reset(control: Control, sandbox: SandboxServer) -> None:
+    stopped = requests.post(f"{sandbox.url}/_sandbox/stop_clock", timeout=60).json()["now"]
+    control.advance(5)
+    assert control.now() == stopped + 5
+    control.reset()
+    began = control.now()
+    wait_until(lambda: control.now() > began, "the clock goes again")

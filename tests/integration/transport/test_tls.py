@@ -12,6 +12,7 @@ import trustme
 
 from airflow_provider_testruns.exceptions import TransportError
 from airflow_provider_testruns.sandbox.server import SandboxServer
+from tests.harness.waiting import wait_until
 from tests.integration.transport.wires import (
     API,
     SMOKE,
@@ -169,10 +170,11 @@ def test_the_time_is_a_total_over_tls_too(drive, authority, bundle, prefix):
     context = _serving(authority.issue_cert("127.0.0.1"))
     with RawServer(dripping(prefix, drop), tls=context) as server:
         for call in (get(), post()):
-            client = drive(session(server.url, timeout=0.5), verify=bundle)
-            with within(1.2), pytest.raises(TransportError, match="no complete response") as caught:
+            client = drive(session(server.url, timeout=2), verify=bundle)
+            with within(3), pytest.raises(TransportError, match="no complete response") as caught:
                 client.ask(call)
             assert caught.value.sent
+        wait_until(lambda: len(server.seen) >= 2, "the server has read both requests")
         assert len(server.seen) == 2
 
 
