@@ -45,11 +45,11 @@ class TriggerFailedError(AirflowException):
 
 
 class ReportNotWrittenError(AirflowException):
-    """The run passed, and the file that was to tell of it (``junit_path``) could not be written."""
+    """The run passed, and its report file (``junit_path``) could not be written."""
 
 
 class StartOutcomeUnknownError(AirflowException):
-    """A start was sent, its outcome is not known, and looking could not tell. Nothing is started again."""
+    """A start was sent, its outcome is not known, and a lookup was inconclusive. Nothing is started again."""
 
 
 class StartSupersededError(AirflowException):
@@ -103,7 +103,7 @@ class NotFoundError(ApiError):
 
 
 class InvalidRequestError(ApiError):
-    """The platform refused the request as it stands (HTTP 400, 409, 422 and the other 4xx)."""
+    """The platform refused the request (HTTP 400, 409, 422 and the other 4xx)."""
 
 
 class RateLimitedError(ApiError):

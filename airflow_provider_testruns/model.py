@@ -118,22 +118,22 @@ class Run:
 
     :param platform: ``eggplant``, ``futureagi`` or ``omilia``.
     :param run_id: the platform's own id.
-    :param state: whether it is over.
+    :param state: whether it has finished.
     :param raw_state: the platform's own word for it, as it came.
     :param kind: what was started.
-    :param platform_verdict: what the platform itself calls a finished run; ``None`` while it is not over, and where the
-        platform's word says only that it is over.
+    :param platform_verdict: what the platform itself calls a finished run; ``None`` before that, and where the
+        platform's word says only that it has finished.
     :param started_at: when it began, by the platform's clock; aware, UTC.
     :param finished_at: when it ended, by the platform's clock; aware, UTC.
     :param progress: how far it is, when the platform says.
     :param url: a page for people; empty when there is none.
     :param ids: the ids that its API needs beside ``run_id`` (``project_id``, ``run_test_id``, …).
-    :param started_with: the arguments of its start that the platform shows again, for the look-up of a lost start.
+    :param started_with: the arguments of its start that the platform shows again, for the lookup of a lost start.
     :param message: what the platform says about how it ended (an error reason), empty when it says nothing.
     :param known_state: whether ``raw_state`` is a word that the provider knows.
     :param start_unreadable: whether the platform gives a start that is no time: then ``started_at`` is ``None``, and
         the run may have begun whenever.
-    :param parts: where it stands for several runs that are watched together: they, once all are over.
+    :param parts: where it stands for several runs that are watched together: they, once all have finished.
     :param stalled: whether it counts as ended only because all of its work was done and the platform did not close it,
         or because it was adopted after its start and never began.
     :param start_error: what came instead of a good response to its start, of a run that was found and adopted after it.
@@ -170,7 +170,7 @@ class Run:
 
     @property
     def final(self) -> bool:
-        """Whether the run is over."""
+        """Whether the run has finished."""
         return self.state is RunState.FINISHED
 
     @property
@@ -443,9 +443,9 @@ def _counter(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One evaluation's figure over a whole run.
+    """One evaluation's metric over a whole run.
 
-    :param value: the figure; a fraction from 0 to 1 where the platform's figure is a rate, ``None`` when
+    :param value: the value; a fraction from 0 to 1 where the platform's value is a rate, ``None`` when
         nothing was scored.
     :param scored: on how many cases it stands, ``None`` when the platform does not say.
     """
@@ -536,8 +536,8 @@ class RunReport:
     :param counts: how many cases ended in which way by the platform's counters; ``None`` when it has none. They are
         reconciled with ``cases`` here: see :func:`reconcile`.
     :param cases: the cases; may be empty although ``counts`` is not (an older server, a list that expired).
-    :param metrics: evaluation figures by name; of an evaluation that chooses, each choice's share as ``name=choice``.
-    :param metrics_error: why evaluation figures could not be seen; ``None`` when ``metrics`` has all there are. A gate
+    :param metrics: evaluation metrics by name; of an evaluation that chooses, each choice's share as ``name=choice``.
+    :param metrics_error: why evaluation metrics are not available; ``None`` when ``metrics`` has all there are. A gate
         on one that ``metrics`` has is judged all the same.
     :param disagreement: how counters and list contradict each other, a sentence; empty when they don't.
     :param commit: the Git commit that was tested, where the platform shows it; empty where it does not.

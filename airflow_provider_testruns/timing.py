@@ -71,7 +71,7 @@ ROOM_FOR: Final = 60.0
 
 #: How long calls that only read are tried again while a start is prepared or looked up.
 LOOKUP_PATIENCE: Final = 60.0
-#: Between two looks for the run of a lost start.
+#: Between two lookups for the run of a lost start.
 LOOKUP_BACKOFF: Final = Backoff(1.0, 5.0, 1.5)
 #: How long a platform may take to show a run in its list after the start's own deadline.
 LISTING_LAG: Final = 60.0

@@ -87,7 +87,7 @@ class PlatformHook(GuardedLog, BaseHook, Generic[P]):
         """
         if self._settings is None:
             conn = self.get_connection(self.conn_id)
-            # First: Airflow logs extras that are not JSON as an error of its own, and goes on without them.
+            # First: Airflow logs extras that are not JSON as an error of its own, and continues without them.
             check_extra(conn)
             self._settings = Settings.read(conn, conn.extra_dejson, default_host=self.default_host)
         return self._settings

@@ -111,7 +111,7 @@ class EggplantHook(PlatformHook[EggplantPlatform]):
     ) -> Run:
         """Start a run of a model, a test case or a script (POST /execution_service/api/v1/executions, "Start Model
         Execution", DAI 7.1). Sent once: where the response gets lost, :class:`ServerError` or :class:`TransportError`
-        is raised and the run may be going.
+        is raised and the run may be running.
 
         :param model_id: the model's UUID. At least one of ``model_id`` (or ``model_name``), ``rerun_id`` and ``script``
             must be given.

@@ -106,7 +106,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         :param scenario_ids: run these (UUIDs).
         :param exclude_scenario_ids: run all but these (UUIDs).
         :param simulator_id: the simulator (a UUID), when it is not to be the run test's own.
-        :return: the execution; its status is the first poll's to tell.
+        :return: the execution; its status comes with the first poll.
         """
         return self.start_run(
             run_test_id=run_test_id,
@@ -117,7 +117,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
         )
 
     def get_test_execution(self, execution_id: str, run_test_id: str | None = None) -> Run:
-        """One execution as it stands: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
+        """One execution in its present state: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
 
         :param execution_id: the execution (a UUID).
         :param run_test_id: its run test, for the link to the web app; that response does not contain it.
@@ -134,7 +134,7 @@ class FutureAGIHook(PlatformHook[FutureAGIPlatform]):
     def cancel_test_execution(self, execution_id: str) -> None:
         """Stop an execution: ``POST /simulate/test-executions/{id}/cancel/``. A final one is left as it is.
 
-        It stops in the background; :meth:`get_test_execution` tells when.
+        It stops in the background; :meth:`get_test_execution` shows when.
 
         :param execution_id: the execution (a UUID).
         """

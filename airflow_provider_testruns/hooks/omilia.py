@@ -69,7 +69,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
     """Omilia Testing Studio's API, one method for every call of its API page.
 
     The connection's *host* is the base URL, with the path that a deployment may put before ``/api/``. Which of four
-    ways to authenticate is meant is told by the fields that are filled in, never by trying:
+    ways to authenticate is meant is read from the fields that are filled in, never by trying:
 
     ====================  ==================  ================================================================
     Way                   login, password     extras
@@ -430,7 +430,7 @@ class OmiliaHook(PlatformHook[OmiliaPlatform]):
         try:
             return self._download(target, f"{run_id}_artifacts.zip", what, lambda file: call(run_id, file), into=into)
         except (NotFoundError, InvalidRequestError, InvalidReplyError, ServerError) as e:
-            # The API page does not say what is answered for an artifact whose time is over; the run itself tells.
+            # The API page does not say what is answered for an artifact that has expired; the run itself does.
             why = self._why_no_artifact(kind, run_id, project_id)
             if not why:
                 raise

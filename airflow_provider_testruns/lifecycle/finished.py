@@ -305,7 +305,7 @@ class Listing:
         self._trouble, self._not_before = None, 0.0
 
     def failed(self, error: Exception) -> None:
-        """The list could not be had.
+        """The list was not available.
 
         :param error: why.
         """
@@ -331,7 +331,7 @@ def judged(platform: Platform, run: Run, log: Callable[..., None] | None = None)
     :param platform: the run's.
     :param run: as a list shows it.
     :param log: told of each failure that is passed over.
-    :raises ApiError: when there is none to be had.
+    :raises ApiError: when it is not available.
     """
     report = yield from retrying(platform.get_report(run), timing.REPORT_PATIENCE, grace=timing.REPORT_GRACE, log=log)
     return report, judge(report, Gates())

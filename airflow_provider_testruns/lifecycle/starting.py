@@ -50,7 +50,7 @@ _MAY_PASS = (AuthenticationError, InvalidReplyError)
 #: Times that a record can hold, in seconds since 1970; the year 3000 is late enough.
 _EARLIEST, _LATEST = -62_135_596_800.0, 32_503_680_000.0
 #: The longest time for a start, which a connection can set, and the furthest that a clock can be off, that a record can
-#: hold; seconds. A look-up lasts for as long as the former.
+#: hold; seconds. A lookup lasts for as long as the former.
 _LONGEST_WINDOW, _MOST_OFFSET = 600.0, 10 * 366 * 86_400.0
 #: How far workers' clocks may be apart, so that a record is not from the future; seconds.
 _WORKERS_APART = 3_600.0
@@ -94,7 +94,7 @@ class Epoch:
 class Watermark:
     """What the platform showed just before a start was sent: the line between older runs and ours.
 
-    :param run_id: the newest run then; ``None`` when there was none, or none could be had.
+    :param run_id: the newest run then; ``None`` when there was none, or it was not available.
     :param at: its start by the platform's clock, or the best guess at the platform's time then (seconds since
         1970); ``None`` when the platform showed that there was no run at all.
     :param offset: the platform's clock minus ours in seconds, ``None`` when not known.
@@ -116,12 +116,12 @@ class Record:
     :param mark: see :class:`Watermark`.
     :param fingerprint: of the arguments.
     :param ids: where the run is to be looked for.
-    :param started_with: what a look-up compares.
-    :param cannot_list: why no look-up is possible, ``None`` when one is.
+    :param started_with: what a lookup compares.
+    :param cannot_list: why no lookup is possible, ``None`` when one is.
     :param run: the run, from ``started`` on.
     :param seen: whether the platform has shown the run in a poll.
     :param verdict: of a judged run.
-    :param deadline: when the wait of the try that wrote this is over; seconds since 1970, ``None`` when not known.
+    :param deadline: when the wait of the try that wrote this times out; seconds since 1970, ``None`` when not known.
     :param trigger_failures: how often the trigger of that wait has failed.
     :param rerun_of: the run whose failed cases are tested again, as of :class:`.Start`.
     """
@@ -268,13 +268,13 @@ class Starter:
     :param store: where the record is kept; ``None`` when there is no such place or none is wanted.
     :param epoch: the task's.
     :param window: seconds within which a start is sent and answered, or given up.
-    :param adopt: whether a run that a look-up has found is taken; otherwise it is reported as an error.
-    :param cancel_older: whether the run of an earlier epoch is cancelled when it is still going.
+    :param adopt: whether a run that a lookup has found is taken; otherwise it is reported as an error.
+    :param cancel_older: whether the run of an earlier epoch is cancelled when it is still running.
     :param log: takes the lines for the task's log.
     :param after_failed_run: what follows on a run that was judged as failed, instead of a new start: a start of another
         kind, or a sentence that says why there is none. ``None`` for always a new start.
     :param clock_offset: gives the platform's clock minus ours in seconds, ``None`` while not known.
-    :param deadline: when the task's time is over (seconds since 1970): nothing is started from then on. ``None`` for
+    :param deadline: when the task times out (seconds since 1970): nothing is started from then on. ``None`` for
         no such time.
     :param not_before: the earliest time, by Airflow's clock (seconds since 1970), at which a run of this task can have
         begun: when its DAG run was created; ``None`` when not known.
@@ -337,7 +337,7 @@ class Starter:
         """Get the run that the task is to wait for, by starting, adopting or attaching again.
 
         :param arguments: of :meth:`Platform.prepare_start`.
-        :raises StartOutcomeUnknownError: when a start may have worked and no look-up can tell.
+        :raises StartOutcomeUnknownError: when a start may have worked and no lookup can tell.
         :raises StartSupersededError: when a later try owns the task.
         :raises StartAbandonedError: when the task was killed before the start was sent.
         :raises ApiError: when nothing was started and the platform says why.
@@ -862,7 +862,7 @@ class Starter:
             if self._clock() - record.intent_at > self._window:
                 continue
             try:
-                # A look-up relies on it that the start has arrived within the window, or never does: whatever holds
+                # A lookup relies on it that the start has arrived within the window, or never does: whatever holds
                 # this process up in between, a suspended machine included.
                 call = replace(start.call, deadline=record.intent_at + self._window, send_before=self.deadline)
                 run = yield from ask(call)
@@ -903,7 +903,7 @@ class Starter:
     def _check_time(self, start: Start, unknown: int, before: Record | None) -> None:
         """Start nothing that there is no time to wait for.
 
-        :param unknown: how many starts were sent without an answer, and shown by look-ups to have done nothing.
+        :param unknown: how many starts were sent without an answer, and shown by lookups to have done nothing.
         :param before: the record to go back to.
         """
         if self.deadline is None or self._clock() < self.deadline:
@@ -952,7 +952,7 @@ class Starter:
         return retrying(steps, timing.LOOKUP_PATIENCE, grace=timing.GRACE, clock=self._clock, log=self._log.warning)
 
     def _mark(self, start: Start) -> Steps[tuple[Watermark, str | None]]:
-        """What the platform shows before a start, and why no look-up of it is possible; ``None`` when one is."""
+        """What the platform shows before a start, and why no lookup of it is possible; ``None`` when one is."""
         newest: Run | None = None
         known = False
         if start.cannot_list is None:
@@ -1063,7 +1063,7 @@ class Starter:
             self._keep(self.record)
         except StartSupersededError:
             raise
-        except Exception as e:  # whatever the backend raises: the run is going, and the wait must go on
+        except Exception as e:  # whatever the backend raises: the run is running, and the wait must continue
             if not self._unkept:
                 self._log.warning(
                     "The record of the run could not be kept (%s: %s); trying again.", type(e).__name__, e

@@ -1,4 +1,4 @@
-"""Waiting for a run: what each look at it, or each failure to look, means for the wait.
+"""Waiting for a run: what each poll, or each failed poll, means for the wait.
 
 The rules are in :class:`Wait`; :func:`wait_for` is the loop for one run, in a worker. The watcher of the triggerer
 has a loop of its own, for many runs at once, over the same rules.
@@ -47,8 +47,7 @@ class WaitEnd:
 
     :param status: how it ended.
     :param run: the run as it was seen last.
-    :param error: why the run can't be seen, with ``ERROR``; with ``TIMEOUT``, what the last look ran into, if
-        anything.
+    :param error: why the run can't be seen, with ``ERROR``; with ``TIMEOUT``, the failure of the last poll, if any.
     """
 
     status: WaitStatus
@@ -93,7 +92,7 @@ class Wait:
     """One run that is waited for.
 
     :param run: the run as it was seen last.
-    :param deadline: when the wait is over, in seconds of ``clock``.
+    :param deadline: when the wait times out, in seconds of ``clock``.
     :param poll_interval: seconds between two polls.
     :param log: takes the lines for the task's log.
     :param clock: wall-clock seconds; for tests.
@@ -380,7 +379,7 @@ def look_once(platform: Platform, wait: Wait) -> Steps[WaitEnd | None]:
 
 
 def poll(platform: Platform, wait: Wait) -> Steps[tuple[Run, int | None]]:
-    """The run of a wait as it stands, and the failures of its cases where the wait is about them, too.
+    """The run of a wait in its present state, and the failures of its cases where the wait is about them, too.
 
     :param platform: the run's platform.
     :param wait: the run and the rules.
@@ -398,7 +397,7 @@ def fetch_report(
     patience: float = timing.REPORT_PATIENCE,
     clock: Callable[[], float] = time.time,
 ) -> Steps[RunReport]:
-    """The report of a run that is over. It is paid for: trouble that a wait outlasts does not cost it.
+    """The report of a finished run. The run is paid for: trouble that a wait tolerates does not cost its report.
 
     :param platform: the run's platform.
     :param run: the run, final.

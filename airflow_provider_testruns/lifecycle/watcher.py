@@ -2,7 +2,7 @@
 
 One :class:`Watcher` per event loop, connection and its settings has one transport, so one token and a few sockets.
 Runs that a platform can list together are polled with one list call as soon as more than one of them is watched, as
-long as that is not dearer than asking for each.
+long as that is not more expensive than polling each.
 
 Each wait begins with reading the connection, so that one that was edited is used at once; those that are under way
 stay with the settings that they began with as long as these are accepted.
@@ -86,7 +86,7 @@ class _Member:
 
     :param wait: the run and the rules.
     :param context: the one that the wait itself runs in, copied when it joined.
-    :param turn: set while the wait is left to the group: its end, or ``None`` when it is to go on by itself.
+    :param turn: set while the wait is left to the group: its end, or ``None`` when it is to continue by itself.
     """
 
     wait: Wait
@@ -99,7 +99,7 @@ class _Member:
         return self.turn is not None and not self.turn.done()
 
     def end(self, now: float) -> float:
-        """When the wait is over, in seconds of the loop.
+        """When the wait times out, in seconds of the loop.
 
         :param now: the time of the loop.
         """
@@ -149,7 +149,7 @@ class _Reader:
     :param listing: the rules.
     :param group: whose list it is.
     :param due: when the next look is, in seconds of the loop.
-    :param turn: set while the list is waited for: what it shows, why it can't be had, or ``None`` when it is to be
+    :param turn: set while the list is waited for: what it shows, why it is not available, or ``None`` when it is to be
         asked for through another watcher.
     """
 
@@ -267,7 +267,7 @@ class Watcher:
         restart, are not asked for together. It does not come before the end of a Retry-After that another process met.
 
         :param wait: the run and the rules.
-        :return: its end; ``None`` when the wait is to go on with another watcher, as this one is retired.
+        :return: its end; ``None`` when the wait is to continue with another watcher, as this one is retired.
         """
         metrics.level("watched", 1, platform=self.platform.name)
         member = _Member(wait)
@@ -305,8 +305,8 @@ class Watcher:
     def _leave_to(self, group: _Group, member: _Member) -> tuple[asyncio.Future[WaitEnd | None], asyncio.TimerHandle]:
         """Leave a wait to its group.
 
-        :return: its end, or ``None`` when it is to go on by itself; and what ends it at its deadline. The group's looks
-            take as long as the platform does; that must not move the end of any wait.
+        :return: its end, or ``None`` when it is to continue by itself; and what ends it at its deadline. The group's
+            polls take as long as the platform does; that must not move the end of any wait.
         """
         wait = member.wait
         if group.readers:
@@ -342,7 +342,7 @@ class Watcher:
     async def list_runs(self, reader: _Reader) -> list[Run] | ApiError | None:
         """The next look at a list.
 
-        :return: what it shows; why it can't be had; ``None`` when another watcher has to be asked.
+        :return: what it shows; why it is not available; ``None`` when another watcher has to be asked.
         """
         if self.retired:
             return None
@@ -407,7 +407,7 @@ class Watcher:
             group.task = self._loop.create_task(self._poll_together(group), context=contextvars.Context())
 
     def _dissolve(self, group: _Group) -> None:
-        """Let every member go on by itself."""
+        """Let every member continue by itself."""
         task, group.task = group.task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -429,9 +429,9 @@ class Watcher:
                         member.release()
                 group.due = self._next_look(group, jittered(group.interval(self._loop.time())))
         except Exception as e:
-            # A fault of the list's own must not touch the waits: each goes on by itself.
+            # A fault of the list's own must not touch the waits: each continues by itself.
             if group.failures == 0 or not group.readers:
-                # Whoever reads the list goes on, and warns of it now and then.
+                # Readers of the list continue, and warn of it now and then.
                 log.exception("Polling the group %s failed.", group.key)
             group.failures += 1
             group.singly_until = self._loop.time() + timing.INDIVIDUALLY_FOR

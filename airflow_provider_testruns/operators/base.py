@@ -53,7 +53,7 @@ class StartRunOperator(StartingTask, PlatformOperator):
     :param cancel_on_timeout: cancel the run when the task times out.
     :param durable: remember the run across tries (Airflow 3.3 and later), so that a retry resumes it instead of
         starting another one.
-    :param adopt_lost_start: after a lost response to a start, adopt the one run that a look-up finds. Otherwise the
+    :param adopt_lost_start: after a lost response to a start, adopt the one run that a lookup finds. Otherwise the
         task fails and reports its id.
     :param retry_failed_runs: whether a run that failed its tests is worth Airflow's retries, each with a new run.
         Otherwise a failed verdict ends the task at once.

@@ -34,7 +34,7 @@ class EggplantStartExecutionOperator(StartRunOperator):
         snippets, which tests nothing.
     :param sut: the system under test, ``{"sut_id": …}`` or ``{"criteria": [tag, …]}``.
     :param model_name: the name of the model, instead of ``model_id``; looked up, as the other names are. Beside
-        ``model_id`` it saves the look-up of the name, by which DAI lists runs.
+        ``model_id`` it saves the lookup of the name, by which DAI lists runs.
     :param test_case_name: the name of the test case, instead of ``test_case_id``.
     :param agent_name: the name of the agent, instead of ``agent_id`` in ``agent``.
     :param require_assets: whether the start of a model without an agent or without an asset is an error; otherwise it

@@ -21,16 +21,16 @@ from airflow_provider_testruns.steps import Call, Steps
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A start that is ready to be sent, and what a look-up for it would compare.
+    """A start that is ready to be sent, and what a lookup for it would compare.
 
     :param what: it in words, for the log: "run of project p-1".
     :param call: the one request that starts the run.
     :param ids: what :meth:`Platform.find_runs` needs to list runs like it (a project, a run test, a model).
     :param started_with: the arguments that the platform shows again with each run; equal in a candidate.
-    :param not_compared: arguments of this start that no listing shows, so that no look-up can compare them.
+    :param not_compared: arguments of this start that no listing shows, so that no lookup can compare them.
     :param cannot_list: why runs like it can't be listed; ``None`` when they can.
     :param warnings: what the user should know before it is sent.
-    :param start_after_lookup: whether the start may be sent again in the same try when a look-up shows no run of it.
+    :param start_after_lookup: whether the start may be sent again in the same try when a lookup shows no run of it.
     :param existing_run: the run that is there already, when nothing has to be started; ``call`` then only reads it.
     :param rerun_of: the run whose failed cases a new run tests again, with other filters than the task's; empty for any
         other start.
@@ -67,7 +67,7 @@ class Identity:
 
 
 class PollCache:
-    """What the polls of one group have shown. Whoever polls the group keeps it from look to look.
+    """What the polls of one group have shown. Whoever polls the group keeps it from poll to poll.
 
     Hundreds of rows come each time, and few have changed since: only those are read.
     """
@@ -86,7 +86,7 @@ class PollCache:
 
         :param run_id: the run's id.
         :param row: what the response has of it.
-        :param read: reads the row, if it is not what it was at the last look.
+        :param read: reads the row, if it is not what it was at the last poll.
         """
         known = self._read.get(run_id)
         if known is None or known[0] != row:
@@ -263,7 +263,7 @@ class Platform(ABC):
         :param wanted: the ids of the runs that are looked for; the others of the group need not be read.
         :param oldest: the earliest start among them, ``None`` when it is not known: what began before is of no
             interest.
-        :param cache: of the looks at this group before, for this one to use and to add to.
+        :param cache: of the polls of this group before, for this one to use and to add to.
         :return: those of the wanted runs that the list shows.
         """
         raise NotImplementedError(f"{self.title} has no call that lists the runs of a group.")
@@ -283,7 +283,7 @@ class Platform(ABC):
         does not hide all others.
 
         :param since: by the platform's clock; ``None`` is from the first.
-        :param cache: of the looks before, for this one to use and to add to.
+        :param cache: of the polls before, for this one to use and to add to.
         :param ids: as :meth:`listed_by` gave them.
         """
         return (yield from self.find_runs(since, **ids))

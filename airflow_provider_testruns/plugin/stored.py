@@ -173,7 +173,7 @@ def recent_runs(
     :param dag_ids: the DAGs to look at.
     :param limit: how many at most.
     :param task_id: only this task's.
-    :param before: the place after which to go on, as :func:`place_of` gives it.
+    :param before: the position after which to continue, as :func:`place_of` gives it.
     """
     chosen = set(dag_ids)
     rows: list[Any] = []

@@ -27,7 +27,7 @@ def to_xcom(report: RunReport, judgement: Judgement, junit_path: str | None = No
         no counts), ``pass_rate`` (0 to 1), ``failures`` (at most 50 of ``{name, suite, message, outcome}``, without
         those that are allowed; with ``details`` where the platform gives more of a case, under its own names),
         ``failures_left_out``, ``allowed_failures`` (at most 50 of ``{name, suite}``),
-        ``allowed_failures_left_out``, ``notes``, ``metrics`` (a figure or ``None`` by name) and ``junit_path``;
+        ``allowed_failures_left_out``, ``notes``, ``metrics`` (a number or ``None`` by name) and ``junit_path``;
         ``commit``, where the platform shows which one was tested; ``stopped_early``, true for a run that was stopped as
         a gate could not be met any more; ``flaky`` (at most 50 of ``{name, suite}``) and
         ``flaky_left_out``, where there are any; and with ``compare_with``: ``compared_with`` (that), ``baseline``
@@ -132,7 +132,7 @@ def counting_failures(report: RunReport, judgement: Judgement) -> tuple[list[Cas
 
 
 def to_event(report: RunReport, judgement: Judgement) -> dict[str, Any]:
-    """What an asset's event tells of the run, under the names of :func:`to_xcom`.
+    """What an asset's event says of the run, under the names of :func:`to_xcom`.
 
     :param report: the run's report.
     :param judgement: what it was judged to mean.
@@ -147,7 +147,7 @@ def to_event(report: RunReport, judgement: Judgement) -> dict[str, Any]:
 
 
 def run_to_event(run: Run) -> dict[str, Any]:
-    """What an asset's event tells of a run that nobody waited for.
+    """What an asset's event says of a run that nobody waited for.
 
     :param run: as it was seen last.
     :return: ``platform, run_id, url, state`` (``queued``, ``running``, ``finished``) and ``raw_state``.
@@ -164,7 +164,7 @@ def run_to_event(run: Run) -> dict[str, Any]:
 def finished_to_event(
     run: Run, verdict: Verdict | None, found: tuple[RunReport, Judgement] | None = None, error: str = ""
 ) -> dict[str, Any]:
-    """What an event tells of a run that has finished somewhere, under the names of :func:`to_event` and
+    """What an event says of a run that has finished somewhere, under the names of :func:`to_event` and
     :func:`to_xcom`.
 
     :param run: as a list shows it.

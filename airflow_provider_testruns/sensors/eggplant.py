@@ -44,7 +44,7 @@ class EggplantExecutionSensor(RunSensor):
 class EggplantRunProgressSensor(RunSensor):
     """Waits for one run on Eggplant DAI, or for all runs of a model, and judges them.
 
-    ``POST /api/run/progress`` of the DAI API ("Check Run Progress Method"), one call a look.
+    ``POST /api/run/progress`` of the DAI API ("Check Run Progress Method"), one call a poll.
 
     By ``run_id`` it does what :class:`EggplantExecutionSensor` does. By ``model_name`` it waits until every run of the
     model is over and returns them all, newest first, each as ``{platform, run_id, verdict, raw_state, url, started_at,
@@ -55,7 +55,7 @@ class EggplantRunProgressSensor(RunSensor):
 
     :param run_id: the run, as the start gave it. Exactly one of ``run_id`` and ``model_name`` must be given.
     :param model_name: the model's name, not its UUID.
-    :param limit: by model, only the newest so many runs at each look; without, every run that the server lists, however
+    :param limit: by model, only the newest so many runs at each poll; without, every run that the server lists, however
         old: one that failed years ago then fails the sensor, too.
     :param eggplant_conn_id: the Airflow connection.
 

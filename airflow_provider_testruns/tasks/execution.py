@@ -590,7 +590,7 @@ class RunExecution:
         return run
 
     def _find_starting_run(self, client: BlockingClient, until: float) -> Run | None:
-        """One look-up of the run of a start that has no response yet; ``None`` when it is not sure which it is."""
+        """One lookup of the run of a start that has no response yet; ``None`` when it is not sure which it is."""
         record = self.starter.record
         assert record is not None
         if record.cannot_list is not None:

@@ -53,7 +53,7 @@ class TaskStateRecordStore:
 
 
 def _compared(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that a look-up compares, in the form in which they still can be when they are clean."""
+    """The arguments that a lookup compares, in the form in which they still can be when they are clean."""
     started_with = data.get("started_with")
     if not isinstance(started_with, Mapping):
         return {}

@@ -163,7 +163,7 @@ def check_head(lines: list[bytes]) -> None:
         if b"\0" in text or b"\r" in text:
             raise http.client.HTTPException("a header with an invalid character")
         if line[:1] in (b" ", b"\t"):
-            # The value of the line before goes on.
+            # The value of the previous line continues.
             if headers:
                 headers[-1][1] += text
             continue

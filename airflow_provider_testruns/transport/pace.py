@@ -1,7 +1,8 @@
 """How fast this process may ask a platform: what all clients of one connection in it share.
 
 Two limits come from the connection (``max_requests_per_minute``, ``max_starts_at_once``), and one from the platform:
-where it has answered 429, nobody here asks it before that time is over, and then one after the other, ever faster.
+where it has answered 429, this process sends nothing before that time has passed, and then one request at a time, ever
+faster.
 
 Nothing here sleeps. Whoever wants to send takes a turn and is told how long to wait for it.
 """
@@ -116,7 +117,7 @@ class Pace:
                 self._turns.remove(turn.at)
 
     def refused(self, turn: Turn, retry_after: float | None) -> float | None:
-        """The platform has answered a request with 429: nobody asks it before the time is over.
+        """The platform has answered a request with 429: nothing is sent before the time has passed.
 
         :param turn: in which it was sent.
         :param retry_after: seconds, as the platform said; ``None`` where it did not.

@@ -14,7 +14,7 @@ log = get_logger(__name__)
 _MB = 1_000_000
 #: What is smaller, and takes less than :data:`EVERY` seconds, goes without a word.
 STEP = 25 * _MB
-#: How long a transfer goes on without a word, at most; seconds.
+#: How long a transfer continues without a log line, at most; seconds.
 EVERY = 30.0
 
 

@@ -169,7 +169,7 @@ class FinishedRunsTrigger(GuardedLog, BaseEventTrigger):
                 " is sent. Give FinishedRunsTrigger the name of the asset that it watches for."
             )
             self.log.error(why)
-            # Airflow begins again at once, and would go on like that.
+            # Airflow begins again at once, and would continue like that.
             await asyncio.sleep(timing.MISTAKEN_PAUSE)
             raise ConfigurationError(why)
         stream, sent = FinishedRunsStream(self, None), 0

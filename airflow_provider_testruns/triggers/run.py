@@ -42,7 +42,7 @@ class RunTrigger(GuardedLog, BaseTrigger):
     :param platform: the platform's name, as :func:`.hook_class` knows it.
     :param conn_id: the Airflow connection.
     :param run: the run as it was seen last, as :meth:`.Run.to_dict` gives it.
-    :param deadline: when the wait is over; seconds since 1970, so that a restart does not move it.
+    :param deadline: when the wait times out; seconds since 1970, so that a restart does not move it.
     :param poll_interval: seconds between two polls; less than 0.1 is 0.1.
     :param cancel_on_kill: whether the run is cancelled when a user ends the deferred task (Airflow 3.3 and later).
     :param log_cursor: what of the run's log is in the task log, as :attr:`.RunLog.cursor` gives it; the trigger

@@ -159,7 +159,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         ledger.begin()
         airflow.wait_for_dags(list(DAGS))
         world = World(airflow, platforms, ledger, gates, stranger)
-        # A look-up that finds nothing takes a minute and more.
+        # A lookup that finds nothing takes a minute and more.
         world.go("dies_after_intent")
         yield world
 

@@ -42,7 +42,7 @@ def main(folder: Path) -> int:
         for name, project_id in PROJECTS.items():
             control.create_project(name, id=project_id, ending="failed" if name == "failing" else "passed")
         connections = sandbox.connections()
-        # For a look-up that is over soon.
+        # For a lookup that is over soon.
         connections["omilia_default"]["extra"]["timeout"] = 5
         dags = Path(__file__).parent / "dags"
         with LocalAirflow(folder, dags=dags, connections=connections, parallelism=4, say=print) as airflow:

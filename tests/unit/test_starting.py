@@ -1,4 +1,4 @@
-"""Starting exactly once: every row of the table, the mark, the window, the look-up, and writes that fail."""
+"""Starting exactly once: every row of the table, the mark, the window, the lookup, and writes that fail."""
 
 from __future__ import annotations
 
@@ -826,7 +826,7 @@ def test_a_start_is_not_sent_again_after_the_end_of_the_tasks_time():
         world.obtain(deadline=deadline)
     assert world.platform.count("start") == 1
     assert world.ids == []
-    # What the look-up showed is certain, so the next try need not look again.
+    # What the lookup showed is certain, so the next try need not look again.
     assert world.kept.text is None
 
 
@@ -891,7 +891,7 @@ def test_a_later_try_has_a_deadline_of_its_own_and_failures_are_counted():
     assert world.new_try(epoch=replace(EPOCH, max_tries=9)).stored_wait() == (None, 0)
 
 
-# What a look-up takes for ours
+# What a lookup takes for ours
 
 
 def _candidates(world: World) -> list[str]:

@@ -1,4 +1,4 @@
-"""Names instead of ids: one look-up each, in the lists that public clients read."""
+"""Names instead of ids: one lookup each, in the lists that public clients read."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ _POLLED_RUNS = 300
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """What one look at a model's list showed.
+    """What one poll of a model's list showed.
 
     :param found: the runs that were looked for.
     :param rows: how many the list had.
@@ -208,7 +208,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param agent: ``agent_id``, ``is_hosted_agent``.
         :param asset: ``asset_version_id``, ``asset_path``.
         :param sut: ``sut_id``, ``criteria`` (a list of texts).
-        :param model_name: the model's name, instead of its UUID. Beside ``model_id`` it saves the look-up of the name,
+        :param model_name: the model's name, instead of its UUID. Beside ``model_id`` it saves the lookup of the name,
             by which the server lists runs.
         :param test_config_id: start this test configuration instead; goes with none of those before.
         :param test_case_name: the test case's name, instead of its number.
@@ -482,7 +482,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         :param since: the platform's clock; ``None`` for all.
         :param ids: ``model_name`` or ``model_id``, and ``type`` (``model`` or ``testcase``); or
             ``test_config_id``, for the runs of a test configuration, which come from its results.
-        :raises ConfigurationError: when the name of the model ``model_id`` can't be had.
+        :raises ConfigurationError: when the name of the model ``model_id`` is not available.
         """
         if ids.get("test_config_id"):
             found = yield from self._runs_of_configuration(ids["test_config_id"], ids)
@@ -562,7 +562,7 @@ class EggplantPlatform(EggplantCalls, Platform):
     def listed_by(self, **ids: str) -> Steps[Mapping[str, str]]:
         """A model's runs are listed by its name: that of ``model_id``, where ``model_name`` is not given.
 
-        :raises ConfigurationError: when the name can't be had.
+        :raises ConfigurationError: when the name is not available.
         """
         if ids.get("model_name") or not ids.get("model_id"):
             return ids
@@ -722,7 +722,8 @@ class EggplantPlatform(EggplantCalls, Platform):
         return found
 
     def get_execution(self, execution_id: str) -> Steps[Run]:
-        """One execution as it stands (GET /execution_service/api/v1/executions/{id} or GET /ai/executions/{id}).
+        """One execution in its present state (GET /execution_service/api/v1/executions/{id} or GET"
+        f" /ai/executions/{id}).
 
         None of the three documents that this module begins with has these calls: where the server has neither, it is
         what :meth:`get_run` asks.
@@ -1033,7 +1034,8 @@ class EggplantPlatform(EggplantCalls, Platform):
 
     def abort_execution(self, execution_id: str) -> Steps[None]:
         """Abort an execution (DELETE /execution_service/api/v1/executions/{id}, "Eggplant DAI Model Execution
-        Endpoints"). The server stops it in the background; poll it until it is final. One that is over is no error.
+        Endpoints"). The server stops it in the background; poll it until it is final. One that has finished is no
+        error.
 
         :param execution_id: as the start gave it.
         :raises NotFoundError: when the server does not know what to abort, though it shows the run as going.

@@ -57,7 +57,7 @@ _REASON_FIELDS = ("error_message", "error_reason", "failure_reason", "error", "r
 class Status:
     """What a status word of DAI means.
 
-    :param state: whether the run is over.
+    :param state: whether the run has finished.
     :param platform_verdict: what the platform calls a finished run.
     :param known: whether the word is in the table.
     """
@@ -114,7 +114,7 @@ def word_of(raw: str, *, ended: bool) -> Status:
 
     :param raw: the status as it came.
     :param ended: whether the run has an end time. *Incomplete* is a run that ended without a result when it has,
-        and one that goes on when it has not.
+        and one that is running when it has not.
     """
     folded = _folded(raw)
     if folded == "incomplete":
@@ -424,7 +424,7 @@ def start_of(fields: Fields) -> datetime | None:
 
 
 def case_of(fields: Fields) -> CaseResult | None:
-    """One test result of a run that is over; ``None`` while the server has not settled it.
+    """One test result of a finished run; ``None`` while the server has not settled it.
 
     :raises InvalidReplyError: when a field is missing or of a wrong type.
     """

@@ -1,4 +1,4 @@
-"""Future AGI's evaluations as metrics: worked out from what each call was given, as the platform's own figures are.
+"""Future AGI's evaluations as metrics: worked out from what each call was given, as the platform's own metrics are.
 
 The platform's evaluation summary is right for plain outputs only. Where a template has ``choice_scores``, an output is
 an object (``{"score": 0.9, "choice": "Great"}``): the summary counts its Python text as a choice, and has no average

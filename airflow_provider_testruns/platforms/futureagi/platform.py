@@ -252,7 +252,7 @@ class FutureAGIPlatform(Platform):
         """What a new try does after ``run`` was judged as failed, when that is not to be another execution: its calls
         that did not complete, again.
 
-        :return: a start, or a sentence that says why there is none. An execution that is going again has one that has
+        :return: a start, or a sentence that says why there is none. An execution that is running again has one that has
             nothing to do.
         """
         now = yield from self.get_run(run)
@@ -327,7 +327,7 @@ class FutureAGIPlatform(Platform):
         return status.run
 
     def poll_with_failures(self, run: Run) -> Steps[tuple[Run, int | None]]:
-        """One execution as it stands, and how many of its calls have failed, from the same response.
+        """One execution in its present state, and how many of its calls have failed, from the same response.
 
         A failed call is only made again when somebody asks for it (``rerun-calls``).
 
@@ -597,7 +597,7 @@ class FutureAGIPlatform(Platform):
         return rows
 
     def get_metrics(self, execution_id: str) -> Steps[dict[str, Any]]:
-        """The figures of an execution: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
+        """The metrics of an execution: ``GET /sdk/api/v1/simulation/metrics/?execution_id=``.
 
         For hosted chat runs ``completed_at`` stays null and the counters beside it 0: ``metrics.calls`` has them.
 
@@ -625,11 +625,11 @@ class FutureAGIPlatform(Platform):
         return rows
 
     def get_kpis(self, execution_id: str) -> Steps[dict[str, Any]]:
-        """The key figures of an execution: ``GET /simulate/test-executions/{id}/kpis/``.
+        """The KPIs of an execution: ``GET /simulate/test-executions/{id}/kpis/``.
 
         :param execution_id: the execution (a UUID).
         """
-        return (yield from ask(self._of_execution("get the figures of", execution_id, "kpis/")))
+        return (yield from ask(self._of_execution("get the KPIs of", execution_id, "kpis/")))
 
     def list_recorded_calls(self, execution_id: str) -> Steps[list[str]]:
         """The ids of the calls of which there may be recordings: those of a voice agent that took place."""
@@ -1103,7 +1103,7 @@ class FutureAGIPlatform(Platform):
         return next((row.message for row in rows), "")
 
     def _find_run_test(self, name: str) -> Steps[str]:
-        """The id of the one run test that is called ``name``. The server's own look-up picks one of several."""
+        """The id of the one run test that is called ``name``. The server's own lookup picks one of several."""
         _name(name)
         found = []
         for row in (yield from self.list_run_tests()):
@@ -1246,7 +1246,7 @@ def _detail(make: Callable[[], Steps[T]]) -> Steps[T | ApiError]:
 
     A 500 is asked again a few times only: the product gives it for ever where it breaks on something.
 
-    :param make: the steps, anew for each try.
+    :param make: makes the steps, for each try again.
     """
     for left in reversed(range(timing.DETAIL_TRIES)):
         found = yield from optional(make(), lambda error: error, statuses=_NO_DETAIL)

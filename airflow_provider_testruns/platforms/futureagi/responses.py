@@ -309,7 +309,7 @@ def prompt_version_is_gone(run_test: Mapping[str, Any]) -> bool:
 
 
 def anything_scored(summary: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether an evaluation summary has a figure of anything."""
+    """Whether an evaluation summary has a value of anything."""
     return any(
         item.get("total_cells")
         for row in summary
@@ -773,7 +773,7 @@ def eval_summary(response: Response) -> Any:
 def metrics_of(summary: Any, where: str, evaluations: Evaluations | None = None) -> dict[str, Metric]:
     """The metrics of an execution, by the evaluation's name: its calls' own outputs, else the platform's summary.
 
-    Nothing scored is a figure of 0 on the wire and ``None`` here. A share of one choice is under ``name=choice``. Of
+    Nothing scored is a value of 0 on the wire and ``None`` here. A share of one choice is under ``name=choice``. Of
     two evaluations with the same name the lower one counts, so that no gate is passed by the other.
 
     :param summary: as :func:`eval_summary` gives it; ``None`` where it is not available.

@@ -402,7 +402,7 @@ class OmiliaPlatform(Platform):
         )
 
     def get_generation(self, generation_id: str, project_id: str) -> Call[dict[str, Any]]:
-        """A generation as it stands in its project's list (*Get Project Generated Test Cases*).
+        """A generation as its project's list shows it (*Get Project Generated Test Cases*).
         ``GET /api/projects/{project_id}/generations/``: there is no call for a single one.
 
         :param generation_id: the generation.
@@ -658,7 +658,7 @@ class OmiliaPlatform(Platform):
         return replace(start, what=f"{start.what} for {len(failed)} failed test cases", rerun_of=run.run_id)
 
     def poll_with_failures(self, run: Run) -> Steps[tuple[Run, int | None]]:
-        """One run as it stands, and what its statistics count as failed and unavailable (*Get Run Stats*).
+        """One run in its present state, and what its statistics count as failed and unavailable (*Get Run Stats*).
 
         While its status is ``RETRY`` the platform runs something again: then nothing is final.
 

@@ -188,7 +188,7 @@ class Artifact:
 
     @property
     def kept_until(self) -> datetime | None:
-        """When its time is over, ``None`` when the platform does not say."""
+        """When it expires, ``None`` when the platform does not say."""
         if self.created_at is None or self.ttl is None:
             return None
         try:

@@ -907,7 +907,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_fails_no_wait_and_is_not_a
 
 @pytest.mark.parametrize("how", ["missing", "wrong"])
 def test_a_trigger_whose_connection_is_not_there_waits_for_it_until_its_deadline(sandbox, monkeypatch, how):
-    """One failed look-up once ended the trigger, and nobody followed the run any more."""
+    """One failed lookup once ended the trigger, and nobody followed the run any more."""
     control = sandbox.control
     good = sandbox.connections()["omilia_default"]
     first, second = control.add_runs("omilia", _PROJECT, 2, duration=0.0)

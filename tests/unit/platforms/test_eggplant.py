@@ -334,7 +334,7 @@ def test_a_start_without_an_execution_id_is_no_run(body: Any) -> None:
         wire.ask(start.call)
 
 
-# --- the look-up after a lost start -----------------------------------------------------------------------------------
+# --- the lookup after a lost start -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [404, 405, 403, 422])

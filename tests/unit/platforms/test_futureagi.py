@@ -1210,7 +1210,7 @@ def test_a_rerun_is_of_the_calls_that_did_not_complete():
     start = wire.run(CURRENT.prepare_start(rerun_of=EXECUTION.upper(), run_test_id=RUN_TEST))
     assert start.call.json == {"rerun_type": "call_and_eval", "call_execution_ids": [call_id(2), call_id(3)]}
     assert (start.call.idempotent, start.existing_run) == (False, None)
-    assert start.cannot_list, "no look-up can tell whether a rerun was started"
+    assert start.cannot_list, "no lookup can tell whether a rerun was started"
     assert RERUN not in wire.asked
     run = wire.ask(start.call)
     assert (run.run_id, run.state, run.platform_verdict, run.ids) == (
