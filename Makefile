@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test compiled test-under-load unit perf mutants e2e fuzz chaos events short-runs older upgrade production lowest dist lint format demo demo-ui bench browser postgresql clean
+.PHONY: help venv test compiled test-under-load unit perf mutants e2e fuzz chaos events short-runs older upgrade production lowest dist newcomer docs lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -93,6 +93,9 @@ lowest: $(STAMP) ## Run the unit and transport tests on the lowest versions that
 dist: $(STAMP) ## Build sdist and wheel, and try them: metadata, the wheel alone with its sandbox and a DAG, the sdist's tests. PROJECT_URL=… for a release
 	@$(BIN)/python -m tests.dist
 
+newcomer: $(STAMP) ## Do what docs/quickstart.md says, with an Airflow and the wheel of `make dist` alone
+	@$(BIN)/python -m tests.newcomer
+
 # The tests of what is in Airflow's UI need one; where there is none, and none can be had, they say so and are skipped.
 browser:
 	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
@@ -158,8 +161,22 @@ $(MUTANTS_STAMP): tests/mutation/requirements.txt constraints.txt pyproject.toml
 	    --build-constraint constraints.txt --editable '.[test]' --requirement tests/mutation/requirements.txt
 	@touch $(MUTANTS_STAMP)
 
+# Its tools stay out of .venv.
+DOCS       := .docs
+DOCS_STAMP := $(DOCS)/.stamp
+
+docs: $(DOCS_STAMP) ## Build the documentation into .docs/html; warnings and references that lead nowhere are errors
+	@PYTHONPYCACHEPREFIX=$(CURDIR)/$(DOCS)/pycache AIRFLOW_HOME=$(CURDIR)/$(DOCS)/home $(DOCS)/venv/bin/python docs/build.py
+
+$(DOCS_STAMP): docs/requirements.txt constraints.txt pyproject.toml | $(STAMP)
+	@echo "Making $(DOCS)/venv: this package and what builds the documentation"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(DOCS)/venv
+	@$(BIN)/uv pip install --quiet --python $(DOCS)/venv/bin/python --constraint constraints.txt \
+	    --build-constraint constraints.txt --editable '.[openlineage,sandbox]' --requirement docs/requirements.txt
+	@touch $(DOCS_STAMP)
+
 clean: ## Remove .venv and everything else that was generated
-	rm -rf $(VENV) .bench .mutants .older .lowest .dist .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench .mutants .older .lowest .dist .docs .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
