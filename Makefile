@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test compiled test-under-load unit perf mutants e2e fuzz chaos events short-runs older upgrade production lowest dist newcomer docs lint format demo demo-ui bench browser postgresql clean
+.PHONY: help venv test compiled test-under-load unit perf mutants e2e fuzz chaos events short-runs older upgrade production lowest dist newcomer release matrix coverage docs pre-commit lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +95,21 @@ dist: $(STAMP) ## Build sdist and wheel, and try them: metadata, the wheel alone
 
 newcomer: $(STAMP) ## Do what docs/quickstart.md says, with an Airflow and the wheel of `make dist` alone
 	@$(BIN)/python -m tests.newcomer
+
+release: $(STAMP) ## Check that a version can be published: changelog, version, tag, files. VERSION=0.2.0 PROJECT_URL=https://…; publishes nothing
+	@$(BIN)/python -m tests.release $(VERSION)
+
+matrix: $(STAMP) ## Run unit and integration tests on each pair of Python and Airflow. PYTHONS="3.12 3.13" AIRFLOWS="3.0 3.3" TESTS=… for some
+	@$(BIN)/python -m tests.matrix --pythons $(or $(PYTHONS),3.11 3.12 3.13 3.14) --airflows $(or $(AIRFLOWS),3.0 3.1 3.2 3.3) -- $(TESTS)
+
+coverage: $(STAMP) ## Measure which lines the unit and integration tests execute, those that other processes execute with them
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m coverage run -m pytest -q $(PARALLEL) $(or $(TESTS),tests/unit tests/sandbox tests/integration)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+pre-commit: $(STAMP) ## Check style, words and types at each commit from now on
+	@$(BIN)/pre-commit install
 
 # The tests of what is in Airflow's UI need one; where there is none, and none can be had, they say so and are skipped.
 browser:
@@ -176,7 +191,7 @@ $(DOCS_STAMP): docs/requirements.txt constraints.txt pyproject.toml | $(STAMP)
 	@touch $(DOCS_STAMP)
 
 clean: ## Remove .venv and everything else that was generated
-	rm -rf $(VENV) .bench .mutants .older .lowest .dist .docs .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench .mutants .older .lowest .dist .docs .matrix .demo dist build logs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
 """``python docs/build.py``: build the documentation into ``.docs/html``. Any warning is an error.
 
-The sources are laid out in ``.docs/source`` as in the repository, so that links between pages are the same in both, with a
-page of the reference for each module. Every page has a twin in plain text beside it, and ``llms.txt`` lists them.
+The sources are laid out in ``.docs/source`` as in the repository, so that links between pages are the same in both,
+with a page of the reference for each module. Every page has a twin in plain text beside it, and ``llms.txt`` lists them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from hatch_build import project_url  # noqa: E402
+
 FOLDER = ROOT / ".docs"
 SOURCE, HTML, TEXT = (FOLDER / name for name in ("source", "html", "text"))
 #: What the pages are made of, and link to.
@@ -27,7 +28,18 @@ PACKAGE = "airflow_provider_testruns"
 #: A link to a file, with what is shown and the place in it.
 _LINK = re.compile(r"\[([^\]]*)\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 #: Where people look first; all other modules are below "Inside".
-PUBLIC = ("operators", "sensors", "hooks", "triggers", "links", "model", "judging", "exceptions", "reporting", "sandbox")
+PUBLIC = (
+    "operators",
+    "sensors",
+    "hooks",
+    "triggers",
+    "links",
+    "model",
+    "judging",
+    "exceptions",
+    "reporting",
+    "sandbox",
+)
 
 
 def main() -> int:
@@ -58,7 +70,9 @@ def lay_out() -> None:
         page.write_text(_LINK.sub(lambda link, page=page: _linked(link, page), page.read_text()))
     index = SOURCE / "docs" / "index.md"
     # Pages that are not there yet.
-    lines = [line for line in index.read_text().splitlines() if "*" not in line[-1:] or [*index.parent.glob(line + ".md")]]
+    lines = [
+        line for line in index.read_text().splitlines() if "*" not in line[-1:] or [*index.parent.glob(line + ".md")]
+    ]
     index.write_text("\n".join(lines) + "\n")
     reference()
 
@@ -80,7 +94,11 @@ def reference() -> None:
     names = [name for name in found if not name.endswith(".__main__")]
     for name in names:
         title = name.removeprefix(f"{PACKAGE}.")
-        (folder / f"{name}.rst").write_text(f"{title}\n{'=' * len(title)}\n\n.. automodule:: {name}\n")
+        text = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {name}\n"
+        if hidden := [each for each in names if each.rpartition(".")[0] == name]:
+            # A package may have a function of the same name as one of its modules, which has a page of its own.
+            text += f"   :exclude-members: {', '.join(each.rpartition('.')[2] for each in hidden)}\n"
+        (folder / f"{name}.rst").write_text(text)
     public = [name for name in names if name.split(".")[1] in PUBLIC]
     inside = [name for name in names if name not in public]
     lists = (("What DAGs use", public), ("Inside", inside))

@@ -51,7 +51,7 @@ async def read_connection(conn_id: str, hook: type[BaseHook]) -> Connection:
 
     :param conn_id: the Airflow connection.
     :param hook: the class that reads it.
-    :raises AirflowNotFoundException: when there is none of that id.
+    :raises airflow.exceptions.AirflowNotFoundException: when there is none of that id.
     """
     own = getattr(hook, "aget_connection", None)
     ours = getattr(own, "__func__", None)

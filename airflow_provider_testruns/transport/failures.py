@@ -140,7 +140,7 @@ def check_status_line(line: bytes) -> None:
     """Check the first line of a response as strictly as aiohttp's parser does.
 
     :param line: with its end.
-    :raises HTTPException: when it is no HTTP/1.
+    :raises http.client.HTTPException: when it is no HTTP/1.
     """
     if _STATUS_LINE.fullmatch(line):
         return
@@ -153,7 +153,7 @@ def check_head(lines: list[bytes]) -> None:
     """Check the header lines of a response as strictly as aiohttp's parser does.
 
     :param lines: all of them, with the empty one at the end.
-    :raises HTTPException: when they are no HTTP.
+    :raises http.client.HTTPException: when they are no HTTP.
     """
     if not lines or lines[-1] not in (b"\r\n", b"\n"):
         raise http.client.IncompleteRead(b"")
@@ -185,7 +185,7 @@ def check_head(lines: list[bytes]) -> None:
 def chunk_size(line: bytes) -> int:
     """The length of a chunk, by the line before it, read as strictly as aiohttp's parser does.
 
-    :raises HTTPException: when it is none.
+    :raises http.client.HTTPException: when it is none.
     """
     found = _CHUNK.fullmatch(line)
     if found is not None:

@@ -1,4 +1,4 @@
-"""``python -m tests.newcomer``: do what ``docs/quickstart.md`` says, with nothing but the wheel, and see what it promises.
+"""``python -m tests.newcomer``: do what ``docs/quickstart.md`` says, with the wheel alone, and see what it promises.
 
 The environment has an Airflow and what the wheel asks for, and not the wheel; the page's own ``pip install`` finds it
 in ``dist``. Each command is the page's, one after the other.
@@ -116,9 +116,8 @@ def look_at_page(python: Path, settings: dict[str, str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with served(python, settings, port):
-        with urlopen(f"http://127.0.0.1:{port}/testruns/", timeout=60) as response:
-            text = response.read().decode()
+    with served(python, settings, port), urlopen(f"http://127.0.0.1:{port}/testruns/", timeout=60) as response:
+        text = response.read().decode()
     missing = [task for task in ("checkout", "support", "voice") if task not in text]
     if missing or text.lower().count("passed") < 3:
         raise Refused(f"The page does not show {', '.join(missing) or 'three runs that passed'}:\n{text[:3000]}")

@@ -52,13 +52,23 @@ def environment(version: str) -> Path:
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
     command: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", python]
-    command += ["--exclude-newer", VERSIONS[version]]
-    for name in _NEWER:
-        command += ["--exclude-newer-package", f"{name}={_END_OF_TIME}"]
+    command += as_of(VERSIONS[version])
     command += [f"apache-airflow=={version}", "apache-airflow-providers-standard", "psutil"]
     subprocess.run([*command, "--editable", f"{ROOT}[sandbox]"], check=True)
     (folder / "ready").touch()
     return python
+
+
+def as_of(day: str, *newer: str) -> list[str | Path]:
+    """Arguments of uv: what there was on a day, but for what we need newer.
+
+    :param day: year, month and day.
+    :param newer: further packages that are needed as they are now.
+    """
+    arguments: list[str | Path] = ["--exclude-newer", day]
+    for name in (*_NEWER, *newer):
+        arguments += ["--exclude-newer-package", f"{name}={_END_OF_TIME}"]
+    return arguments
 
 
 if __name__ == "__main__":

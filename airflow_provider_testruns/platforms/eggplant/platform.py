@@ -1096,7 +1096,7 @@ class EggplantPlatform(EggplantCalls, Platform):
     # --- the rest -------------------------------------------------------------------------------------------------
 
     def get_report(self, run: Run) -> Steps[RunReport]:
-        """The results of a final run; see :func:`.eggplant_report.report_of`.
+        """The results of a final run; see :func:`.eggplant.report.report_of`.
 
         :param run: as :meth:`get_run` gave it.
         """
@@ -1106,7 +1106,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         return replace(report, run=replace(report.run, ids=ids))
 
     def list_kept(self, run: Run) -> Steps[Artifacts]:
-        """What the server keeps of a final run that files can be made of; see :func:`.eggplant_report.kept_of`.
+        """What the server keeps of a final run that files can be made of; see :func:`.eggplant.report.kept_of`.
 
         :param run: as :meth:`get_run` gave it.
         """

@@ -1,7 +1,7 @@
 """Omilia Testing Studio: its API, as calls and as the steps of a run's life.
 
 Every endpoint of the Testing Studio API page is a method that gives a :class:`Call`. Paths are as documented,
-character for character: some end with a slash and some do not. How responses are read is in :mod:`.responses`.
+character for character: some end with a slash and some do not. How responses are read is in :mod:`.omilia.responses`.
 
 Two things are run here: *runs* of a project's test suites, and *generations*, which make test cases from them. Both
 have the same life; a generation has no call of its own to look at it, and is found in its project's list.
