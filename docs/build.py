@@ -1,7 +1,7 @@
 """``python docs/build.py``: build the documentation into ``.docs/html``. Any warning is an error.
 
 The sources are laid out in ``.docs/source`` as in the repository, so that links between pages are the same in both,
-with a page of the reference for each module. Every page has a twin in plain text beside it, and ``llms.txt`` lists them.
+with a page of the reference for each module. Each page has a twin in plain text, and ``llms.txt`` lists them.
 """
 
 from __future__ import annotations
