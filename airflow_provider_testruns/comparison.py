@@ -151,7 +151,7 @@ class History:
         return other(self.last, self.before), other(self.passed, self.passed_before)
 
 
-# Comparing ------------------------------------------------------------------------------------------------------------
+# Comparing
 
 
 def compare(
@@ -277,7 +277,7 @@ def _unlisted(report: RunReport) -> int:
     return 0 if report.counts is None else max(0, report.counts.not_passed - len(report.failures))
 
 
-# Remembering ----------------------------------------------------------------------------------------------------------
+# Remembering
 
 
 def remember(
@@ -386,7 +386,7 @@ def _hash(case: Case) -> bytes:
     return blake2b("\0".join(case).encode("utf-8", "surrogatepass"), digest_size=_HASH).digest()
 
 
-# Storing --------------------------------------------------------------------------------------------------------------
+# Storing
 
 
 def to_json(history: History) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Final
 KB: Final = 1024
 MB: Final = 1024 * KB
 
-# One response ---------------------------------------------------------------------------------------------------------
+# One response
 
 #: The body of a response that is no success: what is beyond is not read, and the error says so.
 ERROR_BODY: Final = 64 * KB
@@ -38,7 +38,7 @@ DIGITS: Final = 400
 #: One header line.
 HEADER_LINE: Final = 8_190
 
-# Files ----------------------------------------------------------------------------------------------------------------
+# Files
 
 #: A file that is downloaded (an artifact, a screenshot). The connection's extra ``max_file_size`` changes it.
 FILE_SIZE: Final = 1024 * MB
@@ -52,7 +52,7 @@ TEXT_BODY: Final = 24 * MB
 RATE_BYTES: Final = 64 * KB
 RATE_WINDOW: Final = 60.0
 
-# Tokens ---------------------------------------------------------------------------------------------------------------
+# Tokens
 
 #: An access token or a refresh token. Servers refuse headers that are longer.
 TOKEN: Final = 16 * KB
@@ -65,7 +65,7 @@ SHORTEST_TOKEN: Final = 16
 RETIRED_SECRETS: Final = 32
 RETIRED_CHARACTERS: Final = 512 * KB
 
-# A whole step: all the calls that one poll, one lookup or one report makes --------------------------------------------
+# A whole step: all the calls that one poll, one lookup or one report makes
 
 #: Bytes of all responses that a step reads in the triggerer, and on a worker.
 STEP_POLL_BYTES: Final = 32 * MB
@@ -87,7 +87,7 @@ METRICS: Final = 2_000
 #: About how much memory the rows of a list take that is given as the API has it, all pages together.
 RAW_ROWS: Final = 256 * MB
 
-# Strings and what is stored -------------------------------------------------------------------------------------------
+# Strings and what is stored
 
 #: A string of a response as it is read, before the lengths below.
 VERBATIM: Final = 64 * KB

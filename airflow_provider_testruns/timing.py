@@ -27,7 +27,7 @@ class Backoff(NamedTuple):
         return min(self.most, self.first * self.factor ** min(failures, 20))
 
 
-# A call --------------------------------------------------------------------------------------------------------------
+# A call
 
 #: Between two tries of a call that failed transiently.
 CALL_BACKOFF: Final = Backoff(1.0, 30.0)
@@ -36,7 +36,7 @@ MAX_RETRY_AFTER: Final = 300.0
 #: How long a hook's method keeps trying a call that failed transiently and can be repeated.
 CALL_PATIENCE: Final = 20.0
 
-# Tokens and connections -----------------------------------------------------------------------------------------------
+# Tokens and connections
 
 #: How long a token goes unrenewed after a renewal that did not help.
 TOKEN_BACKOFF: Final = Backoff(1.0, 30.0)
@@ -67,7 +67,7 @@ ASK_FOR_TURN: Final = 0.25
 ROOM_AFTER: Final = 0.25
 ROOM_FOR: Final = 60.0
 
-# A start --------------------------------------------------------------------------------------------------------------
+# A start
 
 #: How long calls that only read are tried again while a start is prepared or looked up.
 LOOKUP_PATIENCE: Final = 60.0
@@ -84,7 +84,7 @@ MAX_UNKNOWN_STARTS: Final = 3
 #: How long a run is watched that was started while the task was being killed.
 LATE_START_WITHIN: Final = 5.0
 
-# A wait ---------------------------------------------------------------------------------------------------------------
+# A wait
 
 #: The shortest time between two polls of a run: what is asked for more often is a mistake, which the platform and
 #: everybody else in the triggerer would pay for.
@@ -129,7 +129,7 @@ METRICS_EVERY: Final = 10.0
 #: How long OpenTelemetry may take to send the last of them.
 METRICS_LAST: Final = 5.0
 
-# A report -------------------------------------------------------------------------------------------------------------
+# A report
 
 #: How long the calls that fetch the report of a finished run are tried again when they fail transiently.
 REPORT_PATIENCE: Final = 300.0
@@ -145,7 +145,7 @@ UNSETTLED_PAUSE: Final = 2.0
 UNLISTED_TRIES: Final = 2
 UNLISTED_PAUSE: Final = 2.0
 
-# Finished runs, whoever started them ----------------------------------------------------------------------------------
+# Finished runs, whoever started them
 
 #: How long before the newest end a run may have ended that is shown only now.
 FINISHED_OVERLAP: Final = 600.0
@@ -158,7 +158,7 @@ MISTAKEN_PAUSE: Final = 60.0
 #: Before Airflow 3.3 nothing tells when events are stored: the pause after some tens of them.
 EVENTS_PAUSE: Final = 1.0
 
-# A cancel -------------------------------------------------------------------------------------------------------------
+# A cancel
 
 #: How long a cancelled run is watched until it is final. All three platforms stop in the background.
 CONFIRM_WITHIN: Final = 30.0

@@ -193,7 +193,7 @@ def _joined(report: Any, say: Callable[[_Digest, int], str], most: int, between:
     return between.join(said)
 
 
-# What is in a report --------------------------------------------------------------------------------------------------
+# What is in a report
 
 
 def _read(report: Mapping[str, Any]) -> _Digest:
@@ -285,7 +285,7 @@ def _url(value: Any) -> str:
     return found if len(found) <= URL else ""
 
 
-# How each place writes it ---------------------------------------------------------------------------------------------
+# How each place writes it
 
 
 def _case_lines(said: _Digest) -> list[str]:

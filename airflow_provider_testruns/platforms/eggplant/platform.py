@@ -180,7 +180,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             "runs": self._look_in_runs,
         }
 
-    # --- starting -------------------------------------------------------------------------------------------------
+    # Starting
 
     def prepare_start(  # type: ignore[override]  # the arguments by name: an unknown one is a TypeError
         self,
@@ -450,7 +450,7 @@ class EggplantPlatform(EggplantCalls, Platform):
             # Two models of one name: from the name alone it can't be determined which.
             self._model_ids[name] = ""
 
-    # --- finding --------------------------------------------------------------------------------------------------
+    # Finding
 
     def newest_run(self, start: Start) -> Steps[Run | None]:
         """The newest run of the start's model (POST /api/run/progress with ``limit`` 1; GET /ai/runs where that is
@@ -689,7 +689,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         rows = yield from self._runs_backwards(lambda rows: _begun_before(rows[0], since))
         return [run_of(row, execution_id_of(row) or row.identifier("id"), {}) for row in rows]
 
-    # --- polling --------------------------------------------------------------------------------------------------
+    # Polling
 
     def get_run(self, run: Run) -> Steps[Run]:
         """One run in its present state, by whichever call answers.
@@ -1014,7 +1014,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         rows = rows_of(response.json(), "the response")
         return [self._linked(run_of(row, row.identifier("id"), {})) for row in rows]
 
-    # --- stopping -------------------------------------------------------------------------------------------------
+    # Stopping
 
     def cancel_run(self, run: Run) -> Steps[None]:
         """Abort an execution; see :meth:`abort_execution`.
@@ -1093,7 +1093,7 @@ class EggplantPlatform(EggplantCalls, Platform):
         call = self._progress_call(f"get the progress of run {run_id}", {"id": run_id}, read)
         return (yield from optional(ask(call)))
 
-    # --- the rest -------------------------------------------------------------------------------------------------
+    # The rest
 
     def get_report(self, run: Run) -> Steps[RunReport]:
         """The results of a final run; see :func:`.eggplant.report.report_of`.
