@@ -23,6 +23,7 @@ from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean, distinct, outgoing_json
 from airflow_provider_testruns.comparison import History, Tested, compare, from_json, remember, to_json
 from airflow_provider_testruns.model import CompareWith
+from airflow_provider_testruns.tasks.starting import StartingTask
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -139,7 +140,9 @@ class Comparing:
         task = self._task
         arguments = {name: getattr(task, name, None) for name in (*task.tested_by, task.conn_id_attr)}
         shown = {name: run.ids[name] for name in _IDS if name in run.ids}
-        shown |= {name: run.started_with[name] for name in _STARTED_WITH if name in run.started_with}
+        if not (isinstance(task, StartingTask) and task.tested_by):
+            # What a task starts its own arguments say; a retry may run only the cases again that failed.
+            shown |= {name: run.started_with[name] for name in _STARTED_WITH if name in run.started_with}
         return Tested(
             run.platform,
             run.kind.value,

@@ -634,9 +634,9 @@ def test_a_model_that_the_user_may_not_see(control: Control) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({}, "Exactly one of run_id and model_name .*given: none"),
+        ({}, "Exactly one of run_id and model_name must be given; got none"),
         ({"run_id": UNKNOWN, "model_name": "Checkout"}, "Exactly one of run_id and model_name"),
-        ({"run_id": UNKNOWN, "limit": 3}, "limit goes with model_name"),
+        ({"run_id": UNKNOWN, "limit": 3}, "limit is only for model_name"),
         ({"model_name": "Checkout", "limit": 0}, "limit must be a whole number, 1 or more"),
         ({"model_name": "Checkout", "limit": "few"}, "limit must be a whole number"),
         ({"model_name": " "}, "model_name must be an id or a name"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ from sqlalchemy.pool import StaticPool
 
 from airflow_provider_testruns.model import CaseResult, Outcome, Run, RunReport, RunState, Verdict
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
+from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 from airflow_provider_testruns.tasks.comparing import KEY, Comparing
 
 pytestmark = pytest.mark.integration
@@ -98,14 +100,18 @@ class Airflow:
         project: str = "p-1",
         run: str = "",
         named: str | None = None,
+        started_with: dict[str, Any] | None = None,
+        watched: bool = False,
         **arguments: Any,
     ) -> dict[str, Any]:
         """Judge a task's run in a DAG run.
 
         :param named: how its map_index_template names the mapped task.
+        :param started_with: what the platform shows of the run's start.
+        :param watched: the task is a sensor.
         """
         given = {"compare_with": "previous", "project_id": project, **arguments}
-        task = OmiliaCreateRunOperator(task_id="task", **given)
+        task = (partial(OmiliaRunSensor, run_id="r") if watched else OmiliaCreateRunOperator)(task_id="task", **given)
         ti = RuntimeTaskInstance.model_construct(
             dag_id="dag", run_id=dag_run.run_id, task_id="task", map_index=map_index, task=task
         )
@@ -118,6 +124,7 @@ class Airflow:
             platform_verdict=Verdict.FAILED if failing else Verdict.PASSED,
             finished_at=ended,
             ids={"project_id": project},
+            started_with=started_with or {},
         )
         context: Any = {"ti": ti, "dag_run": dag_run, "named": named}
         context["map_index_template"] = None if named is None else "suite {{ named }}"
@@ -223,6 +230,22 @@ def test_a_retry_is_not_compared_with_its_first_try(airflow: Airflow) -> None:
     again = airflow.judge(dag_run, _BEGAN + timedelta(days=2, hours=1), "ab", run="another", **gates)
     assert (again["baseline"], again["new_failures"], again["verdict"]) == ("of scheduled__1", "b", "failed")
     assert airflow.run("scheduled", "ab", **gates)["baseline"] == "another"
+
+
+def test_a_retry_that_runs_only_failed_cases_again_is_compared_all_the_same(airflow: Airflow) -> None:
+    airflow.run("scheduled", "a", started_with={"description": None})
+    again = SimpleNamespace(run_id="manual__2", logical_date=None)
+    airflow.run("manual", "ab", started_with={"description": None})
+    filtered = {"description": "of the failed ones"}
+    found = airflow.judge(again, _BEGAN + timedelta(days=2, hours=1), "b", run="again", started_with=filtered)
+    assert (found["baseline"], found["new_failures"]) == ("of scheduled__1", "b")
+    assert airflow.run("scheduled", "b", started_with={"description": None})["baseline"] == "again"
+
+
+def test_a_sensor_goes_by_what_the_platform_shows(airflow: Airflow) -> None:
+    airflow.run("scheduled", "a", watched=True, started_with={"group": "smoke"})
+    found = airflow.run("manual", "a", watched=True, started_with={"group": "regression"})
+    assert found["note"].endswith("tested something else (group differs).")
 
 
 def test_a_dag_run_of_an_earlier_date_is_compared_with_what_was_before_it(airflow: Airflow) -> None:
