@@ -502,7 +502,7 @@ def test_a_hundred_thousand_cases_are_compared_in_little_memory() -> None:
         ),
         (
             partial(EggplantRunProgressSensor, model_name="Checkout", compare_with="previous"),
-            r"^compare_with goes with run_id",
+            r"^compare_with is only for run_id",
         ),
     ],
 )
