@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, AssetWatcher
 
@@ -33,6 +34,8 @@ with DAG("older", schedule=None, default_args={"poll_interval": 0.5, "retries": 
         utterance=["how much", "savings", "lost my card"]
     )
     OmiliaCreateRunOperator(task_id="lost", project_id=PROJECTS["losing"], deferrable=True)
+    # The plugin's macros: without them the task would fail.
+    BashOperator(task_id="macros", bash_command="true {{ macros.test_runs.markdown(none) | length }}")
     start = OmiliaCreateRunOperator(
         task_id="start", project_id=PROJECTS["passing"], utterance="Lisbon", wait_for_completion=False
     )
