@@ -52,7 +52,7 @@ _HASH, _CHUNK = 3, 3000
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Selection:
     """What a run has tested. Only runs that have tested the same are compared.
 
     :param platform: the platform.
@@ -68,7 +68,7 @@ class Tested:
     arguments: Mapping[str, str] = field(default_factory=dict)
     shown: Mapping[str, str] = field(default_factory=dict)
 
-    def differs(self, other: Tested) -> list[str]:
+    def differs(self, other: Selection) -> list[str]:
         """In what another one differs, for people; empty when it does not."""
         found = [name for name in ("platform", "kind") if getattr(self, name) != getattr(other, name)]
         if self.name != other.name:
@@ -131,7 +131,7 @@ class History:
         them a case that was there is told from one that is new.
     """
 
-    tested: Tested
+    tested: Selection
     last: Remembered
     passed: Remembered | None = None
     before: Remembered | None = None
@@ -159,7 +159,7 @@ def compare(
     gates: Gates,
     compare_with: CompareWith,
     history: History | None,
-    tested: Tested,
+    tested: Selection,
     *,
     dag_run: str = "",
     unknown: str = "",
@@ -192,7 +192,7 @@ def _baseline(
     report: RunReport,
     compare_with: CompareWith,
     history: History | None,
-    tested: Tested,
+    tested: Selection,
     dag_run: str,
     unknown: str,
 ) -> tuple[str, Remembered | None]:
@@ -285,7 +285,7 @@ def remember(
     verdict: Verdict,
     gates: Gates,
     history: History | None,
-    tested: Tested,
+    tested: Selection,
     *,
     dag_run: str = "",
 ) -> History:
@@ -507,8 +507,8 @@ def from_json(data: Any) -> History:
         raise ValueError(f"{type(e).__name__}: {e}") from e
 
 
-def _tested(data: Any) -> Tested:
-    return Tested(
+def _tested(data: Any) -> Selection:
+    return Selection(
         _text(data["platform"]),
         _text(data["kind"]),
         _text(data["name"]),

@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import XCom
 
 from airflow_provider_testruns import limits
 from airflow_provider_testruns.cleaning import clean, distinct, outgoing_json
-from airflow_provider_testruns.comparison import History, Tested, compare, from_json, remember, to_json
+from airflow_provider_testruns.comparison import History, Selection, compare, from_json, remember, to_json
 from airflow_provider_testruns.model import CompareWith
 from airflow_provider_testruns.tasks.starting import StartingTask
 
@@ -136,14 +136,14 @@ class Comparing:
             return None, f"No baseline: the XCom {KEY} of an earlier run can't be read ({said})."
         return history, ""
 
-    def _tested(self, run: Run) -> Tested:
+    def _tested(self, run: Run) -> Selection:
         task = self._task
         arguments = {name: getattr(task, name, None) for name in (*task.tested_by, task.conn_id_attr)}
         shown = {name: run.ids[name] for name in _IDS if name in run.ids}
         if not (isinstance(task, StartingTask) and task.tested_by):
             # What a task starts its own arguments say; a retry may run only the cases again that failed.
             shown |= {name: run.started_with[name] for name in _STARTED_WITH if name in run.started_with}
-        return Tested(
+        return Selection(
             run.platform,
             run.kind.value,
             self._map_name(),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
-from airflow_provider_testruns.comparison import History, Tested, compare, from_json, remember, to_json
+from airflow_provider_testruns.comparison import History, Selection, compare, from_json, remember, to_json
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 from airflow_provider_testruns.judging import Gates, Judgement, judge
 from airflow_provider_testruns.model import (
@@ -38,7 +38,7 @@ from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 
 pytestmark = pytest.mark.unit
 
-TESTED = Tested("omilia", "run", "", {"group": "0a"}, {"project_id": "p-1"})
+TESTED = Selection("omilia", "run", "", {"group": "0a"}, {"project_id": "p-1"})
 _FIRST = datetime(2026, 11, 25, 3, 0, tzinfo=UTC)
 
 
@@ -70,7 +70,7 @@ class Task:
         self.compare_with = compare_with
         self.stored: Any = None
 
-    def run(self, report: RunReport, *, dag_run: str = "", tested: Tested = TESTED) -> tuple[RunReport, Judgement]:
+    def run(self, report: RunReport, *, dag_run: str = "", tested: Selection = TESTED) -> tuple[RunReport, Judgement]:
         """Judge a run, and remember it."""
         history = None if self.stored is None else from_json(json.loads(json.dumps(self.stored)))
         report = compare(report, self.gates, self.compare_with, history, tested, dag_run=dag_run)
@@ -174,7 +174,7 @@ def test_a_retry_is_not_compared_with_its_own_first_try(compare_with: CompareWit
         (replace(TESTED, shown={"project_id": "p-2"}), "project_id"),
     ],
 )
-def test_a_run_of_something_else_is_no_baseline(other: Tested, said: str) -> None:
+def test_a_run_of_something_else_is_no_baseline(other: Selection, said: str) -> None:
     task = Task(Gates(max_new_failures=0))
     task.run(ran(0, "Aa"), tested=other)
     report, judgement = task.run(ran(1, "Aa"))
