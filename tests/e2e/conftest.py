@@ -51,6 +51,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedAirflow]:
     options = {
         # On a busy machine Airflow's scheduler may take longer than the default to process a deferral.
         "AIRFLOW__TESTRUNS__EVENT_DELAY": "12",
+        # Nobody changes the DAG files.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "file", "log_file_path": str(lineage), "append": True}),
     }
     with SandboxServer(run_seconds=RUN_SECONDS) as examples, SandboxServer(run_seconds=3600.0) as held:

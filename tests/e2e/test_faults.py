@@ -146,6 +146,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             options={
                 # On a busy machine Airflow's scheduler may take longer than the default to process a deferral.
                 "AIRFLOW__TESTRUNS__EVENT_DELAY": "12",
+                # Nobody changes the DAG files.
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
                 "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(HEALTH_THRESHOLD),
