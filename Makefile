@@ -113,11 +113,12 @@ pre-commit: $(STAMP) ## Check style, words and types at each commit from now on
 
 # The tests of what is in Airflow's UI need one; where there is none, and none can be had, they say so and are skipped.
 browser:
-	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null \
-	    && [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+	@if ! command -v chromium-headless-shell >/dev/null && ! command -v chromium >/dev/null \
+	    && ! command -v chromium-browser >/dev/null && [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
 	    echo "Installing chromium, for the tests in a browser"; \
 	    export DEBIAN_FRONTEND=noninteractive; \
-	    { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	    { apt-get -qq update && { apt-get -qq install -y --no-install-recommends chromium-headless-shell \
+	        || apt-get -qq install -y --no-install-recommends chromium; }; } >/dev/null 2>&1 \
 	        || echo "It could not be installed: those tests are skipped"; \
 	fi
 
