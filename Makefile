@@ -18,7 +18,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
 # Also where the environment, as in many containers, says that none is to be written.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help venv test compiled test-under-load unit perf mutants e2e fuzz chaos events short-runs older upgrade production lowest dist newcomer release matrix coverage docs pre-commit lint format demo demo-ui bench browser postgresql clean
+.PHONY: help venv test compiled test-under-load unit perf mutants e2e fuzz chaos events short-runs older newer upgrade production lowest dist newcomer release matrix coverage docs pre-commit lint format demo demo-ui bench browser postgresql clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +86,9 @@ $(PRODUCTION_STAMP): tests/production/requirements.txt constraints.txt pyproject
 	@$(BIN)/uv pip install --quiet --python $(PRODUCTION)/venv/bin/python --constraint constraints.txt \
 	    --build-constraint constraints.txt --editable '.[sandbox]' --requirement tests/production/requirements.txt
 	@touch $(PRODUCTION_STAMP)
+
+newer: $(STAMP) ## Run all platforms on the newest Airflow of 3.4 and later, in an environment of its own, once it can be installed
+	@$(BIN)/python -m tests.older newer
 
 lowest: $(STAMP) ## Run the unit and transport tests on the lowest versions that pyproject.toml allows, in an environment of its own
 	@$(BIN)/python -m tests.lowest $(TESTS)

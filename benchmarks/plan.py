@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.subjects import CONN_ID, SUBJECTS
@@ -51,6 +52,7 @@ class Mode:
     :param imports: how often each import is repeated.
     :param columns: for whom.
     :param budget: seconds for the scenarios of the short interval; no repetition is begun after them.
+    :param many: how many waits there are for whom where it is about thousands; none for nobody.
     """
 
     runs: int = 1000
@@ -63,14 +65,19 @@ class Mode:
     imports: int = 5
     columns: Sequence[str] = tuple(COLUMNS)
     budget: float = 900.0
+    many: Mapping[str, int] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         if self.faults is None:
             object.__setattr__(self, "faults", {"503": 200, "outage": 50, "429": 5, "401": 50})
 
 
-FULL = Mode()
-QUICK = Mode(rounds=1, windows=(1, 1), growth=(), detect=100, imports=1, budget=0.0)
+#: Thousands of waits. Databricks' has a connection and a token for each.
+MANY = MappingProxyType({"empty": 10_000, "ours, listed": 10_000, "ours, individually": 10_000, "databricks": 2_000})
+#: The poll interval of those, and how long the first minute, in which all of them begin, is measured; seconds.
+MANY_INTERVAL, MANY_WARM = 10.0, 60.0
+FULL = Mode(many=MANY)
+QUICK = Mode(rounds=1, windows=(1, 1), growth=(), detect=100, imports=1, budget=0.0, many=MANY)
 #: For the test: whether it works, not what it finds.
 TINY = Mode(
     runs=10,
@@ -242,6 +249,7 @@ def run(mode: Mode, say: Any = print) -> dict[str, Any]:
         _imports(bench, mode, found, say)
         _side_by_side(bench, mode, found, say)
         _steady(bench, mode, found, say)
+        found["many"] = many(bench, mode, say)
     found["seconds"] = time.monotonic() - began
     return found
 
@@ -343,6 +351,21 @@ def _steady(bench: Benchmark, mode: Mode, found: dict[str, Any], say: Any) -> No
         say(f"{runs} waits, a look every {short:g} s: {column}, round {round_ + 1}")
         measured = bench.measure(column, "steady", {"runs": runs}, **spec)
         found["steady"].setdefault(column, []).append(measured)
+
+
+def many(bench: Benchmark, mode: Mode, say: Any) -> dict[str, Any]:
+    """Thousands of waits that begin together, as after a restart, and a round of them after a minute.
+
+    :param bench: the server and the clients.
+    :param mode: for how many.
+    :param say: takes a line about what is going on.
+    """
+    found = {}
+    for column, runs in mode.many.items():
+        say(f"{runs} waits, a look every {MANY_INTERVAL:g} s: {column}")
+        spec = {"interval": MANY_INTERVAL, "warm": MANY_WARM, "window": 2 * MANY_INTERVAL}
+        found[column] = bench.measure(column, "steady", {"runs": runs}, **spec)
+    return found
 
 
 def _runs(mode: Mode, column: str) -> int:

@@ -136,6 +136,7 @@ def markdown(found: dict[str, Any]) -> str:
         *_starts(found, columns),
         *_imports(found),
         *_growth(found, steady),
+        *many(found.get("many", {})),
         "",
         "![CPU seconds for 10 000 observed states](results.svg)",
         "",
@@ -272,6 +273,51 @@ def _growth(found: dict[str, Any], steady: _Steady) -> list[str]:
         "",
         f"In {GROUPS} groups. A group of two (10 waits) is polled individually: its list, with {OLDER} older runs in"
         " it, would be dearer.",
+    ]
+
+
+def many(found: dict[str, Any]) -> list[str]:
+    """Thousands of waits.
+
+    :param found: as :func:`.plan.many` gives it.
+    """
+    if not found:
+        return []
+    empty = found["empty"]
+    head = ["", *(f"{'triggers that do nothing' if c == 'empty' else _TITLES[c]}: {found[c]['runs']}" for c in found)]
+
+    def row(title: str, value: Callable[[dict[str, Any]], str]) -> tuple[str, str, list[str]]:
+        first, *others = (value(one) for one in found.values())
+        return title, first, others
+
+    def net(one: dict[str, Any], key: str) -> float:
+        return float(one[key] - empty[key] * one["runs"] / empty["runs"])
+
+    rows = [
+        row("CPU, % of a core, all of it", lambda one: f"{one['cpu'] / one['seconds'] * 100:.1f}"),
+        row(
+            "rounds done, of those due",
+            lambda one: "-" if one is empty else f"{one['states'] / one['runs'] / one['seconds'] * 10:.2f}",
+        ),
+        row("requests a second", lambda one: f"{one['requests'] / one['seconds']:.1f}"),
+        row("connections opened", lambda one: f"{one['connections']}"),
+        row(
+            "memory for each 1000, MB, net",
+            lambda one: "-" if one is empty else f"{net(one, 'memory') / one['runs'] / 1000:.1f}",
+        ),
+        row("stalls over 200 ms", lambda one: f"{one['stalls']}"),
+        row("p99 lag of the loop, ms", lambda one: f"{one['lag'] * 1000:.0f}"),
+        row("longest lag, ms", lambda one: f"{one['longest'] * 1000:.0f}"),
+    ]
+    return [
+        "",
+        "## Thousands of waits, a look every 10 s",
+        "",
+        *_table(head, rows),
+        "",
+        "All of them begin together, as after a restart. The lag is that of the first minute and of the 20 s after it,"
+        " everything else of those 20 s. Most of the lag of triggers that do nothing is Python's garbage collector,"
+        " which looks at all that each of them has.",
     ]
 
 

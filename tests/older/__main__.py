@@ -1,4 +1,6 @@
-"""``python -m tests.older [VERSION …]``: the provider on older Airflows, each in an environment of its own."""
+"""``python -m tests.older [VERSION …]``: the provider on older Airflows, each in an environment of its own; with the
+version ``newer``, on the newest that can be installed, of 3.4 and later.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ VERSIONS = {"3.0.6": "2025-09-15", "3.1.8": "2026-03-25", "3.2.2": "2026-06-20"}
 #: Those of our own requirements that were not there yet on such a day.
 _NEWER = ("apache-airflow-providers-common-compat", "aiohttp", "python-multipart", "requests", "urllib3")
 _END_OF_TIME = "2100-01-01"
+#: The version that stands for the newest, and what it is at least.
+_NEWEST, _AT_LEAST = "newer", "3.4.0b1"
 
 
 def main(versions: list[str]) -> int:
@@ -33,6 +37,8 @@ def main(versions: list[str]) -> int:
 
 def _last(series: str) -> str:
     """The version that is meant, by itself or by its series ("3.0")."""
+    if series == _NEWEST:
+        return series
     found = [version for version in VERSIONS if f"{version}.".startswith(f"{series}.")]
     if len(found) != 1:
         sys.exit(f"{series} is none of {', '.join(VERSIONS)}, nor a series of one of them.")
@@ -52,9 +58,12 @@ def environment(version: str) -> Path:
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
     command: list[str | Path] = [uv, "pip", "install", "--quiet", "--python", python]
-    command += as_of(VERSIONS[version])
-    command += [f"apache-airflow=={version}", "apache-airflow-providers-standard", "psutil"]
-    subprocess.run([*command, "--editable", f"{ROOT}[sandbox]"], check=True)
+    command += [f"apache-airflow>={_AT_LEAST},<4"] if version == _NEWEST else as_of(VERSIONS[version])
+    command += [] if version == _NEWEST else [f"apache-airflow=={version}"]
+    command += ["apache-airflow-providers-standard", "psutil", "--editable", f"{ROOT}[sandbox]"]
+    if subprocess.run(command, check=False).returncode:
+        what = f"{_AT_LEAST} or later" if version == _NEWEST else version
+        sys.exit(f"Airflow {what} can't be installed here.")
     (folder / "ready").touch()
     return python
 
