@@ -155,8 +155,13 @@ def dag_ids_with_runs(session: Session, allowed: Collection[str]) -> list[str]:
     :param allowed: the DAGs that the user may read.
     """
     xcom = _tables.xcom
-    found = session.scalars(select(xcom.dag_id).where(xcom.key == URL_KEY).distinct())
-    return sorted(set(found) & set(allowed))
+    found = {row.dag_id for row in _rows(session, select(xcom.dag_id).where(xcom.key == URL_KEY).distinct())}
+    return sorted(found & set(allowed))
+
+
+def _rows(session: Session, query: Any) -> Sequence[Any]:
+    """What a query finds: of tasks all tries, where Airflow keeps them (3.4) and shows the last only unless asked."""
+    return session.execute(query, execution_options={"include_all_attempts": True}).all()
 
 
 def recent_runs(
@@ -179,7 +184,7 @@ def recent_runs(
     rows: list[Any] = []
     size = limit
     while chosen:
-        batch = session.execute(_batch(chosen, task_id, before, size)).all()
+        batch = _rows(session, _batch(chosen, task_id, before, size))
         rows += [row for row in batch if row.dag_id in chosen and _is_run(row)]
         if len(rows) >= limit or len(batch) < size:
             break
@@ -256,7 +261,7 @@ def recent_tasks(
     found: list[StoredTask] = []
     size = limit
     while chosen:
-        batch = [StoredTask(*row) for row in session.execute(_batch_of_tasks(chosen, before, size)).all()]
+        batch = [StoredTask(*row) for row in _rows(session, _batch_of_tasks(chosen, before, size))]
         tests = _test_tasks(session, [(task.dag_id, task.task_id) for task in batch if task.dag_id in chosen])
         found += [task for task in batch if (task.dag_id, task.task_id) in tests]
         if len(found) >= limit or len(batch) < size:
@@ -296,7 +301,7 @@ def _test_tasks(session: Session, tasks: list[tuple[str, str]]) -> set[tuple[str
     older = select(task.dag_id, task.task_id).where(
         tuple_(task.dag_id, task.task_id).in_(tasks), task.operator.in_(sorted(_BEFORE_MARKS))
     )
-    return {(row.dag_id, row.task_id) for row in session.execute(union(marked, older))}
+    return {(row.dag_id, row.task_id) for row in _rows(session, union(marked, older))}
 
 
 def newest_runs(session: Session, tasks: Sequence[StoredTask], *, each: int) -> dict[tuple[str, str], list[StoredRun]]:
@@ -319,7 +324,7 @@ def newest_runs(session: Session, tasks: Sequence[StoredTask], *, each: int) -> 
         tuple_(started.dag_id, started.task_id).in_(list(found)),
         or_(_tables.mark.key.is_not(None), _tables.task_instance.operator.in_(sorted(_BEFORE_MARKS))),
     ).subquery()
-    rows = session.execute(select(*list(inner.c)[:-1]).where(inner.c.place <= each).order_by(inner.c.place)).all()
+    rows = _rows(session, select(*list(inner.c)[:-1]).where(inner.c.place <= each).order_by(inner.c.place))
     for run in _with_reports(session, rows):
         found[run.dag_id, run.task_id].append(run)
     return found
@@ -343,7 +348,7 @@ def _with_reports(session: Session, rows: Sequence[Any]) -> list[StoredRun]:
     values_of = [wanted] if _tables.by_instance else [sorted(set(each)) for each in zip(*wanted, strict=True)]
     these = and_(*(column.in_(each) for column, each in zip(columns, values_of, strict=True)))
     query = select(*columns, table.key, _bounded(table.value).label("value")).where(these, table.key.in_(keys))
-    values = {(row[0] if _tables.by_instance else tuple(row[:3]), row.key): row.value for row in session.execute(query)}
+    values = {(row[0] if _tables.by_instance else tuple(row[:3]), row.key): row.value for row in _rows(session, query)}
     elsewhere = _custom_backend()
     runs = []
     for row, place in zip(rows, wanted, strict=True):
