@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -65,7 +65,7 @@ class Mode:
     imports: int = 5
     columns: Sequence[str] = tuple(COLUMNS)
     budget: float = 900.0
-    many: Mapping[str, int] = MappingProxyType({})
+    many: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.faults is None:
