@@ -268,7 +268,7 @@ def test_a_worker_that_dies_after_its_verdict_is_followed_by_what_the_verdict_as
     world.go("dies_after_passed", "dies_after_failed")
     assert world.ended("dies_after_passed") == "success"
     (run,) = world.runs("dies_after_passed")
-    assert f"Run {run['run_id']} has passed in an earlier try: not started again." in world.log("dies_after_passed")
+    assert f"Run {run['run_id']} passed in an earlier try; not starting it again." in world.log("dies_after_passed")
     assert world.report("dies_after_passed")["run_id"] == run["run_id"]
     assert world.ended("dies_after_failed") == "success"
     first, second = world.runs("dies_after_failed")

@@ -240,7 +240,7 @@ def test_a_run_that_has_passed_is_not_started_again(
     (run,) = platforms.runs()
     assert (done.state, done.tries) == ("success", 2)
     assert done.error.kind == "OSError"
-    assert f"Run {run['run_id']} has passed in an earlier try: not started again." in done.lines
+    assert f"Run {run['run_id']} passed in an earlier try; not starting it again." in done.lines
     assert done.result["verdict"] == "passed"
 
 

@@ -525,7 +525,7 @@ def _no_artifact_after_its_time(control: Control, tmp_path: Path, kind: str, mor
 def test_other_reasons_for_no_artifact(control: Control, hook: OmiliaHook, tmp_path: Path) -> None:
     control.plan_next("omilia", duration=60.0)
     going = hook.create_run(SMOKE).run_id
-    with pytest.raises(NotFoundError, match=rf"{going} does not exist yet: it is created when the run is over"):
+    with pytest.raises(NotFoundError, match=rf"{going} does not exist yet: it is created when the run has finished"):
         Task().run(artifact_of("run", going, tmp_path / "a.zip"))
     Task().run(revoke(going))
     with pytest.raises(NotFoundError, match=rf"{going} is not there: the platform made none"):
@@ -674,7 +674,7 @@ def test_each_operator_of_a_project_takes_its_name(control: Control, hook: Omili
     with pytest.raises(NotFoundError):
         hook.get_project(SMOKE)
     gone = OmiliaDeleteProjectOperator(task_id="t", project_name="renamed")
-    with pytest.raises(ConfigurationError, match="'renamed' is the name of no project"):
+    with pytest.raises(ConfigurationError, match="'renamed' is not the name of a project"):
         Task().run(gone)
     again = Task()
     again.context["ti"].try_number = 2
@@ -683,7 +683,7 @@ def test_each_operator_of_a_project_takes_its_name(control: Control, hook: Omili
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("smok", r"'smok' is the name of no project .*'smoke'"), ("twin", rf"is the name of 2 projects: .*{NOBODY}")],
+    [("smok", r"'smok' is not the name of a project .*'smoke'"), ("twin", rf"is the name of 2 projects: .*{NOBODY}")],
 )
 def test_a_name_of_none_or_of_several_starts_changes_and_waits_for_nothing(
     control: Control, tmp_path: Path, name: str, said: str

@@ -324,7 +324,7 @@ def test_the_files_of_a_run_have_an_end(
     small = max(Path(path).stat().st_size for path in pictures)
     hook._settings = replace(hook.settings, max_file_size=small)
     hook.close()
-    with pytest.raises(InvalidReplyError, match=r"larger together than .*max_file_size"):
+    with pytest.raises(InvalidReplyError, match=r"together larger than .*max_file_size"):
         hook.save_artifacts(run, tmp_path / "small")
 
 

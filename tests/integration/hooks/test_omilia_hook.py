@@ -455,7 +455,7 @@ def test_o3_the_calls_stand_below_a_path_of_the_host(sandbox, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/omilia", "missing or another one than /omilia?"),
+        ("/omilia", "missing, or different from /omilia?"),
         ("/omilia/testing-studio/api", "host ends with /api, which every call adds"),
         ("", "The connection's host has none."),
     ],

@@ -182,7 +182,7 @@ def test_who_may_not_read_xcoms_sees_nothing(page):
     for path in ("/testruns/", "/testruns/tasks"):
         response = page.client.get(path)
         assert response.status_code == 403
-        assert "You may not read XComs" in response.text
+        assert "You don't have access to XComs" in response.text
         assert "shop" not in response.text
 
 
@@ -410,7 +410,7 @@ def test_a_place_that_is_none_is_refused(page, before):
     for path in ("/testruns/", "/testruns/tasks"):
         response = page.client.get(path, params={"before": before})
         assert response.status_code == 422
-        assert "not a place in the list" in response.text
+        assert "not a position in the list" in response.text
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def test_a_file_that_drips_ends(tmp_path, monkeypatch, talk):
         RawServer(talk) as server,
         _client(server) as client,
         within(15),
-        pytest.raises(TransportError, match="moves too slowly"),
+        pytest.raises(TransportError, match="transfer is too slow"),
     ):
         client.run(ask(_download(tmp_path / "file")))
 
@@ -334,7 +334,7 @@ def test_an_upload_that_is_taken_too_slowly_ends(tmp_path, monkeypatch):
         RawServer(talk) as server,
         _client(server) as client,
         within(15),
-        pytest.raises(TransportError, match="moves too slowly"),
+        pytest.raises(TransportError, match="transfer is too slow"),
     ):
         client.run(ask(_upload(tmp_path / "file")))
 
