@@ -36,6 +36,19 @@ _SETTINGS = '''"""What PgBouncer's transaction pooling asks of the drivers."""
 
 async_arguments = {"prepare_threshold": None}
 '''
+#: Python sleeps until a moment of the monotonic clock, and libfaketime 0.9.10 spoils that call: it fails at once.
+_SLEEP = '''"""Sleep by a call that libfaketime leaves alone."""
+
+import select
+import time
+
+
+def sleep(seconds):
+    select.select([], [], [], seconds)
+
+
+time.sleep = sleep
+'''
 
 
 class Cluster(LocalAirflow):
@@ -75,6 +88,7 @@ class Cluster(LocalAirflow):
         self.api.url = self.url
         self._api_ports = {host: free_port() for host in HOSTS}
         self.servers_folder = self.folder / "servers"
+        self._clock_fix = self.home / "clock"
         self._servers: dict[str, Child] = {}
         self._proxies: dict[str, Proxy] = {}
         self._stopped: set[int] = set()
@@ -161,7 +175,9 @@ class Cluster(LocalAirflow):
         database = f"airflow@127.0.0.1:{self._proxies['database'].port}/airflow"
         settings = self.home / "config" / "production_settings.py"
         settings.parent.mkdir()
+        self._clock_fix.mkdir()
         settings.write_text(_SETTINGS)
+        (self._clock_fix / "sitecustomize.py").write_text(_SLEEP)
         self.environment |= {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+psycopg://{database}",
@@ -256,6 +272,7 @@ class Cluster(LocalAirflow):
             return {}
         return {
             "LD_PRELOAD": str(self._programs.faketime),
+            "PYTHONPATH": str(self._clock_fix),
             "FAKETIME": f"{CLOCKS[name]:+.0f}s",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
