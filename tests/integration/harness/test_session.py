@@ -76,7 +76,7 @@ def run(folder: Path, tests: str, *options: str) -> subprocess.CompletedProcess[
 def test_a_run_that_leaves_nothing_passes_and_says_what_it_did(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
-    done = run(folder, GOOD, "-n", "2")
+    done = run(folder, GOOD, "-n", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert re.fullmatch(r"=+ 1 passed, 1 skipped in .* =+", lines[-1]), done.stdout
@@ -86,7 +86,7 @@ def test_a_run_that_leaves_nothing_passes_and_says_what_it_did(tmp_path: Path) -
     assert re.search(r"^Seed: \d+\. To repeat", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("options", [("-n", "2"), ()], ids=["side by side", "in one process"])
+@pytest.mark.parametrize("options", [("-n", "1"), ()], ids=["in a worker", "in one process"])
 def test_a_run_that_leaves_something_fails_and_names_it(tmp_path: Path, options: tuple[str, ...]) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
