@@ -703,6 +703,8 @@ class _Stored:
 
 
 class _Platform:
+    name = "omilia"
+
     def group_of(self, run: Run) -> None:
         return None
 
@@ -715,11 +717,12 @@ class _Client:
         self._digest, self._opened, self._refuse = digest, opened, refuse
         self.closed = False
 
-    async def run(self, steps: Any, until: float | None = None, stats: Any = None) -> Run:
+    async def run(self, steps: Any, until: float | None = None, stats: Any = None) -> tuple[Run, None]:
         assert not self.closed
+        steps.close()
         if self._refuse():
             raise AuthenticationError("who?")
-        return Run("omilia", steps, RunState.RUNNING, self._digest)
+        return Run("omilia", "run-1", RunState.RUNNING, self._digest), None
 
     async def close(self) -> None:
         self.closed = True
