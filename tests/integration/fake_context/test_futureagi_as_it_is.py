@@ -224,7 +224,7 @@ def test_l6_a_token_that_reads_and_cannot_start_is_explained(control, connect):
     hook = connect(LOGIN_TOKEN, secret_key=None)
     good, said = hook.test_connection()
     assert good
-    assert "Reading does not show whether a run can be started" in said
+    assert "This does not prove that runs can be started" in said
     assert "secret_key of the connection" in said
     said = Task().fail(execute(), InvalidRequestError, "scenarioIds: Unknown field")
     assert "This server does not take the documented dialect" in said
