@@ -67,7 +67,9 @@ def lay_out() -> None:
             (SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, SOURCE / name)
     for page in SOURCE.rglob("*.md"):
-        page.write_text(_LINK.sub(lambda link, page=page: _linked(link, page), page.read_text()))
+        text = _LINK.sub(lambda link, page=page: _linked(link, page), page.read_text())
+        # A place that repositories find by HTML, and Sphinx by a label.
+        page.write_text(re.sub(r'^<a id="([^"]+)"></a>$', r"(\1)=", text, flags=re.MULTILINE))
     index = SOURCE / "docs" / "index.md"
     # Pages that are not there yet.
     lines = [

@@ -26,6 +26,8 @@ PAGE = ROOT / "docs" / "quickstart.md"
 #: A block of code, and the comment before it.
 _BLOCK = re.compile(r"(?:<!-- ([^\n]*) -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _BESIDE = "in a terminal of its own"
+#: The port of the sandbox, as the page has it.
+_PORT = 8765
 #: How long a server may take until it answers; seconds.
 _START_WITHIN = 180
 
@@ -90,10 +92,13 @@ def follow() -> None:
                 (home / "dags" / block.note).write_text(block.code)
                 say(f"Saved {block.note}")
             elif block.note == _BESIDE:
+                with socket.socket() as taken:
+                    if taken.connect_ex(("127.0.0.1", _PORT)) == 0:
+                        raise Refused(f"Something else listens on port {_PORT}, which the sandbox of the page takes.")
                 command = block.code.strip().split()
                 inherited = os.environ | settings
                 sandbox = subprocess.Popen(command, cwd=home, env=inherited, stdout=subprocess.DEVNULL)
-                wait_for(8765)
+                wait_for(_PORT)
                 say(f"Started: {block.code.strip()}")
             else:
                 began = time.monotonic()
