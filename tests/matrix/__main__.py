@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +32,16 @@ AIRFLOWS: dict[str, tuple[str, str | None]] = {
 }
 
 
-#: Needed by tests, and newer than the older series of Airflow.
+#: What the tests need is newer than the older series of Airflow.
+_TESTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["test"]
 _NEWER = (
+    *(re.split(r"[^A-Za-z0-9._-]", line)[0] for line in _TESTS if not line.startswith("airflow-provider-testruns")),
+    "apache-airflow-providers-common-sql",
     "apache-airflow-providers-openlineage",
     "openlineage-integration-common",
     "openlineage-python",
     "openlineage-sql",
+    "psycopg-binary",
 )
 
 
@@ -100,7 +105,11 @@ def find_python(python: str) -> str | None:
     """An interpreter of this machine; none is fetched."""
     command = [_UV, "python", "find", "--no-python-downloads", "--no-project", python]
     done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    if done.returncode == 0 and done.stdout.strip():
+        return done.stdout.strip()
+    # Those of pyenv are on the path as shims, which answer for the version that is switched on only.
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    return next((str(path) for path in sorted(root.glob(f"versions/{python}.*/bin/python"))), None)
 
 
 def environment(folder: Path, interpreter: str, version: str, day: str | None) -> str:
