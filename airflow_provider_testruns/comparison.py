@@ -17,6 +17,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.judging import Gates, may_fail
 from airflow_provider_testruns.limits import CHANGED, KB
 from airflow_provider_testruns.model import (
@@ -519,18 +520,18 @@ def _tested(data: Any) -> Selection:
 
 def _remembered(data: Any) -> Remembered:
     finished_at = data["finished_at"]
-    metrics = {_text(name): float(value) for name, value in data["metrics"].items()}
+    metrics = {_line(name): float(value) for name, value in data["metrics"].items()}
     return Remembered(
-        _text(data["run_id"]),
+        _line(data["run_id"]),
         Verdict(data["verdict"]),
-        _text(data["dag_run"]),
+        _line(data["dag_run"]),
         None if finished_at is None else utc(datetime.fromisoformat(finished_at)),
-        _text(data["url"]),
+        _line(data["url"]),
         _unpacked(data["failed"]),
         _unpacked(data["allowed"]),
         _number(data["left_out"]),
         {name: value for name, value in metrics.items() if math.isfinite(value)},
-        _text(data["metrics_of"]),
+        _line(data["metrics_of"]),
     )
 
 
@@ -563,6 +564,11 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.50} is no string")
     return value
+
+
+def _line(value: Any) -> str:
+    """What is said of a run in logs and messages: people can have written it."""
+    return clean(_text(value))
 
 
 def _number(value: Any) -> int:

@@ -50,7 +50,7 @@ class EggplantStartExecutionOperator(StartRunOperator):
     platform_name = "eggplant"
     conn_id_attr = "eggplant_conn_id"
     reruns_failed = True
-    tested_by = ("model_id", "model_name", "test_case_id", "test_case_name", "script")
+    tested_by = ("model_id", "model_name", "test_case_id", "test_case_name", "rerun_id", "script", "asset")
     template_fields: Sequence[str] = (
         "model_id",
         "test_case_id",

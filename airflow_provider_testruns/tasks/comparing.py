@@ -127,9 +127,10 @@ class Comparing:
         if data is None:
             return None, ""
         try:
-            history = from_json(data)
+            # First: a row that can't be read is written anew where it stands, or all later runs would read it.
             place = data["place"]
             self._place = str(place["dag_run"]), place["dated"] is True
+            history = from_json(data)
         except (ValueError, KeyError, TypeError) as e:
             # XComs can be written by people.
             said = clean(str(e), limits.STATUS)

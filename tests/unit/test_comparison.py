@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
+from airflow_provider_testruns.cleaning import clean
 from airflow_provider_testruns.comparison import History, Selection, compare, from_json, remember, to_json
 from airflow_provider_testruns.exceptions import ApiError, ConfigurationError
 from airflow_provider_testruns.judging import Gates, Judgement, judge
@@ -397,6 +398,16 @@ def test_it_survives_being_stored() -> None:
 def test_what_is_no_history_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         from_json({**to_json(history()), **changes})
+
+
+def test_what_is_read_of_a_run_is_clean() -> None:
+    data = to_json(history())
+    forged = "r-1\n[2025-01-01] ERROR forged \x1b[31m"
+    data["runs"] = [{**run, "run_id": forged, "url": forged, "dag_run": forged} for run in data["runs"]]
+    last = from_json(data).last
+    assert {last.run_id, last.url, last.dag_run} == {clean(forged)}
+    assert "\n" not in clean(forged)
+    assert "\x1b" not in clean(forged)
 
 
 @pytest.mark.parametrize("data", [None, 7, "{}", [], {}, {"form": 1}])

@@ -286,6 +286,17 @@ def test_an_xcom_that_people_have_written_is_no_baseline(airflow: Airflow, value
     assert airflow.run("scheduled", "a", max_new_failures=0)["verdict"] == "passed"
 
 
+@pytest.mark.parametrize(("first", "then"), [("manual", "scheduled"), ("scheduled", "manual")])
+def test_a_row_of_another_form_is_written_anew_where_it_stands(airflow: Airflow, first: str, then: str) -> None:
+    airflow.run(first, "a")
+    ((_, value),) = airflow.stored()
+    with airflow.engine.begin() as connection:
+        connection.execute(update(XComModel.__table__).values(value={**value, "form": 99}))
+    assert airflow.run(then, "a")["note"].startswith("No baseline: the XCom test_run_history")
+    assert len(airflow.stored()) == 1
+    assert airflow.run(then, "a")["baseline"]
+
+
 def test_the_row_that_was_read_may_be_gone_when_it_is_to_be_written(airflow: Airflow, mocker: MockerFixture) -> None:
     airflow.run("scheduled", "a")
     send = airflow.send
