@@ -182,7 +182,7 @@ def test_who_may_not_read_xcoms_sees_nothing(page):
     for path in ("/testruns/", "/testruns/tasks"):
         response = page.client.get(path)
         assert response.status_code == 403
-        assert "You don't have access to XComs" in response.text
+        assert "You don&#39;t have access to XComs" in response.text
         assert "shop" not in response.text
 
 

@@ -229,7 +229,7 @@ def test_a_start_is_not_sent_when_its_time_has_passed_before(drive):
     with RawServer(api) as server, RawServer(idp) as tokens:
         auth = OAuthToken(f"{tokens.url}/token", {"grant_type": "client_credentials"}, timeout=5)
         client = drive(session(server.url, auth, timeout=0.5))
-        with pytest.raises(TransportError, match="not sent, as") as caught:
+        with pytest.raises(TransportError, match="deadline passed before it was sent") as caught:
             client.ask(post())
         assert not caught.value.sent
         assert caught.value.not_executed
@@ -273,7 +273,7 @@ def test_a_refused_connection_proves_that_nothing_was_sent(drive):
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..invalid"])
 def test_a_name_that_does_not_resolve_proves_that_nothing_was_sent(drive, host):
     client = drive(session(f"http://{host}", timeout=20))
-    with pytest.raises(TransportError, match=r"no connection|address is not usable") as caught:
+    with pytest.raises(TransportError, match=r"no connection|URL is not usable") as caught:
         client.ask(post())
     assert not caught.value.sent
     assert caught.value.not_executed

@@ -116,10 +116,10 @@ def test_only_one_encoding_that_was_asked_for_is_undone(drive, encoding):
     answers = iter([(200, body, {"Content-Encoding": encoding}), (404, body, {"Content-Encoding": encoding})])
     with RawServer(answering(lambda seen: next(answers))) as server:
         client = drive(session(server.url))
-        with pytest.raises(InvalidReplyError, match="not asked for"):
+        with pytest.raises(InvalidReplyError, match="not requested"):
             client.ask(get())
         # The status says more than a body that can't be read.
-        with pytest.raises(NotFoundError, match=r"HTTP 404: The body can't be read: .*not asked for"):
+        with pytest.raises(NotFoundError, match=r"HTTP 404: The body can't be read: .*not requested"):
             client.ask(get())
 
 
