@@ -10,6 +10,8 @@ from .rest import AirflowApi
 
 #: The tag by which an example DAG says how a run with its form's defaults ends; a verdict follows.
 ENDS = "ends: "
+#: What it says in the place of a verdict where a DAG starts no run.
+NO_RUNS = "no runs of its own"
 _COLUMNS = ("DAG", "task", "platform", "state", "passed", "failed", "unavailable", "link")
 _LINK = "Open test run"
 
@@ -37,7 +39,7 @@ class RunEnd:
     """One DAG run at its end.
 
     :param dag_id: the DAG.
-    :param expected: the verdict that the example's tag names.
+    :param expected: the verdict that the example's tag names, or :data:`NO_RUNS`.
     :param state: Airflow's word for the DAG run.
     :param tasks: its task instances.
     """
@@ -54,6 +56,9 @@ class RunEnd:
         That a run failed is not enough for an example of failure: its tests must have failed, and nothing else.
         """
         verdicts = [task.report.get("verdict") for task in self.tasks if task.report]
+        if self.expected == NO_RUNS:
+            bad = [task.task for task in self.tasks if task.state != "success" or task.report]
+            return f"failed, or with a report: {', '.join(bad)}" if bad or self.state != "success" else ""
         if not verdicts:
             return f"the DAG run ended as {self.state} without a single report"
         if self.expected == "passed":

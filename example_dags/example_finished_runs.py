@@ -47,7 +47,7 @@ with DAG(
     schedule=smoke | broken,
     max_active_runs=1,
     doc_md=__doc__,
-    tags=["example", "omilia", "ends: passed"],
+    tags=["example", "omilia", "ends: no runs of its own"],
     params={
         "alert_on": Param(
             ["failed", "errored"],

@@ -22,7 +22,7 @@ with DAG(
     # For every night at one: schedule="0 1 * * *". The examples are triggered by hand.
     schedule=None,
     doc_md=__doc__,
-    tags=["example", "omilia", "ends: passed"],
+    tags=["example", "omilia", "ends: no runs of its own"],
     params={
         "folder": Param(
             "file:///tmp/testruns/junit",

@@ -41,6 +41,9 @@ NOT_REACHED = task("release", "upstream_failed")
         ("failed", "failed", (task("run", "failed"), NOT_REACHED), "without a single report"),
         ("failed", "failed", (task("run", "failed", "errored"),), "no test run was judged as failed"),
         ("failed", "failed", (FAILED, task("tell", "failed")), "failed for another reason: tell"),
+        ("no runs of its own", "success", (SHOWN,), ""),
+        ("no runs of its own", "success", (PASSED, SHOWN), "with a report: run"),
+        ("no runs of its own", "failed", (SHOWN,), "failed, or with a report"),
     ],
 )
 def test_surprise(expected: str, state: str, tasks: tuple[TaskEnd, ...], surprise: str) -> None:
