@@ -166,7 +166,7 @@ class Demo:
         began = told = time.monotonic()
         while True:
             airflow.check()
-            # A DAG that is scheduled on an asset may have more runs, which nobody waits for.
+            # A DAG that is scheduled on an asset may have more runs; they are not awaited.
             ours = set(runs.items())
             found = {
                 run["dag_id"]: run["state"]

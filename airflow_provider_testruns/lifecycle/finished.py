@@ -66,7 +66,7 @@ class FinishedRuns:
     def __init__(self, backfill_since: datetime | None = None, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._backfill = None if backfill_since is None else backfill_since.timestamp()
-        #: Whether the list was looked at, or a cursor of such looks is known.
+        #: Whether the list was polled, or a cursor of such polls is known.
         self.begun = False
         #: The newest end that was seen; seconds since 1970.
         self.until: float | None = None

@@ -103,7 +103,7 @@ class PollCache:
 
     def recent(self, rows: Iterable[tuple[str | None, Any, Callable[[], Run]]], since: datetime | None) -> list[Run]:
         """The runs of a list that began at or after a time, or show no start. Where the whole history comes each time,
-        most of it is neither read nor looked at again.
+        most of it is not read again.
 
         :param rows: of each row the run's id, ``None`` where it can't be told without reading the row; the row; and
             what reads it. One that can't be read is left out.

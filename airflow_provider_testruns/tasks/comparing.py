@@ -127,7 +127,7 @@ class Comparing:
         if data is None:
             return None, ""
         try:
-            # First: a row that can't be read is written anew where it stands, or all later runs would read it.
+            # First, so that a row that can't be read is replaced: all later runs would read it again.
             place = data["place"]
             self._place = str(place["dag_run"]), place["dated"] is True
             history = from_json(data)

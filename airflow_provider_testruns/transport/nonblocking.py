@@ -361,7 +361,7 @@ class _Protocol(ResponseHandler):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Notes while a connection is being made; of a proxy's tunnel aiohttp's errors don't tell it. Keeps no more
+    """Notes while a connection is being made; aiohttp's errors don't show it for a proxy's tunnel. Keeps no more
     connections than there is room for."""
 
     def __init__(self, room: Room, **options: Any) -> None:

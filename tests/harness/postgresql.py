@@ -12,15 +12,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
-def _binary(name: str) -> str | None:
-    """A program of PostgreSQL; Debian keeps the server's out of the path."""
-    folders = [os.environ.get("PATH", ""), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+def program(name: str) -> str | None:
+    """A program; Debian keeps PostgreSQL's server out of the path, and PgBouncer where only root looks."""
+    folders = [os.environ.get("PATH", ""), "/usr/sbin"]
+    folders += map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
     return shutil.which(name, path=os.pathsep.join(folders))
 
 
-def _as_user() -> tuple[list[str], str | None]:
+def as_user() -> tuple[list[str], str | None]:
     """How the server is started, which refuses to be root's: the prefix of its command, and whose its folder must be.
 
     :raises LookupError: when there is no way.
@@ -45,11 +50,11 @@ def cluster(max_connections: int = 20) -> Iterator[str]:
     :param max_connections: how many may be open at once.
     :raises LookupError: when PostgreSQL is not there, or can't be started: why.
     """
-    initdb, server = _binary("initdb"), _binary("postgres")
+    initdb, server = program("initdb"), program("postgres")
     if initdb is None or server is None:
         raise LookupError("PostgreSQL is not installed (on Debian and Ubuntu: apt-get install postgresql)")
     try:
-        prefix, owner = _as_user()
+        prefix, owner = as_user()
     except LookupError as e:
         raise LookupError(f"PostgreSQL does not run as root, and can't be started as another user: {e}") from e
     # Not in the folder of this run of the tests, which is for its own user only; and a socket's path must be short.
@@ -82,6 +87,37 @@ def cluster(max_connections: int = 20) -> Iterator[str]:
             process.wait(60)
         log.close()
         shutil.rmtree(folder)
+
+
+def empty_database(url: str, name: str) -> Engine:
+    """An empty database of a cluster, in which rows of a few tables are enough.
+
+    :param url: as :func:`cluster` gives it.
+    :param name: the database; one that is there is removed.
+    """
+    from sqlalchemy import create_engine, text
+
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name}"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    server.dispose()
+    engine = create_engine(url.replace("/postgres?", f"/{name}?"))
+    ignore_foreign_keys(engine)
+    return engine
+
+
+def ignore_foreign_keys(engine: Engine) -> None:
+    """Rows may refer to rows that are not there.
+
+    :param engine: which has no connection yet.
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        connection.execute("SET session_replication_role = replica")
+        connection.commit()
 
 
 def _wait_for(folder: Path, process: subprocess.Popen[bytes]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from demo.processes import Child
+from tests.harness.postgresql import as_user, program
 
 #: Debian's packages, and what each is needed for.
 PACKAGES: Mapping[str, str] = {
@@ -74,10 +75,7 @@ def find_programs(*, install: bool, say: Callable[[str], None]) -> Programs:
 def _find(name: str) -> Path | None:
     if name == "libfaketime":
         return next(iter(sorted(Path("/usr/lib").glob(f"*/{_FAKETIME}"))), None)
-    # Debian keeps PostgreSQL's server out of the path, and PgBouncer where only root looks.
-    folders = [os.environ.get("PATH", ""), "/usr/sbin"]
-    folders += map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
-    found = shutil.which(name, path=os.pathsep.join(folders))
+    found = program(name)
     return Path(found) if found else None
 
 
@@ -131,24 +129,6 @@ def check_broker(url: str) -> None:
         )
 
 
-def as_server_user() -> tuple[list[str], str | None]:
-    """How servers are started that refuse to be root's: the prefix of their commands, and whose their files must be.
-
-    :raises SetUpError: when there is no way.
-    """
-    if os.geteuid() != 0:
-        return [], None
-    if shutil.which("setpriv") is None:
-        raise SetUpError("PostgreSQL does not run as root, and setpriv (of util-linux) is not installed.")
-    for name in ("postgres", "nobody"):
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"], name
-    raise SetUpError("PostgreSQL does not run as root, and there is neither a user postgres nor nobody.")
-
-
 class Servers:
     """PostgreSQL, PgBouncer in front of it with transaction pooling, and Redis, on ports of this machine.
 
@@ -161,7 +141,10 @@ class Servers:
         self.folder = folder
         self.programs = programs
         self.ports = ports
-        self._prefix, self._owner = as_server_user()
+        try:
+            self._prefix, self._owner = as_user()
+        except LookupError as e:
+            raise SetUpError(f"PostgreSQL does not run as root, and can't be started as another user: {e}.") from e
         self._pids = folder / "pids"
         self._pids.mkdir(parents=True, exist_ok=True)
         self._environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"}

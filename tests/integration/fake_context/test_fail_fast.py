@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ from airflow_provider_testruns.operators.eggplant import (
 from airflow_provider_testruns.operators.futureagi import FutureAGIExecuteTestRunOperator, FutureAGIRerunCallsOperator
 from airflow_provider_testruns.operators.omilia import OmiliaCreateGenerationOperator, OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox.control import Control
-from airflow_provider_testruns.sandbox.server import SandboxServer
 from tests.harness.pace import DURATION, getting_on_with_polls
 from tests.integration.fake_context.tasks import Store, Task, Told
 
@@ -31,23 +28,12 @@ CANCELLED_BY = {"omilia": REVOKE, "futureagi": "futureagi.cancel_execution"}
 DEFERRABLE = pytest.mark.parametrize("deferrable", [True, False], ids=["deferrable", "in place"])
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[SandboxServer]:
-    with SandboxServer(run_seconds=0.3, seed=6) as server:
-        yield server
-
-
 @pytest.fixture
-def control(server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
-    """The sandbox behind the connections, as new. Nothing that a test does may be against the documents."""
-    server.control.reset()
-    server.control.configure(cancel_seconds=0.1, begin_when_seen=True)
-    server.control.set_target("omilia", REGRESSION, duration=DURATION)
-    server.control.set_target("futureagi", FLAKY, duration=DURATION)
-    for name, connection in server.connections().items():
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(connection))
-    yield server.control
-    assert server.control.violations() == []
+def control(control: Control) -> Control:
+    """The same, with runs that last until a test lets them end."""
+    control.set_target("omilia", REGRESSION, duration=DURATION)
+    control.set_target("futureagi", FLAKY, duration=DURATION)
+    return control
 
 
 def operator(platform: str = "omilia", **arguments: Any) -> StartRunOperator:

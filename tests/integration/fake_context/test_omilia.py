@@ -63,22 +63,6 @@ TOKEN = "canary-of-a-git-token"
 DEFERRABLE = pytest.mark.parametrize("deferrable", [True, False], ids=["deferrable", "in place"])
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[SandboxServer]:
-    with SandboxServer(run_seconds=0.3, seed=6) as server:
-        yield server
-
-
-@pytest.fixture
-def control(server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
-    """The sandbox behind the connection, as new. Nothing that a test does may be against the documents."""
-    server.control.reset()
-    server.control.configure(cancel_seconds=0.1, begin_when_seen=True)
-    monkeypatch.setenv("AIRFLOW_CONN_OMILIA_DEFAULT", json.dumps(server.connections()["omilia_default"]))
-    yield server.control
-    assert server.control.violations() == []
-
-
 @pytest.fixture
 def hook(control: Control) -> Iterator[OmiliaHook]:
     hook = OmiliaHook()

@@ -5,8 +5,6 @@ That of Future AGI, which runs them again in the same execution, is in ``test_fu
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,7 +21,6 @@ from airflow_provider_testruns.operators.eggplant import (
 )
 from airflow_provider_testruns.operators.omilia import OmiliaCreateGenerationOperator, OmiliaCreateRunOperator
 from airflow_provider_testruns.sandbox.control import Control
-from airflow_provider_testruns.sandbox.server import SandboxServer
 from tests.integration.fake_context.tasks import Task, Told
 
 pytestmark = pytest.mark.integration
@@ -31,22 +28,6 @@ pytestmark = pytest.mark.integration
 SMOKE, REGRESSION = "0a000000-0000-4000-8000-000000000001", "0a000000-0000-4000-8000-000000000002"
 #: Of the case that fails in each of them, among those of the group accounts.
 BALANCE, JOINT = "Balance of the current account", "Both owners hear the same balance"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[SandboxServer]:
-    with SandboxServer(run_seconds=0.3, seed=6) as server:
-        yield server
-
-
-@pytest.fixture
-def control(server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
-    """The sandbox behind the connection, as new. Nothing that a test does may be against the documents."""
-    server.control.reset()
-    server.control.configure(cancel_seconds=0.1, begin_when_seen=True)
-    monkeypatch.setenv("AIRFLOW_CONN_OMILIA_DEFAULT", json.dumps(server.connections()["omilia_default"]))
-    yield server.control
-    assert server.control.violations() == []
 
 
 def operator(**arguments: Any) -> OmiliaCreateRunOperator:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +12,8 @@ import pytest
 from airflow.sdk import DAG, Asset, AssetWatcher
 
 from airflow_provider_testruns.sandbox.control import Control
-from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.triggers.finished import FinishedRunsTrigger
+from tests.harness.waiting import until
 from tests.unit.junit_files import outcomes_of_two_readers
 
 pytestmark = pytest.mark.integration
@@ -40,31 +37,10 @@ TYPES = {
 }
 
 
-@pytest.fixture(scope="module")
-def _server() -> Iterator[SandboxServer]:
-    with SandboxServer(run_seconds=60) as server:
-        yield server
-
-
-@pytest.fixture
-def control(_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Control:
-    _server.control.reset()
-    for conn_id, connection in _server.connections().items():
-        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
-    return _server.control
-
-
 def _execute(name: str) -> tuple[DAG, dict[str, Any]]:
     found: dict[str, Any] = {}
     exec(compile(BLOCKS[name].replace(f"\n{name}()", f"\nmade = {name}()"), f"docs/events.md:{name}", "exec"), found)
     return found["made"], found
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120.0  # for hanging only
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
 
 
 def _event(trigger: FinishedRunsTrigger, control: Control) -> dict[str, Any]:
@@ -74,7 +50,7 @@ def _event(trigger: FinishedRunsTrigger, control: Control) -> dict[str, Any]:
         events = trigger.run()
         following = asyncio.create_task(anext(events))
         # The second poll is made when what the first has shown is noted.
-        await _until(lambda: control.count("omilia.list_project_runs") > 1)
+        await until(lambda: control.count("omilia.list_project_runs") > 1)
         control.add_runs("omilia", trigger.where["project_id"], duration=0.0)
         event = await following
         await events.aclose()

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -34,10 +34,9 @@ from airflow_provider_testruns import timing
 from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.lifecycle import watcher
 from airflow_provider_testruns.sandbox import eggplant, futureagi, omilia
-from airflow_provider_testruns.sandbox.control import Control
-from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.triggers.finished import IN_FLIGHT, FinishedRunsTrigger
 from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -45,8 +44,6 @@ _PROJECT = omilia.named_id(1)
 _LIST, _SINGLE = "omilia.list_project_runs", "omilia.get_run"
 _ASSET = "finished"
 _INTERVAL = 0.1
-#: For hanging only; seconds.
-_WITHIN = 90.0
 
 
 class Supervisor:
@@ -139,21 +136,6 @@ class Triggerer:
         self._supervisor.available = answers
 
 
-@pytest.fixture(scope="module")
-def _server() -> Iterator[SandboxServer]:
-    with SandboxServer(run_seconds=60) as server:
-        yield server
-
-
-@pytest.fixture
-def control(_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Control:
-    """The sandbox, as new, behind the three default connections."""
-    _server.control.reset()
-    for conn_id, connection in _server.connections().items():
-        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
-    return _server.control
-
-
 @pytest.fixture
 def supervisor(mocker) -> Supervisor:
     made = Supervisor()
@@ -180,18 +162,11 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(watched())
 
 
-async def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _WITHIN
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
-
-
 @contextlib.asynccontextmanager
 async def _begun(supervisor: Supervisor, *triggers: FinishedRunsTrigger) -> AsyncIterator[Triggerer]:
     """A triggerer whose watchers have noted what there is."""
     triggerer = Triggerer(supervisor, *triggers)
-    await _until(lambda: len(supervisor.store) == len(triggers))
+    await until(lambda: len(supervisor.store) == len(triggers))
     try:
         yield triggerer
         assert triggerer.ends == []
@@ -209,15 +184,15 @@ def test_a_burst_of_5000_is_sent_once_each_with_few_on_their_way(control, superv
     async def main() -> None:
         async with _begun(supervisor, _trigger()) as triggerer:
             burst.extend(control.add_runs("omilia", _PROJECT, 5_000, duration=0.0, spacing=0.0))
-            await _until(lambda: len(supervisor.events) >= 5_000)
+            await until(lambda: len(supervisor.events) >= 5_000)
             polls = control.count(_LIST)
-            await _until(lambda: control.count(_LIST) > polls + 3)
+            await until(lambda: control.count(_LIST) > polls + 3)
             assert triggerer.most_in_flight <= IN_FLIGHT
         # Airflow warns of more.
         assert len(supervisor.cursor) < 65_535
         async with _begun(supervisor, _trigger()):
             polls = control.count(_LIST)
-            await _until(lambda: control.count(_LIST) > polls + 2)
+            await until(lambda: control.count(_LIST) > polls + 2)
 
     _run(main)
     assert Counter(supervisor.run_ids) == Counter(burst)
@@ -241,13 +216,13 @@ def test_what_finishes_while_triggerers_are_killed_is_never_lost(control, superv
             del left[:40]
             # At another moment each time: between a poll, an event, its storing and the cursor.
             enough = len(set(supervisor.run_ids)) + 1 + 6 * kill
-            await _until(lambda enough=enough: len(set(supervisor.run_ids)) >= enough)  # type: ignore[misc]
+            await until(lambda enough=enough: len(set(supervisor.run_ids)) >= enough)  # type: ignore[misc]
             await asyncio.sleep(0.01 * kill)
             await triggerer.kill()
         for run_id in left:
             control.finish_run(run_id)
         triggerer = Triggerer(supervisor, _trigger())
-        await _until(lambda: set(supervisor.run_ids) == set(run_ids))
+        await until(lambda: set(supervisor.run_ids) == set(run_ids))
         await triggerer.kill()
 
     _run(main)
@@ -263,17 +238,17 @@ def test_outages_of_the_platform_and_of_the_store_end_no_watcher(control, superv
         async with _begun(supervisor, _trigger()):
             control.fault("status", platform="omilia", status=503, times=5)
             first = control.add_runs("omilia", _PROJECT, duration=0.0)
-            await _until(lambda: supervisor.run_ids == first)
+            await until(lambda: supervisor.run_ids == first)
             control.reject_tokens(1.0, "omilia")
             supervisor.available = False
             second = control.add_runs("omilia", _PROJECT, 300, duration=0.0)
             await asyncio.sleep(2.0)
             assert supervisor.run_ids == first
             supervisor.available = True
-            await _until(lambda: len(supervisor.events) == 301)
+            await until(lambda: len(supervisor.events) == 301)
             assert set(supervisor.run_ids) == {*first, *second}
             written = supervisor.writes
-            await _until(lambda: supervisor.writes > written or second[-1] in supervisor.run_ids)
+            await until(lambda: supervisor.writes > written or second[-1] in supervisor.run_ids)
 
     _run(main)
     assert "no run is lost" in caplog.text
@@ -285,7 +260,7 @@ def test_a_short_queue_of_airflows_does_not_overflow(control, supervisor, monkey
     async def main() -> None:
         async with _begun(supervisor, _trigger()) as triggerer:
             control.add_runs("omilia", _PROJECT, 9, duration=0.0)
-            await _until(lambda: len(supervisor.events) == 9)
+            await until(lambda: len(supervisor.events) == 9)
             assert triggerer.most_in_flight <= 2
 
     _run(main)
@@ -296,13 +271,13 @@ def test_an_outage_of_the_store_that_outlasts_airflows_patience_loses_nothing(co
 
     async def main() -> None:
         triggerer = Triggerer(supervisor, _trigger(), ack_timeout=0.5)
-        await _until(lambda: supervisor.store != {})
+        await until(lambda: supervisor.store != {})
         supervisor.available = False
         run_ids = control.add_runs("omilia", _PROJECT, 300, duration=0.0)
-        await _until(lambda: triggerer.ends != [])
+        await until(lambda: triggerer.ends != [])
         assert {type(end).__name__ for end in triggerer.ends} == {"AckTimeout"}
         supervisor.available = True
-        await _until(lambda: set(supervisor.run_ids) == set(run_ids))
+        await until(lambda: set(supervisor.run_ids) == set(run_ids))
         await triggerer.kill()
         ends.extend(triggerer.ends)
 
@@ -319,12 +294,12 @@ def test_new_credentials_are_taken_and_no_run_is_missed(control, supervisor, moc
         async with _begun(supervisor, _trigger()):
             control.reject_tokens(3600.0, "omilia")
             before = control.count(_LIST)
-            await _until(lambda: control.count(_LIST) > before)
+            await until(lambda: control.count(_LIST) > before)
             control.add_runs("omilia", _PROJECT, duration=0.0)
             control.reject_tokens(0.0, "omilia")
             changed = {**connection, "extra": {**connection["extra"], "timeout": 29}}
             monkeypatch.setenv("AIRFLOW_CONN_OMILIA_DEFAULT", json.dumps(changed))
-            await _until(lambda: len(supervisor.events) == 1)
+            await until(lambda: len(supervisor.events) == 1)
 
     _run(main)
 
@@ -335,15 +310,15 @@ def test_an_unreadable_cursor_is_one_warning_and_no_flood(control, supervisor, c
 
     async def main() -> None:
         async with _begun(supervisor, trigger):
-            await _until(lambda: len(supervisor.events) == 50)
-            await _until(lambda: "told" in supervisor.cursor)
+            await until(lambda: len(supervisor.events) == 50)
+            await until(lambda: "told" in supervisor.cursor)
         (at,) = supervisor.store
         supervisor.store[at] = '{"version": 1, "told": "spoilt"}'
         caplog.clear()
         triggerer = Triggerer(supervisor, trigger)
-        await _until(lambda: "spoilt" not in supervisor.cursor)
+        await until(lambda: "spoilt" not in supervisor.cursor)
         (fresh,) = control.add_runs("omilia", _PROJECT, duration=0.0)
-        await _until(lambda: fresh in supervisor.run_ids)
+        await until(lambda: fresh in supervisor.run_ids)
         await triggerer.kill()
 
     with caplog.at_level(logging.WARNING):
@@ -375,7 +350,7 @@ def test_waits_and_watchers_share_list_calls_token_and_connections(control, supe
         async with _begun(supervisor, passed, failed):
             control.reset_traffic()
             began = time.monotonic()
-            await _until(lambda: control.count(_LIST) >= 10)
+            await until(lambda: control.count(_LIST) >= 10)
             rounds = (time.monotonic() - began) / (_INTERVAL * 0.9) + 2
             # One list for twenty waits and two watchers, and no run by itself.
             assert control.count(_LIST) <= rounds
@@ -384,7 +359,7 @@ def test_waits_and_watchers_share_list_calls_token_and_connections(control, supe
                 control.finish_run(run_id)
             events = await asyncio.gather(*waits)
             assert {event["status"] for (event,) in events} == {"finished"}
-            await _until(lambda: len(supervisor.events) == 20)
+            await until(lambda: len(supervisor.events) == 20)
 
     _run(main)
     assert Counter(event["verdict"] for event in supervisor.events) == {"passed": 15, "failed": 5}
@@ -405,15 +380,15 @@ def test_one_wait_beside_a_watcher_keeps_its_own_pace_and_price(control, supervi
             events = RunTrigger("omilia", "omilia_default", run, time.time() + 600, poll_interval=_INTERVAL).run()
             waiting = asyncio.create_task(anext(events))
             # Its list is ten times as dear as the run alone, and read for the watcher only.
-            await _until(lambda: control.count(_SINGLE) >= 15)
+            await until(lambda: control.count(_SINGLE) >= 15)
             control.reset_traffic()
             began = time.monotonic()
-            await _until(lambda: control.count(_SINGLE) >= 20)
+            await until(lambda: control.count(_SINGLE) >= 20)
             assert control.count(_LIST) <= (time.monotonic() - began) / 0.9 + 2
             control.finish_run(waited)
             assert (await waiting).payload["status"] == "finished"
             await events.aclose()
-            await _until(lambda: supervisor.run_ids == [waited])
+            await until(lambda: supervisor.run_ids == [waited])
 
     _run(main)
 
@@ -438,7 +413,7 @@ def test_the_event_of_each_platform(control, supervisor, platform: str, judge: b
     async def main() -> None:
         async with _begun(supervisor, trigger):
             control.add_runs(platform, target, duration=0.3, ending="failed")
-            await _until(lambda: len(supervisor.events) == 1)
+            await until(lambda: len(supervisor.events) == 1)
 
     _run(main)
     (event,) = supervisor.events
@@ -474,9 +449,9 @@ def test_a_filter_by_verdict_asks_for_the_report_where_the_list_has_no_verdict(c
         async with _begun(supervisor, trigger):
             control.add_runs("futureagi", run_test, 3, duration=0.0, ending="failed")
             passed.extend(control.add_runs("futureagi", run_test, 2, duration=0.0, ending="passed"))
-            await _until(lambda: len(supervisor.events) == 2)
+            await until(lambda: len(supervisor.events) == 2)
             polls = control.count("futureagi.list_executions")
-            await _until(lambda: control.count("futureagi.list_executions") > polls + 2)
+            await until(lambda: control.count("futureagi.list_executions") > polls + 2)
 
     _run(main)
     assert Counter(supervisor.run_ids) == Counter(passed)
@@ -490,7 +465,7 @@ def test_a_report_that_is_refused_is_asked_for_again_after_the_list(control, sup
         async with _begun(supervisor, _trigger(judge=True)):
             control.fault("status", operation="omilia.run_stats", status=401, times=4)
             control.add_runs("omilia", _PROJECT, 3, duration=0.0)
-            await _until(lambda: len(supervisor.events) == 3)
+            await until(lambda: len(supervisor.events) == 3)
 
     _run(main)
     assert {(event["verdict"], event["judged"]) for event in supervisor.events} == {("passed", True)}
@@ -503,7 +478,7 @@ def test_without_its_report_a_run_is_told_of_whatever_verdicts_are_asked_for(con
         async with _begun(supervisor, _trigger(verdicts=["failed"], judge=True)):
             control.fault("status", operation="omilia.run_stats", status=500)
             control.add_runs("omilia", _PROJECT, duration=0.0)
-            await _until(lambda: len(supervisor.events) == 1)
+            await until(lambda: len(supervisor.events) == 1)
 
     _run(main)
     (event,) = supervisor.events
@@ -521,7 +496,7 @@ def test_before_airflow_3_3_what_was_told_of_is_remembered_in_memory(control, ca
     async def main() -> None:
         events = _trigger().run()
         following = asyncio.create_task(anext(events))
-        await _until(lambda: "in memory only" in caplog.text)
+        await until(lambda: "in memory only" in caplog.text)
         fresh = control.add_runs("omilia", _PROJECT, 3, duration=0.0)
         told.append((await following).payload["run_id"])
         told.extend([(await anext(events)).payload["run_id"] for _ in fresh[1:]])

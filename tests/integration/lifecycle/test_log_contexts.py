@@ -25,6 +25,7 @@ from airflow_provider_testruns.sandbox import omilia
 from airflow_provider_testruns.sandbox.control import Control
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -79,12 +80,6 @@ class _Triggerer:
         self.tasks[run_id] = asyncio.create_task(self.runner.run_trigger(number, trigger))
 
 
-async def _until(condition: Any) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in another thread
-            await asyncio.sleep(0.02)
-
-
 @pytest.mark.parametrize("how", ["listed", "hidden", "failing"])
 def test_five_waits_of_two_dags_keep_their_lines_apart_when_the_first_ends_first(control, lines, monkeypatch, how):
     """A group's poll was made by whoever came first, and all that it found out was logged as that one's."""
@@ -97,17 +92,17 @@ def test_five_waits_of_two_dags_keep_their_lines_apart_when_the_first_ends_first
         triggerer = _Triggerer()
         for number, run_id in enumerate(run_ids):
             triggerer.add("first" if number < 3 else "second", run_id)
-        await _until(lambda: control.count(_LIST) > 2)
+        await until(lambda: control.count(_LIST) > 2)
         if how == "hidden":
             # Each is then asked for by a coroutine that the group makes for it.
             for run_id in run_ids:
                 control.hide_run(run_id)
         if how == "failing":
             control.fault("status", operation="omilia.*", status=503)
-            await _until(lambda: all(_with("HTTP 503", mine) for mine in _own(triggerer)))
+            await until(lambda: all(_with("HTTP 503", mine) for mine in _own(triggerer)))
             control.clear_faults()
         control.finish_run(run_ids[0])
-        await _until(triggerer.tasks[run_ids[0]].done)
+        await until(triggerer.tasks[run_ids[0]].done)
         for run_id in run_ids[1:]:
             control.finish_run(run_id)
         await asyncio.wait_for(asyncio.gather(*triggerer.tasks.values()), 60)

@@ -32,6 +32,7 @@ from airflow_provider_testruns.sandbox import eggplant, futureagi, omilia
 from airflow_provider_testruns.sandbox.server import SandboxServer
 from airflow_provider_testruns.transport.nonblocking import MAX_CONNECTIONS
 from airflow_provider_testruns.triggers.run import RunTrigger
+from tests.harness.waiting import until
 from tests.integration.transport.wires import RawServer, answering
 
 pytestmark = pytest.mark.integration
@@ -114,13 +115,6 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(watched())
 
 
-async def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _WITHIN
-    while not condition():  # what is waited for happens in another thread
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
-
-
 def _all_finished(ends: list[WaitEnd]) -> None:
     assert {end.status for end in ends} == {WaitStatus.FINISHED}
 
@@ -139,7 +133,7 @@ def test_runs_that_are_listed_together_are_polled_with_one_call(sandbox, platfor
     async def main() -> None:
         began = time.monotonic()
         waits = [asyncio.create_task(_watch(_wait(run_id, platform))) for run_id in run_ids]
-        await _until(lambda: control.count(listing) >= 5)
+        await until(lambda: control.count(listing) >= 5)
         assert not any(wait.done() for wait in waits)
         for run_id in run_ids:
             control.finish_run(run_id)
@@ -213,8 +207,8 @@ def test_a_run_that_the_list_does_not_show_is_asked_for_singly(sandbox):
 
     async def main() -> None:
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
-        await _until(lambda: hidden in "".join(seen.path for seen in control.requests(_SINGLE)))
-        await _until(lambda: control.count(_LIST) >= 5)
+        await until(lambda: hidden in "".join(seen.path for seen in control.requests(_SINGLE)))
+        await until(lambda: control.count(_LIST) >= 5)
         assert control.count(_SINGLE) <= control.count(_LIST) + 1
         asked = {seen.path for seen in control.requests(_SINGLE)}
         assert asked <= {f"/omilia/api/runs/{run_id}" for run_id in (hidden, run_ids[0])}
@@ -255,9 +249,9 @@ def test_many_are_not_looked_at_more_often_than_they_ask_for(sandbox):
 
     async def main() -> None:
         waits = [asyncio.create_task(_watch(_wait(run_id, interval=0.1))) for run_id in run_ids]
-        await _until(lambda: control.count(_LIST) >= 3)
+        await until(lambda: control.count(_LIST) >= 3)
         seen, began = control.count(_LIST), time.monotonic()
-        await _until(lambda: control.count(_LIST) >= seen + 30)
+        await until(lambda: control.count(_LIST) >= seen + 30)
         # 30 intervals of 0.1 s, each give or take: were the shortest of 60 taken each time, it would be 2.7 s.
         assert time.monotonic() - began > 2.85
         for wait in waits:
@@ -277,7 +271,7 @@ def test_whoever_joins_is_not_slowed_down_by_those_who_look_seldom(sandbox):
         patient = [asyncio.create_task(_watch(_wait(run_id, interval=3600))) for run_id in (slow, other)]
         await asyncio.sleep(0.2)
         quick = asyncio.create_task(_watch(_wait(fast, interval=0.2)))
-        await _until(lambda: control.count(_LIST) + control.count(_SINGLE) >= 2)
+        await until(lambda: control.count(_LIST) + control.count(_SINGLE) >= 2)
         control.finish_run(fast)
         end = await asyncio.wait_for(quick, _WITHIN)
         assert end.run.run_id == fast
@@ -326,7 +320,7 @@ def test_a_wait_that_is_cancelled_harms_no_other(sandbox):
         assert {type(outcome) for outcome in cancelled} == {asyncio.CancelledError}
         # The last one goes on by itself.
         singles = control.count(_SINGLE)
-        await _until(lambda: control.count(_SINGLE) > singles + 1)
+        await until(lambda: control.count(_SINGLE) > singles + 1)
         control.finish_run(run_ids[19])
         _all_finished([await asyncio.wait_for(waits[19], _WITHIN)])
 
@@ -380,7 +374,7 @@ def test_a_list_that_cannot_be_had_gives_way_to_single_looks(sandbox, status, li
 
     async def main() -> None:
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
-        await _until(lambda: control.count(_SINGLE) > 10)
+        await until(lambda: control.count(_SINGLE) > 10)
         for run_id in run_ids:
             control.finish_run(run_id)
         _all_finished(await asyncio.gather(*waits))
@@ -427,19 +421,19 @@ def test_a_list_that_is_dearer_than_single_looks_is_left_alone_for_a_while(sandb
         # The loop's clock is the test's: the time in which the list is left alone passes when it says so.
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time.monotonic() + ahead)
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in run_ids]
-        await _until(lambda: control.count(_SINGLE) > 6)
+        await until(lambda: control.count(_SINGLE) > 6)
         assert control.count(_LIST) == 1
         ahead += timing.INDIVIDUALLY_FOR
-        await _until(lambda: control.count(_LIST) == 2)  # it is tried again
+        await until(lambda: control.count(_LIST) == 2)  # it is tried again
         for run_id in old:
             control.vanish_run(run_id)
         singles = control.count(_SINGLE)
-        await _until(lambda: control.count(_SINGLE) > singles + 6)
+        await until(lambda: control.count(_SINGLE) > singles + 6)
         assert control.count(_LIST) == 2
         ahead += timing.INDIVIDUALLY_FOR
-        await _until(lambda: control.count(_LIST) > 6)  # and now it pays
+        await until(lambda: control.count(_LIST) > 6)  # and now it pays
         singles, lists = control.count(_SINGLE), control.count(_LIST)
-        await _until(lambda: control.count(_LIST) > lists + 4)
+        await until(lambda: control.count(_LIST) > lists + 4)
         assert control.count(_SINGLE) == singles
         for run_id in run_ids:
             control.finish_run(run_id)
@@ -460,9 +454,9 @@ def test_two_that_come_one_after_the_other_are_listed_together(sandbox):
         waits = [asyncio.create_task(_watch(_wait(first, interval=1.0)))]
         await asyncio.sleep(0.01)
         waits.append(asyncio.create_task(_watch(_wait(second, interval=0.1))))
-        await _until(lambda: control.count(_LIST) > 3)
+        await until(lambda: control.count(_LIST) > 3)
         control.reset_traffic()
-        await _until(lambda: control.count(_LIST) > 3)
+        await until(lambda: control.count(_LIST) > 3)
         assert control.count(_SINGLE) == 0
         for run_id in (first, second):
             control.finish_run(run_id)
@@ -498,7 +492,7 @@ def test_an_outage_fails_no_wait_and_its_end_is_noticed(sandbox, monkeypatch, ou
         single = _wait(alone[0])
         single.run = Run("omilia", alone[0], RunState.RUNNING, "STARTED")
         waits.append(asyncio.create_task(_watch(single)))
-        await _until(lambda: control.count(_LIST) > 1)
+        await until(lambda: control.count(_LIST) > 1)
         control.reset_traffic()
         control.fault(operation="omilia.*", **_OUTAGES[outage])
         began = time.monotonic()
@@ -535,7 +529,7 @@ def test_a_server_that_is_away_for_a_while_fails_no_wait(monkeypatch):
     async def main() -> None:
         nonlocal done, server
         waits = [asyncio.create_task(_watch(_wait(f"run-{n}"))) for n in range(5)]
-        await _until(lambda: len(server.seen) > 2)
+        await until(lambda: len(server.seen) > 2)
         await asyncio.to_thread(server.close)
         await asyncio.sleep(0.6)
         assert not any(wait.done() for wait in waits)
@@ -557,13 +551,13 @@ def test_a_request_to_wait_is_obeyed_by_the_whole_group(sandbox):
 
     async def main() -> None:
         waits = [asyncio.create_task(_watch(_wait(run_id))) for run_id in (first, second)]
-        await _until(lambda: control.count(_LIST) > 2)
+        await until(lambda: control.count(_LIST) > 2)
         control.fault("status", operation="omilia.*", status=429, headers={"Retry-After": "1"})
         control.reset_traffic()
-        await _until(lambda: control.count(_LIST) == 1)
+        await until(lambda: control.count(_LIST) == 1)
         waits.append(asyncio.create_task(_watch(_wait(late))))
         control.clear_faults()
-        await _until(lambda: control.count(_LIST) >= 2)
+        await until(lambda: control.count(_LIST) >= 2)
         refused, *later = [seen.at for seen in control.requests()]
         # By the clock of the platform; the answer is on its way for a moment.
         assert min(later) - refused >= 1.0
@@ -624,7 +618,7 @@ def test_a_credential_that_was_changed_in_the_connection_is_taken_up(monkeypatch
     async def main() -> None:
         nonlocal good, done
         waits = [asyncio.create_task(_watch(_wait(f"run-{n}"))) for n in range(count)]
-        await _until(lambda: len(server.seen) > 2)
+        await until(lambda: len(server.seen) > 2)
         good, done = "canary-new-token", True
         await asyncio.sleep(0.5)
         assert not any(wait.done() for wait in waits)
@@ -743,16 +737,16 @@ def test_a_connection_that_was_edited_is_used_by_new_waits_at_once_and_the_old_c
 
         async def main() -> None:
             before = [asyncio.create_task(_watch(_wait(run_id))) for run_id in old_runs]
-            await _until(lambda: sandbox.control.count(_LIST) > 1)
+            await until(lambda: sandbox.control.count(_LIST) > 1)
             _connect(monkeypatch, "omilia_default", other.connections()["omilia_default"])
             after = [asyncio.create_task(_watch(_wait(run_id))) for run_id in new_runs]
-            await _until(lambda: other.control.count(_LIST) > 1)
+            await until(lambda: other.control.count(_LIST) > 1)
             asked = "".join(seen.path for seen in sandbox.control.requests(_SINGLE))
             assert not [run_id for run_id in new_runs if run_id in asked]
             for run_id in old_runs:
                 sandbox.control.finish_run(run_id)
             _all_finished(await asyncio.gather(*before))
-            await _until(lambda: sandbox.control.stats()["connections"]["open"] == 0)
+            await until(lambda: sandbox.control.stats()["connections"]["open"] == 0)
             assert other.control.stats()["connections"]["open"] >= 1
             for run_id in new_runs:
                 other.control.finish_run(run_id)
@@ -778,7 +772,7 @@ def test_many_who_come_at_once_are_served_by_two_readings_and_one_client():
             await watching.open()
             ready += 1
             if number == 0:
-                await _until(lambda: ready == 200)
+                await until(lambda: ready == 200)
 
     async def main() -> None:
         await asyncio.gather(*(watch(number) for number in range(200)))
@@ -834,10 +828,10 @@ def test_credentials_that_are_refused_are_read_again_and_opened_again_only_when_
                 return await watching.wait(_wait("run-1", interval=0.02))
 
         waits = [asyncio.create_task(watch()) for _ in range(3)]
-        await _until(lambda: readings > 6)
+        await until(lambda: readings > 6)
         assert opened == ["old"]
         settings = "new"
-        await _until(lambda: "closed old" in opened)
+        await until(lambda: "closed old" in opened)
         assert opened == ["old", "new", "closed old"]
         assert not any(wait.done() for wait in waits)
         for wait in waits:
@@ -866,7 +860,7 @@ def test_settings_that_were_given_up_and_come_back_get_a_client_of_their_own(mon
                 waiting = asyncio.create_task(other.wait(_wait("run-1", interval=0.02)))
                 await asyncio.sleep(0.05)
                 settings, accepted = "new", False
-                await _until(lambda: "new" in opened)
+                await until(lambda: "new" in opened)
                 settings, accepted = "old", True
                 await slow.open()
                 assert opened == ["old", "new", "old", "closed old"]
@@ -897,7 +891,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_fails_no_wait_and_is_not_a
         nonlocal away
         began = time.monotonic()
         waits = [asyncio.create_task(watch(run_id)) for run_id in run_ids]
-        await _until(lambda: readings > 2)
+        await until(lambda: readings > 2)
         # After one second, then two: however often the 50 look.
         assert readings <= 1 + (time.monotonic() - began) / timing.CONNECTION_BACKOFF.first
         assert not any(wait.done() for wait in waits)
@@ -1052,16 +1046,16 @@ def test_every_socket_is_closed_when_the_last_wait_leaves(sandbox):
             name: [asyncio.create_task(_watch(_wait(run_id, name))) for run_id in ids] for name, ids in run_ids.items()
         }
         everybody = [wait for found in waits.values() for wait in found]
-        await _until(lambda: all(control.stats()["platforms"].get(name, 0) > 3 for name in _PLATFORMS))
+        await until(lambda: all(control.stats()["platforms"].get(name, 0) > 3 for name in _PLATFORMS))
         assert control.stats()["connections"]["open"] >= 3
         for wait in everybody[:-1]:
             wait.cancel()
         await asyncio.gather(*everybody[:-1], return_exceptions=True)
-        await _until(lambda: control.stats()["connections"]["open"] <= MAX_CONNECTIONS)
+        await until(lambda: control.stats()["connections"]["open"] <= MAX_CONNECTIONS)
         assert control.stats()["connections"]["open"] >= 1
         everybody[-1].cancel()
         await asyncio.gather(everybody[-1], return_exceptions=True)
-        await _until(lambda: control.stats()["connections"]["open"] == 0)
+        await until(lambda: control.stats()["connections"]["open"] == 0)
 
     for _ in range(2):  # the second time in a loop of its own
         control.reset_traffic()

@@ -46,19 +46,15 @@ class _Platform(BaseHTTPRequestHandler):
 
 
 def _tables(engine: Any) -> None:
-    """Airflow's tables; rows of a few of them are enough, so that foreign keys are not looked at."""
+    """Airflow's tables, of which rows of a few are enough."""
     from airflow.models import import_all_models
     from airflow.models.base import Base
-    from sqlalchemy import event
+
+    from tests.harness.postgresql import ignore_foreign_keys
 
     import_all_models()
     Base.metadata.create_all(engine)
-
-    @event.listens_for(engine, "connect")
-    def connected(connection: Any, record: Any) -> None:
-        connection.execute("SET session_replication_role = replica")
-        connection.commit()
-
+    ignore_foreign_keys(engine)
     engine.dispose()
 
 

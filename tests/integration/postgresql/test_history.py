@@ -22,7 +22,7 @@ from airflow.sdk.execution_time.comms import GetXCom, SetXCom, XComResult
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from fastapi import HTTPException
 from pytest_mock import MockerFixture
-from sqlalchemy import Engine, create_engine, delete, event, insert, select, text, update
+from sqlalchemy import Engine, create_engine, delete, insert, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
@@ -30,6 +30,7 @@ from airflow_provider_testruns.model import CaseResult, Outcome, Run, RunReport,
 from airflow_provider_testruns.operators.omilia import OmiliaCreateRunOperator
 from airflow_provider_testruns.sensors.omilia import OmiliaRunSensor
 from airflow_provider_testruns.tasks.comparing import KEY, Comparing
+from tests.harness.postgresql import empty_database
 
 pytestmark = pytest.mark.integration
 
@@ -155,20 +156,7 @@ def airflow(request: pytest.FixtureRequest, mocker: MockerFixture) -> Iterator[A
     if request.param == "sqlite":
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     else:
-        url = request.getfixturevalue("postgresql")
-        server = create_engine(url, isolation_level="AUTOCOMMIT")
-        with server.connect() as connection:
-            connection.execute(text("DROP DATABASE IF EXISTS history"))
-            connection.execute(text("CREATE DATABASE history"))
-        server.dispose()
-        engine = create_engine(url.replace("/postgres?", "/history?"))
-
-        @event.listens_for(engine, "connect")
-        def connected(connection: Any, record: Any) -> None:
-            # Rows of a few tables are enough: foreign keys are not looked at.
-            connection.execute("SET session_replication_role = replica")
-            connection.commit()
-
+        engine = empty_database(request.getfixturevalue("postgresql"), "history")
     Base.metadata.create_all(engine)
     found = Airflow(engine)
     # What the task runner sets in the process of a task.

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, text
 
+from tests.harness.postgresql import empty_database
 from tests.integration.plugin.pages import Page, report, rows
 
 pytestmark = pytest.mark.integration
@@ -28,19 +28,7 @@ _RUNS: list[dict[str, Any]] = [
 @pytest.fixture
 def pages(postgresql: str) -> Iterator[tuple[Page, Page]]:
     """The page over a database of PostgreSQL, and over one of SQLite."""
-    server = create_engine(postgresql, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text("CREATE DATABASE page"))
-    server.dispose()
-    engine = create_engine(postgresql.replace("/postgres?", "/page?"))
-
-    @event.listens_for(engine, "connect")
-    def connected(connection: Any, record: Any) -> None:
-        # Rows of a few tables are enough: foreign keys are not looked at.
-        connection.execute("SET session_replication_role = replica")
-        connection.commit()
-
-    made = Page(engine), Page()
+    made = Page(empty_database(postgresql, "page")), Page()
     for page in made:
         page.manager.dag_ids = {"shop", "many"}
         page.add(*_RUNS)
