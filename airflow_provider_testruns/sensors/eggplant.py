@@ -9,7 +9,7 @@ from airflow_provider_testruns.exceptions import ConfigurationError
 from airflow_provider_testruns.sensors.base import RunSensor
 
 if TYPE_CHECKING:
-    from airflow_provider_testruns.judging import Judgement
+    from airflow_provider_testruns.judging import Gates, Judgement
     from airflow_provider_testruns.model import Run, RunReport
 
 
@@ -113,13 +113,13 @@ class EggplantRunProgressSensor(RunSensor):
             return super().task_result(report, judgement, junit_path)
         return [run_to_xcom(part) for part in report.run.parts]
 
-    def judge_report(self, report: RunReport) -> Judgement:
+    def judge_report(self, report: RunReport, gates: Gates | None = None) -> Judgement:
         """What a run, or the runs of a model together, mean."""
         from dataclasses import replace
 
         from airflow_provider_testruns.model import Kind, Verdict
 
-        judgement = super().judge_report(report)
+        judgement = super().judge_report(report, gates)
         counted = self.min_pass_rate is not None or self.max_failures is not None
         if report.run.kind is not Kind.MODEL or judgement.verdict is Verdict.PASSED or counted:
             return judgement

@@ -78,7 +78,7 @@ class Comparing:
             dag_run=self._dag_run,
             unknown=unknown,
         )
-        judgement = task.judge_report(report)
+        judgement = task.judge_report(report, gates)
         self._next = remember(report, judgement.verdict, gates, history, tested, dag_run=self._dag_run)
         return report, judgement
 

@@ -154,14 +154,15 @@ class JudgingTask(_Task):
 
                 check_target(place, name, into=name != "junit_path", try_writing=try_writing)
 
-    def judge_report(self, report: RunReport) -> Judgement:
+    def judge_report(self, report: RunReport, gates: Gates | None = None) -> Judgement:
         """What a run that has finished means.
 
         :param report: the run's, compared with an earlier one where ``compare_with`` asks for it.
+        :param gates: as :meth:`gates` gave them for the comparison; read anew if they are not given.
         """
         from airflow_provider_testruns.judging import judge
 
-        return judge(report, self.gates())
+        return judge(report, gates or self.gates())
 
     def task_result(self, report: RunReport, judgement: Judgement, junit_path: str | None) -> Any:
         """What the task returns."""
